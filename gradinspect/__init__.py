@@ -1,0 +1,1 @@
+"""gradinspect: measure, judge and show how gradients flow through a network."""

@@ -1,0 +1,167 @@
+"""The one way into a contract: strict JSON first, then a frozen Pydantic model, then errors with JSON pointers.
+
+Strict means: no duplicate keys, no NaN or Infinity, bounded depth and integers, a bool is never a number, and
+unknown fields are refused. Python callers take the same path (`from_python`), so a spec given as a dict in a
+notebook is judged exactly like one that came over HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gradinspect.contracts.problems import FieldError, ProblemError
+
+MAX_JSON_DEPTH = 64  # chosen: the deepest useful spec (nested containers) stays under 40
+MAX_INTEGER = 2**63 - 1  # what torch sizes and SQL integers hold
+
+Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+Text = Annotated[str, Field(max_length=4096)]
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class Document(BaseModel):
+    """A frozen model that refuses unknown fields, silent conversions and non-finite numbers."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        validate_default=False,
+        ser_json_inf_nan="null",
+        protected_namespaces=(),
+    )
+
+
+DocumentT = TypeVar("DocumentT", bound=BaseModel)
+
+
+def from_json(model: type[DocumentT], text: bytes | str, *, code: str = "invalid_request") -> DocumentT:
+    """Parse `text` strictly into `model`.
+
+    Raises:
+        ProblemError: `malformed_json` when it is not strict JSON, else `code` with one error per wrong field.
+    """
+    value = parse_strict_json(text)
+    return _validate(model, value, code)
+
+
+def from_python(model: type[DocumentT], value: object, *, code: str = "invalid_request") -> DocumentT:
+    """Validate a Python value (dicts, lists, tuples, numbers) as if it had arrived as JSON."""
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ProblemError("malformed_json", f"the value cannot be written as JSON: {error}") from None
+    return _validate(model, parse_strict_json(text), code)
+
+
+def parse_strict_json(text: bytes | str) -> Any:  # Any: JSON's own type, narrowed by the model that validates it
+    """Parse JSON and refuse duplicate keys, NaN, Infinity, over-deep nesting and integers beyond 64 bits.
+
+    Raises:
+        ProblemError: `malformed_json`, with the position or the key at fault.
+    """
+    try:
+        decoded = text.decode("utf-8") if isinstance(text, bytes) else text
+    except UnicodeDecodeError as error:
+        raise ProblemError("malformed_json", f"the body is not UTF-8: byte {error.start} cannot be decoded") from None
+    try:
+        value = json.loads(
+            decoded, object_pairs_hook=_object_without_duplicates, parse_constant=_refuse_constant, parse_int=_bounded_int
+        )
+    except json.JSONDecodeError as error:
+        raise ProblemError("malformed_json", f"{error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise ProblemError("malformed_json", f"nested deeper than {MAX_JSON_DEPTH} levels") from None
+    _refuse_deep(value)
+    return value
+
+
+def pointer(location: Iterable[int | str]) -> str:
+    """Write a location as an RFC 6901 JSON pointer."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
+
+
+def _validate(model: type[DocumentT], value: object, code: str) -> DocumentT:
+    try:
+        # JSON mode keeps strictness and still reads arrays into tuples and strings into enumerations.
+        return model.model_validate_json(json.dumps(value))
+    except ValidationError as error:
+        raise ProblemError(code, _headline(error), errors=field_errors(error, value)) from None
+
+
+def field_errors(error: ValidationError, value: object) -> list[FieldError]:
+    """Turn Pydantic's errors into pointers into the caller's own document.
+
+    Pydantic puts the tags of discriminated unions into its locations; they name no place in the document, so a
+    location keeps only the parts that lead somewhere in `value` (and a last part that is missing there).
+    """
+    found: list[FieldError] = []
+    for item in error.errors(include_url=False, include_context=True):
+        place = pointer(_walk(item["loc"], value, missing=item["type"] == "missing"))
+        detail = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            detail = "unknown field; remove it or check its spelling"
+        entry = FieldError(pointer=place, detail=detail)
+        if entry not in found:
+            found.append(entry)
+    return found[:50]
+
+
+def _walk(location: Iterable[int | str], value: object, *, missing: bool) -> list[int | str]:
+    parts = list(location)
+    kept: list[int | str] = []
+    for index, part in enumerate(parts):
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        elif not (missing and index == len(parts) - 1):
+            continue
+        kept.append(part)
+    return kept
+
+
+def _headline(error: ValidationError) -> str:
+    count = error.error_count()
+    return "one field is wrong" if count == 1 else f"{count} fields are wrong"
+
+
+def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # set.add is None, so falsy
+        raise ProblemError("malformed_json", f"the key {twice[:80]!r} is given twice in one object")
+    return result
+
+
+def _refuse_constant(literal: str) -> float:
+    raise ProblemError("malformed_json", f"{literal} is not a JSON number; leave the field out or send null")
+
+
+def _bounded_int(digits: str) -> int:
+    if len(digits) > 20 or abs(int(digits)) > MAX_INTEGER:
+        raise ProblemError("malformed_json", f"the integer {digits[:24]}… does not fit in 64 bits")
+    return int(digits)
+
+
+def _refuse_deep(value: object) -> None:
+    level: list[object] = [value]
+    for _ in range(MAX_JSON_DEPTH):
+        level = [
+            child
+            for node in level
+            if isinstance(node, dict | list)
+            for child in (node.values() if isinstance(node, dict) else node)
+        ]
+        if not level:
+            return
+    raise ProblemError("malformed_json", f"nested deeper than {MAX_JSON_DEPTH} levels")

@@ -1,0 +1,109 @@
+"""What a caller asks for: one inspection of one model. Every field but the model has a default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from gradinspect.contracts.data import Data, FloatType
+from gradinspect.contracts.document import Document, Finite
+from gradinspect.contracts.model_spec import ModelSpec
+
+Loss = Literal[
+    "cross_entropy", "mse", "l1", "huber", "bce_with_logits", "nll", "output_mean", "random_cotangent"
+]
+Diagnostic = Literal["gradients", "signals", "noise", "curvature", "jacobian", "training_trace"]
+Device = Literal["auto", "cpu", "cuda"]
+Mode = Literal["train", "eval"]
+Positive = Annotated[Finite, Field(gt=0)]
+UnitInterval = Annotated[Finite, Field(ge=0, lt=1)]
+
+
+class Sgd(Document):
+    """`torch.optim.SGD`."""
+
+    type: Literal["sgd"]
+    lr: Positive = 0.1
+    momentum: UnitInterval = 0.0
+    weight_decay: Annotated[Finite, Field(ge=0)] = 0.0
+    nesterov: bool = False
+
+
+class Adam(Document):
+    """`torch.optim.Adam` (weight decay coupled) or `torch.optim.AdamW` (decoupled)."""
+
+    type: Literal["adam", "adamw"]
+    lr: Positive = 1e-3
+    betas: tuple[UnitInterval, UnitInterval] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    weight_decay: Annotated[Finite, Field(ge=0)] | None = Field(
+        default=None, description="Left out: torch's default, 0 for adam and 0.01 for adamw."
+    )
+
+
+Optimizer = Annotated[Sgd | Adam, Field(discriminator="type")]
+
+
+class Precision(Document):
+    """The precision computed in, and the precision that training is meant to use."""
+
+    compute: FloatType = "float32"
+    intended: FloatType | None = None
+    loss_scale: Positive = 1.0
+
+
+class LrScalesRequest(Document):
+    """How the learning-rate suggestion is to be made."""
+
+    verify: bool = True
+    probe_steps: Annotated[int, Field(ge=10, le=2000)] = 100
+    seeds: Annotated[int, Field(ge=1, le=16)] = 3
+
+
+class InspectionSettings(Document):
+    """What is computed and how; the same for an inspection over HTTP, from the CLI and in a notebook."""
+
+    data: Data | None = Field(default=None, description="Left out: synthetic, from the model's input and the loss.")
+    loss: Loss = "cross_entropy"
+    optimizer: Optimizer | None = None
+    precision: Precision = Precision()
+    diagnostics: Annotated[tuple[Diagnostic, ...], Field(min_length=1, max_length=6)] = ("gradients", "signals")
+    lr_scales: LrScalesRequest | Literal[False] = False
+    mode: Mode = "train"
+    seeds: Annotated[int, Field(ge=1, le=32)] = Field(
+        default=1, description="Independent initialisations (specs) or batches (uploads) to average and fit over."
+    )
+    device: Device = "auto"
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+
+    @model_validator(mode="after")
+    def _distinct(self) -> InspectionSettings:
+        if len(set(self.diagnostics)) != len(self.diagnostics):
+            raise ValueError("diagnostics names one section twice")
+        return self
+
+
+class InlineModel(Document):
+    """A model given in the request itself."""
+
+    spec: ModelSpec
+
+
+ModelId = Annotated[str, Field(pattern=r"^mdl_[0-9a-f-]{36}$")]
+LabelKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,62}$")]
+LabelValue = Annotated[str, Field(max_length=128)]
+
+
+class InspectionRequest(InspectionSettings):
+    """The body of `POST /v1/inspections`."""
+
+    model: ModelId | InlineModel
+    policy: Annotated[str, Field(min_length=1, max_length=64)] = "default"
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = {}
+
+    def settings(self) -> InspectionSettings:
+        """The part that the engine sees: no ids, no labels, no policy."""
+        return InspectionSettings.model_construct(
+            **{name: getattr(self, name) for name in InspectionSettings.model_fields}
+        )
