@@ -1,0 +1,148 @@
+"""The nonlinearities that appear as one ATen operation: their slopes φ′, by PyTorch's own derivative kernels.
+
+An activation is recognised by the operation that runs, not by the module that called it, so `nn.ReLU`,
+`torch.relu` inside a forward method and a TorchScript file's `aten::relu_` are the same thing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+
+Arguments = tuple[Any, ...]  # Any: the positional arguments of an ATen operation
+Keywords = Mapping[str, Any]  # Any: likewise, its keyword arguments
+Slope = Callable[[torch.Tensor, torch.Tensor, Arguments, Keywords], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What is known of one nonlinearity φ.
+
+    Attributes:
+        slope: φ′ from the input z, the output φ(z) and the operation's other arguments.
+        largest_slope: max φ′ for nonlinearities that saturate on both sides, else None.
+        needs_input: whether `slope` reads z, which an in-place call overwrites.
+    """
+
+    slope: Slope
+    largest_slope: float | None = None
+    needs_input: bool = False
+
+
+def _argument(arguments: Arguments, keywords: Keywords, index: int, name: str, default: Any) -> Any:
+    """One argument of an operation: ATen leaves out those that have their default value."""
+    if len(arguments) > index:
+        return arguments[index]
+    return keywords.get(name, default)
+
+
+def _elu(z: torch.Tensor, _y: torch.Tensor, arguments: Arguments, keywords: Keywords) -> torch.Tensor:
+    alpha = _argument(arguments, keywords, 1, "alpha", 1.0)
+    scale = _argument(arguments, keywords, 2, "scale", 1.0)
+    input_scale = _argument(arguments, keywords, 3, "input_scale", 1.0)
+    return aten.elu_backward(torch.ones_like(z), alpha, scale, input_scale, False, z)
+
+
+def _gelu(z: torch.Tensor, _y: torch.Tensor, _arguments: Arguments, keywords: Keywords) -> torch.Tensor:
+    return aten.gelu_backward(torch.ones_like(z), z, approximate=keywords.get("approximate", "none"))
+
+
+def _softplus(z: torch.Tensor, _y: torch.Tensor, arguments: Arguments, keywords: Keywords) -> torch.Tensor:
+    beta = _argument(arguments, keywords, 1, "beta", 1.0)
+    threshold = _argument(arguments, keywords, 2, "threshold", 20.0)
+    return aten.softplus_backward(torch.ones_like(z), z, beta, threshold)
+
+
+def _hardtanh(z: torch.Tensor, _y: torch.Tensor, arguments: Arguments, keywords: Keywords) -> torch.Tensor:
+    low = _argument(arguments, keywords, 1, "min_val", -1.0)
+    high = _argument(arguments, keywords, 2, "max_val", 1.0)
+    return aten.hardtanh_backward(torch.ones_like(z), z, low, high)
+
+
+def _threshold(z: torch.Tensor, _y: torch.Tensor, arguments: Arguments, _keywords: Keywords) -> torch.Tensor:
+    return (z > arguments[1]).to(z.dtype)
+
+
+def _leaky_relu(_z: torch.Tensor, y: torch.Tensor, arguments: Arguments, keywords: Keywords) -> torch.Tensor:
+    negative_slope = _argument(arguments, keywords, 1, "negative_slope", 0.01)
+    return torch.where(y > 0, 1.0, negative_slope).to(y.dtype)
+
+
+def _prelu(z: torch.Tensor, _y: torch.Tensor, arguments: Arguments, _keywords: Keywords) -> torch.Tensor:
+    return torch.where(z > 0, torch.ones_like(z), arguments[1].detach().expand_as(z))
+
+
+def _rrelu(z: torch.Tensor, y: torch.Tensor, _arguments: Arguments, _keywords: Keywords) -> torch.Tensor:
+    return torch.where(z > 0, torch.ones_like(z), y / z)  # below 0 the slope drawn for this element is y/z
+
+
+def _shrink(_z: torch.Tensor, y: torch.Tensor, _arguments: Arguments, _keywords: Keywords) -> torch.Tensor:
+    return (y != 0).to(y.dtype)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": Activation(lambda _z, y, _a, _k: (y > 0).to(y.dtype)),
+    "sigmoid": Activation(lambda _z, y, _a, _k: y * (1 - y), largest_slope=0.25),
+    "tanh": Activation(lambda _z, y, _a, _k: 1 - y * y, largest_slope=1.0),
+    "leaky_relu": Activation(_leaky_relu),
+    "elu": Activation(_elu, needs_input=True),
+    "gelu": Activation(_gelu, needs_input=True),
+    "silu": Activation(lambda z, _y, _a, _k: aten.silu_backward(torch.ones_like(z), z), needs_input=True),
+    "mish": Activation(lambda z, _y, _a, _k: aten.mish_backward(torch.ones_like(z), z), needs_input=True),
+    "softplus": Activation(_softplus, needs_input=True),
+    "hardtanh": Activation(_hardtanh, largest_slope=1.0, needs_input=True),
+    "hardsigmoid": Activation(
+        lambda z, _y, _a, _k: aten.hardsigmoid_backward(torch.ones_like(z), z), largest_slope=1 / 6, needs_input=True
+    ),
+    "hardswish": Activation(lambda z, _y, _a, _k: aten.hardswish_backward(torch.ones_like(z), z), needs_input=True),
+    "threshold": Activation(_threshold, needs_input=True),
+    "log_sigmoid_forward": Activation(lambda z, _y, _a, _k: torch.sigmoid(-z), needs_input=True),
+    "_prelu_kernel": Activation(_prelu, needs_input=True),
+    "rrelu_with_noise": Activation(_rrelu, needs_input=True),
+    "hardshrink": Activation(_shrink),
+    "softshrink": Activation(_shrink),
+}
+
+
+
+def find_activation(operation: str, arguments: Arguments, keywords: Keywords) -> Activation | None:
+    """The nonlinearity that an ATen operation computes, in place (`relu_`) or not; None for other operations."""
+    activation = ACTIVATIONS.get(operation) or ACTIVATIONS.get(operation.removesuffix("_"))
+    if activation is not None and operation.startswith("hardtanh"):
+        # ReLU6 is hardtanh on [0, 6]: it rectifies, and its flat negative side is no saturation.
+        if _argument(arguments, keywords, 1, "min_val", -1.0) >= 0:
+            return replace(activation, largest_slope=None)
+    return activation
+
+
+SATURATED_BELOW = 0.05  # share of the largest slope under which an element counts as saturated (docs/diagnostics.md)
+
+
+@dataclass(frozen=True, slots=True)
+class SlopeReading:
+    """Mean of φ′(z)² over all elements, and the share of saturated ones (None where φ does not saturate)."""
+
+    mean_square: float
+    saturated_fraction: float | None
+
+
+def read_slope(
+    activation: Activation, z: torch.Tensor, y: torch.Tensor, arguments: Arguments, keywords: Keywords
+) -> SlopeReading:
+    """Summarise φ′ over the elements of one activation call.
+
+    Cost: one or two element-wise passes; the slopes are not kept.
+    """
+    slope = activation.slope(z, y, arguments, keywords).reshape(-1)
+    if slope.dtype not in (torch.float32, torch.float64):
+        slope = slope.float()
+    mean_square = float(torch.dot(slope, slope)) / max(slope.numel(), 1)
+    if activation.largest_slope is None:
+        return SlopeReading(mean_square, None)
+    low = int(torch.count_nonzero(slope < SATURATED_BELOW * activation.largest_slope))
+    return SlopeReading(mean_square, low / max(slope.numel(), 1))

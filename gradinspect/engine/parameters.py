@@ -1,0 +1,104 @@
+"""Which tensors are parameters, under which names, and which names are one tensor.
+
+A loaded TorchScript file keeps a tied weight as two parameters over one storage, an eager module as one parameter
+under two names. Both become one entry with aliases here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+
+@dataclass(eq=False)
+class ParameterEntry:
+    """One parameter tensor of the model.
+
+    Attributes:
+        name: its first name in registration order.
+        aliases: its other names.
+        members: the tensor objects that share its memory; more than one only in loaded TorchScript.
+    """
+
+    name: str
+    members: list[torch.Tensor]
+    aliases: list[str] = field(default_factory=list)
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """The values."""
+        return self.members[0]
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether any member is trained."""
+        return any(member.requires_grad for member in self.members)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name and aliases."""
+        return (self.name, *self.aliases)
+
+
+class ParameterIndex:
+    """Finds the parameter behind a tensor object or behind a piece of memory."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.entries: list[ParameterEntry] = []
+        self._by_object: dict[int, ParameterEntry] = {}
+        self._by_storage: dict[int, list[ParameterEntry]] = {}
+        for name, tensor in model.named_parameters(remove_duplicate=False):
+            self._add(name, tensor)
+        self.kinds = {path: _kind(module) for path, module in model.named_modules(remove_duplicate=False)}
+
+    def __iter__(self) -> Iterator[ParameterEntry]:
+        return iter(self.entries)
+
+    def of_object(self, tensor: torch.Tensor) -> ParameterEntry | None:
+        """The entry of a parameter object."""
+        return self._by_object.get(id(tensor))
+
+    def of_memory(self, tensor: torch.Tensor) -> ParameterEntry | None:
+        """The entry whose memory `tensor` is, or is a view of."""
+        if tensor.layout is not torch.strided:
+            return self.of_object(tensor)
+        candidates = self._by_storage.get(tensor.untyped_storage().data_ptr())
+        if candidates is None:
+            return None
+        start = tensor.data_ptr()
+        for entry in candidates:
+            first = entry.tensor.data_ptr()
+            if first <= start < first + entry.tensor.numel() * entry.tensor.element_size():
+                return entry
+        return None
+
+    def _add(self, name: str, tensor: torch.Tensor) -> None:
+        known = self._by_object.get(id(tensor)) or self._same_memory(tensor)
+        if known is None:
+            known = ParameterEntry(name, [tensor])
+            self.entries.append(known)
+            if tensor.layout is torch.strided and tensor.numel():
+                self._by_storage.setdefault(tensor.untyped_storage().data_ptr(), []).append(known)
+        else:
+            known.aliases.append(name)
+            if all(member is not tensor for member in known.members):
+                known.members.append(tensor)
+        self._by_object[id(tensor)] = known
+
+    def _same_memory(self, tensor: torch.Tensor) -> ParameterEntry | None:
+        if tensor.layout is not torch.strided or not tensor.numel():
+            return None
+        for entry in self._by_storage.get(tensor.untyped_storage().data_ptr(), ()):
+            other = entry.tensor
+            if (other.data_ptr(), other.shape, other.stride()) == (tensor.data_ptr(), tensor.shape, tensor.stride()):
+                return entry
+        return None
+
+
+def _kind(module: nn.Module) -> str:
+    """The class name a person wrote: TorchScript keeps it as `original_name`."""
+    original = getattr(module, "original_name", None)
+    return original if isinstance(original, str) else type(module).__name__
