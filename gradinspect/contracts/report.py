@@ -52,8 +52,12 @@ class LayerMeasurement(Document):
     parameters: Names
     output_shape: Sizes
     activation: ActivationStatistics | None = None
+    preactivation: ActivationStatistics | None = Field(
+        default=None, description="The output before the nonlinearity, where one follows; else `activation` is it."
+    )
+    nonlinearity: Name | None = Field(default=None, description="The activation function that follows: relu, tanh …")
     signal: SignalStatistics | None = None
-    forward_gain: Number = Field(default=None, description="rms of this call's output over rms of the previous call's.")
+    forward_gain: Number = Field(default=None, description="rms of `activation` over rms of the data that entered.")
     backward_gain: Number = Field(default=None, description="‖δ_l‖ / ‖δ_{l+1}‖, the next call nearer the loss.")
     activation_gain: Number = Field(default=None, description="The nonlinearity's part of backward_gain.")
     weight_gain: Number = Field(default=None, description="The weight's part of backward_gain.")

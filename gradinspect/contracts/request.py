@@ -48,7 +48,9 @@ Optimizer = Annotated[Sgd | Adam, Field(discriminator="type")]
 class Precision(Document):
     """The precision computed in, and the precision that training is meant to use."""
 
-    compute: FloatType = "float32"
+    compute: FloatType | None = Field(
+        default=None, description="Left out: float32 for specs, the parameters' own dtype for uploads."
+    )
     intended: FloatType | None = None
     loss_scale: Positive = 1.0
 

@@ -1,0 +1,182 @@
+"""From the readings of one pass to the report's rows: layers in depth order, parameters in registration order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from gradinspect.contracts.report import (
+    ActivationStatistics,
+    LayerMeasurement,
+    Log2Histogram,
+    ParameterMeasurement,
+    ParameterStatus,
+    Quantiles,
+    SignalStatistics,
+)
+from gradinspect.engine.forward import LayerCall
+from gradinspect.engine.gradients import GradientReading, PassReading
+from gradinspect.engine.naming import CallName, layer_of_parameters, owner_of
+from gradinspect.engine.parameters import ParameterEntry, ParameterIndex
+from gradinspect.engine.precision import flush_fractions
+from gradinspect.engine.statistics import Amplitude, Distribution, amplitude
+from gradinspect.engine.theory import predicted_chi1
+
+MAX_BINS = 128
+
+
+def finite(value: float | None) -> float | None:
+    """A number as the report writes it: None where it is not finite."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def ratio(numerator: float | None, denominator: float | None) -> float | None:
+    """A quotient, None where either side is missing, not finite, or the divisor is zero."""
+    if numerator is None or denominator is None or denominator == 0:
+        return None
+    return finite(numerator / denominator)
+
+
+def layer_rows(reading: PassReading, names: Sequence[CallName], parameters: ParameterIndex) -> list[LayerMeasurement]:
+    """Make one row per layer call."""
+    registration = {entry: place for place, entry in enumerate(parameters)}
+    last = max(reading.signals, default=None)
+    total = reading.signals[last] if last is not None else None
+    return [_layer_row(call, name, reading, total, registration) for call, name in zip(reading.calls, names, strict=True)]
+
+
+def _layer_row(
+    call: LayerCall,
+    name: CallName,
+    reading: PassReading,
+    last_signal: float | None,
+    registration: dict[ParameterEntry, int],
+) -> LayerMeasurement:
+    signal = reading.signals.get(call.order)
+    after = reading.signals_after.get(call.order)
+    following = reading.following.get(call.order)
+    next_signal = reading.signals.get(following) if following is not None else None
+    activation = call.activation
+    shown = activation.output if activation is not None else call.output
+    units = activation.units if activation is not None else call.units
+    backward_gain = ratio(signal, next_signal)
+    chi1 = None
+    if following is not None and call.order in reading.direct:
+        chi1 = finite(predicted_chi1(call, reading.calls[following]))
+    elements = math.prod(call.output_shape)
+    return LayerMeasurement(
+        depth=call.order,
+        name=name.name,
+        call=name.call,
+        kind=name.kind,
+        parameters=tuple(entry.name for entry in sorted(call.entries, key=registration.__getitem__)),
+        output_shape=call.output_shape,
+        activation=_activation(shown),
+        preactivation=_activation(call.output) if activation is not None else None,
+        nonlinearity=activation.operation.rstrip("_") if activation is not None else None,
+        signal=SignalStatistics(norm=finite(signal), rms=finite(signal / math.sqrt(elements)) if elements else None)
+        if signal is not None
+        else None,
+        forward_gain=ratio(shown.rms, call.input_rms),
+        backward_gain=backward_gain,
+        activation_gain=ratio(signal, after) if activation is not None else (1.0 if next_signal is not None else None),
+        weight_gain=ratio(after if activation is not None else signal, next_signal),
+        cumulative_backward_gain=ratio(signal, last_signal),
+        dead_unit_fraction=units.dead_fraction if units is not None else None,
+        saturated_fraction=activation.slope.saturated_fraction if activation is not None else None,
+        mean_squared_slope=finite(activation.slope.mean_square) if activation is not None else None,
+        sample_similarity=finite(units.similarity) if units is not None else None,
+        nonfinite_count=max(call.output.nonfinite_count, shown.nonfinite_count),
+        predicted_chi1=chi1,
+        measured_chi1=backward_gain**2 if chi1 is not None and backward_gain is not None else None,
+    )
+
+
+def _activation(values: Amplitude) -> ActivationStatistics:
+    return ActivationStatistics(
+        mean=finite(values.mean), std=finite(values.std), rms=finite(values.rms), abs_max=finite(values.abs_max)
+    )
+
+
+def parameter_rows(
+    reading: PassReading, names: Sequence[CallName], parameters: ParameterIndex, loss_scale: float
+) -> list[ParameterMeasurement]:
+    """Make one row per parameter tensor."""
+    layer_of = layer_of_parameters(reading.calls, names)
+    return [
+        _parameter_row(entry, layer_of.get(entry, owner_of(entry.name) or entry.name), reading.gradients.get(entry), loss_scale)
+        for entry in parameters
+    ]
+
+
+def _parameter_row(
+    entry: ParameterEntry, layer: str, gradient: GradientReading | None, loss_scale: float
+) -> ParameterMeasurement:
+    weight = amplitude(entry.tensor)
+    numel = entry.tensor.numel()
+    weight_norm = finite(weight.rms * math.sqrt(numel)) if numel else 0.0
+    row = ParameterMeasurement(
+        name=entry.name,
+        aliases=tuple(entry.aliases),
+        layer=layer,
+        shape=tuple(entry.tensor.shape),
+        numel=numel,
+        dtype=str(entry.tensor.dtype).removeprefix("torch."),
+        status=_status(entry, gradient),
+        weight_norm=weight_norm,
+        weight_rms=finite(weight.rms),
+        weight_nonfinite_count=weight.nonfinite_count,
+    )
+    if gradient is None:
+        return row
+    sums = gradient.moments
+    fp16, bf16 = flush_fractions(gradient.distribution, loss_scale) if gradient.distribution is not None else (None, None)
+    return row.model_copy(
+        update={
+            "grad_norm": finite(sums.norm),
+            "grad_rms": finite(sums.rms),
+            "grad_mean": finite(sums.mean),
+            "grad_std": finite(sums.std),
+            "grad_abs_max": finite(sums.abs_max),
+            "grad_abs_mean": finite(sums.abs_mean),
+            "grad_quantiles": _quantiles(gradient.distribution),
+            "log2_histogram": _histogram(gradient.distribution),
+            "zero_fraction": finite(sums.zero_fraction),
+            "nan_count": sums.nan_count,
+            "inf_count": sums.inf_count,
+            "grad_to_weight": ratio(sums.norm, weight_norm),
+            "update_norm": finite(gradient.update_norm),
+            "update_to_weight": ratio(gradient.update_norm, weight_norm),
+            "fp16_flush_fraction": fp16,
+            "bf16_flush_fraction": bf16,
+        }
+    )
+
+
+def _status(entry: ParameterEntry, gradient: GradientReading | None) -> ParameterStatus:
+    if not entry.requires_grad:
+        return "frozen"
+    if gradient is None:
+        return "unused"
+    return "zero" if gradient.moments.nonzero == 0 else "trained"
+
+
+def _quantiles(spread: Distribution | None) -> Quantiles | None:
+    if spread is None or not spread.magnitudes.size:
+        return None
+    return Quantiles(**dict(zip(("p01", "p05", "p25", "p50", "p75", "p95", "p99"), spread.quantiles, strict=True)))
+
+
+def _histogram(spread: Distribution | None) -> Log2Histogram | None:
+    if spread is None:
+        return None
+    # The widest span of exponents that fits is kept at the top; smaller values are counted below it.
+    counts = spread.exponent_counts
+    cut = max(len(counts) - MAX_BINS, 0)
+    return Log2Histogram(
+        lowest=spread.lowest_exponent + cut,
+        counts=counts[cut:],
+        below=sum(counts[:cut]),
+        zeros=spread.zeros,
+        sampled=spread.sampled,
+    )
