@@ -1,0 +1,54 @@
+"""The rules, one file each, in the order in which findings of one severity are listed.
+
+A file here holds one `check` and one `RULE`: what is measured, why it matters, thresholds with their sources, the
+message and the remedy. What several rules share stands one folder up.
+"""
+
+from __future__ import annotations
+
+from gradinspect.rules.catalogue import (
+    absolute_gradient_floor,
+    correlation_collapse,
+    dead_units,
+    exploding_signal,
+    frozen_parameter,
+    initial_loss,
+    initialization_mismatch,
+    low_precision_overflow,
+    low_precision_underflow,
+    noise_dominated,
+    non_finite,
+    normalization_growth,
+    poor_initialization,
+    saturated_activation,
+    sharpness,
+    uneven_gradients,
+    unused_parameter,
+    update_ratio,
+    vanishing_signal,
+    zero_gradient,
+)
+from gradinspect.rules.rule import Rule
+
+RULES: tuple[Rule, ...] = (
+    non_finite.RULE,
+    vanishing_signal.RULE,
+    exploding_signal.RULE,
+    uneven_gradients.RULE,
+    poor_initialization.RULE,
+    initialization_mismatch.RULE,
+    dead_units.RULE,
+    correlation_collapse.RULE,
+    saturated_activation.RULE,
+    zero_gradient.RULE,
+    unused_parameter.RULE,
+    frozen_parameter.RULE,
+    update_ratio.RULE,
+    low_precision_underflow.RULE,
+    low_precision_overflow.RULE,
+    sharpness.RULE,
+    initial_loss.RULE,
+    noise_dominated.RULE,
+    normalization_growth.RULE,
+    absolute_gradient_floor.RULE,
+)

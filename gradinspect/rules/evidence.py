@@ -1,0 +1,98 @@
+"""What rules look at: the measurements of one inspection, and what was declared about its training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from gradinspect.contracts.report import (
+    Curvature,
+    LayerMeasurement,
+    MeasuredSummary,
+    Noise,
+    ParameterMeasurement,
+    PrecisionSection,
+)
+from gradinspect.contracts.request import Adam, InspectionSettings, Sgd
+
+
+class Measured(Protocol):
+    """The part of `Measurements` and `Report` that rules read."""
+
+    @property
+    def layers(self) -> tuple[LayerMeasurement, ...]: ...
+    @property
+    def parameters(self) -> tuple[ParameterMeasurement, ...]: ...
+    @property
+    def summary(self) -> MeasuredSummary: ...
+    @property
+    def precision(self) -> PrecisionSection | None: ...
+    @property
+    def noise(self) -> Noise | None: ...
+    @property
+    def curvature(self) -> Curvature | None: ...
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Measurements in the form that rules ask for. Sections that could not be computed are None."""
+
+    layers: tuple[LayerMeasurement, ...]
+    parameters: tuple[ParameterMeasurement, ...]
+    summary: MeasuredSummary
+    precision: PrecisionSection | None = None
+    noise: Noise | None = None
+    curvature: Curvature | None = None
+    optimizer: Sgd | Adam | None = None
+
+    @staticmethod
+    def of(measured: Measured, settings: InspectionSettings | None) -> Evidence:
+        """Collect what rules need; `settings` None when only a stored report is at hand."""
+        precision, noise, curvature = measured.precision, measured.noise, measured.curvature
+        return Evidence(
+            layers=tuple(sorted(measured.layers, key=lambda row: row.depth)),
+            parameters=measured.parameters,
+            summary=measured.summary,
+            precision=precision if precision is not None and precision.status == "measured" else None,
+            noise=noise if noise is not None and noise.status == "measured" else None,
+            curvature=curvature if curvature is not None and curvature.status == "measured" else None,
+            optimizer=settings.optimizer if settings is not None else None,
+        )
+
+    @cached_property
+    def kind_of(self) -> dict[str, str]:
+        """Layer name → kind."""
+        return {row.name: row.kind for row in self.layers}
+
+    @cached_property
+    def weights(self) -> tuple[ParameterMeasurement, ...]:
+        """The trained weights with two or more axes.
+
+        Biases and the parameters of norms are left out: they start at 0 or 1, whatever the size of the layer, so a
+        ratio of their gradient to their value has no meaning. So is a weight that is exactly zero.
+        """
+        return tuple(
+            row
+            for row in self.parameters
+            if row.status == "trained" and len(row.shape) >= 2 and row.weight_norm and not self.is_norm(row.layer)
+        )
+
+    def is_norm(self, layer: str) -> bool:
+        """Whether a layer normalises (BatchNorm2d, LayerNorm, native_layer_norm …)."""
+        return is_norm_kind(self.kind_of.get(layer, ""))
+
+    def is_embedding(self, parameter: ParameterMeasurement) -> bool:
+        """Whether a parameter is a table of which one batch touches some rows only."""
+        return "embedding" in self.kind_of.get(parameter.layer, "").lower()
+
+
+def is_norm_kind(kind: str) -> bool:
+    """Whether a layer kind is a normalisation."""
+    return "norm" in kind.lower()
+
+
+def names(rows: Sequence[LayerMeasurement]) -> tuple[str, ...]:
+    """The distinct names of layer calls, in their order, as many as a finding may carry."""
+    return tuple(dict.fromkeys(row.name for row in rows))[:1024]

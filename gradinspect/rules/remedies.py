@@ -1,0 +1,111 @@
+"""What to change when the backward signal shrinks or grows, by the factor that is responsible.
+
+A remedy is for a machine: an action, its arguments, and Python code that runs as it stands on a variable `model`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from gradinspect.contracts.report import LayerMeasurement, Remedy
+from gradinspect.rules.signal import BALANCED_SLOPE, Blame
+
+_RECTIFIERS = frozenset({"relu", "leaky_relu", "threshold", "rrelu_with_noise", "_prelu_kernel", "elu", "gelu", "silu",
+                         "mish", "hardswish", "softplus"})  # fmt: skip
+
+
+def remedy_for(blame: Blame) -> Remedy:
+    """The change that addresses what is to blame."""
+    match blame.cause:
+        case "weight_scale":
+            return initialize(blame.layers, blame.cause)
+        case "activation_slope":
+            return _replace_activation(blame)
+        case "normalisation" | "depth":
+            return _add_residual(blame)
+        case "residual_scale":
+            return _scale_residual(blame)
+        case "recurrence":
+            return _orthogonal_recurrence(blame)
+
+
+def initialize(layers: tuple[LayerMeasurement, ...], cause: str) -> Remedy:
+    """Draw the weights of linear and convolutional layers anew, at the gain that balances the nonlinearity."""
+    nonlinearity = next((row.nonlinearity for row in layers if row.nonlinearity is not None), None)
+    if nonlinearity in _RECTIFIERS:
+        call = 'kaiming_normal_(module.weight, nonlinearity="relu")'
+        arguments: dict[str, object] = {"function": "kaiming_normal_", "arguments": {"nonlinearity": "relu"}}
+        if nonlinearity not in ("relu", "threshold"):
+            gain = round(1 / BALANCED_SLOPE[nonlinearity or ""], 3)
+            call = f'kaiming_normal_(module.weight, nonlinearity="linear")\n            module.weight.mul_({gain})'
+            arguments = {"function": "kaiming_normal_", "arguments": {"nonlinearity": "linear"}, "multiply_by": gain}
+    elif nonlinearity in ("tanh", "hardtanh"):
+        call = 'xavier_normal_(module.weight, gain=torch.nn.init.calculate_gain("tanh"))'
+        arguments = {"function": "xavier_normal_", "arguments": {"gain": round(5 / 3, 4)}}
+    else:
+        call = "xavier_normal_(module.weight)"
+        arguments = {"function": "xavier_normal_", "arguments": {"gain": 1.0}}
+    code = (
+        "import torch\n\n"
+        "with torch.no_grad():\n"
+        "    for module in model.modules():\n"
+        "        if isinstance(module, (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)):\n"
+        f"            torch.nn.init.{call}\n"
+        "            if module.bias is not None:\n"
+        "                torch.nn.init.zeros_(module.bias)\n"
+    )
+    return Remedy(action="initialize", arguments={**arguments, "cause": cause}, code=code)
+
+
+def _replace_activation(blame: Blame) -> Remedy:
+    old = next((row.nonlinearity for row in blame.layers if row.nonlinearity is not None), "sigmoid")
+    arguments = {
+        "from": old, "to": "relu", "initialize": {"function": "kaiming_normal_", "arguments": {"nonlinearity": "relu"}},
+        "cause": blame.cause,
+    }  # fmt: skip
+    name = {"sigmoid": "Sigmoid", "tanh": "Tanh", "hardtanh": "Hardtanh", "hardsigmoid": "Hardsigmoid"}.get(old or "")
+    code = None
+    if name is not None:
+        code = (
+            "import torch\n\n"
+            "for parent in list(model.modules()):\n"
+            "    for name, child in parent.named_children():\n"
+            f"        if type(child) is torch.nn.{name}:\n"
+            "            setattr(parent, name, torch.nn.ReLU())\n"
+            "for module in model.modules():\n"
+            "    if isinstance(module, (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)):\n"
+            '        torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")\n'
+        )
+    return Remedy(action="replace_activation", arguments=arguments, code=code)
+
+
+def _add_residual(blame: Blame) -> Remedy:
+    code = (
+        "import torch\n\n\n"
+        "class Residual(torch.nn.Module):\n"
+        '    """x + block(x), for a block that keeps the shape of its input."""\n\n'
+        "    def __init__(self, block):\n"
+        "        super().__init__()\n"
+        "        self.block = block\n\n"
+        "    def forward(self, x):\n"
+        "        return x + self.block(x)\n"
+    )
+    return Remedy(action="add_residual", arguments={"normalise": "before the branch", "cause": blame.cause}, code=code)
+
+
+def _scale_residual(blame: Blame) -> Remedy:
+    branches = max(len(blame.layers) // 2, 1)
+    arguments = {"scale": round(1 / math.sqrt(branches), 4), "branches": branches, "cause": blame.cause}
+    return Remedy(action="scale_residual", arguments=arguments)
+
+
+def _orthogonal_recurrence(blame: Blame) -> Remedy:
+    code = (
+        "import torch\n\n"
+        "for name, parameter in model.named_parameters():\n"
+        '    if "weight_hh" in name:\n'
+        "        for gate in parameter.data.split(parameter.shape[1]):\n"
+        "            torch.nn.init.orthogonal_(gate)\n"
+    )
+    arguments = {"function": "orthogonal_", "parameters": "weight_hh", "clip_gradient_norm": 1.0, "cause": blame.cause}
+    return Remedy(action="initialize", arguments=arguments, code=code)

@@ -1,0 +1,55 @@
+"""How findings write numbers and names, so that all of them read alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+_SCALES = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
+
+
+def fold(factor: float) -> str:
+    """A factor of change, either way: 4.3-million-fold, 28,000-fold, 3.2-fold."""
+    size = factor if factor >= 1 else (1 / factor if factor > 0 else math.inf)
+    if size >= 1e15 or math.isinf(size):
+        return "more than a quadrillion-fold"
+    for scale, word in _SCALES:
+        if size >= scale:
+            return f"{size / scale:.2g}-{word}-fold" if size / scale < 100 else f"{size / scale:.0f}-{word}-fold"
+    if size >= 100:
+        return f"{float(f'{size:.2g}'):,.0f}-fold"
+    return f"{size:.2g}-fold"
+
+
+def number(value: float) -> str:
+    """Three significant digits, without a needless exponent."""
+    if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e6):
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def percent(share: float) -> str:
+    """A share as a percentage that never rounds to a false 0 or 100."""
+    value = 100 * share
+    if 0 < value < 0.1:
+        return "under 0.1 %"
+    if 99.9 < value < 100:
+        return "over 99.9 %"
+    return f"{value:.0f} %" if value >= 10 or value == 0 else f"{value:.1f} %"
+
+
+def quoted(name: str) -> str:
+    """A model's own name for something, marked as such and cut to a readable length."""
+    return f"`{name if len(name) <= 80 else name[:77] + '…'}`"
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """A few names, and how many more there are."""
+    shown = ", ".join(quoted(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def counted(count: int, noun: str) -> str:
+    """1 layer, 2 layers."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
