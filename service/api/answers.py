@@ -1,0 +1,32 @@
+"""Writing answers: JSON from contracts, conditional answers, pages of a list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlencode
+
+from flask import request
+from pydantic import BaseModel
+from werkzeug.wrappers import Response
+
+JSON = "application/json"
+
+
+def json_answer(body: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Write a contract as JSON."""
+    return Response(body.model_dump_json(), status=status, headers=headers, mimetype=JSON)
+
+
+def conditional(response: Response) -> Response:
+    """Give a complete answer an ETag, and make it 304 without a body when the caller has it already."""
+    response.add_etag()
+    response.headers["Cache-Control"] = "no-cache"
+    return response.make_conditional(request.environ)
+
+
+def link_next(cursor: str | None) -> dict[str, str]:
+    """The Link header that leads to the next page; nothing on the last one."""
+    if cursor is None:
+        return {}
+    kept = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]
+    return {"Link": f'<{request.path}?{urlencode([*kept, ("cursor", cursor)])}>; rel="next"'}

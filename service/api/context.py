@@ -1,0 +1,47 @@
+"""What views work with: the settings and the shared infrastructure, made once for each application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from flask import current_app
+
+from service.api.waiting import Places
+from service.dispatch import Dispatcher
+from service.settings import Settings
+
+EXTENSION = "gradinspect"
+DEFAULT_TENANT = "default"  # every table has a tenant; until there are API keys, there is this one
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything that a view may need besides its request."""
+
+    settings: Settings
+    dispatcher: Dispatcher
+    long_polls: Places
+    event_streams: Places
+    uploads: Places
+
+
+def make_context(settings: Settings) -> Context:
+    """Make what views work with. Connects to nothing yet."""
+    return Context(
+        settings=settings,
+        dispatcher=Dispatcher(settings.broker_url),
+        long_polls=Places(settings.max_long_polls),
+        event_streams=Places(max(1, settings.max_long_polls // 2)),
+        uploads=Places(settings.max_concurrent_uploads),
+    )
+
+
+def context() -> Context:
+    """The context of the application that answers the present request."""
+    return cast("Context", current_app.extensions[EXTENSION])
+
+
+def tenant() -> str:
+    """Whose resources the present request may see."""
+    return DEFAULT_TENANT

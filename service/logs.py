@@ -1,0 +1,57 @@
+"""Logging of every process of the service: one structured line an event, on standard error.
+
+Our own events go through structlog; records of libraries (gunicorn, Celery, SQLAlchemy) take the same shape through the
+standard library's root handler.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Literal
+
+import structlog
+from structlog.typing import Processor
+
+LogFormat = Literal["json", "console"]
+LOUD_LIBRARIES = ("celery.redirected", "kombu", "amqp", "httpx", "httpcore")  # they log each retry at INFO
+
+
+def configure_logs(*, log_format: LogFormat = "json", level: str = "INFO") -> None:
+    """Set up logging for this process.
+
+    Args:
+        log_format: `json` for machines, `console` for a person at a terminal.
+        level: a name of the standard library's levels.
+    """
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer = _renderers(log_format)
+    structlog.configure(
+        processors=[*shared, *renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(threshold)
+    for name in LOUD_LIBRARIES:
+        logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
+
+
+def _renderers(log_format: LogFormat) -> list[Processor]:
+    if log_format == "console":
+        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
