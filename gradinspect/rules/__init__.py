@@ -1,13 +1,15 @@
 """Findings from numbers: no torch, no I/O, the same on fresh measurements and on a report from last year.
 
-`catalogue/` holds the rules, one file each. `judge` applies them, `policies` changes their thresholds, `signal` and
-`remedies` say which factor makes a signal shrink and what to change, `document` writes docs/rules.md.
+`catalogue/` holds the rules, one file each. `judge` applies them and `policies` changes their thresholds. `signal`,
+`blame` and `remedies` say how a signal shrinks, by which factor, and what to change. `headline` is a report's one
+sentence; `document` writes docs/rules.md.
 """
 
 from __future__ import annotations
 
 from gradinspect.contracts.policy import DEFAULT_POLICY
 from gradinspect.rules.catalogue import RULES
+from gradinspect.rules.headline import headline
 from gradinspect.rules.judge import Assessment, assess, judge, rejudge
 from gradinspect.rules.policies import check_policy, complete, find_policy
 from gradinspect.rules.rule import Rule
@@ -21,6 +23,7 @@ __all__ = [
     "check_policy",
     "complete",
     "find_policy",
+    "headline",
     "judge",
     "rejudge",
 ]

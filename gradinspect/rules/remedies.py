@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from gradinspect.contracts.report import LayerMeasurement, Remedy
-from gradinspect.rules.signal import BALANCED_SLOPE, Blame
+from gradinspect.rules.blame import BALANCED_SLOPE, Blame
 
 _RECTIFIERS = frozenset({"relu", "leaky_relu", "threshold", "rrelu_with_noise", "_prelu_kernel", "elu", "gelu", "silu",
                          "mish", "hardswish", "softplus"})  # fmt: skip
@@ -20,7 +20,9 @@ def remedy_for(blame: Blame) -> Remedy:
         case "weight_scale":
             return initialize(blame.layers, blame.cause)
         case "activation_slope":
-            return _replace_activation(blame)
+            return _revive(blame) if blame.per_layer == 0 else _replace_activation(blame)
+        case "cut_signal":
+            return Remedy(action="unblock_gradient", arguments={"look_for": ["detach", "clamp", "round", "dead units"]})
         case "normalisation" | "depth":
             return _add_residual(blame)
         case "residual_scale":
@@ -55,6 +57,19 @@ def initialize(layers: tuple[LayerMeasurement, ...], cause: str) -> Remedy:
         "                torch.nn.init.zeros_(module.bias)\n"
     )
     return Remedy(action="initialize", arguments={**arguments, "cause": cause}, code=code)
+
+
+def _revive(blame: Blame) -> Remedy:
+    names = [row.name for row in blame.layers]
+    code = (
+        "import torch\n\n"
+        f"dead = {names!r}\n"
+        "for name, module in model.named_modules():\n"
+        "    if name in dead:\n"
+        "        torch.nn.init.zeros_(module.bias)\n"
+        '        torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")\n'
+    )
+    return Remedy(action="revive_units", arguments={"layers": names, "cause": blame.cause}, code=code)
 
 
 def _replace_activation(blame: Blame) -> Remedy:
@@ -94,7 +109,7 @@ def _add_residual(blame: Blame) -> Remedy:
 
 
 def _scale_residual(blame: Blame) -> Remedy:
-    branches = max(len(blame.layers) // 2, 1)
+    branches = max(len(blame.layers), 1)
     arguments = {"scale": round(1 / math.sqrt(branches), 4), "branches": branches, "cause": blame.cause}
     return Remedy(action="scale_residual", arguments=arguments)
 

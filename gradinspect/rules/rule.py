@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from gradinspect.contracts.policy import COMPARISONS, LEVELS, Compares, RulePolicy, Threshold
-from gradinspect.contracts.report import Finding, Severity
+from gradinspect.contracts.report import Finding, Remedy, Severity
 from gradinspect.rules.evidence import Evidence
+
+MOST_NAMES = 1024  # what a finding may carry
+LARGEST = sys.float_info.max  # a quotient of finite numbers may overflow; a report holds finite ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ class Rule:
         reference: where the idea comes from.
         check: from evidence and limits to a finding, None (passed) or NotJudged.
         info, warn, fail: default thresholds.
+        always: the severity of a rule without thresholds.
     """
 
     id: str
@@ -77,6 +83,7 @@ class Rule:
     info: Level | None = None
     warn: Level | None = None
     fail: Level | None = None
+    always: Severity | None = None
 
     @property
     def compares(self) -> Compares:
@@ -87,6 +94,31 @@ class Rule:
         """The default threshold of a level."""
         found: Level | None = getattr(self, level)
         return found
+
+    def finding(
+        self,
+        *,
+        severity: Severity,
+        value: float,
+        message: str,
+        layers: Iterable[str] = (),
+        parameters: Iterable[str] = (),
+        threshold: float = 0.0,
+        explanation: str | None = None,
+        remedy: Remedy | None = None,
+    ) -> Finding:
+        """Make this rule's finding; without an explanation of its own it says why the rule matters."""
+        return Finding(
+            rule=self.id,
+            severity=severity,
+            layers=_distinct(layers),
+            parameters=_distinct(parameters),
+            value=max(-LARGEST, min(value, LARGEST)),
+            threshold=threshold,
+            message=message,
+            explanation=explanation or self.why,
+            remedy=remedy if remedy is None or _is_finite(remedy.arguments) else None,
+        )
 
     def limits(self, said: RulePolicy | None) -> Limits:
         """The thresholds under what a policy says about this rule (None: nothing)."""
@@ -99,6 +131,19 @@ class Rule:
             if value is not None:
                 levels[level] = value
         return Limits(self.compares, levels)
+
+
+def _distinct(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))[:MOST_NAMES]
+
+
+def _is_finite(value: object) -> bool:
+    """Whether all numbers in a remedy's arguments are finite; absurd measurements make absurd advice."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(_is_finite(item) for item in value.values())
+    return all(_is_finite(item) for item in value) if isinstance(value, list | tuple) else True
 
 
 def _crosses(compares: Compares, value: float, threshold: Threshold) -> bool:

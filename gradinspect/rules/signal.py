@@ -1,36 +1,15 @@
-"""The backward signal by layer, and what in the network makes it shrink or grow.
-
-Blame is by accounts in decades: along a chain, log10 of the whole gain is the sum of each layer's parts, and a part is
-measured against what that nonlinearity can do at best. A ReLU halves the squared signal in any net, and weights of
-gain √2 make up for it, so with Xavier weights it is the weights that are short; no weights make up for a sigmoid.
-Source: He et al. 2015, eq. 14, for the balance of slope and weights; Schoenholz et al. 2017, eq. 10, for χ1.
-"""
+"""The backward signal by layer: how much of it arrives where."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
 
-from gradinspect.contracts.report import LayerMeasurement
-from gradinspect.rules.evidence import Evidence, is_norm_kind
+from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import NotJudged
 
-Cause = Literal["activation_slope", "weight_scale", "normalisation", "residual_scale", "recurrence", "depth"]
-
 FEWEST_LAYERS = 2  # one layer has nothing to compare its signal with
-
-# √E[φ′(Z)²] of nonlinearities that weights can make up for, Z ~ N(0, 1). Those left out count as 1: odd functions
-# (tanh) pass small values unchanged, and a sigmoid's 0.25 at best is its own fault. Closed form for ReLU (√½), by
-# quadrature for the smooth ones.
-BALANCED_SLOPE = {
-    "relu": 0.7071, "leaky_relu": 0.7071, "threshold": 0.7071, "rrelu_with_noise": 0.73, "_prelu_kernel": 0.73,
-    "elu": 0.82, "gelu": 0.675, "silu": 0.60, "mish": 0.68, "hardswish": 0.61, "softplus": 0.54,
-    "log_sigmoid_forward": 0.54,
-}  # fmt: skip
-MILD_DECADES = math.log10(1.25)  # a layer within 0.8 … 1.25 is mild: the band of initialization_mismatch
-BRANCHED_DECADES = 0.3  # chosen: a factor of 2 between the gains' product and the whole says that paths branch
 
 
 @dataclass(frozen=True)
@@ -42,32 +21,22 @@ class LayerSignal:
     calls: int
 
 
-@dataclass(frozen=True)
-class Blame:
-    """Which factor is responsible, in words and for a machine."""
-
-    cause: Cause
-    sentence: str
-    layers: tuple[LayerMeasurement, ...]
-    per_layer: float
-
-
 def layer_signals(evidence: Evidence) -> tuple[LayerSignal, ...] | NotJudged:
     """The signal of each layer in depth order, calls of one layer taken together.
 
     A recurrent layer's first time step may get no signal while its shared weights learn from the last ones: its calls
     count together here, and time is looked at by `time_gain`.
     """
-    squares: dict[str, float] = {}
+    gains: dict[str, float] = {}
     calls: Counter[str] = Counter()
     for row in evidence.layers:
         if row.cumulative_backward_gain is not None:
-            squares[row.name] = squares.get(row.name, 0.0) + row.cumulative_backward_gain**2
+            gains[row.name] = math.hypot(gains.get(row.name, 0.0), row.cumulative_backward_gain)
             calls[row.name] += 1
-    if len(squares) < FEWEST_LAYERS:
-        found = "no layer carries" if not squares else "one layer alone carries"
+    if len(gains) < FEWEST_LAYERS:
+        found = "no layer carries" if not gains else "one layer alone carries"
         return NotJudged(f"{found} a finite backward signal; at least {FEWEST_LAYERS} are needed")
-    return tuple(LayerSignal(name, math.sqrt(square), calls[name]) for name, square in squares.items())
+    return tuple(LayerSignal(name, gain, calls[name]) for name, gain in gains.items())
 
 
 def end_to_end(signals: tuple[LayerSignal, ...]) -> float:
@@ -86,139 +55,6 @@ def time_gain(evidence: Evidence) -> tuple[str, int, float] | None:
         (name, len(norms), norms[0] / norms[-1]) for name, norms in calls.items() if len(norms) > 1 and norms[-1] > 0
     ]
     return max(repeated, key=lambda entry: abs(_decades(entry[2])), default=None)
-
-
-def blame(evidence: Evidence, gain: float) -> Blame:
-    """Say which factor makes the signal shrink (gain < 1) or grow.
-
-    Args:
-        evidence: the measurements.
-        gain: the whole gain from the last layer to the first.
-    """
-    rows = [row for row in evidence.layers if row.backward_gain]
-    direction = -1.0 if gain < 1 else 1.0
-    if any(row.call > 0 for row in rows):
-        return _recurrence(rows)
-    kinds = [row.kind for row in evidence.layers[1:]] + [""]
-    next_kind = dict(zip((row.depth for row in evidence.layers), kinds, strict=True))
-    slopes = {row.depth: direction * _slope_decades(row) for row in rows}
-    scales = {row.depth: direction * _weight_decades(row) for row in rows}
-    norms = {row.depth for row in rows if is_norm_kind(next_kind.get(row.depth, ""))}
-    by_slope = math.fsum(slopes.values())
-    by_weight = math.fsum(value for depth, value in scales.items() if depth not in norms)
-    by_norm = math.fsum(value for depth, value in scales.items() if depth in norms)
-    per_layer = 10 ** (math.log10(gain) / max(len(rows), 1)) if gain > 0 else 0.0
-    whole = math.fsum(math.log10(row.backward_gain) for row in rows if row.backward_gain)
-    if gain > 0 and abs(whole - math.log10(gain)) > BRANCHED_DECADES + 0.1 * abs(math.log10(gain)):
-        return _branches(rows, bool(norms), gain)
-    if by_slope >= max(by_weight + by_norm, 0.0) and by_slope > 0:
-        return _activation(rows, slopes)
-    if norms:
-        return _normalisation(rows, norms, direction)
-    affected = [row for row in rows if scales[row.depth] > 0.1 * by_weight / max(len(rows), 1)]
-    if rows and max(direction * math.log10(row.backward_gain) for row in rows if row.backward_gain) <= MILD_DECADES:
-        return _depth(rows, per_layer)
-    return _weights(affected or rows, direction)
-
-
-def _slope_decades(row: LayerMeasurement) -> float:
-    if not row.activation_gain or row.nonlinearity is None:
-        return 0.0
-    return math.log10(row.activation_gain / BALANCED_SLOPE.get(row.nonlinearity, 1.0))
-
-
-def _weight_decades(row: LayerMeasurement) -> float:
-    weight = row.weight_gain if row.weight_gain else row.backward_gain
-    if not weight:
-        return 0.0
-    return math.log10(weight * BALANCED_SLOPE.get(row.nonlinearity or "", 1.0))
-
-
-def _activation(rows: list[LayerMeasurement], slopes: dict[int, float]) -> Blame:
-    worst = max(rows, key=lambda row: slopes[row.depth])
-    same = [row for row in rows if row.nonlinearity == worst.nonlinearity]
-    slope, weight = (
-        geometric_mean([row.activation_gain for row in same]),
-        geometric_mean([row.weight_gain for row in same]),
-    )
-    sentence = f"Each {worst.nonlinearity} multiplies the signal by {slope:.2g}, the weights by {weight:.2g}"
-    sentence += f" (geometric means over {len(same)} layer calls): the activation's slope is responsible."
-    saturated = [row.saturated_fraction for row in same if row.saturated_fraction is not None]
-    if saturated and sum(saturated) / len(saturated) > 0.2:
-        sentence += f" {100 * sum(saturated) / len(saturated):.0f} % of its inputs lie where it is flat."
-    return Blame("activation_slope", sentence, tuple(same), slope)
-
-
-def _weights(rows: list[LayerMeasurement], direction: float) -> Blame:
-    weight = geometric_mean([row.weight_gain or row.backward_gain for row in rows])
-    ideal = geometric_mean([1 / BALANCED_SLOPE.get(row.nonlinearity or "", 1.0) for row in rows])
-    size = "small" if direction < 0 else "large"
-    sentence = (
-        f"The weights multiply the signal by {weight:.2g} a layer where {ideal:.2g} would balance the activation: "
-        f"the scale of the weights is responsible, it is too {size}."
-    )
-    return Blame("weight_scale", sentence + _theory(rows), tuple(rows), weight / ideal)
-
-
-def _theory(rows: list[LayerMeasurement]) -> str:
-    """What mean-field theory says of the same layers, where it says something."""
-    pairs = [(row.predicted_chi1, row.measured_chi1) for row in rows if row.predicted_chi1 and row.measured_chi1]
-    if not pairs:
-        return ""
-    predicted = math.sqrt(geometric_mean([pair[0] for pair in pairs]))
-    measured = math.sqrt(geometric_mean([pair[1] for pair in pairs]))
-    return f" Mean-field theory predicts a gain of {predicted:.2g} a layer for these weights; measured: {measured:.2g}."
-
-
-def _normalisation(rows: list[LayerMeasurement], norms: set[int], direction: float) -> Blame:
-    before = [row for row in rows if row.depth in norms]
-    blocks = max(len(before), 1)
-    growth = 10 ** (math.fsum(math.log10(row.backward_gain) for row in rows if row.backward_gain) / blocks)
-    word = "grows" if direction > 0 else "shrinks"
-    sentence = (
-        f"The signal {word} by {growth:.2g} with each of {blocks} normalised layers: normalisation without skip "
-        "connections is responsible, whatever the scale of the weights."
-    )
-    return Blame("normalisation", sentence, tuple(before), growth)
-
-
-def _branches(rows: list[LayerMeasurement], normalised: bool, gain: float) -> Blame:
-    if normalised and gain < 1:
-        sentence = (
-            "The signal passes through skip connections and is cut by the normalisation on the main path: "
-            "normalisation is responsible."
-        )
-        return Blame("normalisation", sentence, tuple(rows), gain ** (1 / max(len(rows), 1)))
-    word = "adds to" if gain > 1 else "takes from"
-    sentence = f"Each residual branch {word} the signal of the skip connection: the residual scale is responsible."
-    return Blame("residual_scale", sentence, tuple(rows), gain ** (1 / max(len(rows), 1)))
-
-
-def _recurrence(rows: list[LayerMeasurement]) -> Blame:
-    calls = Counter(row.name for row in rows)
-    name, count = calls.most_common(1)[0]
-    same = [row for row in rows if row.name == name]
-    first, last = same[0].cumulative_backward_gain, same[-1].cumulative_backward_gain
-    step = (first / last) ** (1 / max(count - 1, 1)) if first and last else 0.0
-    sentence = (
-        f"The same weights of `{name}` are applied {count} times and multiply the signal by {step:.2g} each time: "
-        "the recurrence is responsible."
-    )
-    return Blame("recurrence", sentence, tuple(same), step)
-
-
-def _depth(rows: list[LayerMeasurement], per_layer: float) -> Blame:
-    sentence = (
-        f"No layer is far off: each multiplies the signal by about {per_layer:.2g}, and there are {len(rows)} of them. "
-        "Depth alone is responsible."
-    )
-    return Blame("depth", sentence, tuple(rows), per_layer)
-
-
-def geometric_mean(values: list[float | None]) -> float:
-    """exp(mean(log)) of the positive values; 1 when there are none."""
-    known = [math.log(value) for value in values if value]
-    return math.exp(math.fsum(known) / len(known)) if known else 1.0
 
 
 def _decades(ratio: float) -> float:

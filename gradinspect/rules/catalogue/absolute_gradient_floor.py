@@ -19,15 +19,17 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     below.sort(key=lambda row: row.grad_abs_mean or 0.0)
     value = below[0].grad_abs_mean or 0.0
     severity = limits.severity(value) or "info"
-    return Finding(
-        rule=RULE.id, severity=severity, layers=tuple(dict.fromkeys(row.layer for row in below))[:1024],
-        parameters=tuple(row.name for row in below)[:1024], value=value, threshold=limits.threshold(severity, value),
+    return RULE.finding(
+        severity=severity,
+        layers=[row.layer for row in below],
+        parameters=[row.name for row in below],
+        value=value,
+        threshold=limits.threshold(severity, value),
         message=(
             f"{counted(len(below), 'parameter')} {'has' if len(below) == 1 else 'have'} a mean |gradient| under the "
             f"floor, the smallest {number(value)} at {quoted(below[0].name)}."
         ),
-        explanation=RULE.why, remedy=None,
-    )  # fmt: skip
+    )
 
 
 RULE = Rule(

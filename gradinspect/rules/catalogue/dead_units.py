@@ -12,6 +12,7 @@ from gradinspect.rules.wording import counted, percent, quoted
 
 CAN_BE_ZERO = frozenset({"relu", "threshold", "hardswish", "hardtanh", "hardsigmoid", "hardshrink", "softshrink"})
 NEARLY_PARALLEL = 0.9  # chosen: from here on, shared biases and unequal pairs move the expected share up to one half
+UNEQUAL_PAIRS = 1.5  # seen on He-initialised nets of width 64 to 512: pairs differ, and the closest ones count most
 STANDARD_DEVIATIONS = 3.0  # of a binomial count of units, before a share counts as more than chance
 
 
@@ -28,16 +29,18 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     value = _share(worst)
     severity = limits.severity(value) or "warn"
     others = f", and {counted(len(firing) - 1, 'other layer')} too" if len(firing) > 1 else ""
-    return Finding(
-        rule=RULE.id, severity=severity, layers=names(firing), value=value, threshold=limits.threshold(severity, value),
+    return RULE.finding(
+        severity=severity,
+        layers=names(firing),
+        value=value,
+        threshold=limits.threshold(severity, value),
         message=f"{percent(value)} of the units of {quoted(worst.name)} are zero for every sample{others}.",
-        explanation=RULE.why,
         remedy=Remedy(
             action="revive_units",
             arguments={"zero_biases": True, "or_replace_activation": {"from": worst.nonlinearity, "to": "leaky_relu"}},
             code=_code(names(firing)),
         ),
-    )  # fmt: skip
+    )
 
 
 def _share(row: LayerMeasurement) -> float:
@@ -49,11 +52,10 @@ def _is_explained(row: LayerMeasurement) -> bool:
     expected = expected_dead_fraction(row)
     if expected is None:
         return False
-    if (row.sample_similarity or 0.0) >= NEARLY_PARALLEL:
-        expected = 0.5  # where all samples are one, a unit is off for all of them or for none
+    # Were all samples one, a unit would be off for all of them or for none.
+    largest = 0.5 if (row.sample_similarity or 0.0) >= NEARLY_PARALLEL else UNEQUAL_PAIRS * expected
     units = row.output_shape[1] if len(row.output_shape) > 2 and "conv" in row.kind.lower() else row.output_shape[-1]
-    chance = STANDARD_DEVIATIONS * math.sqrt(max(expected * (1 - expected), 0.0) / max(units, 1))
-    return _share(row) <= expected + chance
+    return _share(row) <= largest + STANDARD_DEVIATIONS * math.sqrt(largest * max(1 - largest, 0.0) / max(units, 1))
 
 
 def _code(layers: tuple[str, ...]) -> str:
@@ -78,6 +80,6 @@ RULE = Rule(
     unit="share of units",
     reference="Lu et al. 2019, Dying ReLU and initialization; Poole et al. 2016, for units that are off by correlation",
     check=check,
-    warn=Level(0.2, "gradinspect's design: a fifth of the layer's width is lost"),
-    fail=Level(0.5, "gradinspect's design: half of the layer's width is lost; random weights alone never do that"),
+    warn=Level(0.2, "chosen: a fifth of the layer's width is lost"),
+    fail=Level(0.5, "chosen: half of the layer's width is lost; random weights alone never do that"),
 )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from gradinspect.contracts.report import Finding
+from gradinspect.rules.blame import blame
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.remedies import remedy_for
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
-from gradinspect.rules.signal import blame, end_to_end, layer_signals, time_gain
+from gradinspect.rules.signal import end_to_end, layer_signals, time_gain
 from gradinspect.rules.wording import fold, quoted
 
 
@@ -21,7 +22,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     through_time = time_gain(evidence)
     if through_time is not None and through_time[2] > gain:
         name, calls, gain = through_time
-        message = f"The backward signal grows {fold(gain)} over the {calls} steps of {quoted(name)}."
+        message = f"The backward signal grows {fold(gain)} over the {calls} calls of {quoted(name)}."
     severity = limits.severity(gain)
     if severity is None:
         return None
@@ -31,11 +32,16 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         (signal for signal in signals if last > 0 and limits.severity(signal.gain / last) is not None),
         key=lambda signal: -signal.gain,
     )
-    layers = tuple(signal.name for signal in grown)[:1024] or (signals[0].name,)
-    return Finding(
-        rule=RULE.id, severity=severity, layers=layers, value=gain, threshold=limits.threshold(severity, gain),
-        message=message, explanation=f"{cause.sentence} {RULE.why}", remedy=remedy_for(cause),
-    )  # fmt: skip
+    layers = [signal.name for signal in grown] or (signals[0].name,)
+    return RULE.finding(
+        severity=severity,
+        layers=layers,
+        value=gain,
+        threshold=limits.threshold(severity, gain),
+        message=message,
+        explanation=f"{cause.sentence} {RULE.why}",
+        remedy=remedy_for(cause),
+    )
 
 
 RULE = Rule(
@@ -49,6 +55,6 @@ RULE = Rule(
     unit="ratio of norms",
     reference="Bengio, Simard and Frasconi 1994; Pascanu et al. 2013; Yang et al. 2019, for batch normalisation",
     check=check,
-    warn=Level(70.0, "gradinspect's design: above what healthy nets of our reference set show at initialisation"),
+    warn=Level(70.0, "chosen: above what healthy nets of our reference set show at initialisation"),
     fail=Level(1e4, "chosen: no learning rate serves both ends over four decades"),
 )

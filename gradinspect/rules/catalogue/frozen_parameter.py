@@ -23,16 +23,17 @@ def check(evidence: Evidence, _limits: Limits) -> Finding | NotJudged | None:
         "    if name in frozen:\n"
         "        parameter.requires_grad_(True)\n"
     )
-    return Finding(
-        rule=RULE.id, severity="info", layers=tuple(dict.fromkeys(row.layer for row in frozen))[:1024],
-        parameters=tuple(names)[:1024], value=share, threshold=0.0,
+    return RULE.finding(
+        severity="info",
+        layers=[row.layer for row in frozen],
+        parameters=names,
+        value=share,
         message=(
             f"{counted(len(names), 'parameter tensor')} ({listed(names)}) "
             f"{'is' if len(names) == 1 else 'are'} frozen: {percent(share)} of the model's values do not train."
         ),
-        explanation=RULE.why,
         remedy=Remedy(action="unfreeze", arguments={"parameters": names[:64]}, code=code),
-    )  # fmt: skip
+    )
 
 
 RULE = Rule(
@@ -43,4 +44,5 @@ RULE = Rule(
     unit="share of the model's values",
     reference="PyTorch documentation, Autograd mechanics, setting requires_grad",
     check=check,
+    always="info",
 )

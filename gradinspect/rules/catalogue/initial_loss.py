@@ -20,22 +20,23 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     if severity is None:
         return None
     last = evidence.layers[-1].name if evidence.layers else None
-    return Finding(
-        rule=RULE.id, severity=severity, layers=(last,) if last is not None else (), value=value,
+    return RULE.finding(
+        severity=severity,
+        layers=(last,) if last is not None else (),
+        value=value,
         threshold=limits.threshold(severity, value),
         message=(
             f"The loss is {number(loss)} where equal probabilities for all classes give {number(expected)}: the "
             f"output layer{f' `{last}`' if last is not None else ''} is confident before it has learned anything."
         ),
-        explanation=RULE.why,
         remedy=Remedy(
-            action="scale_weights", arguments={"layers": [last] if last is not None else [], "factor": 0.1},
-            code=(
-                "import torch\n\nwith torch.no_grad():\n"
-                f"    model.get_submodule({last!r}).weight.mul_(0.1)\n"
-            ) if last is not None else None,
+            action="scale_weights",
+            arguments={"layers": [last] if last is not None else [], "factor": 0.1},
+            code=(f"import torch\n\nwith torch.no_grad():\n    model.get_submodule({last!r}).weight.mul_(0.1)\n")
+            if last is not None
+            else None,
         ),
-    )  # fmt: skip
+    )
 
 
 RULE = Rule(
@@ -49,5 +50,5 @@ RULE = Rule(
     unit="relative excess",
     reference="Karpathy 2019, A recipe for training neural networks, verify loss @ init",
     check=check,
-    warn=Level(1.0, "gradinspect's design: twice the loss of knowing nothing"),
+    warn=Level(1.0, "chosen: twice the loss of knowing nothing"),
 )

@@ -6,7 +6,7 @@ import math
 from statistics import stdev
 
 from gradinspect.contracts.report import Finding, LayerMeasurement, Remedy
-from gradinspect.rules.evidence import Evidence, names
+from gradinspect.rules.evidence import TRAINED, Evidence, names
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
 from gradinspect.rules.wording import number
 
@@ -19,6 +19,8 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
 
     A single layer of width n varies by about √(2/n) from draw to draw, so single layers are not judged.
     """
+    if evidence.is_trained:
+        return NotJudged(TRAINED)
     rows = [row for row in evidence.layers if row.predicted_chi1 and row.measured_chi1 and not _is_convolution(row)]
     if len(rows) < FEWEST_LAYERS:
         return NotJudged(f"theory predicts the gain of {len(rows)} layers; at least {FEWEST_LAYERS} are needed")
@@ -33,15 +35,17 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         return None
     value = math.exp(mean)
     worst = sorted(rows, key=lambda row: -abs(math.log((row.measured_chi1 or 1) / (row.predicted_chi1 or 1))))
-    return Finding(
-        rule=RULE.id, severity=severity, layers=names(worst), value=value, threshold=limits.threshold(severity, value),
+    return RULE.finding(
+        severity=severity,
+        layers=names(worst),
+        value=value,
+        threshold=limits.threshold(severity, value),
         message=(
             f"The squared backward gain is {number(value)} of what theory gives for random weights of this size "
             f"(geometric mean over {len(rows)} layers; largest difference at `{worst[0].name}`)."
         ),
-        explanation=RULE.why,
         remedy=Remedy(action="check_initialization", arguments={"compare": "Var(weight) with its initialiser's"}),
-    )  # fmt: skip
+    )
 
 
 def _is_convolution(row: LayerMeasurement) -> bool:
@@ -60,5 +64,5 @@ RULE = Rule(
     unit="ratio of squared gains",
     reference="Poole et al. 2016; Schoenholz et al. 2017, eq. 10",
     check=check,
-    warn=Level((0.8, 1.25), "gradinspect's design: the band of a balanced layer, a quarter up or down"),
+    warn=Level((0.8, 1.25), "chosen: the band of a balanced layer, a quarter up or down"),
 )

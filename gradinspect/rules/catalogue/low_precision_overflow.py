@@ -27,19 +27,22 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         return None
     over = [row for row in rows if limits.severity(scale * (row.grad_abs_max or 0.0)) is not None]
     fitting = 2.0 ** math.floor(math.log2(65504 / (rows[0].grad_abs_max or 1.0)) - 2)
-    return Finding(
-        rule=RULE.id, severity=severity, layers=tuple(dict.fromkeys(row.layer for row in over))[:1024],
-        parameters=tuple(row.name for row in over)[:1024], value=value, threshold=limits.threshold(severity, value),
+    return RULE.finding(
+        severity=severity,
+        layers=[row.layer for row in over],
+        parameters=[row.name for row in over],
+        value=value,
+        threshold=limits.threshold(severity, value),
         message=(
             f"At a loss scale of {number(scale)} the largest gradient of {quoted(rows[0].name)} is {number(value)}, "
             "above 65,504, the largest float16."
         ),
-        explanation=RULE.why,
         remedy=Remedy(
-            action="set_loss_scale", arguments={"loss_scale": fitting},
+            action="set_loss_scale",
+            arguments={"loss_scale": fitting},
             code=f"import torch\n\nscaler = torch.amp.GradScaler(init_scale={fitting!r})\n",
         ),
-    )  # fmt: skip
+    )
 
 
 RULE = Rule(

@@ -23,12 +23,15 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     rows = sorted((row for row in evidence.parameters if _flushed(row, dtype)), key=lambda row: -_flushed(row, dtype))
     scale = section.loss_scale or 1.0
     most = f"; most in {quoted(rows[0].name)} ({percent(_flushed(rows[0], dtype))})" if rows else ""
-    return Finding(
-        rule=RULE.id, severity=severity, layers=tuple(dict.fromkeys(row.layer for row in rows))[:1024],
-        parameters=tuple(row.name for row in rows)[:1024], value=value, threshold=limits.threshold(severity, value),
+    return RULE.finding(
+        severity=severity,
+        layers=[row.layer for row in rows],
+        parameters=[row.name for row in rows],
+        value=value,
+        threshold=limits.threshold(severity, value),
         message=f"{percent(value)} of the gradients become zero in {dtype} at a loss scale of {number(scale)}{most}.",
-        explanation=RULE.why, remedy=_remedy(section, dtype),
-    )  # fmt: skip
+        remedy=_remedy(section, dtype),
+    )
 
 
 def declared_low_precision(section: PrecisionSection | None) -> str | None:
@@ -48,14 +51,17 @@ def _remedy(section: PrecisionSection, dtype: str) -> Remedy:
     if dtype == "float16" and window is not None and window[0] <= window[1]:
         scale = 2.0 ** _between(window)
         return Remedy(
-            action="set_loss_scale", arguments={"loss_scale": scale, "window": list(window)},
+            action="set_loss_scale",
+            arguments={"loss_scale": scale, "window": list(window)},
             code=f"import torch\n\nscaler = torch.amp.GradScaler(init_scale={scale!r})\n",
-        )  # fmt: skip
+        )
     return Remedy(
-        action="use_precision", arguments={"dtype": "bfloat16" if dtype == "float16" else "float32"},
-        code="import torch\n\nautocast = torch.autocast(device_type=\"cuda\", dtype=torch.bfloat16)\n"
-        if dtype == "float16" else None,
-    )  # fmt: skip
+        action="use_precision",
+        arguments={"dtype": "bfloat16" if dtype == "float16" else "float32"},
+        code='import torch\n\nautocast = torch.autocast(device_type="cuda", dtype=torch.bfloat16)\n'
+        if dtype == "float16"
+        else None,
+    )
 
 
 def _between(window: tuple[float, float]) -> int:
@@ -81,6 +87,6 @@ RULE = Rule(
     unit="share of elements",
     reference="Micikevicius et al. 2018, Mixed precision training, section 3.2",
     check=check,
-    warn=Level(0.01, "gradinspect's design: the smallest elements of a healthy gradient lose less than 1 %"),
-    fail=Level(0.5, "gradinspect's design: most of the gradient is gone"),
+    warn=Level(0.01, "chosen: the smallest elements of a healthy gradient lose less than 1 %"),
+    fail=Level(0.5, "chosen: most of the gradient is gone"),
 )

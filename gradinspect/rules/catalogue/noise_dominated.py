@@ -18,16 +18,17 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     if severity is None:
         return None
     noisy = sorted((row for row in evidence.parameters if row.noise_scale), key=lambda row: -(row.noise_scale or 0.0))
-    return Finding(
-        rule=RULE.id, severity=severity, parameters=tuple(row.name for row in noisy)[:16], value=value,
+    return RULE.finding(
+        severity=severity,
+        parameters=[row.name for row in noisy[:16]],
+        value=value,
         threshold=limits.threshold(severity, value),
         message=(
             f"The noise scale is {number(noise.noise_scale)} samples, {number(value)} times the batch of "
             f"{counted(noise.batch_size, 'sample')}."
         ),
-        explanation=RULE.why,
         remedy=Remedy(action="increase_batch_size", arguments={"samples": int(noise.noise_scale), "or": "lower lr"}),
-    )  # fmt: skip
+    )
 
 
 RULE = Rule(
@@ -41,5 +42,5 @@ RULE = Rule(
     unit="ratio",
     reference="McCandlish et al. 2018, An empirical model of large-batch training",
     check=check,
-    info=Level(10.0, "gradinspect's design: a decade beyond the batch size where noise and signal balance"),
+    info=Level(10.0, "chosen: a decade beyond the batch size where noise and signal balance"),
 )

@@ -17,7 +17,9 @@ def check(evidence: Evidence, _limits: Limits) -> Finding | NotJudged | None:
         row.weight_nonfinite_count + row.nan_count + row.inf_count for row in evidence.parameters
     )
     if weights:
-        message = f"{counted(_bad_weights(evidence), 'value')} of the weight {quoted(weights[0])} are NaN or infinite."
+        bad = _bad_weights(evidence)
+        verb = "is" if bad == 1 else "are"
+        message = f"{counted(bad, 'value')} of the weight {quoted(weights[0])} {verb} NaN or infinite."
         remedy = Remedy(action="restore_weights", arguments={"parameters": list(weights[:32])})
     elif layers:
         message = f"NaN or infinity first appears in the output of {quoted(layers[0])}, from finite weights."
@@ -31,11 +33,14 @@ def check(evidence: Evidence, _limits: Limits) -> Finding | NotJudged | None:
         remedy = Remedy(action="check_target", arguments={})
     else:
         return None
-    return Finding(
-        rule=RULE.id, severity="fail",
-        layers=tuple(dict.fromkeys(layers))[:1024], parameters=tuple(dict.fromkeys((*weights, *gradients)))[:1024],
-        value=float(count), threshold=0.0, message=message, explanation=RULE.why, remedy=remedy,
-    )  # fmt: skip
+    return RULE.finding(
+        severity="fail",
+        layers=layers,
+        parameters=(*weights, *gradients),
+        value=float(count),
+        message=message,
+        remedy=remedy,
+    )
 
 
 def _bad_weights(evidence: Evidence) -> int:
@@ -44,8 +49,7 @@ def _bad_weights(evidence: Evidence) -> int:
 
 def _origin(evidence: Evidence, gradients: tuple[str, ...]) -> str:
     """The parameter nearest the loss: gradients are made from the loss backwards."""
-    depth = {name: row.depth for row in evidence.layers for name in row.parameters}
-    return max(gradients, key=lambda name: depth.get(name, -1))
+    return max(gradients, key=lambda name: evidence.depth_of.get(name, -1))
 
 
 _ANOMALY = (
@@ -61,4 +65,5 @@ RULE = Rule(
     unit="values",
     reference="IEEE 754; PyTorch documentation, torch.autograd.set_detect_anomaly",
     check=check,
+    always="fail",
 )

@@ -20,15 +20,17 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     severity = limits.severity(value)
     if severity is None:
         return None
-    return Finding(
-        rule=RULE.id, severity=severity, layers=names(rows), value=value, threshold=limits.threshold(severity, value),
+    return RULE.finding(
+        severity=severity,
+        layers=names(rows),
+        value=value,
+        threshold=limits.threshold(severity, value),
         message=(
             f"The backward signal grows by {number(value)} with each of {len(rows)} batch normalisations, "
             f"from {quoted(rows[-1].name)} back to {quoted(rows[0].name)}."
         ),
-        explanation=RULE.why,
         remedy=Remedy(action="add_residual", arguments={"around": "every one or two normalised layers"}),
-    )  # fmt: skip
+    )
 
 
 def _signal(row: LayerMeasurement) -> float:

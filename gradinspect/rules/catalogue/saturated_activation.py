@@ -22,16 +22,20 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     others = f", and {counted(len(firing) - 1, 'other layer')} too" if len(firing) > 1 else ""
     spread = worst.preactivation.std if worst.preactivation is not None else None
     because = f" Its inputs have a standard deviation of {number(spread)}." if spread else ""
-    factor = round(min(1.0, 1.0 / spread), 4) if spread else 0.5
-    return Finding(
-        rule=RULE.id, severity=severity, layers=names(firing), value=value, threshold=limits.threshold(severity, value),
+    factor = round(1.0 / spread, 4) if spread and spread > 1 else 0.5
+    return RULE.finding(
+        severity=severity,
+        layers=names(firing),
+        value=value,
+        threshold=limits.threshold(severity, value),
         message=f"{percent(value)} of the {worst.nonlinearity} outputs of {quoted(worst.name)} are saturated{others}.",
         explanation=RULE.why + because,
         remedy=Remedy(
-            action="scale_weights", arguments={"factor": factor, "layers": list(names(firing)[:64])},
+            action="scale_weights",
+            arguments={"factor": factor, "layers": list(names(firing)[:64])},
             code=_code(names(firing), factor),
         ),
-    )  # fmt: skip
+    )
 
 
 def _code(layers: tuple[str, ...], factor: float) -> str:
@@ -56,6 +60,6 @@ RULE = Rule(
     unit="share of elements",
     reference="Glorot and Bengio 2010, section 3; LeCun et al. 1998, Efficient BackProp, section 4.5",
     check=check,
-    warn=Level(0.2, "gradinspect's design: a fifth of the slopes are gone; small weights leave under 1 % saturated"),
-    fail=Level(0.5, "gradinspect's design: more than half of the slopes are gone"),
+    warn=Level(0.2, "chosen: a fifth of the slopes are gone; small weights leave under 1 % saturated"),
+    fail=Level(0.5, "chosen: more than half of the slopes are gone"),
 )

@@ -24,19 +24,21 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         return None
     largest = float(f"{(1 + optimizer.momentum) / eigenvalue:.2g}")
     worst = max(evidence.curvature.layers, key=lambda row: row.top_eigenvalue or 0.0, default=None)
-    return Finding(
-        rule=RULE.id, severity=severity, layers=(worst.layer,) if worst is not None else (), value=value,
+    return RULE.finding(
+        severity=severity,
+        layers=(worst.layer,) if worst is not None else (),
+        value=value,
         threshold=limits.threshold(severity, value),
         message=(
             f"The learning rate {number(optimizer.lr)} is {number(value / 2)} times the largest stable one at this "
             f"point: the loss's top curvature is {number(eigenvalue)}."
         ),
-        explanation=RULE.why,
         remedy=Remedy(
-            action="set_learning_rate", arguments={"lr": largest, "or": "warm up over the first steps"},
+            action="set_learning_rate",
+            arguments={"lr": largest, "or": "warm up over the first steps"},
             code=f'for group in optimizer.param_groups:\n    group["lr"] = {largest!r}\n',
         ),
-    )  # fmt: skip
+    )
 
 
 RULE = Rule(

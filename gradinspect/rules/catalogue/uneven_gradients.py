@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 
 from gradinspect.contracts.report import Finding, Remedy
+from gradinspect.contracts.request import Adam
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.signal import layer_signals
 from gradinspect.rules.wording import fold, number, quoted
+
+SIDE_BRANCH = 10.0  # chosen: neighbours along a chain differ by less; side branches by design differ by more
 
 
 def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
@@ -20,27 +25,57 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     severity = limits.severity(value)
     if severity is None:
         return None
-    return Finding(
-        rule=RULE.id, severity=severity, layers=(smallest, largest), value=value,
+    return RULE.finding(
+        severity="info" if isinstance(evidence.optimizer, Adam) else severity,
+        layers=(smallest, largest),
+        value=value,
         threshold=limits.threshold(severity, value),
         message=(
             f"Relative to its weights, {quoted(largest)} gets a gradient {fold(value)} larger than {quoted(smallest)} "
             f"({number(ratios[largest])} against {number(ratios[smallest])})."
         ).replace("-fold larger", " times larger"),
-        explanation=RULE.why,
+        explanation=_why(evidence),
         remedy=Remedy(action="use_lr_scales", arguments={"lr_scales": {"verify": True}, "alternative": "adam"}),
-    )  # fmt: skip
+    )
 
 
 def layer_ratios(evidence: Evidence) -> dict[str, float]:
-    """Layer → ‖g‖/‖w‖ over its weights; layers without a gradient to speak of are another rule's."""
+    """Layer → ‖g‖/‖w‖ over its weights.
+
+    Left out are tables, of which one batch touches a few rows, and side branches: layers with far less signal than
+    layers on both sides of them. Attention's queries and keys at initialisation and branches behind a small layer scale
+    are like that on purpose, and grow in the first steps.
+    """
+    aside = _side_branches(evidence)
     gradients: dict[str, float] = {}
     weights: dict[str, float] = {}
     for row in evidence.weights:
-        if row.grad_norm and row.weight_norm and not evidence.is_embedding(row):
-            gradients[row.layer] = gradients.get(row.layer, 0.0) + row.grad_norm**2
-            weights[row.layer] = weights.get(row.layer, 0.0) + row.weight_norm**2
-    return {name: math.sqrt(gradients[name] / weights[name]) for name in gradients}
+        if row.grad_norm and row.weight_norm and row.layer not in aside and not evidence.is_embedding(row):
+            gradients[row.layer] = math.hypot(gradients.get(row.layer, 0.0), row.grad_norm)
+            weights[row.layer] = math.hypot(weights.get(row.layer, 0.0), row.weight_norm)
+    return {name: gradients[name] / weights[name] for name in gradients}
+
+
+def _side_branches(evidence: Evidence) -> set[str]:
+    signals = layer_signals(evidence)
+    if isinstance(signals, NotJudged):
+        return set()
+    gains = [signal.gain for signal in signals]
+    before = [0.0, *accumulate(gains, max)][:-1]
+    after = [0.0, *accumulate(reversed(gains), max)][:-1][::-1]
+    return {
+        signal.name
+        for signal, earlier, later in zip(signals, before, after, strict=True)
+        if min(earlier, later) > SIDE_BRANCH * signal.gain
+    }
+
+
+def _why(evidence: Evidence) -> str:
+    if isinstance(evidence.optimizer, Adam):
+        return (
+            f"{RULE.why} The declared {evidence.optimizer.type} divides each gradient by its size, so it matters less."
+        )
+    return RULE.why
 
 
 RULE = Rule(

@@ -17,13 +17,14 @@ def check(evidence: Evidence, _limits: Limits) -> Finding | NotJudged | None:
         return None
     names = [row.name for row in unused]
     verb = "does" if len(names) == 1 else "do"
-    return Finding(
-        rule=RULE.id, severity="warn", layers=tuple(dict.fromkeys(row.layer for row in unused))[:1024],
-        parameters=tuple(names)[:1024], value=float(len(names)), threshold=0.0,
+    return RULE.finding(
+        severity="warn",
+        layers=[row.layer for row in unused],
+        parameters=names,
+        value=float(len(names)),
         message=f"{counted(len(names), 'parameter')} ({listed(names)}) {verb} not take part in the loss.",
-        explanation=RULE.why,
         remedy=Remedy(action="remove_or_connect", arguments={"parameters": names[:64]}),
-    )  # fmt: skip
+    )
 
 
 RULE = Rule(
@@ -37,4 +38,5 @@ RULE = Rule(
     unit="parameters",
     reference="PyTorch issue 57776; torch.nn.parallel.DistributedDataParallel, find_unused_parameters",
     check=check,
+    always="warn",
 )

@@ -39,18 +39,22 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     if evidence.optimizer is not None and value:
         rate = float(f"{evidence.optimizer.lr * USUAL / value:.2g}")
         remedy = Remedy(
-            action="set_learning_rate", arguments={"lr": rate, "multiply_by": float(f"{USUAL / value:.3g}")},
+            action="set_learning_rate",
+            arguments={"lr": rate, "multiply_by": float(f"{USUAL / value:.3g}")},
             code=f'for group in optimizer.param_groups:\n    group["lr"] = {rate!r}\n',
-        )  # fmt: skip
-    return Finding(
-        rule=RULE.id, severity=severity, layers=(row.layer,), parameters=(row.name,), value=value,
+        )
+    return RULE.finding(
+        severity=severity,
+        layers=(row.layer,),
+        parameters=(row.name,),
+        value=value,
         threshold=limits.threshold(severity, value),
         message=(
             f"The first step is too {size}: it changes {quoted(row.name)} by {number(value)} of its norm "
             f"(the {which} of {len(rows)} weights)."
         ),
-        explanation=RULE.why, remedy=remedy,
-    )  # fmt: skip
+        remedy=remedy,
+    )
 
 
 def _ratio(row: ParameterMeasurement) -> float:
@@ -68,6 +72,6 @@ RULE = Rule(
     unit="ratio of norms",
     reference="Bottou 2012, Stochastic gradient descent tricks; You, Gitman and Ginsburg 2017; Karpathy 2022",
     check=check,
-    warn=Level((1e-4, 1e-1), "gradinspect's design: a decade under and two over the usual 1e-3"),
+    warn=Level((1e-4, 1e-1), "chosen: a decade under and two over the usual 1e-3"),
     fail=Level((1e-8, 10.0), "float32's resolution below; above, the start is forgotten in one step"),
 )

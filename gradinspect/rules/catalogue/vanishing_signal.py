@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from gradinspect.contracts.report import Finding, Severity
+from gradinspect.rules.blame import blame
 from gradinspect.rules.evidence import Evidence
+from gradinspect.rules.gates import closed_gate
 from gradinspect.rules.remedies import remedy_for
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
-from gradinspect.rules.signal import LayerSignal, blame, end_to_end, layer_signals, time_gain
+from gradinspect.rules.signal import LayerSignal, end_to_end, layer_signals, time_gain
 from gradinspect.rules.wording import counted, fold, quoted
 
 
@@ -19,13 +21,20 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     severity = limits.severity(gain)
     if severity is None:
         return _through_time(evidence, limits)
+    gate = closed_gate(evidence, evidence.layers[0].depth) if gain == 0 else None
+    if gate is not None:
+        return NotJudged(f"{quoted(gate.name)} starts at zero and lets no signal through before its first step")
     cause = blame(evidence, gain)
     starved = _starved(signals, limits)
-    return Finding(
-        rule=RULE.id, severity=severity, layers=tuple(signal.name for signal in starved)[:1024], value=gain,
-        threshold=limits.threshold(severity, gain), message=_message(signals, starved, gain),
-        explanation=f"{cause.sentence} {RULE.why}", remedy=remedy_for(cause),
-    )  # fmt: skip
+    return RULE.finding(
+        severity=severity,
+        layers=[signal.name for signal in starved],
+        value=gain,
+        threshold=limits.threshold(severity, gain),
+        message=_message(signals, starved, gain),
+        explanation=f"{cause.sentence} {RULE.why}",
+        remedy=remedy_for(cause),
+    )
 
 
 def _starved(signals: tuple[LayerSignal, ...], limits: Limits) -> tuple[LayerSignal, ...]:
@@ -47,22 +56,25 @@ def _message(signals: tuple[LayerSignal, ...], starved: tuple[LayerSignal, ...],
 
 
 def _through_time(evidence: Evidence, limits: Limits) -> Finding | None:
-    """Warn when the first steps fade; never worse, because the shared weights still learn from the last steps."""
+    """Judge the fading of the first steps one level milder: the shared weights still learn from the last ones."""
     found = time_gain(evidence)
     if found is None or (severity := limits.severity(found[2])) is None:
         return None
     name, calls, gain = found
-    capped: Severity = "warn" if severity == "fail" else severity
+    milder: Severity = "warn" if severity == "fail" else "info"
     cause = blame(evidence, gain)
-    return Finding(
-        rule=RULE.id, severity=capped, layers=(name,), value=gain,
-        threshold=limits.threshold(capped if capped in limits.levels else severity, gain),
+    return RULE.finding(
+        severity=milder,
+        layers=(name,),
+        value=gain,
+        threshold=limits.threshold(severity, gain),
         message=(
-            f"The backward signal shrinks {fold(gain)} over the {calls} steps of {quoted(name)}, "
+            f"The backward signal shrinks {fold(gain)} over the {calls} calls of {quoted(name)}, "
             "so what happened in the first steps is barely learned from."
         ),
-        explanation=f"{cause.sentence} {RULE.why}", remedy=remedy_for(cause),
-    )  # fmt: skip
+        explanation=f"{cause.sentence} {RULE.why}",
+        remedy=remedy_for(cause),
+    )
 
 
 RULE = Rule(

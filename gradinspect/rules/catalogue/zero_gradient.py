@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gradinspect.contracts.report import Finding, ParameterMeasurement, Remedy, Severity
 from gradinspect.rules.evidence import Evidence
+from gradinspect.rules.gates import closed_gate
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
 from gradinspect.rules.wording import counted, listed, percent, quoted
 
@@ -24,13 +25,15 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     row, share, severity = firing[0]
     others = f" ({counted(len(firing), 'parameter')} in all)" if len(firing) > 1 else ""
     what = "is exactly zero everywhere" if share == 1.0 else f"is exactly zero in {percent(share)} of its elements"
-    return Finding(
-        rule=RULE.id, severity=severity, layers=tuple(dict.fromkeys(entry[0].layer for entry in firing))[:1024],
-        parameters=tuple(entry[0].name for entry in firing)[:1024], value=share,
+    return RULE.finding(
+        severity=severity,
+        layers=[entry[0].layer for entry in firing],
+        parameters=[entry[0].name for entry in firing],
+        value=share,
         threshold=limits.threshold(severity, share),
-        message=f"The gradient of {quoted(row.name)} {what}{others}.", explanation=RULE.why,
+        message=f"The gradient of {quoted(row.name)} {what}{others}.",
         remedy=Remedy(action="unblock_gradient", arguments={"look_for": ["dead units", "zero weights", "clamp"]}),
-    )  # fmt: skip
+    )
 
 
 def _share(row: ParameterMeasurement, evidence: Evidence) -> float | None:
@@ -43,38 +46,27 @@ def _share(row: ParameterMeasurement, evidence: Evidence) -> float | None:
 
 
 def _closed_gate(row: ParameterMeasurement, evidence: Evidence) -> str | None:
-    """The weight that starts at zero and will open the way to `row` with its first step, if that is the reason.
-
-    Zero-initialised last layers of residual branches (Goyal et al. 2017, section 5.1; ReZero; LoRA) do this on purpose.
-    """
-    by_name = {parameter.name: parameter for parameter in evidence.parameters}
-    own = [call.depth for call in evidence.layers if row.name in call.parameters]
-    if not own:
-        return None
-    for call in evidence.layers:
-        if call.depth < max(own) or call.signal is None or not call.signal.norm:
-            continue
-        held = [by_name[name] for name in call.parameters if name in by_name and name != row.name]
-        return next(
-            (p.name for p in held if p.weight_norm == 0 and p.status == "trained" and "bias" not in p.name), None
-        )
-    return None
+    depth = evidence.depth_of.get(row.name)
+    gate = closed_gate(evidence, depth, besides=row.name) if depth is not None else None
+    return gate.name if gate is not None else None
 
 
 def _behind_gates(evidence: Evidence, gates: dict[str, str], limits: Limits) -> Finding | None:
     severity: Severity = "info"
     gate = next(iter(gates.values()))
     layers = {row.name: row.layer for row in evidence.parameters}
-    return Finding(
-        rule=RULE.id, severity=severity, layers=tuple(dict.fromkeys(layers[name] for name in gates))[:1024],
-        parameters=tuple(gates)[:1024], value=1.0, threshold=limits.threshold(limits.severity(1.0) or "fail", 1.0),
+    return RULE.finding(
+        severity=severity,
+        layers=[layers[name] for name in gates],
+        parameters=list(gates),
+        value=1.0,
+        threshold=limits.threshold(limits.severity(1.0) or "fail", 1.0),
         message=(
             f"{counted(len(gates), 'parameter')} ({listed(list(gates))}) get no gradient in the first step, because "
             f"{quoted(gate)} starts at zero; it gets one itself, so the way opens with the first step."
         ),
         explanation="Starting a branch at zero is a known and sound choice; this is here so that nobody has to wonder.",
-        remedy=None,
-    )  # fmt: skip
+    )
 
 
 RULE = Rule(

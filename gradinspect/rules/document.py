@@ -1,0 +1,88 @@
+"""Write docs/rules.md from the rules: `python -m gradinspect.rules.document > docs/rules.md`.
+
+A test keeps the file equal to what this writes, so nobody edits it by hand.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from gradinspect.contracts.policy import LEVELS, Compares, Threshold
+from gradinspect.contracts.report import Severity
+from gradinspect.rules.catalogue import RULES
+from gradinspect.rules.rule import Rule
+
+_INTRODUCTION = """# Rules
+
+This page is generated from `gradinspect/rules/catalogue/` by `python -m gradinspect.rules.document`.
+
+A rule looks at stored measurements and says nothing, or makes one finding: `info`, `warn` or `fail`. The verdict of
+a report is the severest of `fail` and `warn`; without either it is `pass`; `undetermined` when the backward signal
+could not be judged. `info` never changes a verdict. A rule whose measurement is missing is not judged, and the
+report says so.
+
+Multiplying the loss by a constant changes no verdict. Four rules look at the loss together with a number that was
+declared, and are silent when it was not: `update_ratio` and `sharpness` (the optimizer's learning rate),
+`low_precision_underflow` and `low_precision_overflow` (the intended precision and its loss scale). Dividing that number
+by the constant keeps their verdict too.
+
+Every number can be changed by a policy, for example:
+
+```json
+{"name": "strict", "rules": {"vanishing_signal": {"warn": 0.01, "fail": 1e-4}, "sharpness": {"enabled": false}}}
+```
+
+What a policy leaves out keeps its default; `null` switches a level off. `update_ratio` and `initialization_mismatch`
+take ranges, `[low, high]`.
+"""
+
+_WORDS: dict[Compares, str] = {
+    "above": "above {}",
+    "reaches": "at or above {}",
+    "below": "below {}",
+    "outside": "outside {}",
+    "present": "{}",
+}
+
+
+def document() -> str:
+    """The whole page."""
+    return "\n".join([_INTRODUCTION, *_table(), *(_section(rule) for rule in RULES)]).rstrip() + "\n"
+
+
+def _table() -> list[str]:
+    rows = ["| rule | finding | info | warn | fail |", "|---|---|---|---|---|"]
+    for rule in RULES:
+        cells = " | ".join(_level(rule, level) for level in LEVELS)
+        rows.append(f"| [`{rule.id}`](#{rule.id}) | {rule.title} | {cells} |")
+    return [*rows, ""]
+
+
+def _level(rule: Rule, level: Severity) -> str:
+    if rule.compares == "present":
+        return "yes" if rule.always == level else ""
+    default = rule.default(level)
+    return _WORDS[rule.compares].format(written(default.value)) if default is not None else ""
+
+
+def _section(rule: Rule) -> str:
+    lines = [f"## {rule.id}", "", f"**{rule.title}.** {rule.what}", "", rule.why, ""]
+    for level in LEVELS:
+        default = rule.default(level)
+        if default is not None:
+            bound = _WORDS[rule.compares].format(written(default.value))
+            lines.append(f"- {level} {bound} ({rule.unit}): {default.source}.")
+    if rule.compares == "present":
+        lines.append(f"- {rule.always}, whenever there is one; no threshold ({rule.unit}).")
+    return "\n".join([*lines, f"- Source: {rule.reference}.", ""])
+
+
+def written(threshold: Threshold) -> str:
+    """A threshold as people write it."""
+    if isinstance(threshold, tuple):
+        return f"{threshold[0]:g} … {threshold[1]:g}"
+    return f"{threshold:g}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

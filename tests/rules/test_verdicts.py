@@ -1,0 +1,181 @@
+"""From findings to a verdict, and judging a stored report again."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gradinspect.contracts.document import from_json
+from gradinspect.contracts.policy import Policy, RulePolicy
+from gradinspect.contracts.report import (
+    ActivationStatistics,
+    LayerMeasurement,
+    Measurements,
+    ParameterMeasurement,
+    Report,
+    SignalStatistics,
+)
+from gradinspect.contracts.request import InspectionSettings, Sgd
+from gradinspect.rules import DEFAULT_POLICY, RULES, assess, headline, judge, rejudge
+from gradinspect.testing.measurements import MODEL, chain, changed, changed_parameter, measurements, rescaled
+
+SETTINGS = InspectionSettings()
+
+
+def judged(measured: Measurements, policy: Policy = DEFAULT_POLICY) -> Report:
+    return judge(measured, policy=policy, model=MODEL, inspection="insp_1", settings=SETTINGS)
+
+
+def test_a_balanced_chain_passes() -> None:
+    report = judged(chain())
+    assert (report.verdict, report.summary.verdict, report.summary.worst) == ("pass", "pass", ())
+    assert report.inspection == "insp_1"
+    assert report.model == MODEL
+
+
+def test_the_severest_finding_decides() -> None:
+    assert judged(chain((0.2,) * 5)).verdict == "warn"
+    assert judged(changed(chain((0.2,) * 5), "2", nonfinite_count=1)).verdict == "fail"
+
+
+def test_information_changes_no_verdict() -> None:
+    report = judged(changed_parameter(chain(), "0.weight", status="frozen"))
+    assert [finding.severity for finding in report.findings] == ["info"]
+    assert report.verdict == "pass"
+
+
+def test_one_layer_is_too_few_to_judge() -> None:
+    report = judged(chain(()))
+    assert report.verdict == "undetermined"
+    assert "could not be judged" in headline(report)
+
+
+def test_nothing_measured_is_undetermined_not_passed() -> None:
+    assert judged(measurements([], [])).verdict == "undetermined"
+
+
+def test_a_failure_counts_even_where_the_signal_cannot_be_judged() -> None:
+    assert judged(changed(chain(()), "0", nonfinite_count=1)).verdict == "fail"
+
+
+def test_a_policy_that_switches_the_signal_rules_off_can_still_pass() -> None:
+    off = RulePolicy(enabled=False)
+    policy = Policy(name="lenient", rules={"vanishing_signal": off, "exploding_signal": off})
+    assert judged(chain(()), policy).verdict == "pass"
+
+
+def test_findings_are_listed_severest_first() -> None:
+    measured = changed_parameter(changed(chain((0.2,) * 5), "2", nonfinite_count=1), "0.bias", status="frozen")
+    assert [finding.severity for finding in judged(measured).findings] == ["fail", "warn", "info"]
+
+
+def test_worst_names_the_layers_behind_the_severest_findings() -> None:
+    measured = changed(chain((0.2,) * 5), "3", nonfinite_count=1)
+    assert judged(measured).summary.worst == ("3",)
+    assert judged(chain((0.2,) * 5)).summary.worst == ("0",)
+    assert len(judged(chain((0.5,) * 60)).summary.worst) == 16
+
+
+def test_rules_without_their_measurement_are_listed_with_the_reason() -> None:
+    assessment = assess(chain(), policy=DEFAULT_POLICY, settings=SETTINGS)
+    assert assessment.not_judged["noise_dominated"] == "the gradient noise was not measured"
+    assert assessment.not_judged["sharpness"] == "the curvature was not measured"
+    assert assessment.not_judged["update_ratio"] == "no optimizer was declared"
+    everything = {*assessment.passed, *assessment.not_judged, *(finding.rule for finding in assessment.findings)}
+    assert everything == {rule.id for rule in RULES}
+
+
+def test_a_disabled_rule_is_listed_as_switched_off() -> None:
+    policy = Policy(name="quiet", rules={"vanishing_signal": RulePolicy(enabled=False)})
+    assessment = assess(chain((0.1,) * 9), policy=policy)
+    assert assessment.switched_off == ("vanishing_signal",)
+    assert all(finding.rule != "vanishing_signal" for finding in assessment.findings)
+
+
+def test_a_stored_report_is_judged_again_without_computing_anything() -> None:
+    stored = from_json(Report, judged(chain((0.2,) * 5)).model_dump_json())
+    assert stored.verdict == "warn"
+    strict = Policy(name="strict", rules={"vanishing_signal": RulePolicy(fail=1e-3)})
+    again = rejudge(stored, strict)
+    assert again.verdict == "fail"
+    assert again.findings[0].threshold == 1e-3
+    assert (again.layers, again.parameters, again.inspection) == (stored.layers, stored.parameters, "insp_1")
+
+
+def test_judging_again_under_the_same_policy_changes_nothing() -> None:
+    settings = InspectionSettings(optimizer=Sgd(type="sgd", lr=0.1))
+    report = judge(chain((0.2,) * 5), policy=DEFAULT_POLICY, model=MODEL, inspection=None, settings=settings)
+    assert rejudge(report, DEFAULT_POLICY, settings=settings) == report
+
+
+def test_a_judged_report_is_a_valid_document() -> None:
+    report = judged(chain((0.01,) * 5))
+    assert from_json(Report, report.model_dump_json()) == report
+
+
+def test_sections_that_were_not_measured_stay_unset() -> None:
+    assert "noise" not in judged(chain()).model_fields_set
+
+
+def test_the_headline_prefers_the_cause_to_its_consequences() -> None:
+    measured = changed_parameter(chain((0.2,) * 5), "1.weight", grad_norm=1e-9)
+    report = judged(measured)
+    assert report.findings[0].rule == "uneven_gradients"
+    assert headline(report).startswith("The backward signal shrinks 3,100-fold from output to input")
+
+
+def test_the_headline_of_a_healthy_network_has_a_number_too() -> None:
+    assert headline(judged(chain((0.9,) * 5))) == (
+        "Gradients flow: over 6 layer calls the backward signal keeps 0.59 of its size from output to input."
+    )
+
+
+@given(
+    gains=st.lists(st.floats(1e-4, 1e4), min_size=1, max_size=30),
+    exponent=st.integers(-6, 6),
+    sgd=st.booleans(),
+)
+def test_multiplying_the_loss_changes_no_verdict(gains: list[float], exponent: int, sgd: bool) -> None:
+    settings = InspectionSettings(optimizer=Sgd(type="sgd") if sgd else None)
+    measured = chain(tuple(gains))
+    before = assess(measured, policy=DEFAULT_POLICY, settings=settings)
+    after = assess(rescaled(measured, 10.0**exponent), policy=DEFAULT_POLICY, settings=settings)
+    assert before.verdict == after.verdict
+    rules = [[finding.rule for finding in side.findings if finding.severity != "info"] for side in (before, after)]
+    assert rules[0] == rules[1]
+
+
+NUMBERS = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+SHARES = st.none() | st.floats(0, 1)
+TEXTS = st.text(min_size=1, max_size=256)
+AMPLITUDES = st.none() | st.builds(ActivationStatistics, mean=NUMBERS, std=NUMBERS, rms=NUMBERS, abs_max=NUMBERS)
+ANY_LAYER = st.builds(
+    LayerMeasurement, depth=st.integers(0, 9), name=TEXTS, call=st.integers(0, 3),
+    kind=st.sampled_from(["Linear", "BatchNorm1d", "Embedding", "Conv2d"]) | TEXTS,
+    parameters=st.lists(st.sampled_from(["a.weight", "a.bias", "b"]), max_size=3).map(tuple),
+    output_shape=st.lists(st.integers(0, 2**40), max_size=4).map(tuple), activation=AMPLITUDES,
+    preactivation=AMPLITUDES, nonlinearity=st.none() | st.sampled_from(["relu", "tanh", "sigmoid"]) | TEXTS,
+    signal=st.none() | st.builds(SignalStatistics, norm=NUMBERS, rms=NUMBERS), forward_gain=NUMBERS,
+    backward_gain=NUMBERS, activation_gain=NUMBERS, weight_gain=NUMBERS, cumulative_backward_gain=NUMBERS,
+    dead_unit_fraction=SHARES, saturated_fraction=SHARES, mean_squared_slope=NUMBERS, sample_similarity=NUMBERS,
+    nonfinite_count=st.integers(0, 2), predicted_chi1=NUMBERS, measured_chi1=NUMBERS,
+)  # fmt: skip
+ANY_PARAMETER = st.builds(
+    ParameterMeasurement, name=st.sampled_from(["a.weight", "a.bias", "b"]) | TEXTS, aliases=st.just(()), layer=TEXTS,
+    shape=st.lists(st.integers(0, 9), max_size=3).map(tuple), numel=st.integers(0, 9), dtype=st.just("float32"),
+    status=st.sampled_from(["trained", "frozen", "unused", "zero"]), grad_norm=NUMBERS, grad_rms=NUMBERS,
+    grad_mean=NUMBERS, grad_std=NUMBERS, grad_abs_max=NUMBERS, grad_abs_mean=NUMBERS,
+    grad_quantiles=st.none(), log2_histogram=st.none(), zero_fraction=SHARES, nan_count=st.integers(0, 1),
+    inf_count=st.integers(0, 1), weight_norm=NUMBERS, weight_rms=NUMBERS, weight_nonfinite_count=st.integers(0, 1),
+    grad_to_weight=NUMBERS, update_norm=NUMBERS, update_to_weight=NUMBERS, grad_snr=NUMBERS, noise_scale=NUMBERS,
+    fp16_flush_fraction=SHARES, bf16_flush_fraction=SHARES,
+)  # fmt: skip
+
+
+@given(layers=st.lists(ANY_LAYER, max_size=8), parameters=st.lists(ANY_PARAMETER, max_size=6), loss=NUMBERS)
+def test_absurd_measurements_from_a_hostile_child_never_stop_the_judge(
+    layers: list[LayerMeasurement], parameters: list[ParameterMeasurement], loss: float | None
+) -> None:
+    settings = InspectionSettings(optimizer=Sgd(type="sgd"))
+    measured = measurements(layers, parameters, loss=loss, expected=loss)
+    report = judge(measured, policy=DEFAULT_POLICY, model=MODEL, inspection=None, settings=settings)
+    assert from_json(Report, report.model_dump_json()) == report
+    assert headline(report)
