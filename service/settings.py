@@ -1,0 +1,268 @@
+"""Every setting of the service, and the only code that reads the environment.
+
+A setting `job_memory_bytes` is read from `GRADINSPECT_JOB_MEMORY_BYTES`. Each has a default with which the embedded
+service works, so an empty environment is complete.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from gradinspect.contracts.messages import Limits
+from gradinspect.contracts.problems import FieldError, ProblemError
+from gradinspect.contracts.request import Device
+
+PREFIX = "GRADINSPECT_"
+Queue = Literal["cpu", "gpu"]
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+_DEFAULT_LIMITS = Limits()
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message names the variable and what to change."""
+
+
+class Settings(BaseModel):
+    """The settings of one process. Frozen; URLs, which may hold passwords, are left out of `repr`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+
+    # Where things are kept
+    data_dir: Path = Field(default_factory=lambda: _default_data_dir(os.environ), description="Everything on disk.")
+    database_url: str = Field(default="", repr=False, description="Empty: SQLite in data_dir.")
+    database_pool_size: Positive = Field(default=10, description="Connections each process keeps open (PostgreSQL).")
+    broker_url: str | None = Field(default=None, repr=False, description="Left out: the embedded service starts one.")
+    store_dir: Path = Field(default=Path(), description="Artifacts and reports; left out: `store` in data_dir.")
+
+    # The HTTP side
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    public_url: str | None = Field(default=None, description="How callers reach the service, when behind a proxy.")
+    allow_unauthenticated: bool = Field(default=False, description="Bind beyond loopback although there are no keys.")
+    web_workers: Positive = Field(default=2, description="gunicorn processes")
+    web_threads: Positive = Field(default=64, description="threads a gunicorn process")
+    max_long_polls: Positive = Field(default=32, description="Waiting requests a process; more are answered at once.")
+    max_upload_bytes: Positive = 4 * 2**30
+    max_concurrent_uploads: Positive = Field(default=16, description="per gunicorn process")
+    min_upload_bytes_per_second: Positive = Field(default=16 * 2**10, description="Slower uploads are cut off.")
+    max_spec_body_bytes: Positive = Field(default=2**20, description="Every body that is not an upload.")
+
+    # The life of an inspection
+    max_queued: Positive = Field(default=10_000, description="Queued inspections of one tenant; more are answered 429.")
+    max_attempts: Positive = 3
+    lease_seconds: Seconds = 60.0
+    heartbeat_seconds: Seconds = 15.0
+    retry_seconds: Seconds = Field(default=5.0, description="Backoff after a lost worker, times attempt squared.")
+    redispatch_seconds: Seconds = Field(default=30.0, description="A queued inspection is published again after it.")
+    maintain_interval_seconds: Seconds = 5.0
+    idempotency_hours: Seconds = 24.0
+    retention_days: Positive | None = Field(default=None, description="Ended inspections are kept so long.")
+
+    # What one job may use
+    job_wall_seconds: Seconds = _DEFAULT_LIMITS.wall_seconds
+    job_cpu_seconds: Positive = _DEFAULT_LIMITS.cpu_seconds
+    job_memory_bytes: Positive = _DEFAULT_LIMITS.memory_bytes
+    job_result_bytes: Positive = _DEFAULT_LIMITS.result_bytes
+    job_threads: Annotated[int, Field(ge=1, le=256)] = _DEFAULT_LIMITS.threads
+
+    # Workers
+    queues: tuple[Queue, ...] = Field(default=("cpu",), min_length=1, description="Queues that have workers.")
+    worker_queues: tuple[Queue, ...] = Field(default=(), description="Queues of this worker; left out: all of queues.")
+    worker_slots: Positive = Field(default_factory=lambda: _available_cpus(), description="Jobs at once.")
+    gpu_uploads: bool = Field(default=False, description="Run TorchScript on the GPU, unconfined.")
+
+    # Logs
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = "console"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+        """Read the `GRADINSPECT_*` variables.
+
+        Args:
+            environment: instead of this process's own.
+            overrides: settings from the command line, which count more; `None` overrides nothing.
+
+        Raises:
+            SettingsError: a variable is misspelt or its value is wrong.
+        """
+        variables = os.environ if environment is None else environment
+        given = {
+            name: variables[PREFIX + name.upper()]
+            for name in cls.model_fields
+            if variables.get(PREFIX + name.upper(), "") != ""
+        }
+        _refuse_misspelt(variables, cls.model_fields)
+        if "data_dir" not in given and overrides.get("data_dir") is None:
+            given["data_dir"] = str(_default_data_dir(variables))
+        try:
+            return cls.model_validate(given | {name: value for name, value in overrides.items() if value is not None})
+        except ValidationError as error:
+            raise SettingsError(_message(error)) from None
+
+    @field_validator("queues", "worker_queues", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive(cls, given: Any) -> Any:  # Any: whatever the caller passed, checked field by field afterwards
+        if not isinstance(given, dict):
+            return given
+        data_dir = Path(given.get("data_dir") or _default_data_dir(os.environ)).expanduser().absolute()
+        derived = {
+            "data_dir": data_dir,
+            "database_url": given.get("database_url") or f"sqlite:///{data_dir / 'gradinspect.db'}",
+            "store_dir": given.get("store_dir") or data_dir / "store",
+            "worker_queues": given.get("worker_queues") or given.get("queues") or ("cpu",),
+        }
+        return {**given, **derived}
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str) -> str:
+        try:
+            url = make_url(value)
+        except ArgumentError:
+            raise ValueError("this is no URL; write postgresql://user:password@host/name or sqlite:////path") from None
+        if url.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
+            return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+        if url.drivername in ("sqlite", "sqlite+pysqlite"):
+            if url.database in (None, "", ":memory:"):
+                raise ValueError("several processes share the database, so it must be a file: sqlite:////path/name.db")
+            return value
+        raise ValueError(f"{url.drivername} is not supported; use postgresql:// or sqlite:///")
+
+    @field_validator("broker_url")
+    @classmethod
+    def _known_broker(cls, value: str | None) -> str | None:
+        schemes = ("redis://", "rediss://", "redis+socket://")
+        if value is not None and not value.startswith(schemes):
+            raise ValueError(f"only {', '.join(schemes)} are supported")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if self.lease_seconds < 3 * self.heartbeat_seconds:
+            raise ValueError(
+                f"{PREFIX}LEASE_SECONDS={self.lease_seconds:g} must hold at least three heartbeats "
+                f"({PREFIX}HEARTBEAT_SECONDS={self.heartbeat_seconds:g}); raise the first or lower the second"
+            )
+        if not set(self.worker_queues) <= set(self.queues):
+            raise ValueError(f"{PREFIX}WORKER_QUEUES names a queue that {PREFIX}QUEUES does not; add it there")
+        return self
+
+    @property
+    def limits(self) -> Limits:
+        """What one job may use, as it is told to the child."""
+        return Limits(
+            wall_seconds=self.job_wall_seconds,
+            cpu_seconds=self.job_cpu_seconds,
+            memory_bytes=self.job_memory_bytes,
+            result_bytes=self.job_result_bytes,
+            threads=self.job_threads,
+        )
+
+    @property
+    def base_url(self) -> str:
+        """Where a person reaches the service."""
+        return self.public_url or f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    @property
+    def database_name(self) -> str:
+        """The database URL without its password, for logs and pages."""
+        return make_url(self.database_url).render_as_string(hide_password=True)
+
+    def check_bind(self) -> None:
+        """Refuse to serve strangers: without keys the API binds to loopback only.
+
+        Raises:
+            SettingsError: the host is reachable from outside and nobody said that this is meant.
+        """
+        if not self.allow_unauthenticated and not _is_loopback(self.host):
+            raise SettingsError(
+                f"{PREFIX}HOST={self.host} is reachable from other machines and this service has no keys yet; bind to "
+                f"127.0.0.1, or set {PREFIX}ALLOW_UNAUTHENTICATED=1 when something in front of it lets only you in"
+            )
+
+    def queue_for(self, device: Device, *, is_upload: bool) -> Queue:
+        """The queue whose workers can serve `device`.
+
+        Raises:
+            ProblemError: a GPU is asked for and none is offered, or not for uploads.
+        """
+        if device == "cpu" or (device == "auto" and ("gpu" not in self.queues or (is_upload and not self.gpu_uploads))):
+            return "cpu"
+        if "gpu" not in self.queues:
+            raise _no_device("this service has no GPU workers; use cpu or auto")
+        if is_upload and not self.gpu_uploads:
+            raise _no_device("uploaded models run on the CPU here; use cpu or auto, or send a spec")
+        return "gpu"
+
+
+def _default_data_dir(variables: Mapping[str, str]) -> Path:
+    if home := variables.get("XDG_DATA_HOME"):
+        return Path(home) / "gradinspect"
+    try:
+        return Path.home() / ".local" / "share" / "gradinspect"
+    except RuntimeError:
+        raise SettingsError(f"this account has no home directory; set {PREFIX}DATA_DIR") from None
+
+
+def _available_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _refuse_misspelt(variables: Mapping[str, str], fields: Mapping[str, object]) -> None:
+    """Refuse a variable that looks like a setting but is none; the CLI has variables of its own, so others pass."""
+    known = [PREFIX + name.upper() for name in fields]
+    for name in variables:
+        if name.startswith(PREFIX) and name not in known:
+            close = get_close_matches(name, known, n=1, cutoff=0.85)
+            if close:
+                raise SettingsError(f"{name} is not a setting; did you mean {close[0]}?")
+
+
+def _message(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors(include_input=False, include_url=False):
+        text = item["msg"].removeprefix("Value error, ")
+        place = ".".join(str(part) for part in item["loc"][1:])
+        variable = f"{PREFIX}{str(item['loc'][0]).upper()}" if item["loc"] else ""
+        lines.append(f"{variable}{f' ({place})' if place else ''}: {text}" if variable else text)
+    return "\n".join(lines)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _no_device(detail: str) -> ProblemError:
+    return ProblemError("invalid_request", detail, errors=[FieldError(pointer="/device", detail=detail)])
