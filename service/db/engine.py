@@ -1,0 +1,141 @@
+"""The connection to the database: SQLite in a file that many processes share, or PostgreSQL.
+
+SQLite runs in WAL mode with foreign keys, and a writing transaction takes the write lock when it begins (BEGIN
+IMMEDIATE): taken later, on the first UPDATE, it could fail at once instead of waiting for its turn.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, select, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session, sessionmaker
+
+SQLITE_WAIT_SECONDS = 30  # chosen: longer than any burst of writers we accept, shorter than a lease
+CONNECT_SECONDS = 5
+STATEMENT_SECONDS = 60  # chosen: no statement of ours takes seconds; one that does must not hold a row for ever
+
+# What a handler may catch to say "the database cannot be reached"; everything else is a defect.
+UNAVAILABLE: tuple[type[Exception], ...] = (OperationalError, InterfaceError, PoolTimeoutError)
+
+
+class Database:
+    """One process's way to the database. Make it after the fork: connections do not survive one."""
+
+    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+        self.url = url
+        self._pool_size = pool_size
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The pool of connections; nothing is opened before the first use."""
+        return _sqlite_engine(self.url) if self.is_sqlite else _postgresql_engine(self.url, self._pool_size)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether all writers share one lock."""
+        return make_url(self.url).get_backend_name() == "sqlite"
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that only reads, from one snapshot on SQLite; its rows stay usable afterwards."""
+        with self._reading() as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction: committed at the end, rolled back when an exception leaves it."""
+        with self._writing.begin() as session:
+            yield session
+
+    def ping(self) -> None:
+        """Ask for nothing.
+
+        Raises:
+            any of `UNAVAILABLE`: the database does not answer.
+        """
+        with self.read() as session:
+            session.execute(select(text("1")))
+
+    def dispose(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+    @cached_property
+    def _reading(self) -> sessionmaker[Session]:
+        return sessionmaker(self.engine, expire_on_commit=False)
+
+    @cached_property
+    def _writing(self) -> sessionmaker[Session]:
+        return sessionmaker(self.engine.execution_options(begin_immediate=True), expire_on_commit=False)
+
+
+def is_locked(error: DBAPIError) -> bool:
+    """Whether a statement gave up waiting for a lock that another transaction holds."""
+    if isinstance(error.orig, sqlite3.OperationalError):
+        return error.orig.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+    return getattr(error.orig, "sqlstate", None) == "55P03"  # lock_not_available
+
+
+def try_lock(session: Session, number: int) -> bool:
+    """Take an advisory lock until the transaction ends; False when another session holds it.
+
+    On SQLite a writing transaction is already alone, so there it is always taken.
+    """
+    if session.get_bind().dialect.name == "sqlite":
+        return True
+    return bool(session.scalar(text("SELECT pg_try_advisory_xact_lock(:number)"), {"number": number}))
+
+
+def wait_lock(session: Session, number: int) -> None:
+    """Take an advisory lock until the transaction ends, waiting for whoever holds it."""
+    if session.get_bind().dialect.name != "sqlite":
+        session.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+
+
+def _postgresql_engine(url: str, pool_size: int) -> Engine:
+    return create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=CONNECT_SECONDS,
+        pool_pre_ping=True,  # a database that was restarted is noticed here and not by a caller
+        connect_args={
+            "connect_timeout": CONNECT_SECONDS,
+            "application_name": "gradinspect",
+            "options": f"-c statement_timeout={STATEMENT_SECONDS}s -c idle_in_transaction_session_timeout=300s",
+            "keepalives_idle": 30,
+        },
+    )
+
+
+def _sqlite_engine(url: str) -> Engine:
+    engine = create_engine(
+        url, connect_args={"timeout": SQLITE_WAIT_SECONDS, "check_same_thread": False}, pool_size=0, pool_timeout=5
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:  # Any: SQLAlchemy's pool record
+    connection.isolation_level = None  # the driver would begin transactions by itself, and only before writes
+    cursor = connection.cursor()
+    # Asked first: changing the mode needs the file alone and would fail beside other connections.
+    if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        cursor.execute("PRAGMA journal_mode = wal")
+    cursor.execute("PRAGMA synchronous = full")  # an accepted inspection survives a power cut
+    cursor.execute("PRAGMA foreign_keys = on")
+    cursor.execute("PRAGMA temp_store = memory")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get("begin_immediate", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

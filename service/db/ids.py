@@ -1,0 +1,32 @@
+"""Names of things: a prefix that says what it is, and a UUIDv7, so that names sort by birth and cannot be guessed."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import uuid_utils
+
+Noun = Literal["mdl", "insp", "pol"]
+_ID = re.compile(r"(mdl|insp|pol)_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def new_id(noun: Noun) -> str:
+    """Make a new name, `insp_0199…`."""
+    return f"{noun}_{uuid_utils.uuid7()}"
+
+
+def is_id(noun: Noun, text: str) -> bool:
+    """Whether `text` could name a thing of this kind."""
+    return text.startswith(f"{noun}_") and _ID.fullmatch(text) is not None
+
+
+def is_digest(text: str) -> bool:
+    """Whether `text` could name an artifact."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+def new_token() -> str:
+    """Make a lease token: 122 random bits, never told to a caller."""
+    return str(uuid_utils.uuid4())

@@ -1,0 +1,271 @@
+"""A worker's hold on an inspection: claimed, kept alive, ended once.
+
+Every step is one UPDATE that names the lease and the state it starts from. Whoever lost the lease (it expired, the
+inspection was cancelled) changes no row and is told so: a worker that slept through its lease cannot end twice what
+another one has taken over.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from sqlalchemy import ColumnElement, Update, and_, exists, select, update
+from sqlalchemy.orm import Session
+
+from gradinspect.contracts.data import SampleInput
+from gradinspect.contracts.document import from_python
+from gradinspect.contracts.model_spec import ModelSpec
+from gradinspect.contracts.policy import Policy
+from gradinspect.contracts.problems import FAILURES, ProblemError
+from gradinspect.contracts.report import ModelReference, Report
+from gradinspect.contracts.request import InspectionSettings
+from service.db import clock, models, results
+from service.db.ids import new_token
+from service.db.statements import change
+from service.db.tables import InspectionRecord, ModelRecord
+
+MAX_DETAIL = 4096  # characters kept of an error's detail, which a model may have written
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to work on one inspection, until somebody else gets it."""
+
+    inspection_id: str
+    token: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One inspection as its worker gets it: the lease, and what to compute and judge."""
+
+    lease: Lease
+    tenant: str
+    attempt: int
+    settings: InspectionSettings
+    policy: Policy
+    model: ModelReference
+    spec: ModelSpec | None
+    torchscript: str | None
+    weights: str | None
+    data: str | None
+    queue: str
+    sample_input: SampleInput | None
+
+
+def claim(session: Session, inspection_id: str, *, owner: str, lease_seconds: float) -> Claim | None:
+    """Take a queued inspection; None when it is not queued (any more, or yet): drop the message.
+
+    Args:
+        owner: who takes it, for the operator's eyes.
+    """
+    token = new_token()
+    taken = _run(
+        session,
+        update(InspectionRecord)
+        .where(
+            InspectionRecord.id == inspection_id,
+            InspectionRecord.status == "queued",
+            InspectionRecord.available_at <= clock.now(),
+        )
+        .values(
+            status="running",
+            stage="starting",
+            fraction=0.0,
+            attempt=InspectionRecord.attempt + 1,
+            lease_token=token,
+            lease_owner=owner[:256],
+            lease_until=clock.now_plus(lease_seconds),
+            started_at=clock.now(),
+        ),
+    )
+    if not taken:
+        return None
+    lease = Lease(inspection_id, token)
+    try:
+        return _read_claim(session, lease)
+    except (ProblemError, ValidationError) as error:
+        # Written by a version whose contracts have changed since: it must end, not come round for ever.
+        fail(session, lease, code="internal", detail=f"the stored request cannot be read any more: {error}")
+        return None
+
+
+def heartbeat(session: Session, lease: Lease, *, lease_seconds: float) -> bool:
+    """Extend the lease; False when it is lost: kill the runner and stop."""
+    return _run(session, _held(lease).values(lease_until=clock.now_plus(lease_seconds)))
+
+
+def is_held(session: Session, lease: Lease) -> bool:
+    """Whether the lease still stands; cheap enough to ask every second, so that a cancel is noticed at once."""
+    return bool(session.scalar(select(exists().where(_holds(lease)))))
+
+
+def progress(session: Session, lease: Lease, *, stage: str, fraction: float) -> bool:
+    """Say how far the computation is; False when the lease is lost."""
+    return _run(session, _held(lease).values(stage=stage, fraction=min(max(fraction, 0.0), 1.0)))
+
+
+def finish(session: Session, lease: Lease, report: Report, *, report_key: str) -> bool:
+    """Store the rows of a report and end the inspection well; False when the lease is lost, and nothing is stored.
+
+    Args:
+        report_key: from `Store.put_report`; the file is in place before this is called.
+    """
+    ended = _run(
+        session,
+        _held(lease).values(
+            status="succeeded",
+            stage="done",
+            fraction=1.0,
+            verdict=report.verdict,
+            summary=report.summary.model_dump(mode="json"),
+            report_key=report_key,
+            finished_at=clock.now(),
+            lease_until=None,
+        ),
+    )
+    if not ended:
+        return False
+    record = session.scalars(select(InspectionRecord).where(InspectionRecord.id == lease.inspection_id)).one()
+    place = results.Place(inspection_id=record.id, tenant_id=record.tenant_id, model_id=record.model_id)
+    results.insert(session, report, place)
+    models.learn_parameters(session, record.model_id, tenant=record.tenant_id, parameters=report.summary.parameters)
+    return True
+
+
+def fail(session: Session, lease: Lease, *, code: str, detail: str) -> bool:
+    """End the inspection with a named reason; False when the lease is lost.
+
+    Args:
+        code: a key of `FAILURES`.
+    """
+    if code not in FAILURES:
+        raise ValueError(f"unknown failure code {code!r}")
+    return _run(
+        session,
+        _held(lease).values(
+            status="failed",
+            error_code=code,
+            error_detail=detail.replace("\x00", "\ufffd")[:MAX_DETAIL],
+            error_attempt=InspectionRecord.attempt,
+            finished_at=clock.now(),
+            lease_until=None,
+        ),
+    )
+
+
+def release(session: Session, lease: Lease) -> bool:
+    """Give the inspection back to the queue, because this worker was told to stop; it costs no attempt."""
+    return _run(
+        session,
+        _held(lease).values(
+            status="queued",
+            stage="queued",
+            fraction=0.0,
+            releases=InspectionRecord.releases + 1,
+            lease_token=None,
+            lease_owner=None,
+            lease_until=None,
+            available_at=clock.now(),
+            dispatch_due_at=clock.now(),
+            dispatches=0,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class Expired:
+    """What became of inspections whose workers were lost."""
+
+    requeued: Sequence[str]
+    failed: Sequence[str]
+
+
+def expire(session: Session, *, max_attempts: int, retry_seconds: float) -> Expired:
+    """Take inspections from workers that were not heard of in time: back to the queue, or failed for good.
+
+    The wait before the next attempt is `retry_seconds` times the square of the attempts made.
+    """
+    expired = and_(InspectionRecord.status == "running", InspectionRecord.lease_until < clock.now())
+    lost = InspectionRecord.attempt - InspectionRecord.releases
+    due = clock.now_plus(retry_seconds * lost * lost)
+    failed = (
+        update(InspectionRecord)
+        .where(expired, lost >= max_attempts)
+        .values(
+            status="failed",
+            error_code="worker_lost",
+            error_detail=f"{max_attempts} workers in turn were lost while they ran this inspection",
+            error_attempt=InspectionRecord.attempt,
+            finished_at=clock.now(),
+            lease_until=None,
+        )
+    )
+    requeued = (
+        update(InspectionRecord)
+        .where(expired, lost < max_attempts)
+        .values(
+            status="queued",
+            stage="queued",
+            fraction=0.0,
+            lease_token=None,
+            lease_owner=None,
+            lease_until=None,
+            available_at=due,
+            dispatch_due_at=due,
+            dispatches=0,
+        )
+    )
+    return Expired(failed=_changed_ids(session, failed), requeued=_changed_ids(session, requeued))
+
+
+def _holds(lease: Lease) -> ColumnElement[bool]:
+    return and_(
+        InspectionRecord.id == lease.inspection_id,
+        InspectionRecord.lease_token == lease.token,
+        InspectionRecord.status == "running",
+    )
+
+
+def _held(lease: Lease) -> Update:
+    return update(InspectionRecord).where(_holds(lease))
+
+
+def _run(session: Session, statement: Update) -> bool:
+    return change(session, statement) == 1
+
+
+def _changed_ids(session: Session, statement: Update) -> Sequence[str]:
+    unsynchronized = statement.returning(InspectionRecord.id).execution_options(synchronize_session=False)
+    return session.scalars(unsynchronized).all()
+
+
+def _read_claim(session: Session, lease: Lease) -> Claim:
+    row = session.execute(
+        select(InspectionRecord, ModelRecord)
+        .join(
+            ModelRecord,
+            and_(ModelRecord.id == InspectionRecord.model_id, ModelRecord.tenant_id == InspectionRecord.tenant_id),
+        )
+        .where(InspectionRecord.id == lease.inspection_id)
+    ).one()
+    inspection, model = row.tuple()
+    return Claim(
+        lease=lease,
+        tenant=inspection.tenant_id,
+        attempt=inspection.attempt,
+        settings=from_python(InspectionSettings, inspection.request),
+        policy=Policy.model_validate_json(json.dumps(inspection.policy_document)),
+        model=ModelReference.model_validate(
+            {"id": model.id, "name": model.name, "kind": model.kind, "digest": model.digest}
+        ),
+        spec=None if model.spec is None else from_python(ModelSpec, model.spec, code="invalid_spec"),
+        torchscript=model.torchscript,
+        weights=model.weights,
+        data=inspection.data_artifact,
+        queue=inspection.queue,
+        sample_input=None if model.input is None else from_python(SampleInput, model.input),
+    )

@@ -1,0 +1,173 @@
+"""Rows of registered models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from sqlalchemy import exists, select, update
+from sqlalchemy.orm import Session
+
+from gradinspect.contracts.data import SampleInput
+from gradinspect.contracts.model_spec import ModelSpec
+from gradinspect.contracts.problems import ProblemError
+from service.db import artifacts, clock
+from service.db.ids import is_id, new_id
+from service.db.statements import change, insert_unless_present
+from service.db.tables import InspectionRecord, Json, ModelRecord
+
+
+def get(session: Session, model_id: str, *, tenant: str) -> ModelRecord:
+    """Read one model.
+
+    Raises:
+        ProblemError: `not_found`; a deleted model is not found either.
+    """
+    record = session.get(ModelRecord, (model_id, tenant)) if is_id("mdl", model_id) else None
+    return _present(record, model_id)
+
+
+def hold(session: Session, model_id: str, *, tenant: str) -> ModelRecord:
+    """Read one model and keep others from deleting it until the transaction ends.
+
+    Raises:
+        ProblemError: `not_found`.
+    """
+    record = session.get(ModelRecord, (model_id, tenant), with_for_update={"read": True}, populate_existing=True)
+    return _present(record, model_id)
+
+
+def register_spec(
+    session: Session, spec: ModelSpec, *, tenant: str, name: str | None, parameters: int, weights: str | None = None
+) -> ModelRecord:
+    """Add a model made of a spec and, where given, the weights of an artifact.
+
+    Raises:
+        ProblemError: `not_found`, the weights were not uploaded.
+    """
+    if weights is not None:
+        artifacts.hold(session, weights, tenant=tenant)
+    document = _document(spec)
+    record = ModelRecord(
+        id=new_id("mdl"),
+        tenant_id=tenant,
+        name=name,
+        kind="spec",
+        digest=_digest(document),
+        spec=document,
+        weights=weights,
+        parameters=parameters,
+    )
+    session.add(record)
+    session.flush()
+    return record
+
+
+def register_inline(session: Session, spec: ModelSpec, *, tenant: str, parameters: int) -> ModelRecord:
+    """The model of a spec that came with an inspection: one row however often the same spec is sent."""
+    document = _document(spec)
+    digest = _digest(document)
+    insert_unless_present(
+        session,
+        ModelRecord,
+        id=new_id("mdl"),
+        tenant_id=tenant,
+        kind="spec",
+        digest=digest,
+        spec=document,
+        parameters=parameters,
+        is_inline=True,
+        created_at=clock.now(),
+    )
+    found = session.scalar(
+        select(ModelRecord)
+        .where(
+            ModelRecord.tenant_id == tenant,
+            ModelRecord.digest == digest,
+            ModelRecord.is_inline,
+            ModelRecord.deleted_at.is_(None),
+        )
+        .with_for_update(read=True)
+    )
+    # Deleted between the two statements: the next request of that caller makes it anew.
+    return _present(found, digest)
+
+
+def register_torchscript(
+    session: Session, artifact_id: str, *, tenant: str, name: str | None, sample_input: SampleInput | None
+) -> ModelRecord:
+    """Add a model made of an uploaded TorchScript file.
+
+    Raises:
+        ProblemError: `not_found`, it was not uploaded; `invalid_model`, the artifact is something else.
+    """
+    artifact = artifacts.hold(session, artifact_id, tenant=tenant)
+    if artifact.kind != "torchscript":
+        raise ProblemError("invalid_model", f"{artifact_id} is {artifact.kind}, not TorchScript")
+    record = ModelRecord(
+        id=new_id("mdl"),
+        tenant_id=tenant,
+        name=name,
+        kind="torchscript",
+        digest=artifact_id,
+        torchscript=artifact_id,
+        input=None if sample_input is None else sample_input.model_dump(mode="json"),
+    )
+    session.add(record)
+    session.flush()
+    return record
+
+
+def delete(session: Session, model_id: str, *, tenant: str) -> None:
+    """Delete one model. Inspections of it that ended stay, and go on naming it.
+
+    Raises:
+        ProblemError: `not_found`; `in_use` while an inspection of it is queued or running.
+    """
+    if not is_id("mdl", model_id):
+        raise _absent(model_id)
+    # Locked by a statement of its own, so that the next one sees what a transaction that held it has committed.
+    record = session.get(ModelRecord, (model_id, tenant), with_for_update=True, populate_existing=True)
+    _present(record, model_id)
+    active = exists().where(
+        InspectionRecord.tenant_id == tenant,
+        InspectionRecord.model_id == model_id,
+        InspectionRecord.status.in_(("queued", "running")),
+    )
+    if session.scalar(select(active)):
+        raise ProblemError("in_use", f"an inspection of {model_id} has not ended; wait for it or cancel it")
+    change(
+        session,
+        update(ModelRecord)
+        .where(ModelRecord.id == model_id, ModelRecord.tenant_id == tenant)
+        .values(deleted_at=clock.now()),
+    )
+
+
+def learn_parameters(session: Session, model_id: str, *, tenant: str, parameters: int) -> None:
+    """Write down how many parameters a model has, now that one inspection has loaded it."""
+    change(
+        session,
+        update(ModelRecord)
+        .where(ModelRecord.id == model_id, ModelRecord.tenant_id == tenant, ModelRecord.parameters.is_(None))
+        .values(parameters=parameters),
+    )
+
+
+def _present(record: ModelRecord | None, model_id: str) -> ModelRecord:
+    if record is None or record.deleted_at is not None:
+        raise _absent(model_id)
+    return record
+
+
+def _absent(model_id: str) -> ProblemError:
+    return ProblemError("not_found", f"there is no model {model_id}")
+
+
+def _document(spec: ModelSpec) -> Json:
+    return spec.model_dump(mode="json", exclude_none=True)
+
+
+def _digest(document: Json) -> str:
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"

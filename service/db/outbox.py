@@ -1,0 +1,52 @@
+"""Queued inspections that the broker has yet to hear of, or may have forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sqlalchemy import case, literal, select, update
+from sqlalchemy.orm import Session
+
+from service.db import clock
+from service.db.statements import change
+from service.db.tables import InspectionRecord
+
+MAX_DOUBLINGS = 4  # a queue that is merely long must not be published again and again: 30 s … 8 min
+
+
+class Due(NamedTuple):
+    """An inspection to publish, and where."""
+
+    inspection_id: str
+    queue: str
+
+
+def due_for_dispatch(session: Session, *, limit: int = 500) -> Sequence[Due]:
+    """Queued inspections whose publication is due, longest due first."""
+    found = session.execute(
+        select(InspectionRecord.id, InspectionRecord.queue)
+        .where(InspectionRecord.status == "queued", InspectionRecord.dispatch_due_at <= clock.now())
+        .order_by(InspectionRecord.dispatch_due_at)
+        .limit(limit)
+    )
+    return [Due(inspection_id, queue) for inspection_id, queue in found]
+
+
+def mark_dispatched(session: Session, inspection_id: str, *, redispatch_seconds: float) -> bool:
+    """Write down that the broker took the message; due again after a wait that doubles each time.
+
+    Returns:
+        False when the inspection is not queued any more, which is fine.
+    """
+    doublings = case((InspectionRecord.dispatches < MAX_DOUBLINGS, InspectionRecord.dispatches), else_=MAX_DOUBLINGS)
+    statement = (
+        update(InspectionRecord)
+        .where(InspectionRecord.id == inspection_id, InspectionRecord.status == "queued")
+        .values(
+            dispatched_at=clock.now(),
+            dispatches=InspectionRecord.dispatches + 1,
+            dispatch_due_at=clock.now_plus(redispatch_seconds * literal(1).bitwise_lshift(doublings)),
+        )
+    )
+    return change(session, statement) == 1

@@ -1,0 +1,64 @@
+"""Rows of a report: written in bulk when an inspection ends, read back as the report's own objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from psycopg import Connection as PsycopgConnection
+from pydantic import BaseModel
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from gradinspect.contracts.report import Finding, Report
+from service.db import rows
+from service.db.result_tables import FindingRecord, LayerRecord, ParameterRecord
+from service.db.rows import Shape, Value
+
+
+class Place(NamedTuple):
+    """Whose rows these are."""
+
+    inspection_id: str
+    tenant_id: str
+    model_id: str
+
+
+def insert(session: Session, report: Report, place: Place) -> None:
+    """Add the layers, parameters and findings of one report."""
+    _insert(session, LayerRecord.__tablename__, rows.LAYERS, report.layers, place)
+    _insert(session, ParameterRecord.__tablename__, rows.PARAMETERS, report.parameters, place)
+    _insert(session, FindingRecord.__tablename__, rows.FINDINGS, report.findings, place)
+
+
+def findings(session: Session, inspection_id: str, *, tenant: str) -> list[Finding]:
+    """The findings of one inspection, in the report's order."""
+    found = session.execute(
+        select(FindingRecord.__table__)
+        .where(FindingRecord.inspection_id == inspection_id, FindingRecord.tenant_id == tenant)
+        .order_by(FindingRecord.position)
+    )
+    return [Finding.model_validate(rows.FINDINGS.unflatten(dict(row)), strict=False) for row in found.mappings()]
+
+
+def _insert(session: Session, table: str, shape: Shape, measurements: Iterable[BaseModel], place: Place) -> None:
+    columns = [*Place._fields, "position", *(["nested"] if shape.nested else []), *(f.column for f in shape.fields)]
+    names = ", ".join(f'"{column}"' for column in columns)
+    values = _values(shape, measurements, place)
+    driver = session.connection().connection.driver_connection
+    if isinstance(driver, PsycopgConnection):
+        with driver.cursor().copy(f"COPY {table} ({names}) FROM STDIN") as copy:
+            for row in values:
+                copy.write_row(row)
+    else:
+        marks = ", ".join("?" * len(columns))
+        statement = f"INSERT INTO {table} ({names}) VALUES ({marks})"  # noqa: S608  # our own names
+        listed = list(values)
+        if listed:
+            session.connection().exec_driver_sql(statement, listed)
+
+
+def _values(shape: Shape, measurements: Iterable[BaseModel], place: Place) -> Iterator[tuple[Value, ...]]:
+    flatten = shape.flatten
+    for position, measurement in enumerate(measurements):
+        yield (*place, position, *flatten(measurement))
