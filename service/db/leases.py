@@ -111,6 +111,8 @@ def progress(session: Session, lease: Lease, *, stage: str, fraction: float) -> 
 def finish(session: Session, lease: Lease, report: Report, *, report_key: str) -> bool:
     """Store the rows of a report and end the inspection well; False when the lease is lost, and nothing is stored.
 
+    May be repeated when the database was lost during the commit and nobody knows how it went.
+
     Args:
         report_key: from `Store.put_report`; the file is in place before this is called.
     """
@@ -128,7 +130,7 @@ def finish(session: Session, lease: Lease, report: Report, *, report_key: str) -
         ),
     )
     if not ended:
-        return False
+        return _has_finished(session, lease, report_key)
     record = session.scalars(select(InspectionRecord).where(InspectionRecord.id == lease.inspection_id)).one()
     place = results.Place(inspection_id=record.id, tenant_id=record.tenant_id, model_id=record.model_id)
     results.insert(session, report, place)
@@ -228,6 +230,15 @@ def _holds(lease: Lease) -> ColumnElement[bool]:
         InspectionRecord.lease_token == lease.token,
         InspectionRecord.status == "running",
     )
+
+
+def _has_finished(session: Session, lease: Lease, report_key: str) -> bool:
+    mine = and_(
+        InspectionRecord.id == lease.inspection_id,
+        InspectionRecord.lease_token == lease.token,
+        InspectionRecord.report_key == report_key,
+    )
+    return bool(session.scalar(select(exists().where(mine))))
 
 
 def _held(lease: Lease) -> Update:
