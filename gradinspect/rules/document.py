@@ -11,6 +11,7 @@ from gradinspect.contracts.policy import LEVELS, Compares, Threshold
 from gradinspect.contracts.report import Severity
 from gradinspect.rules.catalogue import RULES
 from gradinspect.rules.rule import Rule
+from gradinspect.rules.wording import number
 
 _INTRODUCTION = """# Rules
 
@@ -62,7 +63,7 @@ def _level(rule: Rule, level: Severity) -> str:
     if rule.compares == "present":
         return "yes" if rule.always == level else ""
     default = rule.default(level)
-    return _WORDS[rule.compares].format(written(default.value)) if default is not None else ""
+    return bound_in_words(rule, default.value) if default is not None else ""
 
 
 def _section(rule: Rule) -> str:
@@ -70,18 +71,23 @@ def _section(rule: Rule) -> str:
     for level in LEVELS:
         default = rule.default(level)
         if default is not None:
-            bound = _WORDS[rule.compares].format(written(default.value))
+            bound = bound_in_words(rule, default.value)
             lines.append(f"- {level} {bound} ({rule.unit}): {default.source}.")
     if rule.compares == "present":
         lines.append(f"- {rule.always}, whenever there is one; no threshold ({rule.unit}).")
     return "\n".join([*lines, f"- Source: {rule.reference}.", ""])
 
 
+def bound_in_words(rule: Rule, threshold: Threshold) -> str:
+    """When a rule fires, as people say it: above 70."""
+    return _WORDS[rule.compares].format(written(threshold))
+
+
 def written(threshold: Threshold) -> str:
     """A threshold as people write it."""
     if isinstance(threshold, tuple):
-        return f"{threshold[0]:g} … {threshold[1]:g}"
-    return f"{threshold:g}"
+        return f"{number(threshold[0])} … {number(threshold[1])}"
+    return number(threshold)
 
 
 if __name__ == "__main__":

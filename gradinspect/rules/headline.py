@@ -25,9 +25,8 @@ def headline(report: Report) -> str:
     if gain is None or gain <= 0:
         return f"No rule found a problem in {layers}."
     if 0.1 <= gain <= 10:
-        return (
-            f"Gradients flow: over {layers} the backward signal keeps {number(gain)} of its size from output to input."
-        )
+        kept = f"{number(gain)} times its size at the output"
+        return f"Gradients flow: over {layers} the backward signal arrives with {kept}."
     word = "shrinks" if gain < 1 else "grows"
     return f"Gradients flow: over {layers} the backward signal {word} {fold(gain)} from output to input, within bounds."
 

@@ -25,7 +25,7 @@ def number(value: float) -> str:
     """Three significant digits, without a needless exponent."""
     if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e6):
         mantissa, exponent = f"{value:.1e}".split("e")
-        return f"{mantissa}e{int(exponent)}"
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 

@@ -124,7 +124,7 @@ def test_the_headline_prefers_the_cause_to_its_consequences() -> None:
 
 def test_the_headline_of_a_healthy_network_has_a_number_too() -> None:
     assert headline(judged(chain((0.9,) * 5))) == (
-        "Gradients flow: over 6 layer calls the backward signal keeps 0.59 of its size from output to input."
+        "Gradients flow: over 6 layer calls the backward signal arrives with 0.59 times its size at the output."
     )
 
 

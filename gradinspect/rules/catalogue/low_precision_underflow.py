@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from gradinspect.contracts.report import Finding, ParameterMeasurement, PrecisionSection, Remedy
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
@@ -71,8 +73,6 @@ def _between(window: tuple[float, float]) -> int:
 
 
 def _log2(value: float) -> float:
-    import math
-
     return math.log2(value) if value > 0 else -126.0
 
 

@@ -1,0 +1,155 @@
+"""The parts that charts share: an area with a log axis, lines on it, and the image around them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+BACKWARD, FORWARD, FAULT, INK = "#3b82c4", "#b7791f", "#d1383f", "#7a828c"  # 3:1 or better on white and on near-black
+FONT = 'font-family="system-ui, sans-serif" font-size="12"'
+MOST_MARKS = 200  # beyond it, points and tooltips would hide the line and swell the page
+MOST_POINTS = 1_000  # more than the pixels of a wide chart
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_ROUND = [base * 10**power for power in range(8) for base in (1, 2, 5)]
+
+# What XML 1.0 does not allow even escaped; a model may name a layer with it.
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+Series = Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where a chart's area lies, and which decades it shows."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+    low: int
+    high: int
+    count: int
+
+    def x(self, index: float) -> float:
+        """Where a place along the depth lies."""
+        return self.left + self.width * (index / (self.count - 1) if self.count > 1 else 0.5)
+
+    def y(self, value: float) -> float:
+        """Where a positive value lies."""
+        return self.y_of_decade(math.log10(value))
+
+    def y_of_decade(self, exponent: float) -> float:
+        """Where a power of ten lies."""
+        return self.top + self.height * (self.high - exponent) / (self.high - self.low)
+
+
+def decades(values: Sequence[float], margin: float = 0.15) -> tuple[int, int]:
+    """The whole decades that hold all values, at least two."""
+    if not values:
+        return -1, 1
+    low, high = math.floor(math.log10(min(values)) - margin), math.ceil(math.log10(max(values)) + margin)
+    while high - low < 2:
+        low, high = low - (high - low) % 2, high + 1 - (high - low) % 2
+    return low, high
+
+
+def axes(frame: Frame) -> str:
+    """Grid lines with powers of ten on the left, depths under the area."""
+    step = max(1, math.ceil((frame.high - frame.low) / 6))
+    right, bottom = frame.left + frame.width, frame.top + frame.height
+    parts = []
+    for exponent in range(-(-frame.low // step) * step, frame.high + 1, step):
+        y = frame.y_of_decade(exponent)
+        parts.append(
+            f'<path class="grid" d="M{frame.left} {y:.1f}H{right}" stroke="{INK}" stroke-opacity="0.25"/>'
+            f'<text class="ink" x="{frame.left - 8}" y="{y + 4:.1f}" text-anchor="end" fill="{INK}" {FONT}>'
+            f"{_power(exponent)}</text>"
+        )
+    for index in _ticks(frame.count):
+        x = frame.x(index)
+        parts.append(
+            f'<path class="grid" d="M{x:.1f} {bottom}v4" stroke="{INK}"/>'
+            f'<text class="ink" x="{x:.1f}" y="{bottom + 17}" text-anchor="middle" fill="{INK}" {FONT}>{index}</text>'
+        )
+    middle = frame.left + frame.width / 2
+    parts.append(
+        f'<text class="ink" x="{middle}" y="{bottom + 34}" text-anchor="middle" fill="{INK}" {FONT}>'
+        "input ← depth of the layer call → output</text>"
+    )
+    return "".join(parts)
+
+
+def _ticks(count: int) -> list[int]:
+    """Up to nine whole numbers from 0 to count − 1, the last one among them."""
+    if count <= 9:
+        return list(range(count))
+    step = next(size for size in _ROUND if (count - 1) / size <= 8)
+    ticks = list(range(0, count, step))
+    if count - 1 - ticks[-1] < step / 2:
+        ticks.pop()
+    return [*ticks, count - 1]
+
+
+def _power(exponent: int) -> str:
+    return "1" if exponent == 0 else "10" if exponent == 1 else f"10{str(exponent).translate(_SUPERSCRIPT)}"
+
+
+def line(frame: Frame, values: Series, name: str, colour: str) -> str:
+    """One path; it breaks where a value cannot be drawn."""
+    path, pen = [], "M"
+    for index, value in _sampled(values):
+        if value is None or value <= 0:
+            pen = "M"
+            continue
+        path.append(f"{pen}{frame.x(index):.1f} {frame.y(value):.1f}")
+        pen = "L"
+    if not path:
+        return ""
+    dash = ' stroke-dasharray="6 4"' if name == "forward" and len(values) <= MOST_MARKS else ""
+    return (
+        f'<path class="{name}" d="{"".join(path)}" fill="none" stroke="{colour}" stroke-width="2" '
+        f'stroke-linejoin="round" stroke-linecap="round"{dash}/>'
+    )
+
+
+def _sampled(values: Series) -> list[tuple[int, float | None]]:
+    """All points, or the smallest and the largest of each stretch when there are too many."""
+    points = list(enumerate(values))
+    if len(points) <= MOST_POINTS:
+        return points
+    size = math.ceil(2 * len(points) / MOST_POINTS)
+    kept: list[tuple[int, float | None]] = []
+    for start in range(0, len(points), size):
+        stretch = points[start : start + size]
+        drawn = [(index, value) for index, value in stretch if value is not None and value > 0]
+        if not drawn:
+            kept.append(stretch[0])
+            continue
+        kept.extend(sorted({min(drawn, key=_value), max(drawn, key=_value)}))
+    return kept
+
+
+def _value(point: tuple[int, float]) -> float:
+    return point[1]
+
+
+def thinned(indices: Sequence[int], most: int) -> Sequence[int]:
+    """At most `most` of the indices, evenly chosen."""
+    return indices if len(indices) <= most else [indices[i * len(indices) // most] for i in range(most)]
+
+
+def escaped(text: str) -> str:
+    """Text as XML takes it."""
+    return escape(_NOT_XML.sub("\ufffd", text))
+
+
+def svg(width: int, height: int, label: str, body: str, name: str, described_by: str | None) -> str:
+    """Put an image around its parts: one picture with a label, and a longer text elsewhere on the page."""
+    described = f' aria-describedby="{escaped(described_by)}"' if described_by is not None else ""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="{name}" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" role="img" aria-label="{escaped(label)}"{described}>{body}</svg>'
+    )
