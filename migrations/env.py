@@ -1,0 +1,31 @@
+"""How Alembic reaches the database: through a connection that code hands over, and in no other way."""
+
+from __future__ import annotations
+
+from alembic import context
+from sqlalchemy import Connection
+
+from service.db import result_tables  # noqa: F401  # registers its tables with the metadata
+from service.db.tables import Table
+
+
+def run() -> None:
+    """Run the migrations on the connection of `service.db.migrate`.
+
+    Raises:
+        RuntimeError: Alembic was called without one, so it cannot know which database is meant.
+    """
+    connection = context.config.attributes.get("connection")
+    if not isinstance(connection, Connection):
+        raise RuntimeError("migrations are run by `gradinspect migrate` (service.db.migrate), which names the database")
+    context.configure(
+        connection=connection,
+        target_metadata=Table.metadata,
+        # SQLite cannot change a column in place: Alembic then copies the table.
+        render_as_batch=connection.dialect.name == "sqlite",
+    )
+    # The transaction belongs to the caller: all steps of an upgrade happen, or none.
+    context.run_migrations()
+
+
+run()

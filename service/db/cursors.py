@@ -1,0 +1,87 @@
+"""Where a page of a list ended: an opaque text that fits one list, with one sort and one set of filters."""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from datetime import datetime
+from math import isfinite
+
+from gradinspect.contracts.problems import FieldError, ProblemError
+
+MAX_CHARACTERS = 1024
+MAX_LIMIT = 500
+DEFAULT_LIMIT = 50
+
+Key = str | int | float | datetime | None
+
+
+def binding(*parts: object) -> str:
+    """Name a list by what it is filtered and sorted by, so that its cursors fit no other list."""
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
+
+
+def encode(bound_to: str, keys: Sequence[Key]) -> str:
+    """Write where a page ended.
+
+    Args:
+        keys: the sort keys of its last row.
+    """
+    plain = [key.isoformat() if isinstance(key, datetime) else key for key in keys]
+    return urlsafe_b64encode(json.dumps([bound_to, *plain], separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def decode(cursor: str, bound_to: str, kinds: Sequence[tuple[type, ...]]) -> list[Key]:
+    """Read where a page ended.
+
+    Args:
+        kinds: the types that each sort key may have.
+
+    Raises:
+        ProblemError: `invalid_request` at `/cursor`, for a cursor of another list or of nobody.
+    """
+    try:
+        if len(cursor) > MAX_CHARACTERS:
+            raise ValueError
+        padded = cursor + "=" * (-len(cursor) % 4)
+        given = json.loads(urlsafe_b64decode(padded.encode("ascii")))
+        if not isinstance(given, list) or len(given) != len(kinds) + 1 or given[0] != bound_to:
+            raise ValueError
+        return [_key(value, allowed) for value, allowed in zip(given[1:], kinds, strict=True)]
+    except (ValueError, RecursionError, binascii.Error):
+        detail = "this is no cursor of this list with this sort and these filters; take `next_cursor`, or leave it out"
+        raise ProblemError("invalid_request", detail, errors=[FieldError("/cursor", detail)]) from None
+
+
+def page_limit(text: str | None) -> int:
+    """Read how many items a page may have.
+
+    Raises:
+        ProblemError: `invalid_request` at `/limit`.
+    """
+    if text is None:
+        return DEFAULT_LIMIT
+    if text.isascii() and text.isdecimal() and len(text) < 5 and 1 <= int(text) <= MAX_LIMIT:
+        return int(text)
+    detail = f"limit is a whole number from 1 to {MAX_LIMIT}"
+    raise ProblemError("invalid_request", detail, errors=[FieldError("/limit", detail)])
+
+
+def _key(value: object, allowed: tuple[type, ...]) -> Key:
+    if datetime in allowed and isinstance(value, str):
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            raise ValueError
+        return moment
+    if isinstance(value, bool) or not isinstance(value, allowed):
+        raise ValueError
+    if isinstance(value, str) and "\x00" in value:
+        raise ValueError
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError
+    return value if isinstance(value, str | int | float) else None

@@ -1,0 +1,126 @@
+"""Lists of layers and parameters, of one inspection or of all: filtered and sorted by any number they hold.
+
+Without `sort`, the rows of one inspection come in the report's order; across inspections they come by the first number
+they are filtered by, and else by inspection, newest first. Rows without a value for the sorted field come last.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import ColumnElement, RowMapping, select
+from sqlalchemy.orm import Session
+
+from gradinspect.contracts.resources import LayerRow, Page, ParameterRow
+from service.db import cursors, rows
+from service.db.filters import Comparison, Params, RowFilters, row_filters
+from service.db.result_tables import LayerRecord, ParameterRecord
+from service.db.row_orders import ByNumber, ByPosition, NewestFirst, Order
+from service.db.rows import Shape
+from service.db.tables import InspectionRecord
+
+RowT = TypeVar("RowT", LayerRow, ParameterRow)
+
+_COMPARE: Mapping[Comparison, Callable[[Any, Any], ColumnElement[bool]]] = {  # Any: a column and a number
+    "lt": operator.lt,
+    "lte": operator.le,
+    "gt": operator.gt,
+    "gte": operator.ge,
+    "eq": operator.eq,
+}
+
+
+@dataclass(frozen=True)
+class Noun(Generic[RowT]):
+    """One kind of row: where it lies and what it can be asked for."""
+
+    record: type[LayerRecord | ParameterRecord]
+    shape: Shape
+    resource: type[RowT]
+    texts: tuple[str, ...]
+
+
+LAYERS = Noun(LayerRecord, rows.LAYERS, LayerRow, ("name", "kind", "nonlinearity", "model", "inspection"))
+PARAMETERS = Noun(
+    ParameterRecord, rows.PARAMETERS, ParameterRow, ("name", "layer", "dtype", "status", "model", "inspection")
+)
+
+
+def layers(session: Session, params: Params, *, tenant: str, inspection: str | None = None) -> Page[LayerRow]:
+    """A page of layer calls.
+
+    Args:
+        params: query parameters as they came: any number of the row, alone or with `__lt __lte __gt __gte __eq`;
+            `name kind nonlinearity model inspection` by equality; `sort`, `-` before it for descending; `cursor limit`.
+        inspection: of this inspection alone.
+
+    Raises:
+        ProblemError: `invalid_request`, naming the parameter.
+    """
+    return _page(session, LAYERS, params, tenant, inspection)
+
+
+def parameters(session: Session, params: Params, *, tenant: str, inspection: str | None = None) -> Page[ParameterRow]:
+    """A page of parameter tensors; as `layers`, with `name layer dtype status model inspection` by equality."""
+    return _page(session, PARAMETERS, params, tenant, inspection)
+
+
+def _page(session: Session, noun: Noun[RowT], params: Params, tenant: str, inspection: str | None) -> Page[RowT]:
+    asked = _asked(noun, params, inspection)
+    limit = cursors.page_limit(asked.limit)
+    bound_to = cursors.binding(noun.record.__tablename__, tenant, inspection, replace(asked, cursor=None, limit=None))
+    table = noun.record.__table__.c
+    query = select(*(column for column in table if column is not table.tenant_id)).where(table.tenant_id == tenant)
+    if inspection is not None:
+        query = query.where(table.inspection_id == inspection)
+    for condition in _conditions(noun, asked, tenant):
+        query = query.where(condition)
+    order = _order(noun, asked, inspection)
+    after = None if asked.cursor is None else cursors.decode(asked.cursor, bound_to, order.kinds)
+    found = order.fetch(session, query, after, limit + 1)
+    items = [_resource(noun, row) for row in found[:limit]]
+    is_last = len(found) <= limit
+    return Page(items=items, next_cursor=None if is_last else cursors.encode(bound_to, order.keys(found[limit - 1])))
+
+
+def _asked(noun: Noun[RowT], params: Params, inspection: str | None) -> RowFilters:
+    texts = noun.texts if inspection is None else tuple(text for text in noun.texts if text != "inspection")
+    asked = row_filters(params, numbers=noun.shape.numbers, texts=texts)
+    if inspection is None and asked.sort is None and asked.numbers:
+        # The index that finds the rows gives their order too; any other order would have to read them all first.
+        return replace(asked, sort=asked.numbers[0].field)
+    return asked
+
+
+def _conditions(noun: Noun[RowT], asked: RowFilters, tenant: str) -> Iterator[ColumnElement[bool]]:
+    table = noun.record.__table__.c
+    for number in asked.numbers:
+        yield _COMPARE[number.comparison](table[number.field], number.value)
+    for name, text in asked.texts:
+        if name == "model":
+            of_model = select(InspectionRecord.id).where(
+                InspectionRecord.tenant_id == tenant, InspectionRecord.model_id == text
+            )
+            yield table.inspection_id.in_(of_model)
+        elif name == "inspection":
+            yield table.inspection_id == text
+        else:
+            yield table[name] == text
+
+
+def _order(noun: Noun[RowT], asked: RowFilters, inspection: str | None) -> Order:
+    table = noun.record.__table__.c
+    if asked.sort is not None:
+        is_filtered = any(number.field == asked.sort for number in asked.numbers)
+        return ByNumber(table, asked.sort, asked.is_descending, inspection is not None, may_be_null=not is_filtered)
+    return ByPosition(table) if inspection is not None else NewestFirst(table)
+
+
+def _resource(noun: Noun[RowT], row: RowMapping) -> RowT:
+    document = noun.shape.unflatten(dict(row))
+    document["inspection"] = row["inspection_id"]
+    document["model"] = row["model_id"]
+    return noun.resource.model_validate(document, strict=False)
