@@ -158,9 +158,9 @@ def _create_inspections() -> None:
             ["model_id", "tenant_id"], ["models.id", "models.tenant_id"], name="inspections_models_fk"
         ),
         sa.CheckConstraint(
-            "status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="inspections_status_check"
+            "status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name=op.f("inspections_status_check")
         ),
-        sa.CheckConstraint("status <> 'running' OR lease_token IS NOT NULL", name="inspections_lease_check"),
+        sa.CheckConstraint("status <> 'running' OR lease_token IS NOT NULL", name=op.f("inspections_lease_check")),
     )
     op.create_index("inspections_newest", "inspections", ["tenant_id", "created_at", "id"])
     op.create_index("inspections_status", "inspections", ["tenant_id", "status", "created_at", "id"])

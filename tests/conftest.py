@@ -1,0 +1,101 @@
+"""What tests share: real servers for the run, and for each test a database, a store and settings of its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from servers import PostgresServer, Server, ValkeyServer, running
+
+from service.db import migrate
+from service.db.engine import Database
+from service.settings import Settings
+from service.storage import Store
+
+TEMPLATE = "template_gradinspect"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server for the run, with a migrated template database."""
+    for server in running(PostgresServer()):
+        assert isinstance(server, PostgresServer)
+        server.execute(f"CREATE DATABASE {TEMPLATE}")
+        migrate.upgrade(server.url(TEMPLATE))
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Server]:
+    """A broker for the run."""
+    yield from running(ValkeyServer())
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file."""
+    path = tmp_path_factory.mktemp("template") / "gradinspect.db"
+    migrate.upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def postgresql_url(postgres: PostgresServer) -> Iterator[str]:
+    """A PostgreSQL database of this test's own, migrated and empty."""
+    name = f"test_{uuid4().hex}"
+    postgres.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield postgres.url(name)
+    postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """An SQLite database of this test's own, migrated and empty."""
+    path = tmp_path / "gradinspect.db"
+    shutil.copy(sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A database of this test's own; the test runs once on SQLite and once on PostgreSQL."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """The database of this test, connected."""
+    found = Database(database_url)
+    yield found
+    found.dispose()
+
+
+@pytest.fixture
+def broker_url(valkey: ValkeyServer) -> str:
+    """The broker of this run, empty."""
+    valkey.flush()
+    return valkey.url
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """A directory for everything the service keeps."""
+    path = tmp_path / "data"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def settings(data_dir: Path, database_url: str, broker_url: str) -> Settings:
+    """Settings of a service on real servers, independent of the environment."""
+    return Settings.from_environment({}, data_dir=data_dir, database_url=database_url, broker_url=broker_url)
+
+
+@pytest.fixture
+def store(settings: Settings) -> Store:
+    """The store of this test."""
+    return Store(settings.store_dir)

@@ -1,0 +1,67 @@
+"""The schema goes up, down and up again, and is what the tables say."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect
+
+from service.db import migrate, result_tables  # noqa: F401  # registers its tables with the metadata
+from service.db.engine import Database
+from service.db.tables import Table
+
+
+def test_the_migrated_schema_is_what_the_tables_say(database: Database) -> None:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Table.metadata) == []
+
+
+def test_check_constraints_are_what_the_tables_say(database: Database) -> None:
+    # Alembic compares no check constraints.
+    with database.engine.connect() as connection:
+        found = {check["name"] for check in inspect(connection).get_check_constraints("inspections")}
+    assert found == {"inspections_status_check", "inspections_lease_check"}
+
+
+def test_down_leaves_nothing_behind_and_up_works_again(database: Database) -> None:
+    migrate.downgrade(database.url, "base")
+    with database.engine.connect() as connection:
+        assert set(inspect(connection).get_table_names()) == {"alembic_version"}
+    assert migrate.current(database.url) is None
+    migrate.upgrade(database.url)
+    assert migrate.current(database.url) == migrate.head()
+
+
+def test_upgrading_an_upgraded_database_changes_nothing(database: Database) -> None:
+    migrate.upgrade(database.url)
+    assert migrate.current(database.url) == migrate.head()
+
+
+def test_processes_that_upgrade_together_upgrade_once(database: Database) -> None:
+    migrate.downgrade(database.url, "base")
+    failures: list[BaseException] = []
+
+    def upgrade() -> None:
+        try:
+            migrate.upgrade(database.url)
+        except BaseException as error:  # noqa: BLE001  # shown by the assertion below
+            failures.append(error)
+
+    threads = [threading.Thread(target=upgrade) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert migrate.current(database.url) == migrate.head()
+
+
+def test_the_scripts_refuse_to_run_without_a_database() -> None:
+    from alembic import command
+
+    with pytest.raises(RuntimeError, match="gradinspect migrate"):
+        command.upgrade(migrate._scripts(), "head")
