@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from service.db import clock
@@ -53,20 +53,23 @@ def of_inspections(session: Session, records: Sequence[InspectionRecord], *, ten
     ids = [record.id for record in records if record.report_key is not None]
     overviews = {inspection_id: Overview() for inspection_id in ids}
     counts = (
-        select(LayerRecord.inspection_id, (func.count() / MOST_POINTS).label("every"))
+        select(LayerRecord.inspection_id, func.count())
         .where(LayerRecord.tenant_id == tenant, LayerRecord.inspection_id.in_(ids))
         .group_by(LayerRecord.inspection_id)
     )
-    strides: dict[int, list[str]] = {}
-    for inspection_id, every in session.execute(counts):
-        strides.setdefault(int(every) + 1, []).append(inspection_id)
-    for every, chosen in strides.items():
+    strides: dict[int, list[tuple[str, int]]] = {}
+    for inspection_id, count in session.execute(counts):
+        strides.setdefault(count // MOST_POINTS + 1, []).append((inspection_id, count - 1))
+    for every, last_calls in strides.items():
+        is_shown = LayerRecord.position % every == 0
+        if every > 1:
+            is_shown |= tuple_(LayerRecord.inspection_id, LayerRecord.position).in_(last_calls)
         points = (
             select(LayerRecord.inspection_id, LayerRecord.cumulative_backward_gain)
             .where(
                 LayerRecord.tenant_id == tenant,
-                LayerRecord.inspection_id.in_(chosen),
-                LayerRecord.position % every == 0,
+                LayerRecord.inspection_id.in_([inspection_id for inspection_id, _ in last_calls]),
+                is_shown,
             )
             .order_by(LayerRecord.inspection_id, LayerRecord.position)
         )

@@ -1,0 +1,88 @@
+"""Reads what a page shows: rows from the database, the whole report from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from gradinspect.contracts.policy import Policy
+from gradinspect.contracts.report import Report
+from gradinspect.contracts.request import InspectionSettings
+from service.api.context import context, tenant
+from service.api.inspections import as_resource
+from service.db import inspections, overviews, queries
+from service.web.list_view import Filters, InspectionRow, Overview
+from service.web.report_view import Inspection
+
+PAGE_SIZE = 25
+
+
+@dataclass(frozen=True)
+class ListPage:
+    """One page of the list; `next_cursor` is None on the last."""
+
+    rows: tuple[InspectionRow, ...]
+    next_cursor: str | None
+
+
+def list_page(filters: Filters, cursor: str | None) -> ListPage:
+    """Read one page of the list.
+
+    Raises:
+        ProblemError: `invalid_request` for a filter or a cursor that cannot be.
+    """
+    parameters = {**filters.query, "limit": str(PAGE_SIZE)} | ({"cursor": cursor} if cursor is not None else {})
+    with context().database.read() as session:
+        listing = queries.inspections(session, list(parameters.items()), tenant=tenant())
+        names = overviews.model_names(session, [record.model_id for record in listing.items], tenant=tenant())
+        found = overviews.of_inspections(session, listing.items, tenant=tenant())
+        at = overviews.now(session)
+    rows = tuple(
+        InspectionRow(
+            as_resource(record),
+            _overview(names.get(record.model_id, record.model_id), record.queue, found.get(record.id)),
+            now=at,
+        )
+        for record in listing.items
+    )
+    return ListPage(rows, listing.next_cursor)
+
+
+def _overview(model_name: str, queue: str, found: overviews.Overview | None) -> Overview:
+    if found is None:
+        return Overview(model_name, queue)
+    severities: Mapping[str, int] = found.severities
+    return Overview(model_name, queue, tuple(found.signals), severities)
+
+
+def open_inspection(inspection_id: str) -> tuple[Inspection, datetime]:
+    """Read one inspection with its report, if it has one, and the time.
+
+    Raises:
+        ProblemError: `not_found`.
+    """
+    with context().database.read() as session:
+        record = inspections.get(session, inspection_id, tenant=tenant())
+        name = _model_name(session, record.model_id)
+        at = overviews.now(session)
+    report: Report | None = None
+    if record.report_key is not None:
+        report = context().store.reports.get(record.report_key)
+    return (
+        Inspection(
+            resource=as_resource(record),
+            model_name=name,
+            queue=record.queue,
+            settings=InspectionSettings.model_validate(record.request, strict=False),
+            policy=Policy.model_validate(record.policy_document, strict=False),
+            report=report,
+        ),
+        at,
+    )
+
+
+def _model_name(session: Session, model_id: str) -> str:
+    return overviews.model_names(session, [model_id], tenant=tenant()).get(model_id, model_id)

@@ -1,0 +1,87 @@
+"""What the list page shows: one row an inspection, and the filters that the URL holds. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from math import log10
+
+from gradinspect.contracts.resources import InspectionResource
+from gradinspect.report.charts import sparkline
+from service.web.formats import ago
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What a row shows beyond the inspection itself.
+
+    Attributes:
+        model_name: the model's name, or its id.
+        queue: the device class that it ran on.
+        signals: the backward signal of its layer calls, input first, thinned out when there are many.
+        severities: findings counted by severity.
+    """
+
+    model_name: str
+    queue: str
+    signals: tuple[float | None, ...] = ()
+    severities: Mapping[str, int] | None = None
+
+
+class InspectionRow:
+    """One inspection as the list reads it."""
+
+    def __init__(self, resource: InspectionResource, overview: Overview, *, now: datetime) -> None:
+        severities = overview.severities or {}
+        summary = resource.summary
+        self.id, self.labels = resource.id, resource.labels
+        self.model_name, self.queue = overview.model_name, overview.queue
+        self.word = resource.verdict or resource.status
+        self.is_active = resource.status in ("queued", "running")
+        self.stage, self.fraction = resource.progress.stage, resource.progress.fraction
+        self.error_code = resource.error.code if resource.error is not None else None
+        self.layers = summary.layers if summary is not None else None
+        self.parameters = summary.parameters if summary is not None else None
+        self.fails, self.warns = severities.get("fail", 0), severities.get("warn", 0)
+        self.created_at, self.age = resource.created_at, ago(resource.created_at, now)
+        self.seconds = (
+            max((resource.finished_at - resource.started_at).total_seconds(), 0.0)
+            if resource.started_at is not None and resource.finished_at is not None
+            else None
+        )
+        self.sparkline = sparkline(overview.signals) if len(overview.signals) > 1 else None
+        self.decades = _decades(overview.signals)
+
+
+def _decades(signals: tuple[float | None, ...]) -> float | None:
+    """Powers of ten between the signal at the last and at the first layer call."""
+    known = [signal for signal in signals if signal is not None and signal > 0]
+    return log10(known[0]) - log10(known[-1]) if len(known) > 1 else None
+
+
+@dataclass(frozen=True)
+class Filters:
+    """The filters of a list, as the URL has them; None is no filter."""
+
+    status: str | None = None
+    verdict: str | None = None
+    rule: str | None = None
+    model: str | None = None
+    label: str | None = None
+
+    @staticmethod
+    def of(arguments: Mapping[str, str]) -> Filters:
+        """Read a query; an empty field of the form is no filter."""
+        given = {name: arguments.get(name, "").strip()[:256] or None for name in Filters.__dataclass_fields__}
+        return Filters(**given)
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The fields that are set."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    @property
+    def is_set(self) -> bool:
+        """Whether anything is filtered."""
+        return bool(self.query)

@@ -1,0 +1,81 @@
+"""The pages: the list at `/` and one report at `/inspections/{id}`. A view reads, and renders."""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+from apiflask import APIBlueprint
+from flask import request
+from werkzeug.wrappers import Response
+
+from gradinspect.contracts.problems import ProblemError
+from gradinspect.rules import RULES
+from service.web import gather
+from service.web.assets import asset_response
+from service.web.downloads import downloads
+from service.web.list_view import Filters
+from service.web.rendering import page
+from service.web.report_view import InspectionView
+
+blueprint = APIBlueprint("pages", __name__, enable_openapi=False)
+
+
+@blueprint.get("/")
+def show_list() -> Response:
+    """All inspections, newest first; the URL holds the filters."""
+    filters, cursor = Filters.of(request.args), request.args.get("cursor") or None
+    mistakes: list[str] = []
+    found = gather.ListPage((), None)
+    try:
+        found = gather.list_page(filters, cursor)
+    except ProblemError as problem:
+        if problem.code != "invalid_request":
+            raise
+        mistakes = [error.detail for error in problem.errors]
+    return page(
+        "inspections.html",
+        is_active=any(row.is_active for row in found.rows),
+        page="list",
+        rows=found.rows,
+        filters=filters,
+        mistakes=mistakes,
+        rules=RULES,
+        next_url=_list_url(filters, found.next_cursor) if found.next_cursor is not None else None,
+        first_url=_list_url(filters, None),
+        is_later_page=cursor is not None,
+        base_url=request.url_root.rstrip("/"),
+    )
+
+
+@blueprint.get("/inspections/<inspection_id>")
+def show_inspection(inspection_id: str) -> Response:
+    """One inspection: its report, or how far it is, or why there is none."""
+    inspection, now = gather.open_inspection(inspection_id)
+    view = InspectionView(
+        inspection,
+        now=now,
+        shows_all=request.args.get("layers") == "all",
+        sort=request.args.get("sort", "depth"),
+        downloads=downloads(inspection_id),
+    )
+    return page("inspection.html", is_active=view.is_active, page="report", view=view)
+
+
+@blueprint.get("/assets/<digest>/<name>")
+def get_asset(digest: str, name: str) -> Response:
+    """Style sheet, script, icon."""
+    return asset_response(digest, name)
+
+
+@blueprint.errorhandler(ProblemError)
+def show_problem(problem: ProblemError) -> Response:
+    """A mistake in the address, as a page."""
+    row = problem.problem
+    return page(
+        "problem.html", status=row.status, page="problem", title=row.title, detail=problem.detail, hint=row.hint
+    )
+
+
+def _list_url(filters: Filters, cursor: str | None) -> str:
+    query = filters.query | ({"cursor": cursor} if cursor is not None else {})
+    return f"/?{urlencode(query)}" if query else "/"
