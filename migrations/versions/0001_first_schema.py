@@ -169,6 +169,7 @@ def _create_inspections() -> None:
     op.create_index("inspections_data", "inspections", ["tenant_id", "data_artifact"])
     _create_partial_index("inspections_leases", "inspections", ["lease_until"], "status = 'running'")
     _create_partial_index("inspections_dispatch", "inspections", ["dispatch_due_at"], "status = 'queued'")
+    _create_partial_index("inspections_kept", "inspections", ["finished_at"], "deleted_at IS NULL")
     _create_partial_index("inspections_marked", "inspections", ["deleted_at"], "deleted_at IS NOT NULL")
 
 

@@ -172,6 +172,12 @@ class InspectionRecord(Table):
         Index("inspections_leases", "lease_until", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
         Index("inspections_dispatch", "dispatch_due_at", sqlite_where=_QUEUED, postgresql_where=_QUEUED),
         Index(
+            "inspections_kept",
+            "finished_at",
+            sqlite_where=text("deleted_at IS NULL"),
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+        Index(
             "inspections_marked",
             "deleted_at",
             sqlite_where=text("deleted_at IS NOT NULL"),
