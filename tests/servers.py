@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic, sleep
@@ -25,6 +25,9 @@ import psycopg
 import redis
 
 START_SECONDS = 60  # chosen: a loaded machine with two cores needs ten at worst
+DISK = Path("/tmp")
+MEMORY = Path("/dev/shm")  # cloning a database takes a tenth of the time there
+ROOM_BYTES = 2**30
 _PR_SET_PDEATHSIG = 1
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
@@ -38,10 +41,11 @@ class Server:
 
     death_signal = signal.SIGKILL
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, on_disk: bool) -> None:
         _remove_leftovers()
         # Short, because the path of a Unix socket may have 107 characters at most.
-        self.directory = Path(tempfile.mkdtemp(prefix=f"gi-{name}-{os.getpid()}-", dir="/tmp"))
+        root = DISK if on_disk or not _has_room(MEMORY) else MEMORY
+        self.directory = Path(tempfile.mkdtemp(prefix=f"gi-{name}-{os.getpid()}-", dir=root))
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -102,9 +106,11 @@ class PostgresServer(Server):
     death_signal = signal.SIGQUIT  # at once, and its children with it
 
     def __init__(self, *, is_durable: bool = False) -> None:
-        super().__init__("pg")
+        binaries = _postgres_binaries()
+        is_private = os.getuid() == 0 and not _is_open_to_all(binaries)
+        super().__init__("pg", on_disk=is_durable or is_private)
         self._is_durable = is_durable
-        self._bin = _reachable(_postgres_binaries(), self.directory) if os.getuid() == 0 else _postgres_binaries()
+        self._bin = _opened_copy(binaries, self.directory) if is_private else binaries
         if os.getuid() == 0:
             nobody = pwd.getpwnam("nobody")
             os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
@@ -159,7 +165,7 @@ class ValkeyServer(Server):
     """
 
     def __init__(self, *, is_durable: bool = False) -> None:
-        super().__init__("broker")
+        super().__init__("broker", on_disk=is_durable)
         self._is_durable = is_durable
         self._binary = _broker_binary()
         self.port = _free_port()
@@ -229,15 +235,22 @@ def _runs(binary: Path) -> bool:
         return False
 
 
-def _reachable(binaries: Path, directory: Path) -> Path:
-    """Binaries that `nobody` can run: a virtual environment in a private folder is copied into the server's own."""
-    if all(parent.stat().st_mode & 0o001 for parent in (binaries, *binaries.parents)):
-        return binaries
+def _is_open_to_all(binaries: Path) -> bool:
+    return all(parent.stat().st_mode & 0o001 for parent in (binaries, *binaries.parents))
+
+
+def _opened_copy(binaries: Path, directory: Path) -> Path:
+    """A copy that `nobody` can run, of binaries in a virtual environment that only root can enter."""
     package = binaries.parent.parent
     for part in (package, *package.parent.glob(f"{package.name}.libs")):
-        shutil.copytree(part, directory / "installed" / part.name, symlinks=True)
-    directory.chmod(0o755)
-    return directory / "installed" / binaries.relative_to(package.parent)
+        copied = Path(shutil.copytree(part, directory / part.name, symlinks=True))
+        for path in (copied, *copied.rglob("*")):
+            path.chmod(path.stat().st_mode | (0o055 if path.stat().st_mode & 0o100 else 0o044))
+    return directory / binaries.relative_to(package.parent)
+
+
+def _has_room(directory: Path) -> bool:
+    return os.access(directory, os.W_OK) and shutil.disk_usage(directory).free > ROOM_BYTES
 
 
 def _free_port() -> int:
@@ -259,7 +272,7 @@ def _dies_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
 
 def _remove_leftovers() -> None:
     """Remove the directories of runs that were killed; their servers are gone already."""
-    leftovers: Sequence[Path] = [*Path("/tmp").glob("gi-pg-*"), *Path("/tmp").glob("gi-broker-*")]
+    leftovers = [path for root in (DISK, MEMORY) for name in ("pg", "broker") for path in root.glob(f"gi-{name}-*")]
     for directory in leftovers:
         owner = directory.name.split("-")[2]
         if owner.isdecimal() and not Path(f"/proc/{owner}").exists():

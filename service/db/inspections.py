@@ -118,7 +118,7 @@ def count_by_status(session: Session, *, tenant: str | None = None) -> QueueStat
     if tenant is not None:
         query = query.where(InspectionRecord.tenant_id == tenant)
         oldest = oldest.where(InspectionRecord.tenant_id == tenant)
-    found = dict(session.execute(query).tuples().all())
+    found = {row[0]: row[1] for row in session.execute(query)}
     counts = {status: found.get(status, 0) for status in get_args(Status)}
     since, at = session.execute(oldest).one()
     return QueueState(counts=counts, oldest_queued_seconds=None if since is None else (at - since).total_seconds())

@@ -255,7 +255,7 @@ def _changed_ids(session: Session, statement: Update) -> Sequence[str]:
 
 
 def _read_claim(session: Session, lease: Lease) -> Claim:
-    row = session.execute(
+    inspection, model = session.execute(
         select(InspectionRecord, ModelRecord)
         .join(
             ModelRecord,
@@ -263,7 +263,6 @@ def _read_claim(session: Session, lease: Lease) -> Claim:
         )
         .where(InspectionRecord.id == lease.inspection_id)
     ).one()
-    inspection, model = row.tuple()
     return Claim(
         lease=lease,
         tenant=inspection.tenant_id,

@@ -1,0 +1,75 @@
+"""The servers that tests run on: they keep what they promised when killed, and never outlive the run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+import redis
+from servers import PostgresServer, Server, ValkeyServer, running
+from sqlalchemy import text
+
+from service.db.engine import Database
+
+RUN_OF_A_SERVER = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from servers import PostgresServer, ValkeyServer
+server = {server}()
+server.start()
+print(server.process.pid, server.directory, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("server", [PostgresServer, ValkeyServer])
+def test_a_killed_run_takes_its_servers_along(server: type[Server]) -> None:
+    program = RUN_OF_A_SERVER.format(tests=str(Path(__file__).parent), server=server.__name__)
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        pid, directory = run.stdout.readline().split()
+        os.kill(run.pid, signal.SIGKILL)
+    deadline = monotonic() + 10
+    while is_alive(int(pid)):
+        assert monotonic() < deadline, "the server outlived the run"
+        sleep(0.02)
+    next_run = server()
+    assert not Path(directory).exists(), "the next run removes what the killed one left"
+    next_run.stop()
+
+
+def test_a_killed_durable_postgres_keeps_what_was_committed() -> None:
+    for server in running(PostgresServer(is_durable=True)):
+        assert isinstance(server, PostgresServer)
+        server.execute("CREATE TABLE kept (id int)")
+        server.kill()
+        server.start()
+        database = Database(server.url())
+        with database.read() as session:
+            assert session.scalar(text("SELECT count(*) FROM kept")) == 0
+        database.dispose()
+
+
+def test_a_killed_durable_broker_keeps_what_it_took() -> None:
+    for server in running(ValkeyServer(is_durable=True)):
+        assert isinstance(server, ValkeyServer)
+        for expected in (None, b"value"):
+            with redis.Redis.from_url(server.url) as client:
+                assert client.get("key") == expected
+                client.set("key", "value")
+            server.kill()
+            server.start()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; one that only waits to be reaped does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
