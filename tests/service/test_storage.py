@@ -1,0 +1,230 @@
+"""The store: what has a name has all its bytes, and what failed left nothing."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.report import Environment, ModelReference, Report, Summary
+from service import durable_files, report_files
+from service.storage import Store
+
+TENANT = "default"
+INSPECTION = "insp_01a20d27-c7a0-7106-b667-5a7c607b3ffc"
+BYTES = bytes(range(256)) * 9000  # 2.2 MiB: more than two pieces
+DIGEST = f"sha256:{hashlib.sha256(BYTES).hexdigest()}"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def pieces(data: bytes = BYTES, size: int = 1000) -> Iterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
+
+
+def files(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("size", [1, 1000, 2**20, len(BYTES)])
+def test_what_is_put_in_pieces_of_any_size_comes_out_whole(store: Store, size: int) -> None:
+    data = BYTES if size > 1 else BYTES[:5000]
+    stored = store.artifacts.put_stream(pieces(data, size), tenant=TENANT, limit=len(data))
+    assert stored.is_new
+    assert stored.size_bytes == store.artifacts.size(stored.digest, tenant=TENANT) == len(data)
+    with store.artifacts.open(stored.digest, tenant=TENANT) as file:
+        assert file.read() == data
+
+
+def test_nothing_is_also_something(store: Store) -> None:
+    stored = store.artifacts.put_stream([], tenant=TENANT, limit=1, expected_length=0)
+    assert stored.digest == f"sha256:{hashlib.sha256().hexdigest()}"
+    assert store.artifacts.size(stored.digest, tenant=TENANT) == 0
+
+
+def test_the_same_bytes_twice_are_one_file(store: Store, tmp_path: Path) -> None:
+    for expected in (True, False):
+        stored = store.artifacts.put_stream(pieces(), tenant=TENANT, limit=len(BYTES), expected_digest=DIGEST)
+        assert (stored.digest, stored.is_new) == (DIGEST, expected)
+    assert len(files(tmp_path)) == 1
+
+
+def test_tenants_do_not_see_each_others_bytes(store: Store) -> None:
+    store.artifacts.put_stream(pieces(), tenant="ours", limit=len(BYTES))
+    assert store.artifacts.size(DIGEST, tenant="theirs") is None
+    with pytest.raises(ProblemError) as problem:
+        store.artifacts.open(DIGEST, tenant="theirs")
+    assert problem.value.code == "not_found"
+    assert not store.artifacts.delete(DIGEST, tenant="theirs")
+    assert store.artifacts.delete(DIGEST, tenant="ours")
+
+
+@pytest.mark.parametrize(
+    ("promise", "code"),
+    [
+        ({"limit": len(BYTES) - 1}, "too_large"),
+        ({"limit": len(BYTES), "expected_length": len(BYTES) + 1}, "short_body"),
+        ({"limit": len(BYTES), "expected_length": len(BYTES) - 1}, "short_body"),
+        ({"limit": len(BYTES), "expected_digest": f"sha256:{'0' * 64}"}, "digest_mismatch"),
+    ],
+)
+def test_a_broken_promise_leaves_nothing_behind(
+    store: Store, tmp_path: Path, promise: dict[str, object], code: str
+) -> None:
+    with pytest.raises(ProblemError) as problem:
+        store.artifacts.put_stream(pieces(), tenant=TENANT, **promise)  # type: ignore[arg-type]  # by name
+    assert problem.value.code == code
+    assert files(tmp_path) == []
+
+
+def test_a_sender_who_hangs_up_leaves_nothing_behind(store: Store, tmp_path: Path) -> None:
+    def cut() -> Iterator[bytes]:
+        yield BYTES
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        store.artifacts.put_stream(cut(), tenant=TENANT, limit=2 * len(BYTES))
+    assert files(tmp_path) == []
+
+
+def test_bytes_that_were_looked_at_and_not_kept_are_gone(store: Store, tmp_path: Path) -> None:
+    with store.artifacts.receive(pieces(), tenant=TENANT, limit=len(BYTES)) as upload:
+        assert upload.path.read_bytes() == BYTES
+        assert upload.digest == DIGEST
+    assert files(tmp_path) == []
+
+
+def test_a_full_disk_is_a_problem_and_leaves_nothing_behind(store: Store, tmp_path: Path) -> None:
+    program = f"""
+import resource, signal, sys
+from pathlib import Path
+from gradinspect.contracts.problems import ProblemError
+from service.storage import Store
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # beyond the limit a write fails, as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**20 + 2**19, 2**20 + 2**19))
+try:
+    Store(Path({str(tmp_path / "store")!r})).artifacts.put_stream(iter([bytes(2**20)] * 3), tenant="t", limit=2**30)
+except OSError as error:
+    print(error.errno)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(run.stdout) == errno.EFBIG, "a write that was cut short is tried again and then fails"
+    assert files(tmp_path) == []
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize("step", ["write_all", "mkstemp", "fsync", "replace"])
+def test_no_room_at_any_step_is_disk_full_and_leaves_nothing_behind(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    match step:
+        case "write_all":
+            monkeypatch.setattr("service.artifact_files.write_all", refuse)
+        case "mkstemp":
+            monkeypatch.setattr(durable_files.tempfile, "mkstemp", refuse)
+        case "fsync":
+            monkeypatch.setattr(os, "fsync", refuse)
+        case "replace":
+            monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(ProblemError) as problem:
+        store.artifacts.put_stream(pieces(), tenant=TENANT, limit=len(BYTES))
+    assert problem.value.code == "disk_full"
+    assert files(tmp_path) == []
+
+
+def test_only_digests_are_names(store: Store) -> None:
+    for name in ("sha256:" + "A" * 64, "../../etc/passwd", "sha256:../" + "0" * 61, ""):
+        with pytest.raises(ProblemError) as problem:
+            store.artifacts.size(name, tenant=TENANT)
+        assert problem.value.code == "not_found"
+    with pytest.raises(ValueError, match="tenant"):
+        store.artifacts.size(DIGEST, tenant="../x")
+
+
+def test_the_sweep_takes_old_leavings_and_no_upload_under_way(store: Store) -> None:
+    with store.artifacts.receive(pieces(), tenant=TENANT, limit=len(BYTES)) as upload:
+        assert store.artifacts.sweep_incoming() == 0
+        os.utime(upload.path, (0, 0))
+        assert store.artifacts.sweep_incoming() == 1
+
+
+def test_everything_kept_can_be_listed(store: Store) -> None:
+    store.artifacts.put_stream(pieces(), tenant=TENANT, limit=len(BYTES))
+    assert list(store.artifacts.listed(older_than_seconds=0)) == [(TENANT, DIGEST)]
+    assert list(store.artifacts.listed(older_than_seconds=60)) == []
+
+
+def test_an_upload_takes_no_memory_for_its_size(store: Store) -> None:
+    def many() -> Iterator[bytes]:
+        piece = bytes(2**18)
+        for _ in range(400):  # 100 MiB
+            yield piece
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    store.artifacts.put_stream(many(), tenant=TENANT, limit=2**30)
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown_kib < 16 * 1024
+
+
+def make_report() -> Report:
+    environment = Environment(
+        gradinspect_version="0", torch_version="2", device="cpu", dtype="float32", threads=1, seed=0
+    )
+    summary = Summary(loss=1.5, parameters=1, layers=0, verdict="pass")
+    return Report(model=ModelReference(kind="spec"), environment=environment, summary=summary, verdict="pass")
+
+
+def test_a_report_comes_out_as_it_went_in(store: Store) -> None:
+    key = store.reports.put(make_report(), inspection_id=INSPECTION, attempt=2)
+    assert key == f"{INSPECTION}.2"
+    assert store.reports.get(key) == make_report()
+    assert store.reports.read(key) == make_report().model_dump_json().encode()
+    assert list(store.reports.listed(older_than_seconds=0)) == [key]
+    assert store.reports.delete(key)
+    assert not store.reports.delete(key)
+    with pytest.raises(ProblemError) as problem:
+        store.reports.get(key)
+    assert problem.value.code == "not_found"
+
+
+def test_reports_of_two_attempts_are_two_files(store: Store) -> None:
+    keys = [store.reports.put(make_report(), inspection_id=INSPECTION, attempt=attempt) for attempt in (1, 2)]
+    store.reports.delete(keys[0])
+    assert store.reports.get(keys[1]) == make_report()
+
+
+def test_a_report_is_read_up_to_a_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = store.reports.put(make_report(), inspection_id=INSPECTION, attempt=1)
+    monkeypatch.setattr(report_files, "MAX_REPORT_BYTES", 100)
+    with pytest.raises(ValueError, match="larger than 100 bytes"):
+        store.reports.read(key)
+
+
+def test_a_damaged_report_is_not_taken_for_a_whole_one(store: Store, tmp_path: Path) -> None:
+    key = store.reports.put(make_report(), inspection_id=INSPECTION, attempt=1)
+    (path,) = files(tmp_path)
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match="cut off"):
+        store.reports.read(key)
+
+
+def test_only_keys_are_keys(store: Store) -> None:
+    for key in ("../../x.1", f"{INSPECTION}", f"{INSPECTION}.x"):
+        with pytest.raises(ValueError, match="not the key"):
+            store.reports.read(key)
