@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqlalchemy import case, literal, select, update
+from sqlalchemy import case, select, update
 from sqlalchemy.orm import Session
 
 from service.db import clock
 from service.db.statements import change
 from service.db.tables import InspectionRecord
 
-MAX_DOUBLINGS = 4  # a queue that is merely long must not be published again and again: 30 s … 8 min
+MOST_TIMES = 16  # a queue that is merely long must not be published again and again: 30 s … 8 min
 
 
 class Due(NamedTuple):
@@ -39,14 +39,14 @@ def mark_dispatched(session: Session, inspection_id: str, *, redispatch_seconds:
     Returns:
         False when the inspection is not queued any more, which is fine.
     """
-    doublings = case((InspectionRecord.dispatches < MAX_DOUBLINGS, InspectionRecord.dispatches), else_=MAX_DOUBLINGS)
+    times = case({0: 1, 1: 2, 2: 4, 3: 8}, value=InspectionRecord.dispatches, else_=MOST_TIMES)
     statement = (
         update(InspectionRecord)
         .where(InspectionRecord.id == inspection_id, InspectionRecord.status == "queued")
         .values(
             dispatched_at=clock.now(),
             dispatches=InspectionRecord.dispatches + 1,
-            dispatch_due_at=clock.now_plus(redispatch_seconds * literal(1).bitwise_lshift(doublings)),
+            dispatch_due_at=clock.now_plus(redispatch_seconds * times),
         )
     )
     return change(session, statement) == 1
