@@ -62,6 +62,7 @@ def remove(session: Session, artifact_id: str, *, tenant: str) -> None:
         ProblemError: `not_found`; `in_use` while a model, or an inspection that has not ended, needs the bytes.
     """
     get(session, artifact_id, tenant=tenant)
+    lock_bytes(session, artifact_id)
     # Locked by a statement of its own, so that the next one sees what a transaction that held it has committed.
     record = session.get(ArtifactRecord, (artifact_id, tenant), with_for_update=True, populate_existing=True)
     if record is None:
@@ -76,7 +77,7 @@ def remove(session: Session, artifact_id: str, *, tenant: str) -> None:
 
 
 def lock_bytes(session: Session, artifact_id: str) -> None:
-    """Be the only one, until the transaction ends, who moves the file of this artifact in or out of the store."""
+    """Be the only one, until the transaction ends, who adds or removes the row or the file of this artifact."""
     wait_lock(session, int(artifact_id.removeprefix("sha256:")[:15], 16))
 
 

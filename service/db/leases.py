@@ -105,7 +105,7 @@ def is_held(session: Session, lease: Lease) -> bool:
 
 def progress(session: Session, lease: Lease, *, stage: str, fraction: float) -> bool:
     """Say how far the computation is; False when the lease is lost."""
-    return _run(session, _held(lease).values(stage=stage, fraction=min(max(fraction, 0.0), 1.0)))
+    return _run(session, _held(lease).values(stage=_storable(stage)[:256], fraction=min(max(fraction, 0.0), 1.0)))
 
 
 def finish(session: Session, lease: Lease, report: Report, *, report_key: str) -> bool:
@@ -151,7 +151,7 @@ def fail(session: Session, lease: Lease, *, code: str, detail: str) -> bool:
         _held(lease).values(
             status="failed",
             error_code=code,
-            error_detail=detail.replace("\x00", "\ufffd")[:MAX_DETAIL],
+            error_detail=_storable(detail)[:MAX_DETAIL],
             error_attempt=InspectionRecord.attempt,
             finished_at=clock.now(),
             lease_until=None,
@@ -230,6 +230,11 @@ def _holds(lease: Lease) -> ColumnElement[bool]:
         InspectionRecord.lease_token == lease.token,
         InspectionRecord.status == "running",
     )
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL takes no NUL in a text, and a model may have written one."""
+    return text.replace("\x00", "\ufffd")
 
 
 def _has_finished(session: Session, lease: Lease, report_key: str) -> bool:

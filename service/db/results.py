@@ -61,4 +61,9 @@ def _insert(session: Session, table: str, shape: Shape, measurements: Iterable[B
 def _values(shape: Shape, measurements: Iterable[BaseModel], place: Place) -> Iterator[tuple[Value, ...]]:
     flatten = shape.flatten
     for position, measurement in enumerate(measurements):
-        yield (*place, position, *flatten(measurement))
+        yield (*place, position, *map(_storable, flatten(measurement)))
+
+
+def _storable(value: Value) -> Value:
+    """PostgreSQL takes no NUL in a text, and a model may have written one into a name."""
+    return value.replace("\x00", "\ufffd") if isinstance(value, str) else value
