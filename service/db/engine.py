@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 SQLITE_WAIT_SECONDS = 30  # chosen: longer than any burst of writers we accept, shorter than a lease
 CONNECT_SECONDS = 5
+POOL_WAIT_SECONDS = 15  # chosen: a connection is held for milliseconds, so this outlasts any burst of threads
 STATEMENT_SECONDS = 60  # chosen: no statement of ours takes seconds; one that does must not hold a row for ever
 
 # What a handler may catch to say "the database cannot be reached"; everything else is a defect.
@@ -104,7 +105,7 @@ def _postgresql_engine(url: str, pool_size: int) -> Engine:
         url,
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_timeout=CONNECT_SECONDS,
+        pool_timeout=POOL_WAIT_SECONDS,
         pool_pre_ping=True,  # a database that was restarted is noticed here and not by a caller
         connect_args={
             "connect_timeout": CONNECT_SECONDS,
@@ -116,9 +117,7 @@ def _postgresql_engine(url: str, pool_size: int) -> Engine:
 
 
 def _sqlite_engine(url: str) -> Engine:
-    engine = create_engine(
-        url, connect_args={"timeout": SQLITE_WAIT_SECONDS, "check_same_thread": False}, pool_size=0, pool_timeout=5
-    )
+    engine = create_engine(url, connect_args={"timeout": SQLITE_WAIT_SECONDS, "check_same_thread": False}, pool_size=0)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -13,7 +13,7 @@ from gradinspect.contracts.problems import FieldError, ProblemError
 
 Comparison = Literal["lt", "lte", "gt", "gte", "eq"]
 COMPARISONS: tuple[Comparison, ...] = ("lt", "lte", "gt", "gte", "eq")
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
 MAX_FILTERS = 32
 
 Params = Iterable[tuple[str, str]]

@@ -1,4 +1,4 @@
-"""Things that tests of the database put into it: models, inspections in any state, reports of any size."""
+"""Things that tests put into the database: models, inspections in any state, reports of any size."""
 
 from __future__ import annotations
 

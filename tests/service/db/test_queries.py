@@ -1,0 +1,213 @@
+"""Lists of inspections and models: newest first, filtered, in pages that neither miss nor repeat."""
+
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+
+import pytest
+from specimens import TENANT, end_well, finding, make_report, read, spec, submit, take
+from sqlalchemy import select, update
+
+from gradinspect.contracts.problems import ProblemError
+from service.db import clock, models, queries
+from service.db.engine import Database
+from service.db.tables import InspectionRecord
+
+
+def listed(database: Database, *params: tuple[str, str], tenant: str = TENANT) -> list[str]:
+    with database.read() as session:
+        return [item.id for item in queries.inspections(session, params, tenant=tenant).items]
+
+
+def all_pages(database: Database, *params: tuple[str, str], limit: int) -> list[list[str]]:
+    pages, cursor = [], None
+    while True:
+        at = [("cursor", cursor)] if cursor else []
+        with database.read() as session:
+            page = queries.inspections(session, [*params, *at, ("limit", str(limit))], tenant=TENANT)
+        pages.append([item.id for item in page.items])
+        cursor = page.next_cursor
+        if cursor is None:
+            return pages
+
+
+def problem_of(database: Database, *params: tuple[str, str]) -> tuple[str, str]:
+    with database.read() as session, pytest.raises(ProblemError) as problem:
+        queries.inspections(session, params, tenant=TENANT)
+    assert problem.value.code == "invalid_request"
+    (error,) = problem.value.errors
+    return error.pointer, error.detail
+
+
+def test_inspections_come_newest_first_and_only_the_tenants_own(database: Database) -> None:
+    ids = [submit(database).id for _ in range(3)]
+    submit(database, tenant="other")
+    assert listed(database) == ids[::-1]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 6, 7])
+def test_pages_of_any_size_give_every_inspection_once(database: Database, limit: int) -> None:
+    ids = [submit(database).id for _ in range(6)]
+    pages = all_pages(database, limit=limit)
+    assert [item for page in pages for item in page] == ids[::-1]
+    assert len(pages) == -(-6 // limit)
+
+
+def test_inspections_of_one_moment_are_paged_by_their_ids(database: Database) -> None:
+    ids = [submit(database).id for _ in range(4)]
+    with database.write() as session:
+        session.execute(update(InspectionRecord).values(created_at=clock.now()))
+    assert [item for page in all_pages(database, limit=1) for item in page] == sorted(ids, reverse=True)
+
+
+def test_inspections_that_arrive_between_pages_do_not_shift_them(database: Database) -> None:
+    ids = [submit(database).id for _ in range(4)]
+    with database.read() as session:
+        first = queries.inspections(session, [("limit", "2")], tenant=TENANT)
+    submit(database)
+    assert listed(database, ("limit", "2"), ("cursor", str(first.next_cursor))) == ids[1::-1]
+
+
+def test_filters_by_state_verdict_and_model(database: Database) -> None:
+    queued = submit(database).id
+    running = submit(database).id
+    take(database, running)
+    passed = end_well(database)
+    with database.write() as session:
+        other = models.register_spec(session, spec(), tenant=TENANT, name="other", parameters=10).id
+    failed = end_well(database, report=make_report(verdict="fail"), model_id=other)
+    assert listed(database, ("status", "queued")) == [queued]
+    assert listed(database, ("status", "running")) == [running]
+    assert listed(database, ("status", "succeeded")) == [failed, passed]
+    assert listed(database, ("verdict", "fail")) == [failed]
+    assert listed(database, ("model", other)) == [failed]
+    assert listed(database, ("model", other), ("verdict", "pass")) == []
+
+
+def test_filters_by_labels_which_must_all_be_there(database: Database) -> None:
+    both = submit(database, labels={"team": "vision", "url": "a=b"}).id
+    one = submit(database, labels={"team": "vision"}).id
+    submit(database, labels={"team": "speech"})
+    assert listed(database, ("label", "team=vision")) == [one, both]
+    assert listed(database, ("label", "team=vision"), ("label", "url=a=b")) == [both]
+    assert listed(database, ("label", "url")) == [both]
+    assert listed(database, ("label", "team=")) == []
+
+
+def test_filters_by_the_rule_that_fired(database: Database) -> None:
+    dead = end_well(database, report=make_report(findings=(finding("dead_units"), finding("dead_units"))))
+    end_well(database, report=make_report(findings=(finding("sharpness"),)))
+    assert listed(database, ("rule", "dead_units")) == [dead]
+    assert listed(database, ("rule", "nothing")) == []
+
+
+def test_filters_by_time_which_is_exclusive(database: Database) -> None:
+    old, new = submit(database).id, submit(database).id
+    with database.write() as session:
+        one = update(InspectionRecord).where(InspectionRecord.id == old)
+        session.execute(one.values(created_at=clock.now_plus(-3600)))
+    with database.read() as session:
+        middle = session.execute(select(clock.now_plus(-1800))).scalar_one().isoformat()
+    moment = read(database, old).created_at.isoformat()
+    assert listed(database, ("created_after", middle)) == [new]
+    assert listed(database, ("created_before", middle)) == [old]
+    assert listed(database, ("created_after", moment)) == [new]
+    assert listed(database, ("created_before", moment)) == []
+
+
+def test_hidden_inspections_are_not_listed(database: Database) -> None:
+    hidden = end_well(database)
+    with database.write() as session:
+        session.execute(update(InspectionRecord).values(deleted_at=clock.now()))
+    assert hidden not in listed(database)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "fix"),
+    [
+        ("status", "done", "queued, running"),
+        ("verdict", "good", "pass, warn"),
+        ("created_after", "2026-01-31T12:00:00", "with its zone"),
+        ("created_after", "yesterday", "with its zone"),
+        ("created_before", "0001-01-01T00:00:00+14:00", "with its zone"),
+        ("limit", "0", "from 1 to 500"),
+        ("limit", "501", "from 1 to 500"),
+        ("limit", "1e2", "from 1 to 500"),
+        ("limit", "\u0663", "from 1 to 500"),
+        ("sort", "name", "known are status"),
+        ("label", "team\x00", "NUL"),
+        ("model", "\x00", "NUL"),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_the_fix(database: Database, parameter: str, value: str, fix: str) -> None:
+    pointer, detail = problem_of(database, (parameter, value))
+    assert pointer == f"/{parameter}"
+    assert fix in detail
+
+
+def test_a_parameter_given_twice_is_refused(database: Database) -> None:
+    assert problem_of(database, ("status", "queued"), ("status", "running"))[0] == "/status"
+
+
+def forged(*parts: object) -> str:
+    return urlsafe_b64encode(json.dumps(parts).encode()).decode()
+
+
+def cursors_of_nobody(cursor: str) -> Sequence[str]:
+    bound_to, moment, last = json.loads(urlsafe_b64decode(cursor + "==="))
+    return [
+        "",
+        "nonsense",
+        "\u00fc",
+        cursor[:-4],
+        cursor + cursor,
+        "A" * 2000,
+        forged("other", moment, last),
+        forged(bound_to, moment),
+        forged(bound_to, moment, last, last),
+        forged(bound_to, "2026-01-01", last),
+        forged(bound_to, 1, last),
+        forged(bound_to, moment, None),
+        forged(bound_to, moment, "\x00"),
+        urlsafe_b64encode(b"[" * 700).decode(),
+    ]
+
+
+def test_a_cursor_of_nobody_is_refused(database: Database) -> None:
+    for _ in range(2):
+        submit(database)
+    with database.read() as session:
+        cursor = queries.inspections(session, [("limit", "1")], tenant=TENANT).next_cursor
+    assert cursor is not None
+    for other in cursors_of_nobody(cursor):
+        assert problem_of(database, ("cursor", other))[0] == "/cursor", other
+
+
+def test_a_cursor_fits_its_own_list_only(database: Database) -> None:
+    for _ in range(2):
+        submit(database)
+    with database.read() as session:
+        cursor = queries.inspections(session, [("limit", "1")], tenant=TENANT).next_cursor
+        assert cursor is not None
+        queries.inspections(session, [("cursor", cursor), ("limit", "7")], tenant=TENANT)
+        with pytest.raises(ProblemError):
+            queries.inspections(session, [("cursor", cursor), ("status", "queued")], tenant=TENANT)
+        with pytest.raises(ProblemError):
+            queries.inspections(session, [("cursor", cursor)], tenant="other")
+        with pytest.raises(ProblemError):
+            queries.models(session, [("cursor", cursor)], tenant=TENANT)
+
+
+def test_models_come_newest_first_without_deleted_ones(database: Database) -> None:
+    with database.write() as session:
+        ids = [models.register_spec(session, spec(), tenant=TENANT, name=None, parameters=10).id for _ in range(3)]
+        models.register_spec(session, spec(), tenant="other", name=None, parameters=10)
+    with database.write() as session:
+        models.delete(session, ids[1], tenant=TENANT)
+    with database.read() as session:
+        first = queries.models(session, [("limit", "1")], tenant=TENANT)
+        rest = queries.models(session, [("cursor", str(first.next_cursor))], tenant=TENANT)
+    assert [item.id for item in [*first.items, *rest.items]] == sorted([ids[0], ids[2]], reverse=True)
+    assert rest.next_cursor is None

@@ -1,0 +1,228 @@
+"""Lists of layers and parameters: any number filters and sorts, nulls come last, pages neither miss nor repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from specimens import TENANT, end_well, layer, make_report, parameter, spec
+
+from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.resources import LayerRow, Page
+from service.db import models, queries, row_queries
+from service.db.engine import Database
+
+GAINS = (0.25, None, 4.0, 0.25, None, 1e-7, -0.0)
+
+
+@pytest.fixture
+def inspections(database: Database) -> list[str]:
+    """Two inspections, oldest first, whose layers have the gains above; and one of another tenant."""
+    report = make_report(
+        tuple(
+            layer(position, backward_gain=gain, kind="Linear" if position % 2 else "Conv2d")
+            for position, gain in enumerate(GAINS)
+        ),
+        (parameter(0, grad_norm=1.0), parameter(1, grad_norm=1e-9, status="frozen")),
+    )
+    ids = [end_well(database, report=report) for _ in range(2)]
+    end_well(database, report=report, tenant="other")
+    return ids
+
+
+def page(database: Database, *params: tuple[str, str], inspection: str | None = None) -> Page[LayerRow]:
+    with database.read() as session:
+        return row_queries.layers(session, params, tenant=TENANT, inspection=inspection)
+
+
+def walk(database: Database, *params: tuple[str, str], limit: int, inspection: str | None = None) -> list[LayerRow]:
+    """Every page in turn."""
+    rows, cursor = [], None
+    while True:
+        at = [("cursor", cursor)] if cursor else []
+        found = page(database, *params, *at, ("limit", str(limit)), inspection=inspection)
+        assert len(found.items) <= limit
+        rows += found.items
+        cursor = found.next_cursor
+        if cursor is None:
+            return rows
+
+
+def gains(rows: list[LayerRow]) -> list[float | None]:
+    return [row.backward_gain for row in rows]
+
+
+def test_one_inspections_layers_come_in_the_reports_order(database: Database, inspections: list[str]) -> None:
+    rows = walk(database, limit=3, inspection=inspections[0])
+    assert [row.depth for row in rows] == list(range(len(GAINS)))
+    assert {row.inspection for row in rows} == {inspections[0]}
+
+
+def test_across_inspections_the_newest_comes_first(database: Database, inspections: list[str]) -> None:
+    rows = walk(database, limit=4)
+    expected = [(inspection, depth) for inspection in inspections[::-1] for depth in range(len(GAINS))]
+    assert [(row.inspection, row.depth) for row in rows] == expected
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 50])
+@pytest.mark.parametrize("sort", ["backward_gain", "-backward_gain"])
+def test_a_sorted_list_has_nulls_last_in_both_directions(
+    database: Database, inspections: list[str], sort: str, limit: int
+) -> None:
+    values = sorted([gain for gain in GAINS if gain is not None], reverse=sort.startswith("-"))
+    one = walk(database, ("sort", sort), limit=limit, inspection=inspections[1])
+    assert gains(one) == [*values, None, None]
+    everyone = walk(database, ("sort", sort), limit=limit)
+    assert gains(everyone) == [value for value in values for _ in range(2)] + [None] * 4
+    assert len({(row.inspection, row.depth) for row in everyone}) == 2 * len(GAINS)
+
+
+def test_rows_with_equal_values_come_in_the_same_order_every_time(database: Database, inspections: list[str]) -> None:
+    rows = walk(database, ("sort", "forward_gain"), limit=3)
+    assert [(row.inspection, row.depth) for row in rows] == [(one, depth) for one in inspections for depth in range(7)]
+
+
+@pytest.mark.parametrize(
+    ("name", "holds"),
+    [
+        ("backward_gain__lt", lambda gain: gain < 0.25),
+        ("backward_gain__lte", lambda gain: gain <= 0.25),
+        ("backward_gain__gt", lambda gain: gain > 0.25),
+        ("backward_gain__gte", lambda gain: gain >= 0.25),
+        ("backward_gain__eq", lambda gain: gain == 0.25),
+        ("backward_gain", lambda gain: gain == 0.25),
+    ],
+)
+def test_every_comparison_means_what_it_says_and_null_meets_none(
+    database: Database, inspections: list[str], name: str, holds: Callable[[float], bool]
+) -> None:
+    rows = walk(database, (name, "0.25"), limit=2)
+    expected = [gain for gain in GAINS if gain is not None and holds(gain)]
+    assert sorted(gains(rows), key=float) == sorted(expected * 2)  # type: ignore[arg-type]  # no null meets a filter
+
+
+def test_filtered_rows_across_inspections_come_in_the_order_of_the_filter(
+    database: Database, inspections: list[str]
+) -> None:
+    found = gains(walk(database, ("backward_gain__gt", "0"), limit=2))
+    assert found == sorted(found, key=float)  # type: ignore[arg-type]  # no null meets a filter
+
+
+def test_a_range_and_a_text_can_be_asked_for_together(database: Database, inspections: list[str]) -> None:
+    found = page(database, ("backward_gain__gte", "0.1"), ("backward_gain__lt", "4"), ("kind", "Linear"))
+    assert gains(list(found.items)) == [0.25, 0.25]
+    nested = page(database, ("signal_rms__lt", "1e-6"), ("activation_std__eq", "0.25"), ("depth__lt", "3"))
+    assert [row.depth for row in nested.items] == [2, 2]
+
+
+def test_rows_can_be_asked_for_by_model_and_by_inspection(database: Database, inspections: list[str]) -> None:
+    with database.write() as session:
+        other = models.register_spec(session, spec(), tenant=TENANT, name="other", parameters=10).id
+    end_well(database, report=make_report((layer(),)), model_id=other)
+    assert [row.model for row in page(database, ("model", other)).items] == [other]
+    assert {row.inspection for row in page(database, ("inspection", inspections[0])).items} == {inspections[0]}
+    assert page(database, ("model", "mdl_of_nobody")).items == []
+
+
+def test_parameters_are_queried_like_layers(database: Database, inspections: list[str]) -> None:
+    with database.read() as session:
+        small = row_queries.parameters(session, [("grad_norm__lt", "1e-7")], tenant=TENANT)
+        trained = row_queries.parameters(session, [("status", "trained"), ("sort", "-numel")], tenant=TENANT)
+        mine = row_queries.parameters(session, [("sort", "grad_norm")], tenant=TENANT, inspection=inspections[0])
+    assert [(row.inspection, row.name) for row in small.items] == [(one, "1.weight") for one in inspections]
+    assert {row.name for row in trained.items} == {"0.weight"}
+    assert [row.grad_norm for row in mine.items] == [1e-9, 1.0]
+
+
+def test_another_tenant_s_rows_are_not_found(database: Database, inspections: list[str]) -> None:
+    with database.read() as session:
+        assert row_queries.layers(session, [], tenant="nobody").items == []
+        assert row_queries.layers(session, [], tenant="other", inspection=inspections[0]).items == []
+
+
+@pytest.mark.parametrize(
+    ("params", "pointer", "fix"),
+    [
+        ([("grad_nrom__lt", "1")], "/grad_nrom__lt", "unknown parameter; known are sort, cursor, limit, name, kind"),
+        ([("backward_gain__near", "1")], "/backward_gain__near", "unknown comparison 'near'; known are lt, lte"),
+        ([("backward_gain__lt", "small")], "/backward_gain__lt", "finite number"),
+        ([("backward_gain__lt", "nan")], "/backward_gain__lt", "finite number"),
+        ([("backward_gain__lt", "1e999")], "/backward_gain__lt", "finite number"),
+        ([("depth", "99999999999999999999")], "/depth", "finite number"),
+        ([("depth", "1_0")], "/depth", "finite number"),
+        ([("depth", "\u0663")], "/depth", "finite number"),
+        ([("depth", "1"), ("depth", "2")], "/depth", "given twice"),
+        ([("sort", "name")], "/sort", "cannot sort by 'name'; known are activation_abs_max"),
+        ([("sort", "--depth")], "/sort", "cannot sort by '-depth'"),
+        ([("kind", "\x00")], "/kind", "NUL"),
+        ([("limit", "many")], "/limit", "from 1 to 500"),
+        ([("cursor", "nonsense")], "/cursor", "no cursor of this list"),
+        ([("tenant_id", "other")], "/tenant_id", "unknown parameter"),
+        ([("a/b", "1")], "/a~1b", "unknown parameter"),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_what_is_known(
+    database: Database, params: list[tuple[str, str]], pointer: str, fix: str
+) -> None:
+    with database.read() as session, pytest.raises(ProblemError) as problem:
+        row_queries.layers(session, params, tenant=TENANT)
+    (error,) = problem.value.errors
+    assert (problem.value.code, error.pointer) == ("invalid_request", pointer)
+    assert fix in error.detail
+
+
+def test_a_cursor_fits_its_own_filters_and_sort_only(database: Database, inspections: list[str]) -> None:
+    cursor = page(database, ("sort", "backward_gain"), ("limit", "2")).next_cursor
+    assert cursor is not None
+    for params in ([], [("sort", "-backward_gain")], [("sort", "backward_gain"), ("depth__gt", "0")]):
+        with pytest.raises(ProblemError):
+            page(database, *params, ("cursor", cursor))
+    with pytest.raises(ProblemError):
+        page(database, ("sort", "backward_gain"), ("cursor", cursor), inspection=inspections[0])
+
+
+value = st.none() | st.floats(allow_nan=False, allow_infinity=False, width=16)
+
+
+@given(drawn=st.lists(value, min_size=1, max_size=12), limit=st.integers(1, 5), is_descending=st.booleans())
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_pages_together_are_the_sorted_list(
+    database: Database, drawn: list[float | None], limit: int, is_descending: bool
+) -> None:
+    layers = tuple(layer(position, backward_gain=gain) for position, gain in enumerate(drawn))
+    inspection = end_well(database, report=make_report(layers))
+    sort = "-backward_gain" if is_descending else "backward_gain"
+    rows = walk(database, ("sort", sort), limit=limit, inspection=inspection)
+    assert len({row.depth for row in rows}) == len(drawn)
+    present = sorted((gain for gain in drawn if gain is not None), reverse=is_descending)
+    assert gains(rows) == [*present, *[None] * drawn.count(None)]
+
+
+def test_filters_across_inspections_use_an_index(sqlite_url: str) -> None:
+    database = Database(sqlite_url)
+    end_well(database, report=make_report((layer(),), (parameter(),)))
+    statements: list[str] = []
+    with database.read() as session:
+        connection = session.connection()
+        raw = connection.connection.driver_connection
+        assert raw is not None
+        raw.set_trace_callback(statements.append)
+        row_queries.layers(session, [("backward_gain__lt", "1")], tenant=TENANT)
+        row_queries.layers(session, [("sort", "-backward_gain")], tenant=TENANT)
+        row_queries.parameters(session, [("grad_norm__lt", "1e-7")], tenant=TENANT)
+        queries.inspections(session, [("status", "queued")], tenant=TENANT)
+        raw.set_trace_callback(None)
+        plans = [
+            " ".join(str(row) for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}"))
+            for statement in statements
+            if statement.startswith("SELECT")
+        ]
+    database.dispose()
+    assert len(plans) == 5
+    for text, index in zip(
+        plans, ["layers_backward_gain"] * 3 + ["parameters_grad_norm", "inspections_status"], strict=True
+    ):
+        assert index in text
+        assert "TEMP B-TREE" not in text, "nothing is sorted: the index has the order"

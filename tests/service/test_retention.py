@@ -1,0 +1,114 @@
+"""What is past its time goes in two phases; what runs is never touched, and no file is orphaned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from specimens import TENANT, end_well, finding, layer, make_report, read, submit, take
+from sqlalchemy import func, select, update
+
+from gradinspect.contracts.problems import ProblemError
+from service import retention
+from service.db import clock, inspections, queries
+from service.db.engine import Database
+from service.db.result_tables import FindingRecord, LayerRecord
+from service.db.tables import InspectionRecord, LabelRecord
+from service.delivery import deliver
+from service.storage import Store
+
+DAY = 86400
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def end_days_ago(database: Database, store: Store, days: float, *, tenant: str = TENANT) -> str:
+    """An inspection with a label, a report on disk and rows, that ended so long ago."""
+    record = submit(database, tenant=tenant, labels={"team": "vision"})
+    assert deliver(database, store, take(database, record.id), make_report((layer(),), (), (finding(),)))
+    shift(database, record.id, "finished_at", days)
+    return record.id
+
+
+def shift(database: Database, inspection_id: str, column: str, days: float) -> None:
+    with database.write() as session:
+        one = update(InspectionRecord).where(InspectionRecord.id == inspection_id)
+        session.execute(one.values({column: clock.now_plus(-days * DAY)}))
+
+
+def reports(store: Store) -> list[str]:
+    return list(store.reports.listed(older_than_seconds=0))
+
+
+def count_rows(database: Database) -> list[int]:
+    with database.read() as session:
+        tables = (InspectionRecord, LabelRecord, LayerRecord, FindingRecord)
+        return [session.scalar(select(func.count()).select_from(table)) or 0 for table in tables]
+
+
+def test_an_inspection_past_its_time_is_hidden_first_and_removed_later(database: Database, store: Store) -> None:
+    old = end_days_ago(database, store, 31)
+    assert retention.clean_rows(database, store, kept_days=30).marked == 1
+    with database.read() as session:
+        assert queries.inspections(session, [], tenant=TENANT).items == []
+        with pytest.raises(ProblemError):
+            inspections.get(session, old, tenant=TENANT)
+    assert reports(store) == [f"{old}.1"], "a reader may be at it"
+    assert retention.clean_rows(database, store, kept_days=30).inspections == 0
+    shift(database, old, "deleted_at", 1)
+    assert retention.clean_rows(database, store, kept_days=30).inspections == 1
+    assert count_rows(database) == [0, 0, 0, 0]
+    assert reports(store) == []
+
+
+def test_what_is_young_or_has_not_ended_stays(database: Database, store: Store) -> None:
+    end_days_ago(database, store, 29)
+    running = submit(database).id
+    take(database, running)
+    queued = submit(database).id
+    for inspection_id in (running, queued):
+        shift(database, inspection_id, "created_at", 100)
+    assert retention.clean_rows(database, store, kept_days=30) == retention.Cleaned(0, 0, 0, 0)
+    assert count_rows(database)[0] == 3
+
+
+def test_without_a_limit_everything_stays(database: Database, store: Store) -> None:
+    end_days_ago(database, store, 10_000)
+    assert retention.clean_rows(database, store, kept_days=None).marked == 0
+
+
+def test_a_fenced_worker_leaves_no_report_behind(database: Database, store: Store) -> None:
+    inspection_id = submit(database).id
+    claim = take(database, inspection_id)
+    with database.write() as session:
+        inspections.cancel(session, inspection_id, tenant=TENANT)
+    assert not deliver(database, store, claim, make_report())
+    assert reports(store) == []
+
+
+def test_a_delivery_that_is_repeated_keeps_its_report(database: Database, store: Store) -> None:
+    inspection_id = submit(database).id
+    claim = take(database, inspection_id)
+    for _ in range(2):
+        assert deliver(database, store, claim, make_report())
+    key = read(database, inspection_id).report_key
+    assert key is not None
+    assert store.reports.get(key) == make_report()
+
+
+def test_the_sweep_removes_reports_that_no_row_names(database: Database, store: Store) -> None:
+    ended = end_days_ago(database, store, 0)
+    running = submit(database).id
+    take(database, running)
+    kept = [
+        f"{ended}.1",
+        store.reports.put(make_report(), inspection_id=running, attempt=1),  # its commit may be on the way
+    ]
+    store.reports.put(make_report(), inspection_id=ended, attempt=2)
+    store.reports.put(make_report(), inspection_id=end_well(database), attempt=7)
+    assert retention.sweep_files(database, store) == 0, "they are too young"
+    assert retention.sweep_files(database, store, older_than_seconds=0) == 2
+    assert sorted(reports(store)) == sorted(kept)
