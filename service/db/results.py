@@ -42,7 +42,7 @@ def findings(session: Session, inspection_id: str, *, tenant: str) -> list[Findi
 
 
 def _insert(session: Session, table: str, shape: Shape, measurements: Iterable[BaseModel], place: Place) -> None:
-    columns = [*Place._fields, "position", *(["nested"] if shape.nested else []), *(f.column for f in shape.fields)]
+    columns = (*Place._fields, "position", *shape.columns)
     names = ", ".join(f'"{column}"' for column in columns)
     values = _values(shape, measurements, place)
     driver = session.connection().connection.driver_connection
@@ -61,9 +61,4 @@ def _insert(session: Session, table: str, shape: Shape, measurements: Iterable[B
 def _values(shape: Shape, measurements: Iterable[BaseModel], place: Place) -> Iterator[tuple[Value, ...]]:
     flatten = shape.flatten
     for position, measurement in enumerate(measurements):
-        yield (*place, position, *map(_storable, flatten(measurement)))
-
-
-def _storable(value: Value) -> Value:
-    """PostgreSQL takes no NUL in a text, and a model may have written one into a name."""
-    return value.replace("\x00", "\ufffd") if isinstance(value, str) else value
+        yield (*place, position, *flatten(measurement))

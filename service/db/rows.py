@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from operator import attrgetter
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -25,6 +25,7 @@ class Field:
     path: tuple[str, ...]
     is_json: bool
     is_number: bool
+    is_string: bool
 
 
 class Shape:
@@ -32,61 +33,56 @@ class Shape:
 
     def __init__(self, measurement: type[BaseModel], *, opaque: frozenset[str] = frozenset()) -> None:
         """Args: opaque: nested objects that are kept whole, as JSON."""
-        self.measurement = measurement
-        self.nested = tuple(
-            name
+        inner = {
+            name: document
             for name, field in measurement.model_fields.items()
-            if _document(field.annotation) and name not in opaque
-        )
-        self.fields = tuple(self._leaves())
+            if name not in opaque and (document := _document(field.annotation)) is not None
+        }
+        plain = [
+            _leaf((name,), field.annotation) for name, field in measurement.model_fields.items() if name not in inner
+        ]
+        self.nested = {
+            name: tuple(_leaf((name, part), leaf.annotation) for part, leaf in document.model_fields.items())
+            for name, document in inner.items()
+        }
+        self.fields = (*plain, *(field for fields in self.nested.values() for field in fields))
+        self.columns = (*(["nested"] if self.nested else []), *(field.column for field in self.fields))
+        self.numbers = frozenset(field.column for field in self.fields if field.is_number)
+        self._plain = attrgetter(*(field.path[0] for field in plain))
+        self._inner = [
+            (name, attrgetter(name), attrgetter(*(field.path[1] for field in fields)), [None] * len(fields))
+            for name, fields in self.nested.items()
+        ]
+        self._texts = [index for index, field in enumerate(self.fields) if field.is_json]
+        self._strings = [index for index, field in enumerate(self.fields) if field.is_string]
 
-    @cached_property
-    def numbers(self) -> frozenset[str]:
-        """The columns that hold a number."""
-        return frozenset(field.column for field in self.fields if field.is_number)
-
-    @cached_property
-    def flatten(self) -> Callable[[Any], list[Value]]:  # Any: an instance of `measurement`
-        """Turn a measurement into the values of `fields`, JSON as text, with `nested` first where there is any."""
-        plain = attrgetter(*(field.path[0] for field in self.fields))
-        inner = [(i, field.path[1]) for i, field in enumerate(self.fields) if len(field.path) == 2]
-        texts = [i for i, field in enumerate(self.fields) if field.is_json]
-        nested = attrgetter(*self.nested) if len(self.nested) > 1 else None
-
-        def flatten(measurement: Any) -> list[Value]:  # Any: as above
-            values = list(plain(measurement))
-            for index, name in inner:
-                if values[index] is not None:
-                    values[index] = getattr(values[index], name)
-            for index in texts:
-                values[index] = _text(values[index])
-            if nested is None:
-                return values
-            present = [name for name, value in zip(self.nested, nested(measurement), strict=True) if value is not None]
-            return [_text(present), *values]
-
-        return flatten
+    def flatten(self, measurement: BaseModel) -> list[Value]:
+        """Turn a measurement into the values of `columns`, JSON as text. Five microseconds a row: keep it so."""
+        values: list[Any] = [*self._plain(measurement)]  # Any: the values of any field
+        present = []
+        for name, of, parts, absent in self._inner:
+            document = of(measurement)
+            if document is None:
+                values += absent
+            else:
+                values += parts(document)
+                present.append(name)
+        for index in self._texts:
+            if values[index] is not None:
+                values[index] = _encode(values[index])
+        for index in self._strings:
+            # PostgreSQL takes no NUL in a text, and a model may have written one into a name.
+            if values[index] is not None and "\x00" in values[index]:
+                values[index] = values[index].replace("\x00", "\ufffd")
+        return [_names(tuple(present)), *values] if self.nested else values
 
     def unflatten(self, row: Mapping[str, Any]) -> dict[str, Any]:  # Any: values as the database gives them
         """Turn a row, by column, into the fields of a measurement."""
-        present = row.get("nested") or ()
-        document: dict[str, Any] = {name: {} if name in present else None for name in self.nested}
-        for field in self.fields:
-            if len(field.path) == 1:
-                document[field.path[0]] = row[field.column]
-            elif field.path[0] in present:
-                document[field.path[0]][field.path[1]] = row[field.column]
+        document: dict[str, Any] = {field.path[0]: row[field.column] for field in self.fields if len(field.path) == 1}
+        present = row["nested"] if self.nested else ()
+        for name, fields in self.nested.items():
+            document[name] = {field.path[1]: row[field.column] for field in fields} if name in present else None
         return document
-
-    def _leaves(self) -> Sequence[Field]:
-        leaves = []
-        for name, field in self.measurement.model_fields.items():
-            inner = _document(field.annotation) if name in self.nested else None
-            if inner is None:
-                leaves.append(_leaf((name,), field.annotation))
-            else:
-                leaves += [_leaf((name, part), leaf.annotation) for part, leaf in inner.model_fields.items()]
-        return leaves
 
 
 def _leaf(path: tuple[str, ...], annotation: Any) -> Field:  # Any: a type expression
@@ -96,6 +92,7 @@ def _leaf(path: tuple[str, ...], annotation: Any) -> Field:  # Any: a type expre
         path=path,
         is_json=bool(kinds & {tuple, dict}) or any(issubclass(kind, BaseModel) for kind in kinds),
         is_number=bool(kinds & {int, float}) and bool not in kinds,
+        is_string=str in kinds,
     )
 
 
@@ -119,12 +116,18 @@ def _document(annotation: Any) -> type[BaseModel] | None:  # Any: a type express
     return None
 
 
-def _text(value: Any) -> str | None:  # Any: JSON of a contract
-    if value is None:
-        return None
+def _written(value: object) -> object:
     if isinstance(value, BaseModel):
-        return value.model_dump_json()
-    return json.dumps(value, separators=(",", ":"))
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} is no JSON of a contract")
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), default=_written).encode
+
+
+@cache
+def _names(present: tuple[str, ...]) -> str:
+    return _encode(present)
 
 
 LAYERS = Shape(LayerMeasurement)
