@@ -22,6 +22,8 @@ CONNECT_SECONDS = 5
 POOL_WAIT_SECONDS = 15  # chosen: a connection is held for milliseconds, so this outlasts any burst of threads
 STATEMENT_SECONDS = 60  # chosen: no statement of ours takes seconds; one that does must not hold a row for ever
 
+MAINTENANCE_LOCK = 0x6D61696E  # "main": `try_lock` lets one maintainer at a time do what two would do twice
+
 # What a handler may catch to say "the database cannot be reached"; everything else is a defect.
 UNAVAILABLE: tuple[type[Exception], ...] = (OperationalError, InterfaceError, PoolTimeoutError)
 
@@ -45,7 +47,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session that only reads, from one snapshot on SQLite; its rows stay usable afterwards."""
+        """A session that only reads; its rows stay usable afterwards."""
         with self._reading() as session:
             yield session
 
@@ -70,7 +72,9 @@ class Database:
 
     @cached_property
     def _reading(self) -> sessionmaker[Session]:
-        return sessionmaker(self.engine, expire_on_commit=False)
+        # PostgreSQL gives each statement its own snapshot anyway; without a transaction it also saves two round trips.
+        engine = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        return sessionmaker(engine, expire_on_commit=False)
 
     @cached_property
     def _writing(self) -> sessionmaker[Session]:

@@ -26,6 +26,7 @@ from service.db import clock, models, results
 from service.db.ids import new_token
 from service.db.statements import change
 from service.db.tables import InspectionRecord, ModelRecord
+from service.db.texts import storable
 
 MAX_DETAIL = 4096  # characters kept of an error's detail, which a model may have written
 
@@ -105,7 +106,7 @@ def is_held(session: Session, lease: Lease) -> bool:
 
 def progress(session: Session, lease: Lease, *, stage: str, fraction: float) -> bool:
     """Say how far the computation is; False when the lease is lost."""
-    return _run(session, _held(lease).values(stage=_storable(stage)[:256], fraction=min(max(fraction, 0.0), 1.0)))
+    return _run(session, _held(lease).values(stage=storable(stage)[:256], fraction=min(max(fraction, 0.0), 1.0)))
 
 
 def finish(session: Session, lease: Lease, report: Report, *, report_key: str) -> bool:
@@ -151,7 +152,7 @@ def fail(session: Session, lease: Lease, *, code: str, detail: str) -> bool:
         _held(lease).values(
             status="failed",
             error_code=code,
-            error_detail=_storable(detail)[:MAX_DETAIL],
+            error_detail=storable(detail)[:MAX_DETAIL],
             error_attempt=InspectionRecord.attempt,
             finished_at=clock.now(),
             lease_until=None,
@@ -230,11 +231,6 @@ def _holds(lease: Lease) -> ColumnElement[bool]:
         InspectionRecord.lease_token == lease.token,
         InspectionRecord.status == "running",
     )
-
-
-def _storable(text: str) -> str:
-    """PostgreSQL takes no NUL in a text, and a model may have written one."""
-    return text.replace("\x00", "\ufffd")
 
 
 def _has_finished(session: Session, lease: Lease, report_key: str) -> bool:

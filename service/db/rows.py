@@ -13,6 +13,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from gradinspect.contracts.report import Finding, LayerMeasurement, ParameterMeasurement
+from service.db.texts import storable
 
 Value = str | int | float | bool | None
 
@@ -71,9 +72,8 @@ class Shape:
             if values[index] is not None:
                 values[index] = _encode(values[index])
         for index in self._strings:
-            # PostgreSQL takes no NUL in a text, and a model may have written one into a name.
-            if values[index] is not None and "\x00" in values[index]:
-                values[index] = values[index].replace("\x00", "\ufffd")
+            if values[index] is not None:
+                values[index] = storable(values[index])
         return [_names(tuple(present)), *values] if self.nested else values
 
     def unflatten(self, row: Mapping[str, Any]) -> dict[str, Any]:  # Any: values as the database gives them

@@ -18,12 +18,12 @@ from sqlalchemy import (
     Index,
     MetaData,
     PrimaryKeyConstraint,
-    Text,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from service.db import clock
+from service.db.texts import PlainText
 
 Json = dict[str, Any]  # Any: JSON of a contract, validated before it is written and when it is read
 
@@ -39,7 +39,7 @@ class Table(DeclarativeBase):
         }
     )
     type_annotation_map = {  # noqa: RUF012  # SQLAlchemy's own protocol, read once
-        str: Text(),
+        str: PlainText(),
         int: BigInteger(),
         float: Double(),
         datetime: clock.UtcTime(),

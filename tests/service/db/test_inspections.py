@@ -102,3 +102,9 @@ def test_counts_are_given_for_every_state(database: Database) -> None:
     assert ours.counts["succeeded"] == 0
     assert everyone.oldest_queued_seconds is not None
     assert everyone.oldest_queued_seconds >= 0
+
+
+def test_a_label_with_a_nul_is_the_callers_mistake_on_every_database(database: Database) -> None:
+    with pytest.raises(ProblemError) as problem:
+        submit(database, labels={"team": "\x00"})
+    assert problem.value.code in {"invalid_request", "malformed_json"}
