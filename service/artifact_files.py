@@ -6,7 +6,6 @@ Each tenant has a folder of its own: equal bytes of two tenants are two files, a
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,9 +14,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gradinspect.contracts.problems import ProblemError
-from service.durable_files import new_file, no_room_is_a_problem, older_than, put_in_place, remove, write_all
+from service.durable_files import new_file, no_room_is_a_problem, older_than, put_in_place, remove
+from service.stream_writing import StreamWriter
 
-PIECE_BYTES = 2**20
 STALE_SECONDS = 6 * 3600  # chosen: an upload that is fast enough not to be cut off has long ended
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -87,7 +86,6 @@ class ArtifactFiles:
                 raise ProblemError("short_body", f"{size} bytes arrived of the {expected_length} that were promised")
             if expected_digest is not None and digest != expected_digest:
                 raise ProblemError("digest_mismatch", f"the bytes that arrived are {digest}")
-            os.fsync(file.fileno())
             yield Upload(path, self._place(digest, tenant), digest, size)
 
     def put_stream(
@@ -146,17 +144,14 @@ class ArtifactFiles:
 
 
 def _write(pieces: Iterable[bytes], file: BinaryIO, limit: int) -> tuple[str, int]:
-    """Copy to the file and give digest and size; small pieces are gathered, so that few writes do."""
-    digest, size, gathered = hashlib.sha256(), 0, bytearray()
-    for piece in pieces:
-        size += len(piece)
-        if size > limit:
-            raise ProblemError("too_large", f"the body is larger than {limit} bytes, the limit for an upload")
-        gathered += piece
-        if len(gathered) >= PIECE_BYTES:
-            digest.update(gathered)
-            write_all(file, gathered)
-            gathered.clear()
-    digest.update(gathered)
-    write_all(file, gathered)
+    """Copy to the file, onto the disk, and give digest and size."""
+    digest, size = hashlib.sha256(), 0
+    with StreamWriter(file) as writer:
+        for piece in pieces:
+            size += len(piece)
+            if size > limit:
+                raise ProblemError("too_large", f"the body is larger than {limit} bytes, the limit for an upload")
+            writer.write(piece)
+            digest.update(piece)
+        writer.finish()
     return f"sha256:{digest.hexdigest()}", size

@@ -1,8 +1,8 @@
 """Artifacts as rows and bytes together: in which order both come and go, so that neither is left without the other.
 
 A row is only ever added in the transaction that also puts the bytes in place, and whoever adds or removes either of one
-digest holds its lock. A process that is killed in between leaves bytes without a row, which the sweep removes; never a row
-without bytes.
+digest holds its lock. A process that is killed in between leaves bytes without a row, which the sweep removes; never a
+row without bytes.
 """
 
 from __future__ import annotations

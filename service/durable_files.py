@@ -34,7 +34,7 @@ def new_file(directory: Path) -> Iterator[tuple[Path, BinaryIO]]:
         path.unlink(missing_ok=True)
 
 
-def write_all(file: BinaryIO, data: bytes | bytearray) -> None:
+def write_all(file: BinaryIO, data: bytes | memoryview) -> None:
     """Write every byte; a raw file may take fewer at once, and does so when the disk fills up."""
     view = memoryview(data)
     while view:

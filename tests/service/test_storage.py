@@ -16,7 +16,7 @@ import pytest
 
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.report import Environment, ModelReference, Report, Summary
-from service import durable_files, report_files
+from service import durable_files, report_files, stream_writing
 from service.storage import Store
 
 TENANT = "default"
@@ -45,6 +45,25 @@ def test_what_is_put_in_pieces_of_any_size_comes_out_whole(store: Store, size: i
     stored = store.artifacts.put_stream(pieces(data, size), tenant=TENANT, limit=len(data))
     assert stored.is_new
     assert stored.size_bytes == store.artifacts.size(stored.digest, tenant=TENANT) == len(data)
+    with store.artifacts.open(stored.digest, tenant=TENANT) as file:
+        assert file.read() == data
+
+
+@pytest.mark.parametrize("refused", [None, "posix_fallocate", "fcntl"])
+def test_a_long_stream_of_odd_length_comes_out_whole_on_any_file_system(
+    store: Store, monkeypatch: pytest.MonkeyPatch, refused: str | None
+) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    if refused == "posix_fallocate":
+        monkeypatch.setattr(os, "posix_fallocate", refuse)
+    elif refused == "fcntl":
+        monkeypatch.setattr("service.stream_writing.fcntl.fcntl", refuse)
+    data = BYTES * 9 + b"odd"
+    assert len(data) > 2 * stream_writing.CACHED_BYTES
+    stored = store.artifacts.put_stream(pieces(data, 99_991), tenant=TENANT, limit=len(data))
+    assert stored.digest == f"sha256:{hashlib.sha256(data).hexdigest()}"
     with store.artifacts.open(stored.digest, tenant=TENANT) as file:
         assert file.read() == data
 
@@ -135,7 +154,7 @@ def test_no_room_at_any_step_is_disk_full_and_leaves_nothing_behind(
 
     match step:
         case "write_all":
-            monkeypatch.setattr("service.artifact_files.write_all", refuse)
+            monkeypatch.setattr("service.stream_writing.write_all", refuse)
         case "mkstemp":
             monkeypatch.setattr(durable_files.tempfile, "mkstemp", refuse)
         case "fsync":
