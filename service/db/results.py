@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from psycopg import Connection as PsycopgConnection
@@ -26,9 +26,13 @@ class Place(NamedTuple):
 
 def insert(session: Session, report: Report, place: Place) -> None:
     """Add the layers, parameters and findings of one report."""
-    _insert(session, LayerRecord.__tablename__, rows.LAYERS, report.layers, place)
-    _insert(session, ParameterRecord.__tablename__, rows.PARAMETERS, report.parameters, place)
-    _insert(session, FindingRecord.__tablename__, rows.FINDINGS, report.findings, place)
+    for table, shape, measurements in (
+        (LayerRecord.__tablename__, rows.LAYERS, report.layers),
+        (ParameterRecord.__tablename__, rows.PARAMETERS, report.parameters),
+        (FindingRecord.__tablename__, rows.FINDINGS, report.findings),
+    ):
+        if measurements:
+            bulk_insert(session, table, columns_of(shape), rows_of(shape, measurements, place))
 
 
 def findings(session: Session, inspection_id: str, *, tenant: str) -> list[Finding]:
@@ -41,10 +45,21 @@ def findings(session: Session, inspection_id: str, *, tenant: str) -> list[Findi
     return [Finding.model_validate(rows.FINDINGS.unflatten(dict(row)), strict=False) for row in found.mappings()]
 
 
-def _insert(session: Session, table: str, shape: Shape, measurements: Iterable[BaseModel], place: Place) -> None:
-    columns = (*Place._fields, "position", *shape.columns)
+def columns_of(shape: Shape) -> tuple[str, ...]:
+    """The columns that `rows_of` gives values for."""
+    return (*Place._fields, "position", *shape.columns)
+
+
+def rows_of(shape: Shape, measurements: Iterable[BaseModel], place: Place) -> Iterator[tuple[Value, ...]]:
+    """The values of a table's rows, one row a measurement."""
+    flatten = shape.flatten
+    for position, measurement in enumerate(measurements):
+        yield (*place, position, *flatten(measurement))
+
+
+def bulk_insert(session: Session, table: str, columns: Sequence[str], values: Iterable[tuple[Value, ...]]) -> None:
+    """Add many rows in the fastest way the database has."""
     names = ", ".join(f'"{column}"' for column in columns)
-    values = _values(shape, measurements, place)
     driver = session.connection().connection.driver_connection
     if isinstance(driver, PsycopgConnection):
         with driver.cursor().copy(f"COPY {table} ({names}) FROM STDIN") as copy:
@@ -53,12 +68,4 @@ def _insert(session: Session, table: str, shape: Shape, measurements: Iterable[B
     else:
         marks = ", ".join("?" * len(columns))
         statement = f"INSERT INTO {table} ({names}) VALUES ({marks})"  # noqa: S608  # our own names
-        listed = list(values)
-        if listed:
-            session.connection().exec_driver_sql(statement, listed)
-
-
-def _values(shape: Shape, measurements: Iterable[BaseModel], place: Place) -> Iterator[tuple[Value, ...]]:
-    flatten = shape.flatten
-    for position, measurement in enumerate(measurements):
-        yield (*place, position, *flatten(measurement))
+        session.connection().exec_driver_sql(statement, list(values))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import NoneType
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, Select, literal, or_, tuple_
+from sqlalchemy import ColumnElement, RowMapping, Select, literal, tuple_
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
@@ -49,7 +49,7 @@ class ByPosition(Order):
 
 
 class NewestFirst(Order):
-    """Inspection after inspection, newest first, and the report's order within each."""
+    """Inspection after inspection, newest first, and backwards within each, so that one index gives the whole order."""
 
     kinds = ((str,), (int,))
 
@@ -62,11 +62,9 @@ class NewestFirst(Order):
     def fetch(self, session: Session, query: Query, after: Sequence[Key] | None, count: int) -> Sequence[RowMapping]:
         table = self._table
         if after is not None:
-            # The first condition says nothing new, but it is the one that an index can begin at.
-            query = query.where(
-                table.inspection_id <= after[0], or_(table.inspection_id < after[0], table.position > after[1])
-            )
-        return _rows(session, query.order_by(table.inspection_id.desc(), table.position).limit(count))
+            row, end = tuple_(table.inspection_id, table.position), tuple_(*(literal(key) for key in after))
+            query = query.where(row < end)
+        return _rows(session, query.order_by(table.inspection_id.desc(), table.position.desc()).limit(count))
 
 
 class ByNumber(Order):

@@ -1,7 +1,8 @@
 """Lists of layers and parameters, of one inspection or of all: filtered and sorted by any number they hold.
 
 Without `sort`, the rows of one inspection come in the report's order; across inspections they come by the first number
-they are filtered by, and else by inspection, newest first. Rows without a value for the sorted field come last.
+they are filtered by, and else by inspection, newest first and from the loss back to the input. Rows without a value for
+the sorted field come last.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from operator import attrgetter
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -70,11 +70,11 @@ class Shape:
                 present.append(name)
         for index in self._texts:
             if values[index] is not None:
-                values[index] = _encode(values[index])
+                values[index] = _text(values[index])
         for index in self._strings:
             if values[index] is not None:
                 values[index] = storable(values[index])
-        return [_names(tuple(present)), *values] if self.nested else values
+        return [_text(tuple(present)), *values] if self.nested else values
 
     def unflatten(self, row: Mapping[str, Any]) -> dict[str, Any]:  # Any: values as the database gives them
         """Turn a row, by column, into the fields of a measurement."""
@@ -125,9 +125,14 @@ def _written(value: object) -> object:
 _encode = json.JSONEncoder(separators=(",", ":"), default=_written).encode
 
 
-@cache
-def _names(present: tuple[str, ...]) -> str:
-    return _encode(present)
+@lru_cache(maxsize=1024)
+def _text_of_tuple(value: tuple[object, ...]) -> str:
+    """Shapes and lists of names repeat from row to row."""
+    return _encode(value)
+
+
+def _text(value: object) -> str:
+    return _text_of_tuple(value) if isinstance(value, tuple) else _encode(value)
 
 
 LAYERS = Shape(LayerMeasurement)

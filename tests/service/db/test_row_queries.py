@@ -60,9 +60,11 @@ def test_one_inspections_layers_come_in_the_reports_order(database: Database, in
     assert {row.inspection for row in rows} == {inspections[0]}
 
 
-def test_across_inspections_the_newest_comes_first(database: Database, inspections: list[str]) -> None:
+def test_across_inspections_the_newest_comes_first_from_the_loss_back(
+    database: Database, inspections: list[str]
+) -> None:
     rows = walk(database, limit=4)
-    expected = [(inspection, depth) for inspection in inspections[::-1] for depth in range(len(GAINS))]
+    expected = [(inspection, depth) for inspection in inspections[::-1] for depth in range(len(GAINS))[::-1]]
     assert [(row.inspection, row.depth) for row in rows] == expected
 
 
