@@ -7,6 +7,7 @@ import threading
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from specimens import end_well, finding, layer, make_report, parameter, submit, take
 from sqlalchemy import inspect
 
 from service.db import migrate, result_tables  # noqa: F401  # registers its tables with the metadata
@@ -34,6 +35,14 @@ def test_down_leaves_nothing_behind_and_up_works_again(database: Database) -> No
     assert migrate.current(database.url) is None
     migrate.upgrade(database.url)
     assert migrate.current(database.url) == migrate.head()
+
+
+def test_a_full_database_goes_down_and_up_again(database: Database) -> None:
+    end_well(database, report=make_report((layer(),), (parameter(),), (finding(),)), labels={"team": "vision"})
+    take(database, submit(database).id)
+    migrate.downgrade(database.url, "base")
+    migrate.upgrade(database.url)
+    assert end_well(database, report=make_report((layer(),))).startswith("insp_")
 
 
 def test_upgrading_an_upgraded_database_changes_nothing(database: Database) -> None:
