@@ -110,7 +110,7 @@ TargetSource = Annotated[ClassesTarget | NormalTarget | BinaryTarget, Field(disc
 
 
 class SyntheticData(Document):
-    """Tensors drawn from the request's seed. What is left out follows from the model's input, its output and the loss."""
+    """Tensors drawn from the seed; what is left out follows from the model's input, its output and the loss."""
 
     inputs: Annotated[tuple[TensorSource, ...], Field(min_length=1, max_length=16)] | None = None
     target: TargetSource | None = None

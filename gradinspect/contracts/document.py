@@ -74,7 +74,10 @@ def parse_strict_json(text: bytes | str) -> Any:  # Any: JSON's own type, narrow
         raise ProblemError("malformed_json", f"the body is not UTF-8: byte {error.start} cannot be decoded") from None
     try:
         value = json.loads(
-            decoded, object_pairs_hook=_object_without_duplicates, parse_constant=_refuse_constant, parse_int=_bounded_int
+            decoded,
+            object_pairs_hook=_object_without_duplicates,
+            parse_constant=_refuse_constant,
+            parse_int=_bounded_int,
         )
     except json.JSONDecodeError as error:
         raise ProblemError("malformed_json", f"{error.msg} at line {error.lineno}, column {error.colno}") from None

@@ -174,9 +174,7 @@ WeightInitializer = Annotated[
     | KaimingUniform | KaimingNormal | Orthogonal | Eye | Dirac | Sparse,
     Field(discriminator="name"),
 ]  # fmt: skip
-BiasInitializer = Annotated[
-    Zeros | Ones | Constant | Uniform | Normal | TruncNormal, Field(discriminator="name")
-]
+BiasInitializer = Annotated[Zeros | Ones | Constant | Uniform | Normal | TruncNormal, Field(discriminator="name")]
 
 
 class Init(Document):

@@ -21,13 +21,15 @@ class SpecInput(SampleInput):
 
     high: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
         default=None,
-        description="Tokens only: synthetic ones are drawn from {0, …, high − 1}. Left out: the first Embedding's size.",
+        description="Tokens only: synthetic ones are drawn below this. Left out: the smallest Embedding's size.",
     )
 
     @model_validator(mode="after")
     def _only_tokens(self) -> SpecInput:
         if self.high is not None and not self.holds_tokens:
-            raise ValueError(f"high bounds integer tokens, but dtype is {self.dtype}; leave it out or set dtype to int64")
+            raise ValueError(
+                f"high bounds integer tokens, but dtype is {self.dtype}; leave it out or set dtype to int64"
+            )
         return self
 
     @property
@@ -61,7 +63,9 @@ class ModelSpec(Document):
             self.__dict__["input"] = self.input.model_copy(update={"high": vocabulary})
         elif self.input.high > vocabulary:
             raise _located(
-                SpecError(("input", "high"), f"tokens up to {self.input.high - 1} do not fit an Embedding of {vocabulary}")
+                SpecError(
+                    ("input", "high"), f"tokens up to {self.input.high - 1} do not fit an Embedding of {vocabulary}"
+                )
             )
         return self
 

@@ -13,7 +13,17 @@ from math import prod
 
 from gradinspect.contracts.data import MAX_ELEMENTS
 from gradinspect.contracts.initialization import Init, Initializer
-from gradinspect.contracts.layers import Concat, Container, Entry, Layer, MisfitError, Repeat, Residual, Sequential, Shape
+from gradinspect.contracts.layers import (
+    Concat,
+    Container,
+    Entry,
+    Layer,
+    MisfitError,
+    Repeat,
+    Residual,
+    Sequential,
+    Shape,
+)
 from gradinspect.contracts.layers.containers import MAX_CALLS
 from gradinspect.contracts.layers.layer import axis
 
@@ -146,9 +156,7 @@ class _Context:
         if isinstance(init, Init):
             weight = (init.weight, (*location, "init", "weight")) if init.weight else weight
             bias = (init.bias, (*location, "init", "bias")) if init.bias else bias
-        return replace(
-            self, frozen=self.frozen or frozen, depth=self.depth + 1, weight_init=weight, bias_init=bias
-        )
+        return replace(self, frozen=self.frozen or frozen, depth=self.depth + 1, weight_init=weight, bias_init=bias)
 
 
 @dataclass(slots=True)
@@ -229,7 +237,9 @@ class _Walk:
             if signal.tokens and layer.takes == "floats":
                 raise MisfitError("expects floating-point numbers; put an Embedding first", gets="integer tokens")
             if not signal.tokens and layer.takes == "tokens":
-                raise MisfitError("expects integer tokens; set the input's dtype to int64", gets="floating-point numbers")
+                raise MisfitError(
+                    "expects integer tokens; set the input's dtype to int64", gets="floating-point numbers"
+                )
             resolved = layer.resolve(signal.shape)
         except MisfitError as misfit:
             raise _fault(misfit, layer, signal, here, context) from None
@@ -271,9 +281,7 @@ class _Walk:
         shortcut: tuple[Step, ...] = ()
         around = signal
         if container.shortcut is not None:
-            shortcut, around = self.row(
-                container.shortcut, signal, (*here, "shortcut"), f"{path}.shortcut.", inside
-            )
+            shortcut, around = self.row(container.shortcut, signal, (*here, "shortcut"), f"{path}.shortcut.", inside)
         label = _label(container, here)
         if end.tokens or around.tokens:
             raise SpecError(here, f"{label} cannot add integer tokens; put an Embedding first")

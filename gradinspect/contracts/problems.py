@@ -20,35 +20,73 @@ class Problem(NamedTuple):
 
 
 PROBLEMS: dict[str, Problem] = {
-    "malformed_json": Problem(400, "The body is not strict JSON", "Send one UTF-8 JSON object without duplicate keys, NaN or Infinity."),
+    "malformed_json": Problem(
+        400, "The body is not strict JSON", "Send one UTF-8 JSON object without duplicate keys, NaN or Infinity."
+    ),
     "bad_request": Problem(400, "The request cannot be read", "Check the request line, the query and the headers."),
     "short_body": Problem(400, "The body ended early", "Send as many bytes as Content-Length says, then try again."),
     "not_found": Problem(404, "There is nothing here", "Check the id; /openapi.json lists the paths."),
-    "method_not_allowed": Problem(405, "This path does not take that method", "The Allow header lists the methods it takes."),
+    "method_not_allowed": Problem(
+        405, "This path does not take that method", "The Allow header lists the methods it takes."
+    ),
     "not_acceptable": Problem(406, "No representation fits the Accept header", "Ask for application/json."),
-    "conflict": Problem(409, "The resource is in a state that forbids this", "Read the resource and try again when its state allows it."),
+    "conflict": Problem(
+        409, "The resource is in a state that forbids this", "Read the resource and try again when its state allows it."
+    ),
     "in_use": Problem(409, "The resource is in use", "Delete what uses it first."),
     "not_finished": Problem(409, "The inspection has not ended yet", "Wait for it: GET the inspection with ?wait=30."),
-    "no_report": Problem(409, "The inspection ended without a report", "Read `error` of the inspection; it says what happened."),
+    "no_report": Problem(
+        409, "The inspection ended without a report", "Read `error` of the inspection; it says what happened."
+    ),
     "not_requested": Problem(409, "This part was not asked for", "Submit an inspection that asks for it."),
-    "already_ended": Problem(409, "The inspection has already ended", "Only queued and running inspections can be cancelled."),
-    "idempotency_in_progress": Problem(409, "A request with this Idempotency-Key is in progress", "Retry after a second with the same key and body."),
-    "idempotency_mismatch": Problem(422, "The Idempotency-Key was used for another request", "Use a new key for a different body."),
-    "length_required": Problem(411, "Content-Length is needed", "Send Content-Length; chunked uploads are not taken here."),
+    "already_ended": Problem(
+        409, "The inspection has already ended", "Only queued and running inspections can be cancelled."
+    ),
+    "idempotency_in_progress": Problem(
+        409, "A request with this Idempotency-Key is in progress", "Retry after a second with the same key and body."
+    ),
+    "idempotency_mismatch": Problem(
+        422, "The Idempotency-Key was used for another request", "Use a new key for a different body."
+    ),
+    "length_required": Problem(
+        411, "Content-Length is needed", "Send Content-Length; chunked uploads are not taken here."
+    ),
     "too_large": Problem(413, "The body is too large", "The limit is in `detail`; /readyz lists all limits."),
-    "unsupported_media_type": Problem(415, "This content type is not taken here", "The Content-Type this path takes is in `detail`."),
+    "unsupported_media_type": Problem(
+        415, "This content type is not taken here", "The Content-Type this path takes is in `detail`."
+    ),
     "invalid_request": Problem(422, "The request has wrong fields", "`errors` names each field and what to change."),
     "invalid_spec": Problem(422, "The model spec is wrong", "`errors` names each layer and what to change."),
-    "invalid_model": Problem(422, "The file is not a model that can be inspected", "Upload the file that torch.jit.save wrote, or send a spec."),
-    "invalid_data": Problem(422, "The data file is wrong", "Upload a safetensors file whose tensors share their first axis."),
-    "unsupported_operator": Problem(422, "The model uses an operator that is not allowed", "`detail` names the operator and its place."),
-    "digest_mismatch": Problem(422, "The body does not have the digest of its name", "Compute the SHA-256 of the bytes again and retry."),
+    "invalid_model": Problem(
+        422,
+        "The file is not a model that can be inspected",
+        "Upload the file that torch.jit.save wrote, or send a spec.",
+    ),
+    "invalid_data": Problem(
+        422, "The data file is wrong", "Upload a safetensors file whose tensors share their first axis."
+    ),
+    "unsupported_operator": Problem(
+        422, "The model uses an operator that is not allowed", "`detail` names the operator and its place."
+    ),
+    "digest_mismatch": Problem(
+        422, "The body does not have the digest of its name", "Compute the SHA-256 of the bytes again and retry."
+    ),
     "too_many_requests": Problem(429, "Too many requests", "Wait as long as Retry-After says."),
-    "too_many_inspections": Problem(429, "Too many inspections are queued", "Wait for some to end; Retry-After says how long."),
+    "too_many_inspections": Problem(
+        429, "Too many inspections are queued", "Wait for some to end; Retry-After says how long."
+    ),
     "internal": Problem(500, "Something went wrong on our side", "Report the request id; the log has the rest."),
-    "unavailable": Problem(503, "The service is not ready", "Wait as long as Retry-After says; /readyz says what is missing."),
-    "uploads_disabled": Problem(503, "Uploads are disabled on this service", "Confinement cannot be established here; specs still work."),
-    "disk_full": Problem(507, "There is no room left for this upload", "Delete artifacts that nothing uses, or ask the operator for room."),
+    "unavailable": Problem(
+        503, "The service is not ready", "Wait as long as Retry-After says; /readyz says what is missing."
+    ),
+    "uploads_disabled": Problem(
+        503, "Uploads are disabled on this service", "Confinement cannot be established here; specs still work."
+    ),
+    "disk_full": Problem(
+        507,
+        "There is no room left for this upload",
+        "Delete artifacts that nothing uses, or ask the operator for room.",
+    ),
 }
 
 
@@ -70,7 +108,9 @@ class ProblemError(Exception):
         retry_after: seconds until a retry is worth it.
     """
 
-    def __init__(self, code: str, detail: str, *, errors: Sequence[FieldError] = (), retry_after: int | None = None) -> None:
+    def __init__(
+        self, code: str, detail: str, *, errors: Sequence[FieldError] = (), retry_after: int | None = None
+    ) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
@@ -89,9 +129,9 @@ class ProblemError(Exception):
 
 # How an inspection can fail after it was accepted: the `error.code` of a failed inspection, and what to do.
 FAILURES: dict[str, str] = {
-    "invalid_model": "The file does not load as TorchScript; write it again with torch.jit.save under a supported version.",
+    "invalid_model": "The file does not load as TorchScript; write it again with torch.jit.save.",
     "unsupported_operator": "Replace the operator that `detail` names, or upload a spec.",
-    "data_mismatch": "Give inputs and a target whose shapes and dtypes the model and the loss take; `detail` says what was seen.",
+    "data_mismatch": "Give inputs and a target that the model and the loss take; `detail` says what was seen.",
     "no_gradient": "Nothing that requires a gradient reaches the loss; check requires_grad, detach() and no_grad().",
     "memory_limit": "Use a smaller batch or model, or ask the operator for a larger memory limit.",
     "time_limit": "Use a smaller batch, or ask for fewer diagnostics.",

@@ -216,7 +216,8 @@ class PrecisionSection(_Section):
     fp16_flush_fraction: Share = None
     bf16_flush_fraction: Share = None
     loss_scale_window: tuple[Finite, Finite] | None = Field(
-        default=None, description="[2⁻¹⁴ / p01 of non-zero |g|, 65504 / max |g|]: scales that keep fp16 gradients normal."
+        default=None,
+        description="[2⁻¹⁴ / p01 of non-zero |g|, 65504 / max |g|]: scales that keep fp16 gradients normal.",
     )
 
 
@@ -249,7 +250,9 @@ class LrScales(_Section):
     base_lr: Number = None
     groups: Annotated[tuple[ScaleGroup, ...], Field(max_length=MAX_LAYERS)] = ()
     candidates: Annotated[tuple[ScaleCandidate, ...], Field(max_length=16)] = ()
-    evidence: dict[str, Any] | None = Field(default=None, description="steps, seeds, curves")  # Any: JSON of the probe, shaped with its own issue
+    evidence: dict[str, Any] | None = Field(
+        default=None, description="steps, seeds, curves"
+    )  # Any: JSON of the probe, shaped with its own issue
     remedies: Annotated[tuple[dict[str, Any], ...], Field(max_length=32)] = ()
     code: Annotated[str, Field(max_length=200_000)] | None = None
 

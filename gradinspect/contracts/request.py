@@ -10,9 +10,7 @@ from gradinspect.contracts.data import Data, FloatType
 from gradinspect.contracts.document import Document, Finite
 from gradinspect.contracts.model_spec import ModelSpec
 
-Loss = Literal[
-    "cross_entropy", "mse", "l1", "huber", "bce_with_logits", "nll", "output_mean", "random_cotangent"
-]
+Loss = Literal["cross_entropy", "mse", "l1", "huber", "bce_with_logits", "nll", "output_mean", "random_cotangent"]
 Diagnostic = Literal["gradients", "signals", "noise", "curvature", "jacobian", "training_trace"]
 Device = Literal["auto", "cpu", "cuda"]
 Mode = Literal["train", "eval"]

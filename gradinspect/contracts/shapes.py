@@ -16,8 +16,8 @@ ITEM_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 def describe_spec(spec: ModelSpec) -> SpecDescription:
     """Describe what `spec` would build. Computes nothing with tensors.
 
-    Memory is in the spec's own floating-point type (float32 for token inputs). `activation_bytes_per_sample` counts what
-    autograd keeps for backward: exact for most layers, an estimate inside recurrent and attention layers.
+    Memory is in the spec's own floating-point type (float32 for token inputs). `activation_bytes_per_sample` counts
+    what autograd keeps for backward: exact for most layers, an estimate inside recurrent and attention layers.
 
     Raises:
         ProblemError: `invalid_spec`, with the place of the layer that does not fit.

@@ -10,20 +10,48 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Discriminator, Field, Tag
 
-from gradinspect.contracts.layers import activation, containers, dense
+from gradinspect.contracts.layers import (
+    activation,
+    attention,
+    convolution,
+    dense,
+    dropout,
+    normalization,
+    padding,
+    pooling,
+    recurrent,
+    reshaping,
+)
 from gradinspect.contracts.layers.containers import Concat, Container, Repeat, Residual, Sequential
 from gradinspect.contracts.layers.layer import Layer, MisfitError, Resolved, Shape
 
 TypedLayer = Annotated[
     dense.Linear | dense.Embedding | dense.PositionalEmbedding
-    | activation.Identity | activation.ReLU | activation.ReLU6 | activation.LeakyReLU | activation.PReLU
-    | activation.RReLU | activation.ELU | activation.SELU | activation.CELU | activation.GELU | activation.SiLU
-    | activation.Mish | activation.Softplus | activation.Softsign | activation.Tanh | activation.Sigmoid
-    | activation.LogSigmoid | activation.Hardtanh | activation.Hardsigmoid | activation.Hardswish
-    | activation.Hardshrink | activation.Softshrink | activation.Tanhshrink | activation.Threshold
-    | activation.Softmax | activation.LogSoftmax | activation.Softmin | activation.Softmax2d | activation.GLU
-    | activation.Dropout | activation.AlphaDropout | activation.FeatureAlphaDropout
-    | activation.Dropout1d | activation.Dropout2d | activation.Dropout3d
+    | convolution.Conv1d | convolution.Conv2d | convolution.Conv3d | convolution.ConvTranspose1d |
+    convolution.ConvTranspose2d | convolution.ConvTranspose3d
+    | pooling.MaxPool1d | pooling.MaxPool2d | pooling.MaxPool3d | pooling.AvgPool1d | pooling.AvgPool2d |
+    pooling.AvgPool3d | pooling.LPPool1d | pooling.LPPool2d | pooling.LPPool3d | pooling.AdaptiveAvgPool1d |
+    pooling.AdaptiveAvgPool2d | pooling.AdaptiveAvgPool3d | pooling.AdaptiveMaxPool1d | pooling.AdaptiveMaxPool2d |
+    pooling.AdaptiveMaxPool3d | pooling.FractionalMaxPool2d | pooling.FractionalMaxPool3d
+    | normalization.BatchNorm1d | normalization.BatchNorm2d | normalization.BatchNorm3d | normalization.InstanceNorm1d |
+    normalization.InstanceNorm2d | normalization.InstanceNorm3d | normalization.GroupNorm | normalization.LayerNorm |
+    normalization.RMSNorm | normalization.LocalResponseNorm
+    | activation.Identity | activation.ReLU | activation.ReLU6 | activation.LeakyReLU | activation.PReLU |
+    activation.RReLU | activation.ELU | activation.SELU | activation.CELU | activation.GELU | activation.SiLU |
+    activation.Mish | activation.Softplus | activation.Softsign | activation.Tanh | activation.Sigmoid |
+    activation.LogSigmoid | activation.Hardtanh | activation.Hardsigmoid | activation.Hardswish |
+    activation.Hardshrink | activation.Softshrink | activation.Tanhshrink | activation.Threshold | activation.Softmax
+    | activation.LogSoftmax | activation.Softmin | activation.Softmax2d | activation.GLU
+    | dropout.Dropout | dropout.AlphaDropout | dropout.Dropout1d | dropout.Dropout2d | dropout.Dropout3d |
+    dropout.FeatureAlphaDropout
+    | reshaping.Flatten | reshaping.Unflatten | reshaping.Permute | reshaping.Mean | reshaping.PixelShuffle |
+    reshaping.PixelUnshuffle | reshaping.ChannelShuffle | reshaping.Upsample
+    | padding.ZeroPad1d | padding.ZeroPad2d | padding.ZeroPad3d | padding.ConstantPad1d | padding.ConstantPad2d |
+    padding.ConstantPad3d | padding.ReflectionPad1d | padding.ReflectionPad2d | padding.ReflectionPad3d |
+    padding.ReplicationPad1d | padding.ReplicationPad2d | padding.ReplicationPad3d | padding.CircularPad1d |
+    padding.CircularPad2d | padding.CircularPad3d
+    | recurrent.RNN | recurrent.GRU | recurrent.LSTM
+    | attention.MultiheadAttention | attention.TransformerEncoderLayer | attention.TransformerEncoder
     | Sequential | Residual | Concat,
     Field(discriminator="type"),
 ]  # fmt: skip
@@ -51,6 +79,6 @@ def _by_type(alias: Any) -> dict[str, type[Layer | Container]]:  # Any: a typing
 LAYER_TYPES: dict[str, type[Layer | Container]] = _by_type(TypedLayer)
 
 __all__ = [
-    "LAYER_TYPES", "Concat", "Container", "Entry", "Layer", "MisfitError", "Repeat", "Residual", "Resolved", "Sequential",
-    "Shape", "TypedLayer",
+    "LAYER_TYPES", "Concat", "Container", "Entry", "Layer", "MisfitError", "Repeat", "Residual", "Resolved",
+    "Sequential", "Shape", "TypedLayer",
 ]  # fmt: skip

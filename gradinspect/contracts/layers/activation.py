@@ -59,7 +59,7 @@ class LeakyReLU(_InPlace):
 
 
 class PReLU(Elementwise):
-    """`torch.nn.PReLU`: a learned slope, one for all channels or one each. `init` is torch's argument here: a number."""
+    """`torch.nn.PReLU`: a learned slope, one for all channels or one each. `init` is torch's own argument, a number."""
 
     inherits_init: ClassVar[bool] = False
 
@@ -266,54 +266,3 @@ class GLU(Layer):
         if shape[index] % 2:
             raise MisfitError("expects an even size on the gated axis", field="dim", gets=shape[index])
         return Resolved((*shape[:index], shape[index] // 2, *shape[index + 1 :]))
-
-
-class Dropout(_InPlace):
-    """`torch.nn.Dropout`."""
-
-    type: Literal["Dropout"]
-    p: Annotated[Finite, Field(ge=0, le=1)] = 0.5
-
-
-class AlphaDropout(_InPlace):
-    """`torch.nn.AlphaDropout`: keeps mean and variance of SELU networks."""
-
-    type: Literal["AlphaDropout"]
-    p: Annotated[Finite, Field(ge=0, le=1)] = 0.5
-
-
-class _ChannelDropout(_InPlace):
-    axes: ClassVar[tuple[int, str]]
-    p: Annotated[Finite, Field(ge=0, le=1)] = 0.5
-
-    def resolve(self, shape: Shape) -> Resolved:
-        need_axes(shape, *self.axes, exact=True)
-        return Resolved(shape)
-
-
-class Dropout1d(_ChannelDropout):
-    """`torch.nn.Dropout1d`: drops whole channels."""
-
-    axes: ClassVar[tuple[int, str]] = (2, "channels, length")
-    type: Literal["Dropout1d"]
-
-
-class Dropout2d(_ChannelDropout):
-    """`torch.nn.Dropout2d`: drops whole channels."""
-
-    axes: ClassVar[tuple[int, str]] = (3, "channels, height, width")
-    type: Literal["Dropout2d"]
-
-
-class Dropout3d(_ChannelDropout):
-    """`torch.nn.Dropout3d`: drops whole channels."""
-
-    axes: ClassVar[tuple[int, str]] = (4, "channels, depth, height, width")
-    type: Literal["Dropout3d"]
-
-
-class FeatureAlphaDropout(_InPlace):
-    """`torch.nn.FeatureAlphaDropout`: AlphaDropout of whole channels."""
-
-    type: Literal["FeatureAlphaDropout"]
-    p: Annotated[Finite, Field(ge=0, le=1)] = 0.5

@@ -66,6 +66,4 @@ class PositionalEmbedding(Layer):
         positions = self.num_positions or shape[0]
         if shape[0] > positions:
             raise MisfitError(f"expects at most {positions} positions", field="num_positions", gets=shape[0])
-        return Resolved(
-            shape, {"weight": (positions, width)}, {"num_positions": positions, "embedding_dim": width}
-        )
+        return Resolved(shape, {"weight": (positions, width)}, {"num_positions": positions, "embedding_dim": width})

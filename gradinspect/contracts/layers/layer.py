@@ -1,4 +1,4 @@
-"""What every layer of a spec carries, and the one question it answers: given this input shape, what do you hold and give?
+"""What every layer of a spec carries, and the question it answers: what do you hold and give for this input shape?
 
 Shapes here leave out the batch axis; axis arguments (`dim`, `start_dim`) are torch's and count it.
 """
@@ -25,15 +25,17 @@ AxisIndex = Annotated[int, Field(ge=-9, le=9)]
 Role = Literal["weight", "bias"]
 
 # Attributes of torch.nn.Module and Sequential that a child of that name would hide; a test compares them with torch.
-RESERVED_NAMES = frozenset(
-    """T_destination add_module append apply bfloat16 buffers call_super_init children compile cpu cuda double
-    dump_patches eval extend extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half insert
-    ipu load_state_dict modules mtia named_buffers named_children named_modules named_parameters parameters pop
-    register_backward_hook register_buffer register_forward_hook register_forward_pre_hook register_full_backward_hook
-    register_full_backward_pre_hook register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module
-    register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ scale set_extra_state
-    set_submodule share_memory shortcut state_dict to to_empty train training type xpu zero_grad dim""".split()
-)
+RESERVED_NAMES = frozenset({
+    "T_destination", "add_module", "append", "apply", "bfloat16", "buffers", "call_super_init", "children", "compile",
+    "cpu", "cuda", "dim", "double", "dump_patches", "eval", "extend", "extra_repr", "float", "forward", "get_buffer",
+    "get_extra_state", "get_parameter", "get_submodule", "half", "insert", "ipu", "load_state_dict", "modules", "mtia",
+    "named_buffers", "named_children", "named_modules", "named_parameters", "parameters", "pop",
+    "register_backward_hook", "register_buffer", "register_forward_hook", "register_forward_pre_hook",
+    "register_full_backward_hook", "register_full_backward_pre_hook", "register_load_state_dict_post_hook",
+    "register_load_state_dict_pre_hook", "register_module", "register_parameter", "register_state_dict_post_hook",
+    "register_state_dict_pre_hook", "requires_grad_", "scale", "set_extra_state", "set_submodule", "share_memory",
+    "shortcut", "state_dict", "to", "to_empty", "train", "training", "type", "xpu", "zero_grad",
+})  # fmt: skip
 
 
 def _usable(name: str) -> str:
@@ -101,16 +103,22 @@ class Node(Document):
         """Make the error for an argument that does not go with the others."""
         return MisfitError(f"has a wrong {field}: {detail}", field=field)
 
+    def chosen(self) -> list[str]:
+        """Name the fields that say something: required ones, and those that differ from their default."""
+        return [
+            name
+            for name, field in type(self).model_fields.items()
+            if field.is_required() or getattr(self, name) != field.default
+        ]
+
     @model_serializer(mode="wrap")
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:  # Any: JSON
-        """Write only what differs from torch's defaults, so that equal specs have one form."""
+        """Write only what differs from torch's defaults, so that equal specs have one form.
+
+        A null that means something (`momentum: null`) is written even where the caller leaves nulls out.
+        """
         written: dict[str, Any] = handler(self)
-        defaults = type(self).model_fields
-        return {
-            key: value
-            for key, value in written.items()
-            if defaults[key].is_required() or getattr(self, key) != defaults[key].default
-        }
+        return {name: written.get(name) for name in self.chosen()}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> Any:  # Any: pydantic's own schema dictionaries
@@ -138,9 +146,8 @@ class Layer(Node):
         raise NotImplementedError
 
     def arguments(self, inferred: Mapping[str, object]) -> dict[str, object]:
-        """Write out the constructor's arguments, inferred sizes filled in."""
-        mine = {field: getattr(self, field) for field in type(self).model_fields if field not in Layer.model_fields}
-        return mine | dict(inferred)
+        """Write out the constructor's arguments, inferred sizes filled in; what equals torch's default is left out."""
+        return {name: getattr(self, name) for name in self.chosen() if name not in Layer.model_fields} | dict(inferred)
 
     def role(self, parameter: str) -> Role | None:
         """Say which part of an `init` is meant for a parameter of this layer; None for neither."""
@@ -151,6 +158,15 @@ class Layer(Node):
             return "weight"
         return "bias" if last in ("bias", "in_proj_bias") or last.startswith(("bias_ih", "bias_hh")) else None
 
+    def spread(self, field: str, axes: int) -> Shape:
+        """Write an argument that is one number for all axes, or one for each, as one for each."""
+        value: int | Shape = getattr(self, field)
+        if isinstance(value, int):
+            return (value,) * axes
+        if len(value) != axes:
+            raise self.refuse(field, f"give one number, or a list of {axes}")
+        return value
+
     def settle(self, field: str, actual: int, what: str) -> int:
         """Give the size that arrives, refusing an argument that says otherwise."""
         wanted = getattr(self, field)
@@ -159,14 +175,13 @@ class Layer(Node):
         return actual
 
 
-
 def need_axes(shape: Shape, minimum: int, names: str, *, exact: bool = False) -> None:
     """Refuse an input with too few axes (or, with `exact`, another number of them)."""
     if len(shape) < minimum or (exact and len(shape) != minimum):
         raise MisfitError(f"expects an input of shape ({names})", gets=list(shape))
 
 
-def axis(dim: int, shape: Shape, layer: Node, field: str = "dim") -> int:
+def axis(dim: int, shape: Shape, layer: Node, *, field: str = "dim") -> int:
     """Turn torch's `dim` (batch axis counted) into an index into `shape` (batch axis left out)."""
     total = len(shape) + 1
     index = dim + total if dim < 0 else dim
