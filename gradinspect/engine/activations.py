@@ -13,6 +13,14 @@ from typing import Any
 import torch
 
 aten = torch.ops.aten
+Kernel = Callable[..., torch.Tensor]
+
+
+def _kernel(name: str) -> Kernel:
+    """One of PyTorch's own derivative kernels, with the type that its stubs leave out."""
+    found: Kernel = getattr(aten, name)
+    return found
+
 
 Arguments = tuple[Any, ...]  # Any: the positional arguments of an ATen operation
 Keywords = Mapping[str, Any]  # Any: likewise, its keyword arguments
@@ -45,27 +53,28 @@ def _elu(z: torch.Tensor, _y: torch.Tensor, arguments: Arguments, keywords: Keyw
     alpha = _argument(arguments, keywords, 1, "alpha", 1.0)
     scale = _argument(arguments, keywords, 2, "scale", 1.0)
     input_scale = _argument(arguments, keywords, 3, "input_scale", 1.0)
-    return aten.elu_backward(torch.ones_like(z), alpha, scale, input_scale, False, z)
+    return _kernel("elu_backward")(torch.ones_like(z), alpha, scale, input_scale, False, z)
 
 
 def _gelu(z: torch.Tensor, _y: torch.Tensor, _arguments: Arguments, keywords: Keywords) -> torch.Tensor:
-    return aten.gelu_backward(torch.ones_like(z), z, approximate=keywords.get("approximate", "none"))
+    return _kernel("gelu_backward")(torch.ones_like(z), z, approximate=keywords.get("approximate", "none"))
 
 
 def _softplus(z: torch.Tensor, _y: torch.Tensor, arguments: Arguments, keywords: Keywords) -> torch.Tensor:
     beta = _argument(arguments, keywords, 1, "beta", 1.0)
     threshold = _argument(arguments, keywords, 2, "threshold", 20.0)
-    return aten.softplus_backward(torch.ones_like(z), z, beta, threshold)
+    return _kernel("softplus_backward")(torch.ones_like(z), z, beta, threshold)
 
 
 def _hardtanh(z: torch.Tensor, _y: torch.Tensor, arguments: Arguments, keywords: Keywords) -> torch.Tensor:
     low = _argument(arguments, keywords, 1, "min_val", -1.0)
     high = _argument(arguments, keywords, 2, "max_val", 1.0)
-    return aten.hardtanh_backward(torch.ones_like(z), z, low, high)
+    return _kernel("hardtanh_backward")(torch.ones_like(z), z, low, high)
 
 
 def _threshold(z: torch.Tensor, _y: torch.Tensor, arguments: Arguments, _keywords: Keywords) -> torch.Tensor:
-    return (z > arguments[1]).to(z.dtype)
+    threshold: float = arguments[1]
+    return (z > threshold).to(z.dtype)
 
 
 def _leaky_relu(_z: torch.Tensor, y: torch.Tensor, arguments: Arguments, keywords: Keywords) -> torch.Tensor:
@@ -74,7 +83,8 @@ def _leaky_relu(_z: torch.Tensor, y: torch.Tensor, arguments: Arguments, keyword
 
 
 def _prelu(z: torch.Tensor, _y: torch.Tensor, arguments: Arguments, _keywords: Keywords) -> torch.Tensor:
-    return torch.where(z > 0, torch.ones_like(z), arguments[1].detach().expand_as(z))
+    slopes: torch.Tensor = arguments[1].detach()
+    return torch.where(z > 0, torch.ones_like(z), slopes.expand_as(z))
 
 
 def _rrelu(z: torch.Tensor, y: torch.Tensor, _arguments: Arguments, _keywords: Keywords) -> torch.Tensor:
@@ -109,14 +119,14 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-
 def find_activation(operation: str, arguments: Arguments, keywords: Keywords) -> Activation | None:
     """The nonlinearity that an ATen operation computes, in place (`relu_`) or not; None for other operations."""
     activation = ACTIVATIONS.get(operation) or ACTIVATIONS.get(operation.removesuffix("_"))
-    if activation is not None and operation.startswith("hardtanh"):
-        # ReLU6 is hardtanh on [0, 6]: it rectifies, and its flat negative side is no saturation.
-        if _argument(arguments, keywords, 1, "min_val", -1.0) >= 0:
-            return replace(activation, largest_slope=None)
+    if activation is None or not operation.startswith("hardtanh"):
+        return activation
+    # ReLU6 is hardtanh on [0, 6]: it rectifies, and its flat negative side is no saturation.
+    if _argument(arguments, keywords, 1, "min_val", -1.0) >= 0:
+        return replace(activation, largest_slope=None)
     return activation
 
 

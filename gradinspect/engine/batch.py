@@ -45,6 +45,10 @@ class Batch:
     synthetic: bool
     digest: str
 
+    def with_target(self, target: torch.Tensor) -> Batch:
+        """The same inputs with a given target."""
+        return Batch(self.inputs, lambda _output: target, self.synthetic, digest((*self.inputs, target)))
+
 
 def make_batch(
     data: Data | None,
@@ -53,7 +57,7 @@ def make_batch(
     sample_input: SampleInput | None,
     vocabulary: int | None,
     loss: Loss,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     device: torch.device,
     seed: int,
     part: tuple[int, int] = (0, 1),
@@ -66,7 +70,7 @@ def make_batch(
         sample_input: shape and dtype of one input without its batch axis, where the model declares it.
         vocabulary: integers are drawn below this for a declared integer input.
         loss: decides the target where none is given.
-        dtype: floating-point inputs are converted to it.
+        dtype: floating-point inputs are converted to it; None leaves them as they are.
         device: where the tensors go.
         seed: everything random is drawn from it.
         part: (index, count): read the index-th of count equal parts of an artifact's samples.
@@ -84,16 +88,26 @@ def make_batch(
     inputs = tuple(_place(_draw(source, draws), dtype, device) for source in sources)
     wanted = data.target if data is not None else None
     target_draws = generator(seed, "target")
-    return Batch(
-        inputs, lambda output: draw_target(loss, output, wanted, target_draws), True, _digest(inputs)
-    )
+    return Batch(inputs, lambda output: draw_target(loss, output, wanted, target_draws), True, digest(inputs))
+
+
+def digest(tensors: Sequence[torch.Tensor]) -> str:
+    """SHA-256 over dtypes, shapes and values, as `sha256:…`."""
+    seen = hashlib.sha256()
+    for tensor in tensors:
+        values = tensor.detach().cpu().contiguous()
+        seen.update(f"{values.dtype}{list(values.shape)}".encode())
+        seen.update(values.reshape(-1).view(torch.uint8).numpy())
+    return f"sha256:{seen.hexdigest()}"
 
 
 def _default_source(sample_input: SampleInput | None, vocabulary: int | None, samples: int) -> TensorSource:
     if sample_input is None:
-        raise InspectionError("data_mismatch", "the model declares no input; give data.inputs or register the model with input")
+        raise InspectionError(
+            "data_mismatch", "the model declares no input; give data.inputs or register the model with input"
+        )
     shape = (samples, *sample_input.shape)
-    if sample_input.dtype in ("int64", "int32"):
+    if sample_input.dtype == "int64" or sample_input.dtype == "int32":
         return IntegersTensor(kind="integers", shape=shape, dtype=sample_input.dtype, low=0, high=vocabulary or 2)
     return NormalTensor(kind="normal", shape=shape, dtype=sample_input.dtype)
 
@@ -112,15 +126,15 @@ def _draw(source: TensorSource, draws: torch.Generator) -> torch.Tensor:
     return torch.full(source.shape, source.value, dtype=dtype)
 
 
-def _place(tensor: torch.Tensor, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+def _place(tensor: torch.Tensor, dtype: torch.dtype | None, device: torch.device) -> torch.Tensor:
+    return tensor.to(device, dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype)
 
 
 def _read(
     data: ArtifactData,
     tensors: dict[str, torch.Tensor],
     loss: Loss,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     device: torch.device,
     seed: int,
     part: tuple[int, int],
@@ -141,9 +155,9 @@ def _read(
     inputs = tuple(placed[: len(data.inputs)])
     if data.target is None:
         draws = generator(seed, "target")
-        return Batch(inputs, lambda output: draw_target(loss, output, None, draws), True, _digest(inputs))
+        return Batch(inputs, lambda output: draw_target(loss, output, None, draws), True, digest(inputs))
     target = placed[-1] if placed[-1].is_floating_point() else placed[-1].long()
-    return Batch(inputs, lambda _output: target, False, _digest((*inputs, target)))
+    return Batch(inputs, lambda _output: target, False, digest((*inputs, target)))
 
 
 def _named(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
@@ -151,12 +165,3 @@ def _named(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
         known = ", ".join(sorted(tensors)[:10]) or "none"
         raise InspectionError("data_mismatch", f"the data has no tensor {name!r}; it has {known}")
     return tensors[name]
-
-
-def _digest(tensors: Sequence[torch.Tensor]) -> str:
-    seen = hashlib.sha256()
-    for tensor in tensors:
-        values = tensor.detach().cpu().contiguous()
-        seen.update(f"{values.dtype}{list(values.shape)}".encode())
-        seen.update(values.reshape(-1).view(torch.uint8).numpy())
-    return f"sha256:{seen.hexdigest()}"

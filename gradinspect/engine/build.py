@@ -14,7 +14,9 @@ from torch import nn
 from gradinspect.contracts.layers import Concat, Residual
 from gradinspect.contracts.model_spec import ModelSpec
 from gradinspect.contracts.plan import Block, Call, Plan, Step
+from gradinspect.contracts.problems import InspectionError
 from gradinspect.engine import modules
+from gradinspect.engine.load import load_tensors
 
 # Types that are not torch.nn's class of the same name: our own, and torch's made to return one tensor.
 OWN_MODULES: dict[str, type[nn.Module]] = {
@@ -61,6 +63,35 @@ def build(
     return model.to(device=device, dtype=dtype)
 
 
+def load_weights(model: nn.Module, data: bytes) -> None:
+    """Fill a built model with the tensors of a safetensors file, by the names of its `state_dict`.
+
+    Values are cast to the dtype of the parameter they fill. A tied weight may be left out under its other name.
+
+    Raises:
+        InspectionError: `data_mismatch`, naming tensors that are missing, unknown or of another shape.
+    """
+    given = load_tensors(data)
+    wanted = model.state_dict()
+    shapes = {name: list(given[name].shape) for name in given if name in wanted}
+    differing = [name for name, shape in shapes.items() if shape != list(wanted[name].shape)]
+    if differing:
+        name = differing[0]
+        raise InspectionError(
+            "data_mismatch", f"weights: {name!r} has shape {shapes[name]}, the spec makes {list(wanted[name].shape)}"
+        )
+    present = {wanted[name].data_ptr() for name in shapes if wanted[name].numel()}
+    missing = [name for name, tensor in wanted.items() if name not in given and tensor.data_ptr() not in present]
+    unknown = [name for name in given if name not in wanted]
+    if missing or unknown:
+        parts = [f"{what} {', '.join(map(repr, names[:5]))}" for what, names in
+                 (("missing are", missing), ("unknown are", unknown)) if names]  # fmt: skip
+        raise InspectionError("data_mismatch", f"the weights do not fit the spec: {'; '.join(parts)}")
+    with torch.no_grad():
+        for name in shapes:
+            wanted[name].copy_(given[name])
+
+
 def _assemble(steps: Sequence[Step]) -> nn.Sequential:
     return nn.Sequential(OrderedDict((step.key, _module(step)) for step in steps))
 
@@ -91,9 +122,7 @@ def _calls(steps: Sequence[Step]) -> Iterator[Call]:
 
 def _cross_check(model: nn.Module, plan: Plan) -> None:
     """Hold torch's parameters, unshared still, against the plan's."""
-    planned = {
-        f"{call.path}.{name}": shape for call in _calls(plan.steps) for name, shape in call.parameters.items()
-    }
+    planned = {f"{call.path}.{name}": shape for call in _calls(plan.steps) for name, shape in call.parameters.items()}
     built = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     if planned != built:
         odd = sorted(name for name in planned.keys() | built.keys() if planned.get(name) != built.get(name))

@@ -99,7 +99,7 @@ class _Pending:
         self.shape = tuple(self.output.shape)
 
 
-class ForwardRecorder(TorchDispatchMode):
+class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its hooks untyped
     """Record the layer calls of everything that runs inside the `with` block.
 
     Args:
@@ -110,7 +110,7 @@ class ForwardRecorder(TorchDispatchMode):
     """
 
     def __init__(self, parameters: ParameterIndex, inputs: Iterable[torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.calls: list[LayerCall] = []
         self._parameters = parameters
         inputs = list(inputs)
@@ -123,12 +123,12 @@ class ForwardRecorder(TorchDispatchMode):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        super().__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         if kind is None:
             self._settle(next_input=None)
 
     def __enter__(self) -> Self:
-        return super().__enter__()  # type: ignore[no-any-return]  # torch leaves it untyped
+        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]  # torch leaves it untyped
 
     def __torch_dispatch__(
         self,
@@ -164,10 +164,9 @@ class ForwardRecorder(TorchDispatchMode):
         pending = self._pending
         if pending is not None and source is pending.output and operation in {"view", "_unsafe_view", "_reshape_alias"}:
             pending.shape = tuple(output.shape)
-        if operation in RESHAPES and isinstance(output, torch.Tensor) and self._is_marked(source):
-            _mark(output)
-        elif isinstance(output, torch.Tensor) and isinstance(source, torch.Tensor) and not source.requires_grad:
-            if self._is_marked(source):
+        if isinstance(output, torch.Tensor) and isinstance(source, torch.Tensor):
+            passes_on = operation in RESHAPES or not source.requires_grad
+            if passes_on and self._is_marked(source):
                 _mark(output)
         return output
 
@@ -196,6 +195,7 @@ class ForwardRecorder(TorchDispatchMode):
             return None
         if node in self._pure:
             return self._pure[node]
+        result: tuple[ParameterEntry, ...] | None
         variable = getattr(node, "variable", None)
         if variable is not None:
             entry = self._parameters.of_object(variable)
@@ -240,7 +240,9 @@ class ForwardRecorder(TorchDispatchMode):
         """The layer call whose output is, up to reshapes, the input of the pending activation."""
         if node is None:
             last = self.calls[-1] if self.calls else None
-            return last if last is not None and last.node is None and last.output.numel == pending.output.numel() else None
+            return (
+                last if last is not None and last.node is None and last.output.numel == pending.output.numel() else None
+            )
         source = next((child for child, _ in node.next_functions if child is not None), None)
         return self._by_node.get(through_reshapes(source)) if source is not None else None
 

@@ -219,7 +219,7 @@ def _watching(reading: PassReading, parameters: ParameterIndex, update_norm: Upd
         for member in entry.members:
             if member.requires_grad:
                 hook = partial(_note_gradient, reading, entry, shared, update_norm)
-                handles.append(member.register_post_accumulate_grad_hook(hook))
+                handles.append(member.register_post_accumulate_grad_hook(hook))  # type: ignore[no-untyped-call]  # torch leaves it untyped
     try:
         yield
         for entry, gradient in shared.items():

@@ -38,5 +38,5 @@ def load_tensors(data: bytes) -> dict[str, torch.Tensor]:
     """
     try:
         return load_safetensors(data)
-    except Exception as error:  # noqa: BLE001  # the library raises its own SafetensorError and several built-in types
+    except Exception as error:  # the library raises its own SafetensorError and several built-in types
         raise InspectionError("data_mismatch", f"the safetensors file cannot be read: {str(error)[:300]}") from error

@@ -15,7 +15,9 @@ CLASSIFIERS = frozenset({"cross_entropy", "nll"})
 TARGETLESS = frozenset({"output_mean", "random_cotangent"})
 
 
-def compute_loss(name: Loss, output: torch.Tensor, target: torch.Tensor | None, generator: torch.Generator) -> torch.Tensor:
+def compute_loss(
+    name: Loss, output: torch.Tensor, target: torch.Tensor | None, generator: torch.Generator
+) -> torch.Tensor:
     """Reduce an output to a scalar.
 
     Args:
@@ -37,7 +39,9 @@ def compute_loss(name: Loss, output: torch.Tensor, target: torch.Tensor | None, 
     _check_fit(name, output, target)
     if name in CLASSIFIERS:
         logits = _classes_on_axis_1(output, target)
-        return functional.cross_entropy(logits, target) if name == "cross_entropy" else functional.nll_loss(logits, target)
+        return (
+            functional.cross_entropy(logits, target) if name == "cross_entropy" else functional.nll_loss(logits, target)
+        )
     target = target.to(output.dtype)
     if name == "mse":
         return functional.mse_loss(output, target)
@@ -97,10 +101,14 @@ def _check_fit(name: Loss, output: torch.Tensor, target: torch.Tensor) -> None:
     shape, wanted = list(output.shape), list(target.shape)
     if name in CLASSIFIERS:
         if target.is_floating_point():
-            raise InspectionError("data_mismatch", f"the loss {name} takes integer classes; the target is {target.dtype}")
+            raise InspectionError(
+                "data_mismatch", f"the loss {name} takes integer classes; the target is {target.dtype}"
+            )
         logits = _classes_on_axis_1(output, target)
         if output.dim() < 2 or [logits.shape[0], *logits.shape[2:]] != wanted:
-            raise InspectionError("data_mismatch", f"the loss {name} cannot compare an output {shape} with classes {wanted}")
+            raise InspectionError(
+                "data_mismatch", f"the loss {name} cannot compare an output {shape} with classes {wanted}"
+            )
         lowest, highest = int(target.min()), int(target.max())
         if lowest < 0 or highest >= logits.shape[1]:
             raise InspectionError(
@@ -108,4 +116,6 @@ def _check_fit(name: Loss, output: torch.Tensor, target: torch.Tensor) -> None:
                 f"the target holds classes {lowest} to {highest}, but the output {shape} has {logits.shape[1]} classes",
             )
     elif shape != wanted:
-        raise InspectionError("data_mismatch", f"the loss {name} compares equal shapes; output {shape}, target {wanted}")
+        raise InspectionError(
+            "data_mismatch", f"the loss {name} compares equal shapes; output {shape}, target {wanted}"
+        )

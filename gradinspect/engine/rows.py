@@ -42,7 +42,9 @@ def layer_rows(reading: PassReading, names: Sequence[CallName], parameters: Para
     registration = {entry: place for place, entry in enumerate(parameters)}
     last = max(reading.signals, default=None)
     total = reading.signals[last] if last is not None else None
-    return [_layer_row(call, name, reading, total, registration) for call, name in zip(reading.calls, names, strict=True)]
+    return [
+        _layer_row(call, name, reading, total, registration) for call, name in zip(reading.calls, names, strict=True)
+    ]
 
 
 def _layer_row(
@@ -104,7 +106,9 @@ def parameter_rows(
     """Make one row per parameter tensor."""
     layer_of = layer_of_parameters(reading.calls, names)
     return [
-        _parameter_row(entry, layer_of.get(entry, owner_of(entry.name) or entry.name), reading.gradients.get(entry), loss_scale)
+        _parameter_row(
+            entry, layer_of.get(entry, owner_of(entry.name) or entry.name), reading.gradients.get(entry), loss_scale
+        )
         for entry in parameters
     ]
 
@@ -130,7 +134,9 @@ def _parameter_row(
     if gradient is None:
         return row
     sums = gradient.moments
-    fp16, bf16 = flush_fractions(gradient.distribution, loss_scale) if gradient.distribution is not None else (None, None)
+    fp16, bf16 = (
+        flush_fractions(gradient.distribution, loss_scale) if gradient.distribution is not None else (None, None)
+    )
     return row.model_copy(
         update={
             "grad_norm": finite(sums.norm),

@@ -79,7 +79,7 @@ def flat_array(tensor: torch.Tensor) -> Array:
         values = values.coalesce().values()
     if values.dtype not in (torch.float32, torch.float64):
         values = values.to(torch.float32)
-    return values.reshape(-1).numpy()  # type: ignore[no-any-return]  # torch's stubs leave numpy() untyped
+    return values.reshape(-1).numpy()
 
 
 def moments(tensor: torch.Tensor) -> Moments:
@@ -225,7 +225,7 @@ def _exact_quantiles(magnitudes: Array) -> tuple[float, ...]:
 
 def _exponent_counts(magnitudes: Array) -> tuple[int, tuple[int, ...]]:
     mantissa_bits, bias, integer = (23, 127, np.int32) if magnitudes.dtype == np.float32 else (52, 1023, np.int64)
-    codes = np.ascontiguousarray(magnitudes).view(integer) >> mantissa_bits
+    codes = np.right_shift(np.ascontiguousarray(magnitudes).view(integer), mantissa_bits)
     counts = np.bincount(codes, minlength=1)
     counts[0] -= _zeros(magnitudes)  # zeros share the code of subnormals
     return _trimmed(counts, -bias)

@@ -1,0 +1,62 @@
+"""One set of rows from several passes: independent initialisations, or batches.
+
+Norms and gains vary by factors, so they are averaged geometrically; shares, means and similarities arithmetically;
+counts keep their largest value. What describes a distribution (quantiles, histogram) is the first pass's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TypeVar
+
+from gradinspect.contracts.document import Document
+from gradinspect.contracts.report import (
+    ActivationStatistics,
+    LayerMeasurement,
+    ParameterMeasurement,
+    SignalStatistics,
+)
+from gradinspect.engine.decay import geometric_mean
+
+RowT = TypeVar("RowT", bound=Document)
+
+_ARITHMETIC = frozenset(
+    {"mean", "grad_mean", "zero_fraction", "dead_unit_fraction", "saturated_fraction", "sample_similarity",
+     "fp16_flush_fraction", "bf16_flush_fraction"}
+)  # fmt: skip
+_LARGEST = frozenset({"nonfinite_count", "nan_count", "inf_count", "weight_nonfinite_count"})
+_SAME = frozenset({"depth", "call", "numel"})
+
+
+def average_layers(passes: Sequence[Sequence[LayerMeasurement]]) -> tuple[LayerMeasurement, ...]:
+    """Average the layer rows of several passes over one structure; the first pass decides the structure."""
+    if len(passes) == 1:
+        return tuple(passes[0])
+    others = [{(row.name, row.call): row for row in rows} for rows in passes[1:]]
+    return tuple(
+        _average([row, *(found[row.name, row.call] for found in others if (row.name, row.call) in found)])
+        for row in passes[0]
+    )
+
+
+def average_parameters(passes: Sequence[Sequence[ParameterMeasurement]]) -> tuple[ParameterMeasurement, ...]:
+    """Average the parameter rows of several passes."""
+    if len(passes) == 1:
+        return tuple(passes[0])
+    return tuple(_average(list(rows)) for rows in zip(*passes, strict=True))
+
+
+def _average(rows: list[RowT]) -> RowT:
+    first = rows[0]
+    changes: dict[str, object] = {}
+    for field in type(first).model_fields:
+        values = [getattr(row, field) for row in rows]
+        if isinstance(values[0], ActivationStatistics | SignalStatistics) and None not in values:
+            changes[field] = _average(values)
+        elif field in _LARGEST:
+            changes[field] = max(values)
+        elif field not in _SAME and isinstance(values[0], int | float) and not isinstance(values[0], bool):
+            known = [float(value) for value in values if value is not None]
+            changes[field] = fmean(known) if field in _ARITHMETIC else geometric_mean(known)
+    return first.model_copy(update=changes)

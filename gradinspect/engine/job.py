@@ -1,0 +1,112 @@
+"""Run one job: bytes and settings in, measurements out. What a confined child calls, and the CLI's local mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from gradinspect.contracts.data import ArtifactData, SampleInput
+from gradinspect.contracts.messages import Job
+from gradinspect.contracts.problems import InspectionError
+from gradinspect.contracts.report import Measurements
+from gradinspect.contracts.request import InspectionSettings
+from gradinspect.engine.batch import FLOATS, make_batch
+from gradinspect.engine.build import build, load_weights
+from gradinspect.engine.load import load_tensors, load_torchscript
+from gradinspect.engine.measure import Progress, Subject, measure
+
+
+def run_job(
+    job: Job,
+    *,
+    model_bytes: bytes | None,
+    weights_bytes: bytes | None,
+    data_bytes: bytes | None,
+    confinement: str = "none",
+    progress: Progress = lambda _stage, _fraction: None,
+) -> Measurements:
+    """Load or build the model, make its batches, and measure.
+
+    Args:
+        job: spec or TorchScript, settings, limits.
+        model_bytes: the TorchScript file, where the job has no spec.
+        weights_bytes: safetensors with the spec's weights, where the job says so.
+        data_bytes: safetensors with the batch, where the job says so.
+        confinement: the level under which this process runs.
+        progress: told stage names and the fraction done, from 0 to 1.
+
+    Raises:
+        InspectionError: a named reason, for everything that the caller can change.
+    """
+    torch.set_num_threads(job.limits.threads)
+    progress("load", 0.02)
+    device = choose_device(job.settings)
+    subjects = (
+        _spec_subjects(job, weights_bytes, data_bytes, device)
+        if job.spec is not None
+        else _torchscript_subjects(job, model_bytes or b"", data_bytes, device)
+    )
+    return measure(subjects, job.settings, device=device, confinement=confinement, progress=progress)
+
+
+def choose_device(settings: InspectionSettings) -> torch.device:
+    """The device a request means.
+
+    Raises:
+        InspectionError: `data_mismatch` when CUDA is asked for and there is none.
+    """
+    if settings.device == "cpu":
+        return torch.device("cpu")
+    available = torch.cuda.is_available()
+    if settings.device == "cuda" and not available:
+        raise InspectionError(
+            "data_mismatch", "device cuda was asked for, but this worker has no CUDA device; use auto or cpu"
+        )
+    return torch.device("cuda" if available else "cpu")
+
+
+def _spec_subjects(job: Job, weights: bytes | None, data: bytes | None, device: torch.device) -> Iterator[Subject]:
+    assert job.spec is not None
+    settings = job.settings
+    dtype = FLOATS[settings.precision.compute or "float32"]
+    tensors = load_tensors(data) if data is not None else None
+    for index in range(settings.seeds):
+        seed = (settings.seed + index) % 2**63
+        model = build(job.spec, seed=seed, dtype=dtype, device=device)
+        if weights is not None:
+            load_weights(model, weights)
+        # The data stays the same: what varies between the seeds of a spec is its initialisation.
+        batch = make_batch(
+            settings.data, tensors, sample_input=job.spec.input, vocabulary=job.spec.input.high, loss=settings.loss,
+            dtype=dtype, device=device, seed=settings.seed,
+        )  # fmt: skip
+        yield Subject(model, batch, seed)
+
+
+def _torchscript_subjects(job: Job, file: bytes, data: bytes | None, device: torch.device) -> Iterator[Subject]:
+    settings = job.settings
+    model: nn.Module = load_torchscript(file).to(device)
+    dtype = FLOATS[settings.precision.compute] if settings.precision.compute is not None else None
+    if dtype is not None:
+        model = model.to(dtype)
+    tensors = load_tensors(data) if data is not None else None
+    read = isinstance(settings.data, ArtifactData)
+    for index in range(settings.seeds):
+        # What varies between the seeds of an upload is the batch: its own part of the data, or a fresh draw.
+        seed = (settings.seed + index) % 2**63
+        batch = make_batch(
+            settings.data, tensors, sample_input=_declared(job.sample_input, model), vocabulary=None,
+            loss=settings.loss, dtype=dtype, device=device, seed=seed,
+            part=(index, settings.seeds) if read else (0, 1),
+        )  # fmt: skip
+        yield Subject(model, batch, seed)
+
+
+def _declared(declared: SampleInput | None, model: nn.Module) -> SampleInput | None:
+    """A declared float32 input follows the model's own dtype, which is what a half-precision file expects."""
+    first = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if declared is None or first is None or declared.dtype != "float32" or first.dtype == torch.float32:
+        return declared
+    return declared.model_copy(update={"dtype": str(first.dtype).removeprefix("torch.")})

@@ -1,0 +1,70 @@
+"""Identities that the numbers of a run must satisfy, checked on that run. A failed check marks the report."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from gradinspect.contracts.report import SelfCheck
+from gradinspect.engine.forward import LayerCall
+from gradinspect.engine.gradients import PassReading
+from gradinspect.engine.parameters import ParameterEntry
+from gradinspect.engine.statistics import amplitude
+from gradinspect.engine.theory import AFFINE
+
+HOMOGENEOUS = frozenset({None, "relu", "leaky_relu"})
+_TOLERANCE_EPSILONS = 2_000  # chosen: rounding of L products of width n grows like √(L·n); 2,000 covers L·n = 4·10⁶
+
+
+def balance_identity(reading: PassReading, dtype: torch.dtype) -> SelfCheck:
+    """⟨W_l, dL/dW_l⟩ is the same for every layer of a net whose maps are all positively homogeneous and unbiased.
+
+    Source: Du, Hu and Lee 2018, "Algorithmic regularization in learning deep homogeneous models", theorem 2.1, at one
+    point of the flow: both sides equal Σ δ·z, and z ↦ φ(Wz) carries that sum from layer to layer unchanged.
+    """
+    name = "balance_identity"
+    weights = [_only_weight(call) for call in reading.calls]
+    chained = all(call.order in reading.direct for call in reading.calls[:-1])
+    if len(weights) < 2 or not chained or None in weights or len(set(weights)) != len(weights):
+        return SelfCheck(
+            name=name, status="not_applicable",
+            detail="needs a chain of unbiased linear maps with ReLU, leaky ReLU or no activation",
+        )  # fmt: skip
+    products = [
+        reading.gradients[weight].weight_product
+        for weight in weights
+        if weight is not None and weight in reading.gradients
+    ]
+    # A product that is small against ‖W‖·‖dL/dW‖ comes from cancellation, and carries that scale's rounding error.
+    scale = max(
+        (
+            reading.gradients[weight].moments.norm * amplitude(weight.tensor).rms * math.sqrt(weight.tensor.numel())
+            for weight in weights
+            if weight is not None and weight in reading.gradients
+        ),
+        default=0.0,
+    )
+    if len(products) < 2 or not all(map(math.isfinite, products)) or scale == 0:
+        return SelfCheck(name=name, status="not_applicable", detail="needs two finite gradients")
+    value = (max(products) - min(products)) / scale
+    tolerance = _TOLERANCE_EPSILONS * torch.finfo(dtype).eps
+    return SelfCheck(
+        name=name,
+        status="passed" if value <= tolerance else "failed",
+        value=value,
+        tolerance=tolerance,
+        detail="spread of the weight-gradient products over layers, relative to the largest norm product",
+    )
+
+
+def _only_weight(call: LayerCall) -> ParameterEntry | None:
+    """The weight of a call that is linear and homogeneous at this point: an affine map with zero biases."""
+    activation = call.activation.operation.rstrip("_") if call.activation is not None else None
+    if call.operation not in AFFINE or activation not in HOMOGENEOUS:
+        return None
+    weights = [entry for entry in call.entries if entry.tensor.dim() >= 2]
+    biases = [entry for entry in call.entries if entry.tensor.dim() < 2]
+    if len(weights) != 1 or any(amplitude(bias.tensor).abs_max != 0 for bias in biases):
+        return None
+    return weights[0]

@@ -1,0 +1,169 @@
+"""Inspect without a server: the same engine, rules and report, in the caller's own process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from gradinspect.contracts.document import from_python
+from gradinspect.contracts.messages import Job, Limits
+from gradinspect.contracts.model_spec import ModelSpec
+from gradinspect.contracts.policy import Policy
+from gradinspect.contracts.report import Measurements, ModelReference, Report
+from gradinspect.contracts.request import InspectionSettings
+from gradinspect.engine.batch import Batch, digest, make_batch
+from gradinspect.engine.build import build
+from gradinspect.engine.job import choose_device, run_job
+from gradinspect.engine.losses import draw_target
+from gradinspect.engine.measure import Progress, Subject, measure
+from gradinspect.engine.reproducible import generator
+from gradinspect.rules import find_policy, judge
+
+if TYPE_CHECKING:
+    from gradinspect.contracts.request import Diagnostic, Loss
+
+    CustomLoss = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+
+
+def inspect(
+    model: nn.Module | dict[str, Any] | ModelSpec,  # Any: a spec is JSON until it is validated
+    inputs: torch.Tensor | Sequence[torch.Tensor] | None = None,
+    targets: torch.Tensor | None = None,
+    *,
+    loss: Loss | CustomLoss = "cross_entropy",
+    optimizer: dict[str, Any] | None = None,
+    precision: dict[str, Any] | None = None,
+    diagnostics: Sequence[Diagnostic] = ("gradients", "signals"),
+    lr_scales: bool | dict[str, Any] = False,
+    policy: str | dict[str, Any] | Policy = "default",
+    mode: Literal["train", "eval"] = "train",
+    seed: int = 0,
+    device: str = "auto",
+) -> Report:
+    """Inspect a model on one batch and judge what was measured.
+
+    Args:
+        model: an `nn.Module` (eager, scripted or traced) or a spec as a dict. A module stays where it is and is left
+            as it was: mode, gradients, hooks, buffers, random state and requires_grad.
+        inputs: (batch, …), or several tensors that share their first axis. May be left out for a spec.
+        targets: what the loss compares the output with; left out, drawn from `seed` to fit the output and the loss.
+        loss: a name (cross_entropy, mse, l1, huber, bce_with_logits, nll, output_mean, random_cotangent), or a
+            callable of (output, target) that returns a scalar.
+        optimizer: as in a request: {"type": "sgd", "lr": 0.1}; its first step gives the update ratios.
+        precision: as in a request: {"intended": "float16", "loss_scale": 65536}.
+        diagnostics: sections to compute.
+        lr_scales: True or a request's settings.
+        policy: "default", a policy document, or its dict.
+        mode: run the model in training or evaluation mode.
+        seed: 0 … 2⁶³ − 1; everything random is drawn from it.
+        device: auto, cpu or cuda, for specs; a module is inspected on the device that it is on.
+
+    Returns:
+        The report; `print(report)` and a notebook show it.
+
+    Raises:
+        ProblemError: an argument is wrong; `errors` names the field.
+        InspectionError: the model cannot be measured on this batch; `code` and `detail` say why.
+
+    Cost: one forward and one backward pass and the statistics, 1.02-1.5 times the bare passes.
+    """
+    settings = _settings(loss, optimizer, precision, diagnostics, lr_scales, mode, seed, device)
+    custom = loss if callable(loss) else None
+    rules = find_policy(policy)
+    if isinstance(model, nn.Module):
+        given = _module_batch(inputs, targets, settings)
+        where = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+        subject = Subject(model, given, seed)
+        reference = ModelReference(name=_class_name(model), kind=_kind(model))
+    else:
+        spec = model if isinstance(model, ModelSpec) else from_python(ModelSpec, model, code="invalid_spec")
+        where = choose_device(settings)
+        dtype = getattr(torch, settings.precision.compute or "float32")
+        built = build(spec, seed=seed, dtype=dtype, device=where)
+        if inputs is None:
+            given = make_batch(
+                None, None, sample_input=spec.input, vocabulary=spec.input.high, loss=settings.loss, dtype=dtype,
+                device=where, seed=seed,
+            )  # fmt: skip
+            given = given if targets is None else given.with_target(targets.to(where))
+        else:
+            given = _module_batch(inputs, targets, settings)
+        subject = Subject(built, given, seed)
+        reference = ModelReference(kind="spec")
+    measured = measure([subject], settings, device=where, custom_loss=custom)
+    return judge(measured, policy=rules, model=reference, inspection=None, settings=settings)
+
+
+def inspect_job(
+    job: Job,
+    *,
+    model_bytes: bytes | None = None,
+    weights_bytes: bytes | None = None,
+    data_bytes: bytes | None = None,
+    model: ModelReference,
+    policy: str | dict[str, Any] | Policy = "default",
+    progress: Progress = lambda _stage, _fraction: None,
+) -> Report:
+    """Run a job in this process, unconfined, and judge it: the CLI's local mode.
+
+    Raises:
+        InspectionError, ProblemError: as `inspect` does.
+    """
+    measured: Measurements = run_job(
+        job, model_bytes=model_bytes, weights_bytes=weights_bytes, data_bytes=data_bytes, progress=progress
+    )
+    return judge(measured, policy=find_policy(policy), model=model, inspection=None, settings=job.settings)
+
+
+def local_limits() -> Limits:
+    """Limits of a local run: all of torch's threads; time and memory are the caller's own affair."""
+    return Limits(threads=torch.get_num_threads())
+
+
+def _settings(
+    loss: object,
+    optimizer: dict[str, Any] | None,
+    precision: dict[str, Any] | None,
+    diagnostics: Sequence[str],
+    lr_scales: bool | dict[str, Any],
+    mode: str,
+    seed: int,
+    device: str,
+) -> InspectionSettings:
+    asked: dict[str, Any] = {
+        "diagnostics": list(diagnostics), "mode": mode, "seed": seed, "device": device,
+        "lr_scales": {} if lr_scales is True else lr_scales,
+    }  # fmt: skip
+    if not callable(loss):
+        asked["loss"] = loss
+    if optimizer is not None:
+        asked["optimizer"] = optimizer
+    if precision is not None:
+        asked["precision"] = precision
+    return from_python(InspectionSettings, asked)
+
+
+def _module_batch(
+    inputs: torch.Tensor | Sequence[torch.Tensor] | None,
+    targets: torch.Tensor | None,
+    settings: InspectionSettings,
+) -> Batch:
+    if inputs is None:
+        raise TypeError("inspect() needs inputs for a module: a tensor (batch, …), or a sequence of tensors")
+    given = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
+    if targets is not None:
+        return Batch(given, lambda _output: targets, False, digest((*given, targets)))
+    draws = generator(settings.seed, "target")
+    return Batch(given, lambda output: draw_target(settings.loss, output, None, draws), True, digest(given))
+
+
+def _class_name(model: nn.Module) -> str:
+    name = getattr(model, "original_name", type(model).__name__)
+    return str(name)[:256]
+
+
+def _kind(model: nn.Module) -> Literal["torchscript", "module"]:
+    return "torchscript" if isinstance(model, torch.jit.ScriptModule) else "module"
