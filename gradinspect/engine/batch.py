@@ -97,7 +97,7 @@ def digest(tensors: Sequence[torch.Tensor]) -> str:
     for tensor in tensors:
         values = tensor.detach().cpu().contiguous()
         seen.update(f"{values.dtype}{list(values.shape)}".encode())
-        seen.update(values.reshape(-1).view(torch.uint8).numpy())
+        seen.update(values.reshape(-1).view(torch.uint8).numpy().data)
     return f"sha256:{seen.hexdigest()}"
 
 
