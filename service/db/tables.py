@@ -38,7 +38,7 @@ class Table(DeclarativeBase):
             "ck": "%(table_name)s_%(constraint_name)s_check",
         }
     )
-    type_annotation_map = {  # noqa: RUF012  # SQLAlchemy's own protocol, read once
+    type_annotation_map = {  # SQLAlchemy's own protocol, read once
         str: PlainText(),
         int: BigInteger(),
         float: Double(),
