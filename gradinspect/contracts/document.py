@@ -132,6 +132,10 @@ def _walk(location: Iterable[int | str], value: object, *, missing: bool) -> lis
     return kept
 
 
+def _leads(part: int | str, value: dict[str, Any] | list[Any]) -> bool:  # Any: JSON
+    return part in value if isinstance(value, dict) else isinstance(part, int) and part < len(value)
+
+
 def _headline(error: ValidationError) -> str:
     count = error.error_count()
     return "one field is wrong" if count == 1 else f"{count} fields are wrong"
