@@ -122,18 +122,14 @@ def _walk(location: Iterable[int | str], value: object, *, missing: bool) -> lis
     parts = list(location)
     kept: list[int | str] = []
     for index, part in enumerate(parts):
-        if (isinstance(value, dict) and part in value) or (
-            isinstance(value, list) and isinstance(part, int) and part < len(value)
-        ):
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):  # noqa: SIM114  # types differ
             value = value[part]
         elif not (missing and index == len(parts) - 1):
             continue
         kept.append(part)
     return kept
-
-
-def _leads(part: int | str, value: dict[str, Any] | list[Any]) -> bool:  # Any: JSON
-    return part in value if isinstance(value, dict) else isinstance(part, int) and part < len(value)
 
 
 def _headline(error: ValidationError) -> str:
