@@ -122,9 +122,9 @@ def _walk(location: Iterable[int | str], value: object, *, missing: bool) -> lis
     parts = list(location)
     kept: list[int | str] = []
     for index, part in enumerate(parts):
-        if isinstance(value, dict) and part in value:
+        if isinstance(value, dict) and part in value:  # noqa: SIM114  # joined, the types are lost
             value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):  # noqa: SIM114  # types differ
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
             value = value[part]
         elif not (missing and index == len(parts) - 1):
             continue
