@@ -1,0 +1,42 @@
+# Two images from one file: `api` (also runs migrations and the maintainer) has no torch, `worker` has it.
+#
+#   docker build --target api    -t gradinspect-api .
+#   docker build --target worker -t gradinspect-worker .
+#
+# TORCH_INDEX is an additional package index for torch. Left empty, pip takes the wheel that its own index has, which on
+# x86-64 carries CUDA. PyTorch's CPU index makes a much smaller image; its index of a CUDA version makes one for that.
+
+FROM python:3.11-slim AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/venv/bin:$PATH
+RUN python -m venv /venv
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY constraints constraints
+COPY gradinspect gradinspect
+COPY service service
+COPY workers workers
+COPY migrations migrations
+RUN pip install -c constraints/locked.txt '.[server]'
+
+FROM build AS build-worker
+ARG TORCH_INDEX=""
+RUN pip install -c constraints/cpu.txt -c constraints/locked.txt \
+      ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} '.[server,engine]'
+
+FROM python:3.11-slim AS runtime
+RUN useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin gradinspect \
+ && install -d -o gradinspect -g gradinspect -m 750 /data
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    GRADINSPECT_DATA_DIR=/data GRADINSPECT_LOG_FORMAT=json
+WORKDIR /data
+USER 10001
+
+FROM runtime AS worker
+COPY --from=build-worker /venv /venv
+CMD ["gradinspect", "worker"]
+
+FROM runtime AS api
+COPY --from=build /venv /venv
+ENV GRADINSPECT_HOST=0.0.0.0 GRADINSPECT_PORT=8080
+EXPOSE 8080
+CMD ["gradinspect", "api"]

@@ -1,0 +1,71 @@
+# `make help` lists the targets. Each of them sets up .venv first, so a fresh clone needs no other step.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+# The first Python that is new enough; `make PYTHON=/path/to/python …` chooses another.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+PORT ?= 8080
+ONCE ?=
+DATA ?= .data
+WORKERS ?= 2
+
+BIN := .venv/bin
+READY := .venv/.ready
+CONSTRAINTS := constraints/cpu.txt constraints/locked.txt
+
+.PHONY: help setup run test test-all check format bench openapi rules lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv with everything in it
+
+$(READY): pyproject.toml $(CONSTRAINTS)
+	@test -n "$(PYTHON)" || { echo "gradinspect needs Python 3.11 or newer; install one, or say make PYTHON=/path/to/it" >&2; exit 1; }
+	@echo "Setting up .venv with $$($(PYTHON) --version): about a minute, once."
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS:%=-c %) -e '.[all,dev]'
+	@touch $(READY)
+
+run: $(READY) ## Start the service and inspect two models on it (PORT=8080, ONCE=1 stops after the reports)
+	@exec $(BIN)/python examples/first_run.py --port $(PORT) --data-dir $(DATA) $(if $(ONCE),--once)
+
+test: $(READY) ## Run everything that continuous integration runs: lint, types, arrows, tests on real servers
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+test-all: $(READY) ## The same, with the studies that take minutes
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python -m pytest -n $(WORKERS) --timeout 3600
+
+check: $(READY) ## Lint, types, arrows and the fast tests, in under a minute
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow" tests/contracts tests/rules/test_each_rule.py tests/report tests/test_architecture.py
+
+.PHONY: lint
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || { echo "run make format" >&2; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: $(READY) ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(READY) ## Print the tables of benchmarks/ that finish within minutes
+	@for program in $(BENCHMARKS); do echo; $(BIN)/python -m benchmarks.$$program || exit 1; done
+
+openapi: $(READY) ## Write openapi.json anew
+	@$(BIN)/python -m service.api.openapi > openapi.json.new && mv openapi.json.new openapi.json
+
+rules: $(READY) ## Write the generated pages of docs/ anew
+	@$(BIN)/python -m gradinspect.rules.document > docs/rules.md.new && mv docs/rules.md.new docs/rules.md
+
+lock: $(READY) ## Write constraints/locked.txt anew from what is installed
+	@{ sed '/^[^#]/d' constraints/locked.txt; $(BIN)/pip freeze --exclude-editable | grep -v -i '^\(torch\|pip\|setuptools\)=='; } > locked.new
+	@mv locked.new constraints/locked.txt
+
+clean: ## Remove .venv, the embedded service's data and all caches
+	@rm -rf .venv $(DATA) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
