@@ -20,7 +20,7 @@ Compares = Literal["above", "reaches", "below", "outside", "present"]
 LEVELS: tuple[Severity, ...] = ("info", "warn", "fail")  # from mild to severe
 
 
-class Comparison(NamedTuple):
+class Yardstick(NamedTuple):
     """How a rule compares its value with a threshold, and the range in which thresholds make sense.
 
     `above`: value > t. `reaches`: value ≥ t. `below`: value < t. `outside`: value outside [low, high]. `present`: the
@@ -31,27 +31,27 @@ class Comparison(NamedTuple):
     largest: float | None = None
 
 
-COMPARISONS: dict[str, Comparison] = {
-    "non_finite": Comparison("present"),
-    "vanishing_signal": Comparison("below"),
-    "exploding_signal": Comparison("above"),
-    "uneven_gradients": Comparison("above"),
-    "poor_initialization": Comparison("above"),
-    "initialization_mismatch": Comparison("outside"),
-    "dead_units": Comparison("above", largest=1.0),
-    "correlation_collapse": Comparison("above", largest=1.0),
-    "saturated_activation": Comparison("above", largest=1.0),
-    "zero_gradient": Comparison("reaches", largest=1.0),
-    "unused_parameter": Comparison("present"),
-    "frozen_parameter": Comparison("present"),
-    "update_ratio": Comparison("outside"),
-    "low_precision_underflow": Comparison("above", largest=1.0),
-    "low_precision_overflow": Comparison("above"),
-    "sharpness": Comparison("above"),
-    "initial_loss": Comparison("above"),
-    "noise_dominated": Comparison("above"),
-    "normalization_growth": Comparison("above"),
-    "absolute_gradient_floor": Comparison("below"),
+COMPARISONS: dict[str, Yardstick] = {
+    "non_finite": Yardstick("present"),
+    "vanishing_signal": Yardstick("below"),
+    "exploding_signal": Yardstick("above"),
+    "uneven_gradients": Yardstick("above"),
+    "poor_initialization": Yardstick("above"),
+    "initialization_mismatch": Yardstick("outside"),
+    "dead_units": Yardstick("above", largest=1.0),
+    "correlation_collapse": Yardstick("above", largest=1.0),
+    "saturated_activation": Yardstick("above", largest=1.0),
+    "zero_gradient": Yardstick("reaches", largest=1.0),
+    "unused_parameter": Yardstick("present"),
+    "frozen_parameter": Yardstick("present"),
+    "update_ratio": Yardstick("outside"),
+    "low_precision_underflow": Yardstick("above", largest=1.0),
+    "low_precision_overflow": Yardstick("above"),
+    "sharpness": Yardstick("above"),
+    "initial_loss": Yardstick("above"),
+    "noise_dominated": Yardstick("above"),
+    "normalization_growth": Yardstick("above"),
+    "absolute_gradient_floor": Yardstick("below"),
 }
 RULE_IDS = tuple(COMPARISONS)
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gradinspect.contracts.document import Count, Document, Finite, Fraction, Name, Text
+from gradinspect.contracts.request import Optimizer
 
 MAX_LAYERS = 50_000  # layer calls; a 2,000-step recurrent net of 8 layers stays under it
 MAX_PARAMETERS = 50_000
@@ -257,6 +258,34 @@ class LrScales(_Section):
     code: Annotated[str, Field(max_length=200_000)] | None = None
 
 
+class LayerSpread(Document):
+    """How much one layer call's numbers vary from seed to seed: standard deviations of their log2."""
+
+    signal_rms: Number = None
+    cumulative_backward_gain: Number = None
+    backward_gain: Number = None
+    forward_gain: Number = None
+    grad_norm: Number = Field(default=None, description="Of the layer's parameters together.")
+
+
+class SeedSpread(_Section):
+    """What is known about chance: the rows are averages over seeds or batches, and this is how far those lie apart."""
+
+    seeds: Count
+    layers: Annotated[tuple[LayerSpread, ...], Field(max_length=MAX_LAYERS)] = Field(
+        default=(), description="In the order of the report's layers."
+    )
+
+
+class RemedyCheck(Document):
+    """What was measured with a remedy applied to a fresh copy of the model."""
+
+    action: Name
+    arguments: dict[str, Any] = {}  # Any: the remedy's own arguments, as `Remedy` has them
+    cumulative_gain: Number = Field(default=None, description="As in `depth_decay`, after the remedy.")
+    reason: Text | None = Field(default=None, description="Why nothing could be measured.")
+
+
 class SelfCheck(Document):
     """An identity that the numbers must satisfy, checked on this very run."""
 
@@ -312,6 +341,8 @@ class Measurements(Document):
     precision: PrecisionSection | None = None
     lr_scales: LrScales | None = None
     self_checks: Annotated[tuple[SelfCheck, ...], Field(max_length=64)] = ()
+    spread: SeedSpread | None = None
+    remedy_checks: Annotated[tuple[RemedyCheck, ...], Field(max_length=16)] = ()
 
 
 class Remedy(Document):
@@ -320,6 +351,9 @@ class Remedy(Document):
     action: Name
     arguments: dict[str, Any] = {}  # Any: each action has its own arguments, documented with its rule
     code: Annotated[str, Field(max_length=20_000)] | None = None
+    checked_gain: Number = Field(
+        default=None, description="Cumulative gain measured with the remedy applied; null where it was not tried."
+    )
 
 
 class Finding(Document):
@@ -343,6 +377,13 @@ class Summary(MeasuredSummary):
     worst: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
 
 
+class PolicyReference(Document):
+    """The policy that a report was judged by."""
+
+    name: Annotated[str, Field(max_length=64)]
+    version: Count
+
+
 class ModelReference(Document):
     """Which model was inspected."""
 
@@ -362,6 +403,10 @@ class Report(Document):
     environment: Environment
     summary: Summary
     verdict: Verdict
+    policy: PolicyReference | None = Field(default=None, description="What the findings were judged by.")
+    optimizer: Optimizer | None = Field(
+        default=None, description="As declared; rules read it when the report is judged again."
+    )
     findings: Annotated[tuple[Finding, ...], Field(max_length=1000)] = ()
     depth_decay: DepthDecay | None = None
     time_decay: TimeDecay | None = None
@@ -373,3 +418,5 @@ class Report(Document):
     precision: PrecisionSection | None = None
     lr_scales: LrScales | None = None
     self_checks: tuple[SelfCheck, ...] = ()
+    spread: SeedSpread | None = None
+    remedy_checks: tuple[RemedyCheck, ...] = ()

@@ -14,6 +14,7 @@ from gradinspect.contracts.report import (
     Noise,
     ParameterMeasurement,
     PrecisionSection,
+    Report,
 )
 from gradinspect.contracts.request import Adam, InspectionSettings, Sgd
 
@@ -54,7 +55,8 @@ class Evidence:
 
     @staticmethod
     def of(measured: Measured, settings: InspectionSettings | None) -> Evidence:
-        """Collect what rules need; `settings` None when only a stored report is at hand."""
+        """Collect what rules need; with `settings` None, a report's own word on the optimizer counts."""
+        declared = measured.optimizer if isinstance(measured, Report) else None
         precision, noise, curvature = measured.precision, measured.noise, measured.curvature
         return Evidence(
             layers=tuple(sorted(measured.layers, key=lambda row: row.depth)),
@@ -63,7 +65,7 @@ class Evidence:
             precision=precision if precision is not None and precision.status == "measured" else None,
             noise=noise if noise is not None and noise.status == "measured" else None,
             curvature=curvature if curvature is not None and curvature.status == "measured" else None,
-            optimizer=settings.optimizer if settings is not None else None,
+            optimizer=settings.optimizer if settings is not None else declared,
         )
 
     @cached_property

@@ -11,11 +11,12 @@ from gradinspect.contracts.report import (
     MeasuredSummary,
     Measurements,
     ModelReference,
+    PolicyReference,
     Report,
     Summary,
     Verdict,
 )
-from gradinspect.contracts.request import InspectionSettings
+from gradinspect.contracts.request import Adam, InspectionSettings, Sgd
 from gradinspect.rules.catalogue import RULES
 from gradinspect.rules.evidence import Evidence, Measured
 from gradinspect.rules.rule import Limits, NotJudged, Rule
@@ -49,7 +50,7 @@ def assess(measured: Measured, *, policy: Policy, settings: InspectionSettings |
     Args:
         measured: measurements, or a stored report.
         policy: which rules, at which thresholds.
-        settings: what was declared about training; without it, rules about the optimizer may stay unjudged.
+        settings: what was declared about training; left out, what a report says about it.
     """
     evidence = Evidence.of(measured, settings)
     findings: list[Finding] = []
@@ -98,7 +99,8 @@ def judge(
         inspection: the inspection's id, None for a local one.
         settings: what was asked for; rules read the declared optimizer.
     """
-    return _report(measurements, assess(measurements, policy=policy, settings=settings), model, inspection)
+    assessment = assess(measurements, policy=policy, settings=settings)
+    return _report(measurements, assessment, policy, model, inspection, settings.optimizer)
 
 
 def rejudge(report: Report, policy: Policy, *, settings: InspectionSettings | None = None) -> Report:
@@ -107,13 +109,20 @@ def rejudge(report: Report, policy: Policy, *, settings: InspectionSettings | No
     Args:
         report: as stored.
         policy: which rules, at which thresholds.
-        settings: what was asked for then, where it is known; `sharpness` needs its optimizer.
+        settings: what was asked for then; left out, the optimizer is the one that the report declares.
     """
-    return _report(report, assess(report, policy=policy, settings=settings), report.model, report.inspection)
+    optimizer = settings.optimizer if settings is not None else report.optimizer
+    assessment = assess(report, policy=policy, settings=settings)
+    return _report(report, assessment, policy, report.model, report.inspection, optimizer)
 
 
 def _report(
-    measured: Measurements | Report, assessment: Assessment, model: ModelReference, inspection: str | None
+    measured: Measurements | Report,
+    assessment: Assessment,
+    policy: Policy,
+    model: ModelReference,
+    inspection: str | None,
+    optimizer: Sgd | Adam | None,
 ) -> Report:
     numbers = {name: getattr(measured.summary, name) for name in MeasuredSummary.model_fields}
     summary = Summary(**numbers, verdict=assessment.verdict, worst=worst_names(assessment.findings))
@@ -122,8 +131,10 @@ def _report(
     }
     fields |= {
         "inspection": inspection, "model": model, "summary": summary, "verdict": assessment.verdict,
-        "findings": assessment.findings,
+        "findings": assessment.findings, "policy": PolicyReference(name=policy.name, version=policy.version),
     }  # fmt: skip
+    if optimizer is not None:
+        fields["optimizer"] = optimizer
     # Every part has been validated already; checking 50,000 rows again would only take time.
     return Report.model_construct(**fields)
 
