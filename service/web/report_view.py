@@ -13,11 +13,11 @@ from gradinspect.contracts.report import Finding, Report
 from gradinspect.contracts.request import InspectionSettings
 from gradinspect.contracts.resources import ErrorResource, InspectionResource
 from gradinspect.report.charts import signal_profile
+from gradinspect.report.remedy_words import remedy_in_words
 from gradinspect.rules import RULES, Assessment, Rule, assess, headline
 from gradinspect.rules.document import bound_in_words
 from service.web.formats import ago
 from service.web.layer_table import COLUMNS, LayerTable, layer_table
-from service.web.remedy_words import remedy_in_words
 
 MOST_NAMES = 8
 _RULES = {rule.id: rule for rule in RULES}

@@ -9,10 +9,10 @@ from gradinspect.contracts.policy import DEFAULT_POLICY, Policy, RulePolicy
 from gradinspect.contracts.report import Measurements, Noise, Remedy, Report
 from gradinspect.contracts.request import InspectionSettings
 from gradinspect.contracts.resources import ErrorResource, InspectionLinks, InspectionResource, Progress
+from gradinspect.report.remedy_words import remedy_in_words
 from gradinspect.rules import RULES, judge
 from gradinspect.testing.measurements import MODEL, chain, changed
 from service.web.layer_table import WORST, layer_table
-from service.web.remedy_words import remedy_in_words
 from service.web.report_view import Inspection, InspectionView
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gradinspect.contracts.report import Remedy
+from gradinspect.report.figures import printable
 
 _REMEDIES = {
     "initialize": "Draw the weights anew with {function}.",
@@ -28,11 +29,11 @@ _REMEDIES = {
 
 
 def remedy_in_words(remedy: Remedy) -> str | None:
-    """A remedy's action as a sentence; None for an action that this page does not know."""
+    """A remedy's action as a sentence; None for an action that is not known here."""
     sentence = _REMEDIES.get(remedy.action)
     if sentence is None:
         return None
     try:
-        return sentence.format(**remedy.arguments)
-    except (KeyError, ValueError):
+        return printable(sentence.format(**remedy.arguments))
+    except (KeyError, ValueError, AttributeError, IndexError):
         return None

@@ -1,0 +1,108 @@
+"""The layer calls that a report lists: all of a short network, the ends and the worst of a long one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gradinspect.contracts.report import Finding, LayerMeasurement, ParameterMeasurement, Report, Severity
+
+
+@dataclass(frozen=True)
+class LayerLine:
+    """One layer call with what the report says about it elsewhere.
+
+    Attributes:
+        layer: the measurement.
+        grad_norm: l2 norm of the gradients of its parameters together; None without any, or where one is not finite.
+        flag: the severest finding that counts and names it.
+        notes: what its numbers alone do not show.
+    """
+
+    layer: LayerMeasurement
+    grad_norm: float | None
+    flag: Severity | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Layer calls that are not listed, between two that are."""
+
+    count: int
+
+
+def layer_lines(report: Report, *, most: int | None = None) -> list[LayerLine | Gap]:
+    """List the layer calls from input to output.
+
+    Args:
+        report: the report.
+        most: list no more than so many: a fifth from each end, the worst of the others. None lists all.
+    """
+    layers = sorted(report.layers, key=lambda row: row.depth)
+    flags = _flags(report.findings)
+    gradients = {row.name: row for row in report.parameters}
+    chosen = set(range(len(layers))) if most is None or len(layers) <= most else _chosen(layers, flags, most)
+    lines: list[LayerLine | Gap] = []
+    skipped = 0
+    for index, layer in enumerate(layers):
+        if index not in chosen:
+            skipped += 1
+            continue
+        if skipped:
+            lines.append(Gap(skipped))
+            skipped = 0
+        lines.append(LayerLine(layer, _grad_norm(layer, gradients), flags.get(layer.name), _notes(layer)))
+    return lines
+
+
+def _chosen(layers: list[LayerMeasurement], flags: dict[str, Severity], most: int) -> set[int]:
+    ends = max(most // 5, 1)
+    chosen = {*range(ends), *range(len(layers) - ends, len(layers))}
+    inner = sorted(range(ends, len(layers) - ends), key=lambda index: _badness(layers[index], flags))
+    return chosen | set(inner[: most - 2 * ends])
+
+
+def _badness(row: LayerMeasurement, flags: dict[str, Severity]) -> tuple[int, int, float]:
+    """Sort key, worst first: values that are not finite or zero, then what findings name, then far from balance."""
+    gain = row.cumulative_backward_gain
+    broken = 0 if row.nonfinite_count or gain is None or gain <= 0 else 1
+    named = {"fail": 0, "warn": 1}.get(flags.get(row.name, "info"), 2)
+    away = abs(math.log10(gain)) if gain is not None and gain > 0 else math.inf
+    return broken, named, -away
+
+
+def _flags(findings: Iterable[Finding]) -> dict[str, Severity]:
+    flags: dict[str, Severity] = {}
+    for severity in ("fail", "warn"):
+        for finding in findings:
+            if finding.severity == severity:
+                for name in finding.layers:
+                    flags.setdefault(name, finding.severity)
+    return flags
+
+
+def _grad_norm(layer: LayerMeasurement, gradients: dict[str, ParameterMeasurement]) -> float | None:
+    rows = [gradients[name] for name in layer.parameters if name in gradients]
+    if any(row.nan_count or row.inf_count for row in rows):
+        return None
+    norms = [row.grad_norm for row in rows if row.grad_norm is not None]
+    return math.hypot(*norms) if norms else None
+
+
+def _notes(layer: LayerMeasurement) -> tuple[str, ...]:
+    notes = []
+    if layer.nonfinite_count:
+        notes.append(f"{layer.nonfinite_count:,} not finite")
+    if layer.signal is not None and layer.signal.norm == 0:
+        notes.append("no signal")
+    if layer.dead_unit_fraction:
+        notes.append(f"{_rounded(layer.dead_unit_fraction)} dead")
+    if layer.saturated_fraction and layer.saturated_fraction >= 0.005:
+        notes.append(f"{_rounded(layer.saturated_fraction)} saturated")
+    return tuple(notes)
+
+
+def _rounded(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.005 else "under 1 %"
