@@ -15,12 +15,20 @@ from gradinspect.contracts.layers import Concat, Residual
 from gradinspect.contracts.model_spec import ModelSpec
 from gradinspect.contracts.plan import Block, Call, Plan, Step
 from gradinspect.contracts.problems import InspectionError
-from gradinspect.engine import modules
+from gradinspect.engine import modules, single_tensor
 from gradinspect.engine.load import load_tensors
 
 # Types that are not torch.nn's class of the same name: our own, and torch's made to return one tensor.
 OWN_MODULES: dict[str, type[nn.Module]] = {
     "PositionalEmbedding": modules.PositionalEmbedding,
+    "Permute": modules.Permute,
+    "Mean": modules.Mean,
+    "RNN": single_tensor.RNN,
+    "GRU": single_tensor.GRU,
+    "LSTM": single_tensor.LSTM,
+    "MultiheadAttention": single_tensor.MultiheadAttention,
+    "TransformerEncoderLayer": single_tensor.TransformerEncoderLayer,
+    "TransformerEncoder": single_tensor.TransformerEncoder,
 }
 
 
@@ -99,7 +107,7 @@ def _assemble(steps: Sequence[Step]) -> nn.Sequential:
 def _module(step: Step) -> nn.Module:
     if isinstance(step, Call):
         kind = step.layer.type
-        made: nn.Module = OWN_MODULES.get(kind, getattr(nn, kind, nn.Module))(**step.layer.arguments(step.inferred))
+        made: nn.Module = (OWN_MODULES.get(kind) or getattr(nn, kind))(**step.layer.arguments(step.inferred))
         return made
     container = step.container
     if isinstance(container, Concat):

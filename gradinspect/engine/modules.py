@@ -1,8 +1,6 @@
-"""Modules that a spec needs and torch.nn lacks: a shortcut around layers, branches side by side, and single-tensor
-versions of layers whose torch class returns a tuple.
+"""Modules that a spec needs and torch.nn lacks: a shortcut around layers, branches side by side, and what moves axes.
 
-All are written so that torch.jit.script and torch.jit.trace take them, and so that their parameters keep the names that
-torch's own class gives them.
+All are written so that torch.jit.script and torch.jit.trace take them. The batch is the first axis everywhere.
 """
 
 from __future__ import annotations
@@ -59,3 +57,26 @@ class PositionalEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, time, width)
         return x + self.weight[: x.size(1)]
+
+
+class Permute(nn.Module):
+    """torch.permute; `dims` counts the batch axis."""
+
+    def __init__(self, dims: tuple[int, ...]) -> None:
+        super().__init__()
+        self.dims = list(dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(self.dims)
+
+
+class Mean(nn.Module):
+    """The mean over one axis; `dim` counts the batch axis."""
+
+    def __init__(self, dim: int, keepdim: bool = False) -> None:
+        super().__init__()
+        self.dim = dim
+        self.keepdim = keepdim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(self.dim, self.keepdim)
