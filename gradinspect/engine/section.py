@@ -57,6 +57,8 @@ class SectionInput:
         parameters: its parameters; entries that share memory are one.
         batch: the batch of the first-order pass; `batch.inputs` is what the model is called with.
         loss_of: from the model's output to the scalar, mean-reduced loss; the target is the first pass's.
+        target: what that loss compares with; None for losses that take none.
+        loss_between: the same loss of an output and another target, a minibatch's for instance.
         reading: what the first-order pass saw.
         names: the names of `reading.calls`, in their order.
         pass_seconds: wall time of that forward and backward pass, the unit of cost estimates.
@@ -69,6 +71,8 @@ class SectionInput:
     parameters: ParameterIndex
     batch: Batch
     loss_of: Callable[[torch.Tensor], torch.Tensor]
+    target: torch.Tensor | None
+    loss_between: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
     settings: InspectionSettings
     reading: PassReading
     names: Sequence[CallName]
