@@ -1,0 +1,113 @@
+"""The first-order pass over one subject, and what the later sections are computed from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from gradinspect.contracts.request import InspectionSettings
+from gradinspect.engine.batch import Batch
+from gradinspect.engine.gradients import run_pass
+from gradinspect.engine.losses import compute_loss
+from gradinspect.engine.naming import name_calls
+from gradinspect.engine.parameters import ParameterIndex
+from gradinspect.engine.reproducible import generator, left_as_found, seeded
+from gradinspect.engine.section import Budget, SectionInput
+from gradinspect.engine.updates import first_step_norm
+
+CustomLoss = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One pass to run: a model, the batch it runs on, and the seed of what is random inside it (dropout).
+
+    Attributes:
+        rebuild: an equally built model from another seed; None where its initialisation is not ours to draw.
+    """
+
+    model: nn.Module
+    batch: Batch
+    seed: int
+    rebuild: Callable[[int], nn.Module] | None = None
+
+
+class FixedLoss:
+    """The scalar loss of an output, always against the target that was drawn for the first output it saw."""
+
+    def __init__(self, subject: Subject, settings: InspectionSettings, custom: CustomLoss | None) -> None:
+        self._subject, self._settings, self._custom = subject, settings, custom
+        self._drawn = False
+        self.target: torch.Tensor | None = None
+
+    def __call__(self, output: torch.Tensor) -> torch.Tensor:
+        if not self._drawn:
+            self.target, self._drawn = self._subject.batch.target_for(output), True
+        return self.between(output, self.target)
+
+    def between(self, output: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+        """The same loss against another target."""
+        if self._custom is not None:
+            return self._custom(output, target)
+        # A generator of its own for each call: the random cotangent is then the same one every time.
+        cotangents = generator(self._subject.seed, "cotangent")
+        return compute_loss(self._settings.loss, output, target, cotangents)
+
+
+@dataclass(frozen=True)
+class FirstPass:
+    """What the first pass of a subject gave: the sections' input, and the target its loss compared with."""
+
+    section_input: SectionInput
+    target: torch.Tensor | None
+
+
+def first_pass(
+    subject: Subject,
+    settings: InspectionSettings,
+    *,
+    device: torch.device,
+    custom_loss: CustomLoss | None = None,
+    budget: Budget | None = None,
+    stage: Callable[[str], None] = lambda _name: None,
+) -> FirstPass:
+    """Run one forward and one backward pass and read both.
+
+    Args:
+        stage: told "forward" and "backward" when they begin.
+
+    Raises:
+        InspectionError: as `run_pass` does.
+    """
+    parameters = ParameterIndex(subject.model)
+    loss_of = FixedLoss(subject, settings, custom_loss)
+    update_norm = first_step_norm(settings.optimizer) if settings.optimizer is not None else None
+    started = time.perf_counter()
+    with left_as_found(subject.model, settings.mode), seeded(subject.seed, device):
+        reading = run_pass(
+            subject.model, parameters, subject.batch.inputs, loss_of, update_norm=update_norm, stage=stage
+        )
+    seconds = time.perf_counter() - started
+    return FirstPass(
+        SectionInput(
+            model=subject.model,
+            parameters=parameters,
+            batch=subject.batch,
+            loss_of=loss_of,
+            target=loss_of.target,
+            loss_between=loss_of.between,
+            settings=settings,
+            reading=reading,
+            names=name_calls(reading.calls, parameters),
+            seed=subject.seed,
+            device=device,
+            pass_seconds=seconds,
+            budget=budget or Budget(None),
+            rebuild=subject.rebuild,
+        ),
+        loss_of.target,
+    )

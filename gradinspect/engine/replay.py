@@ -1,0 +1,57 @@
+"""Run the first pass's model again: on the same batch, with the same random draws, through kernels that have the
+derivatives that a section needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from gradinspect.engine.gradients import first_tensor
+from gradinspect.engine.reproducible import left_as_found, ordinary_graphs, seeded
+from gradinspect.engine.section import SectionInput
+
+# Fused recurrent kernels: one autograd node for all time steps, without forward mode and without a second derivative.
+FUSED_RECURRENT = frozenset({"mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn"})
+
+
+def output_of(s: SectionInput) -> torch.Tensor:
+    """The model's output, as the first pass had it; dropout draws the same masks. Call it inside `replaying`."""
+    with seeded(s.seed, s.device):
+        return first_tensor(s.model(*s.batch.inputs))
+
+
+@contextmanager
+def replaying(s: SectionInput) -> Iterator[None]:
+    """Run the model in its mode any number of times; buffers and the global switches are restored afterwards."""
+    with left_as_found(s.model, s.settings.mode), ordinary_graphs(), differentiable_kernels(s):
+        yield
+
+
+@contextmanager
+def differentiable_kernels(s: SectionInput) -> Iterator[None]:
+    """Take kernels that are made of differentiable operations, where the fast ones are not.
+
+    Flash and memory-efficient attention have no second derivative; their mathematical form has. Fused recurrent
+    layers are run step by step, but only in models that have them: without oneDNN convolutions would be slower too.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if any(call.operation in FUSED_RECURRENT for call in s.reading.calls):
+            stack.enter_context(_switched_off(torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled))
+            stack.enter_context(_switched_off(torch._C._get_cudnn_enabled, torch._C._set_cudnn_enabled))
+        yield
+
+
+@contextmanager
+def _switched_off(read: Callable[[], bool], write: Callable[[bool], None]) -> Iterator[None]:
+    """Only this switch: the `flags` of torch.backends write their neighbours too, and warn about those."""
+    before = read()
+    write(False)
+    try:
+        yield
+    finally:
+        write(before)
