@@ -223,24 +223,75 @@ class PrecisionSection(_Section):
 
 
 class ScaleGroup(Document):
-    """One group of parameters that shares a learning-rate scale."""
+    """One group of parameters that shares a learning-rate scale: those of a leaf module, tied ones together."""
 
     layer: Name
     parameters: Names
-    scale: Number
+    scale: Number = Field(description="Times the optimizer's base rate; geometric mean 1 over groups with a gradient.")
     grad_norm: Number = None
     weight_norm: Number = None
-    cv: Number = None
+    cv: Number = Field(default=None, description="Coefficient of variation of grad_norm over parts of the batch.")
+    note: Literal["no_gradient", "equalized"] | None = Field(
+        default=None,
+        description="no_gradient: exactly zero or unused, so the scale is 1. equalized: the method had nothing to "
+        "divide by, and 1/RMS(g) stands in.",
+    )
 
 
 class ScaleCandidate(Document):
     """One method's suggestion, and how it fared against uniform."""
 
     method: Name
-    spread_dex: Number = None
-    ratio: Number = None
+    spread_dex: Number = Field(default=None, description="log10 of the largest scale over the smallest.")
+    base_lr: Number = Field(default=None, description="Its best base rate in the probe.")
+    ratio: Number = Field(default=None, description="exp(A − A_uniform), each arm at its own best base rate.")
     per_seed: Annotated[tuple[Number, ...], Field(max_length=64)] = ()
     groups: Annotated[tuple[ScaleGroup, ...], Field(max_length=MAX_LAYERS)] = ()
+    reason: Text | None = Field(default=None, description="Why this method has no suggestion, or was not probed.")
+
+
+Losses = Annotated[tuple[Number, ...], Field(max_length=6000)]
+
+
+class ProbeCurve(Document):
+    """The training loss of one arm at one base rate, minibatch by minibatch; geometric mean over the paired seeds."""
+
+    arm: Name
+    base_lr: Finite
+    losses: Losses
+
+
+class ScaleEvidence(Document):
+    """What was run to decide, and on what."""
+
+    statement: Text = Field(description="One sentence: what the evidence covers.")
+    steps: Count = Field(description="T, the length of each run.")
+    seeds: Count = Field(description="Paired runs of each arm.")
+    seeds_are: Literal["initialisations", "data_orders"]
+    is_synthetic: bool = Field(description="The targets came from a fixed random teacher, not from the caller.")
+    samples: Count
+    batch_size: Count
+    reference_loss: Number = Field(
+        default=None, description="The smaller of the initial loss and the best constant output's: what learning beats."
+    )
+    is_extended: bool = Field(default=False, description="Uniform was still on its plateau, so T was tripled.")
+    is_complete: bool = Field(default=True, description="False when the budget ended before everything was tried.")
+    optimizer: Name = "sgd"
+    steps_run: Count = 0
+    max_steps: Count = 0
+    max_seconds: Number = None
+    curves: Annotated[tuple[ProbeCurve, ...], Field(max_length=64)] = ()
+
+
+class ScaleRemedy(Document):
+    """Another remedy, probed where no scale learns or the signal fails."""
+
+    name: Name
+    learned: bool
+    loss_ratio: Number = Field(default=None, description="Loss at the end of the probe over the reference loss.")
+    base_lr: Number = None
+    curve: Losses = ()
+    code: Annotated[str, Field(max_length=200_000)]
 
 
 class LrScales(_Section):
@@ -248,14 +299,14 @@ class LrScales(_Section):
 
     verdict: Literal["use", "keep_uniform", "inconclusive_plateau", "none_learns", "undetermined"] = "undetermined"
     method: Name | None = None
-    base_lr: Number = None
+    base_lr: Number = Field(default=None, description="A safe one: half a decade under the probe's best.")
     groups: Annotated[tuple[ScaleGroup, ...], Field(max_length=MAX_LAYERS)] = ()
     candidates: Annotated[tuple[ScaleCandidate, ...], Field(max_length=16)] = ()
-    evidence: dict[str, Any] | None = Field(
-        default=None, description="steps, seeds, curves"
-    )  # Any: JSON of the probe, shaped with its own issue
-    remedies: Annotated[tuple[dict[str, Any], ...], Field(max_length=32)] = ()
-    code: Annotated[str, Field(max_length=200_000)] | None = None
+    evidence: ScaleEvidence | None = None
+    remedies: Annotated[tuple[ScaleRemedy, ...], Field(max_length=32)] = ()
+    code: Annotated[str, Field(max_length=2_000_000)] | None = Field(
+        default=None, description="Python source that builds the optimizer with its param groups for `model`."
+    )
 
 
 class LayerSpread(Document):

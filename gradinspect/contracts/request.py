@@ -59,6 +59,12 @@ class LrScalesRequest(Document):
     verify: bool = True
     probe_steps: Annotated[int, Field(ge=10, le=2000)] = 100
     seeds: Annotated[int, Field(ge=1, le=16)] = 3
+    max_steps: Annotated[int, Field(ge=100, le=10_000_000)] = Field(
+        default=100_000, description="Training steps that all probes together may run."
+    )
+    max_seconds: Annotated[Finite, Field(gt=0, le=86_400)] = Field(
+        default=120.0, description="Wall seconds that all probes together may take."
+    )
 
 
 class InspectionSettings(Document):
