@@ -2,13 +2,14 @@
 
 `catalogue/` holds the rules, one file each. `judge` applies them and `policies` changes their thresholds. `signal`,
 `blame` and `remedies` say how a signal shrinks, by which factor, and what to change. `headline` is a report's one
-sentence; `document` writes docs/rules.md.
+sentence; `compare` says what changed between two reports; `document` writes docs/rules.md.
 """
 
 from __future__ import annotations
 
 from gradinspect.contracts.policy import DEFAULT_POLICY
 from gradinspect.rules.catalogue import RULES
+from gradinspect.rules.compare import compare
 from gradinspect.rules.headline import headline
 from gradinspect.rules.judge import Assessment, assess, judge, rejudge
 from gradinspect.rules.policies import check_policy, complete, find_policy
@@ -21,6 +22,7 @@ __all__ = [
     "Rule",
     "assess",
     "check_policy",
+    "compare",
     "complete",
     "find_policy",
     "headline",

@@ -19,7 +19,7 @@ from gradinspect.contracts.report import (
 from gradinspect.contracts.request import Adam, InspectionSettings, Sgd
 from gradinspect.rules.catalogue import RULES
 from gradinspect.rules.evidence import Evidence, Measured
-from gradinspect.rules.rule import Limits, NotJudged, Rule
+from gradinspect.rules.rule import NotJudged, apply
 
 MOST_NAMES = 16  # what `summary.worst` holds
 SIGNAL_RULES = frozenset({"vanishing_signal", "exploding_signal"})
@@ -62,7 +62,7 @@ def assess(measured: Measured, *, policy: Policy, settings: InspectionSettings |
         if said is not None and not said.enabled:
             switched_off.append(rule.id)
             continue
-        outcome = _apply(rule, evidence, rule.limits(said))
+        outcome = apply(rule, evidence, rule.limits(said))
         if isinstance(outcome, NotJudged):
             not_judged[rule.id] = outcome.reason
         elif outcome is None:
@@ -72,14 +72,6 @@ def assess(measured: Measured, *, policy: Policy, settings: InspectionSettings |
     findings.sort(key=lambda finding: -LEVELS.index(finding.severity))
     verdict = _verdict(findings, not_judged, judged=bool(passed or findings))
     return Assessment(verdict, tuple(findings), tuple(passed), not_judged, tuple(switched_off))
-
-
-def _apply(rule: Rule, evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
-    """Apply one rule. Measurements come from processes that ran strangers' models: absurd numbers must not stop us."""
-    try:
-        return rule.check(evidence, limits)
-    except (ArithmeticError, ValueError) as error:
-        return NotJudged(f"the measurements are outside what can be computed with ({error.__class__.__name__})")
 
 
 def judge(

@@ -49,10 +49,6 @@ class Limits:
             return threshold[0] if value < threshold[0] else threshold[1]
         return threshold
 
-    def mildest(self) -> Threshold | None:
-        """The threshold at which the rule first speaks."""
-        return next((self.levels[level] for level in LEVELS if level in self.levels), None)
-
 
 Check = Callable[[Evidence, Limits], Finding | NotJudged | None]
 
@@ -131,6 +127,14 @@ class Rule:
             if value is not None:
                 levels[level] = value
         return Limits(self.compares, levels)
+
+
+def apply(rule: Rule, evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+    """Apply one rule. Measurements come from processes that ran strangers' models: absurd numbers must not stop us."""
+    try:
+        return rule.check(evidence, limits)
+    except (ArithmeticError, ValueError) as error:
+        return NotJudged(f"the measurements are outside what can be computed with ({error.__class__.__name__})")
 
 
 def _distinct(names: Iterable[str]) -> tuple[str, ...]:

@@ -1,0 +1,64 @@
+"""What each rule measured, whether it fired or not: its value under limits that everything crosses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from gradinspect.contracts.policy import COMPARISONS, Compares, Threshold
+from gradinspect.contracts.report import Finding
+from gradinspect.rules.catalogue import RULES
+from gradinspect.rules.evidence import Evidence
+from gradinspect.rules.rule import LARGEST, Limits, NotJudged, Rule, apply
+
+
+@dataclass(frozen=True, slots=True)
+class RuleValue:
+    """What a rule measures on one report.
+
+    Attributes:
+        value: None where it could not be judged, or where there is nothing that it could count.
+        not_judged: why it could not be applied; None where it could.
+    """
+
+    value: float | None
+    not_judged: str | None = None
+
+
+# Every value crosses these, so a rule says what it measured. For a range, from above: `update_ratio` then gives its
+# largest ratio and not its median.
+_EVERYTHING: dict[Compares, Threshold] = {
+    "above": -LARGEST, "reaches": -LARGEST, "below": LARGEST, "outside": (-LARGEST, -LARGEST), "present": 0.0,
+}  # fmt: skip
+
+
+def rule_values(evidence: Evidence) -> dict[str, RuleValue]:
+    """Rule → what it measures, in the catalogue's order."""
+    return {rule.id: _value(rule, evidence) for rule in RULES}
+
+
+def _value(rule: Rule, evidence: Evidence) -> RuleValue:
+    outcome = apply(rule, evidence, Limits(rule.compares, {"info": _EVERYTHING[rule.compares]}))
+    if isinstance(outcome, NotJudged):
+        return RuleValue(None, outcome.reason)
+    if isinstance(outcome, Finding):
+        return RuleValue(outcome.value)
+    return RuleValue(0.0 if rule.compares == "present" else None)
+
+
+def badness(rule: str, value: float, middle: float | None = None) -> float:
+    """How bad a value is on a log2 scale: one more is twice as bad. Infinite for what nothing can be worse than.
+
+    Args:
+        rule: which rule's value it is.
+        value: what the rule measured.
+        middle: for a rule with a range, its geometric middle; badness is the distance from it.
+    """
+    compares: Compares = COMPARISONS[rule].compares
+    if compares == "outside":
+        if value <= 0 or not middle:
+            return math.inf
+        return abs(math.log2(value / middle))
+    if value <= 0:
+        return math.inf if compares == "below" else -math.inf
+    return -math.log2(value) if compares == "below" else math.log2(value)
