@@ -247,13 +247,13 @@ def _binned(magnitudes: Array) -> tuple[tuple[float, ...], int, tuple[int, ...]]
     shift = 23 - _FINE_BITS
     codes = np.ascontiguousarray(magnitudes).view(np.int32) >> shift
     lowest = int(codes.min()) >> _FINE_BITS << _FINE_BITS  # a whole exponent, so that the counts fold below
-    counts = np.bincount(codes - lowest)
+    exponents = (int(codes.max()) - lowest >> _FINE_BITS) + 1
+    counts = np.bincount(codes - lowest, minlength=exponents << _FINE_BITS)
     ranks = np.cumsum(counts)
     bins = np.searchsorted(ranks, [q * (magnitudes.size - 1) for q in QUANTILES], side="right")
     edges = ((np.stack([bins, bins + 1]) + lowest) << shift).astype(np.int32).view(np.float32)
     quantiles = tuple(edges.mean(axis=0, dtype=np.float64).tolist())
-    counts.resize(-(-counts.size >> _FINE_BITS) << _FINE_BITS)
-    by_exponent = counts.reshape(-1, 1 << _FINE_BITS).sum(axis=1)
+    by_exponent = counts.reshape(exponents, 1 << _FINE_BITS).sum(axis=1)
     if lowest == 0:
         by_exponent[0] -= _zeros(magnitudes)
         quantiles = tuple(0.0 if index == 0 else value for index, value in zip(bins.tolist(), quantiles, strict=True))
