@@ -27,25 +27,26 @@ def seed_spread(
     norms = [{row.name: row.grad_norm for row in rows} for rows in parameters]
     rows = []
     for first in layers[0]:
-        same = [rows_of_pass.get((first.name, first.call)) for rows_of_pass in found]
-        gradients = [
-            _gradient_norm(norms_of_pass.get(name) for name in first.parameters) for norms_of_pass in norms
-        ]  # fmt: skip
+        seen = [rows_of_pass.get((first.name, first.call)) for rows_of_pass in found]
+        same = [row for row in seen if row is not None]
+        if len(same) < len(seen):
+            rows.append(LayerSpread())
+            continue
         rows.append(
             LayerSpread(
-                signal_rms=_spread(
-                    row.signal.rms if row is not None and row.signal is not None else None for row in same
+                signal_rms=_spread(row.signal.rms if row.signal is not None else None for row in same),
+                cumulative_backward_gain=_spread(row.cumulative_backward_gain for row in same),
+                backward_gain=_spread(row.backward_gain for row in same),
+                forward_gain=_spread(row.forward_gain for row in same),
+                grad_norm=_spread(
+                    _norm(norms_of_pass.get(name) for name in first.parameters) for norms_of_pass in norms
                 ),
-                cumulative_backward_gain=_spread(row and row.cumulative_backward_gain for row in same),
-                backward_gain=_spread(row and row.backward_gain for row in same),
-                forward_gain=_spread(row and row.forward_gain for row in same),
-                grad_norm=_spread(gradients),
             )
         )
     return SeedSpread(seeds=len(layers), layers=tuple(rows))
 
 
-def _gradient_norm(norms: Iterable[float | None]) -> float | None:
+def _norm(norms: Iterable[float | None]) -> float | None:
     known = [norm for norm in norms if norm is not None]
     return math.hypot(*known) if known else None
 
