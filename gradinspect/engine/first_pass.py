@@ -50,20 +50,11 @@ class FixedLoss:
         return self.between(output, self.target)
 
     def between(self, output: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        """The same loss against another target."""
+        """The same loss of an output and any target."""
         if self._custom is not None:
             return self._custom(output, target)
         # A generator of its own for each call: the random cotangent is then the same one every time.
-        cotangents = generator(self._subject.seed, "cotangent")
-        return compute_loss(self._settings.loss, output, target, cotangents)
-
-
-@dataclass(frozen=True)
-class FirstPass:
-    """What the first pass of a subject gave: the sections' input, and the target its loss compared with."""
-
-    section_input: SectionInput
-    target: torch.Tensor | None
+        return compute_loss(self._settings.loss, output, target, generator(self._subject.seed, "cotangent"))
 
 
 def first_pass(
@@ -74,7 +65,7 @@ def first_pass(
     custom_loss: CustomLoss | None = None,
     budget: Budget | None = None,
     stage: Callable[[str], None] = lambda _name: None,
-) -> FirstPass:
+) -> SectionInput:
     """Run one forward and one backward pass and read both.
 
     Args:
@@ -92,22 +83,19 @@ def first_pass(
             subject.model, parameters, subject.batch.inputs, loss_of, update_norm=update_norm, stage=stage
         )
     seconds = time.perf_counter() - started
-    return FirstPass(
-        SectionInput(
-            model=subject.model,
-            parameters=parameters,
-            batch=subject.batch,
-            loss_of=loss_of,
-            target=loss_of.target,
-            loss_between=loss_of.between,
-            settings=settings,
-            reading=reading,
-            names=name_calls(reading.calls, parameters),
-            seed=subject.seed,
-            device=device,
-            pass_seconds=seconds,
-            budget=budget or Budget(None),
-            rebuild=subject.rebuild,
-        ),
-        loss_of.target,
+    return SectionInput(
+        model=subject.model,
+        parameters=parameters,
+        batch=subject.batch,
+        loss_of=loss_of,
+        target=loss_of.target,
+        loss_between=loss_of.between,
+        settings=settings,
+        reading=reading,
+        names=name_calls(reading.calls, parameters),
+        seed=subject.seed,
+        device=device,
+        pass_seconds=seconds,
+        budget=budget or Budget(None),
+        rebuild=subject.rebuild,
     )

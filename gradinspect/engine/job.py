@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
 
 from gradinspect.contracts.data import ArtifactData, SampleInput
 from gradinspect.contracts.messages import Job
+from gradinspect.contracts.model_spec import ModelSpec
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.report import Measurements
 from gradinspect.contracts.request import InspectionSettings
@@ -16,6 +17,7 @@ from gradinspect.engine.batch import FLOATS, make_batch
 from gradinspect.engine.build import build, load_weights
 from gradinspect.engine.load import load_tensors, load_torchscript
 from gradinspect.engine.measure import Progress, Subject, measure
+from gradinspect.engine.section import Budget
 
 
 def run_job(
@@ -40,6 +42,7 @@ def run_job(
     Raises:
         InspectionError: a named reason, for everything that the caller can change.
     """
+    budget = Budget(computing_seconds(job.limits.wall_seconds))
     torch.set_num_threads(job.limits.threads)
     progress("load", 0.02)
     device = choose_device(job.settings)
@@ -48,7 +51,16 @@ def run_job(
         if job.spec is not None
         else _torchscript_subjects(job, model_bytes or b"", data_bytes, device)
     )
-    return measure(subjects, job.settings, device=device, confinement=confinement, progress=progress)
+    return measure(subjects, job.settings, device=device, confinement=confinement, budget=budget, progress=progress)
+
+
+def computing_seconds(wall_seconds: float) -> float:
+    """What of a job's wall time may be computed with: a tenth, at most 5 s, is kept for the report's own way out."""
+    return wall_seconds - min(_MARGIN_SHARE * wall_seconds, _LARGEST_MARGIN)
+
+
+# Chosen: the largest report (50,000 rows of each kind) is written, sent and validated in under 5 s.
+_MARGIN_SHARE, _LARGEST_MARGIN = 0.1, 5.0
 
 
 def choose_device(settings: InspectionSettings) -> torch.device:
@@ -82,7 +94,11 @@ def _spec_subjects(job: Job, weights: bytes | None, data: bytes | None, device: 
             settings.data, tensors, sample_input=job.spec.input, vocabulary=job.spec.input.high, loss=settings.loss,
             dtype=dtype, device=device, seed=settings.seed,
         )  # fmt: skip
-        yield Subject(model, batch, seed)
+        yield Subject(model, batch, seed, None if weights is not None else _builder(job.spec, dtype, device))
+
+
+def _builder(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Callable[[int], nn.Module]:
+    return lambda seed: build(spec, seed=seed, dtype=dtype, device=device)
 
 
 def _torchscript_subjects(job: Job, file: bytes, data: bytes | None, device: torch.device) -> Iterator[Subject]:

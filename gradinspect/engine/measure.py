@@ -3,55 +3,40 @@
 from __future__ import annotations
 
 import math
+import resource
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
-from torch import nn
 
+from gradinspect.contracts.document import Document
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.report import (
-    Curvature,
     Environment,
-    Jacobian,
     LayerMeasurement,
-    LrScales,
     MeasuredSummary,
     Measurements,
-    Noise,
     ParameterMeasurement,
     SelfCheck,
-    TimeDecay,
 )
 from gradinspect.contracts.request import InspectionSettings
 from gradinspect.engine.averages import average_layers, average_parameters
-from gradinspect.engine.batch import Batch
 from gradinspect.engine.decay import depth_decay
-from gradinspect.engine.gradients import PassReading, run_pass
-from gradinspect.engine.losses import compute_loss, expected_initial_loss
-from gradinspect.engine.naming import name_calls
-from gradinspect.engine.parameters import ParameterIndex
+from gradinspect.engine.first_pass import CustomLoss, Subject, first_pass
+from gradinspect.engine.losses import expected_initial_loss
+from gradinspect.engine.memory import memory_limit, out_of_memory
 from gradinspect.engine.precision import precision_section
-from gradinspect.engine.reproducible import generator, left_as_found, ordinary_graphs, seeded
+from gradinspect.engine.reproducible import left_as_found, ordinary_graphs
 from gradinspect.engine.rows import finite, layer_rows, parameter_rows
+from gradinspect.engine.section import Budget, SectionInput
+from gradinspect.engine.sections import planned_sections, run_section
 from gradinspect.engine.self_checks import balance_identity
+from gradinspect.engine.stages import Progress, Stages
 from gradinspect.engine.statistics import Distribution
-from gradinspect.engine.updates import first_step_norm
 from gradinspect.version import __version__
 
-Progress = Callable[[str, float], None]
-CustomLoss = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
-NOT_COMPUTED = "this release does not compute this section yet"
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One pass to run: a model, the batch it runs on, and the seed of what is random inside it (dropout)."""
-
-    model: nn.Module
-    batch: Batch
-    seed: int
+__all__ = ["CustomLoss", "Progress", "Subject", "measure"]
 
 
 @dataclass
@@ -62,7 +47,8 @@ class _Collected:
     expected_loss: float | None = None
     checks: list[SelfCheck] = field(default_factory=list)
     spreads: list[tuple[Distribution, int, float]] = field(default_factory=list)
-    stages: dict[str, float] = field(default_factory=dict)
+    sections: dict[str, Document] = field(default_factory=dict)
+    of_parameters: dict[str, dict[str, float | None]] = field(default_factory=dict)
     dtype: str = ""
     digest: str = ""
     synthetic: bool = False
@@ -75,9 +61,10 @@ def measure(
     device: torch.device,
     confinement: str = "none",
     custom_loss: CustomLoss | None = None,
+    budget: Budget | None = None,
     progress: Progress = lambda _stage, _fraction: None,
 ) -> Measurements:
-    """Run one pass per subject and put the numbers together.
+    """Run one pass per subject, the sections on the first of them, and put the numbers together.
 
     Args:
         subjects: one per seed; made one after another, so that only one model is alive.
@@ -85,20 +72,28 @@ def measure(
         device: where the models and batches are.
         confinement: the level under which this process runs, for the environment stamp.
         custom_loss: used in place of the settings' named loss (notebooks).
-        progress: told the stage and the fraction done.
+        budget: time for everything; what does not fit into it is left undetermined. None for as long as it takes.
+        progress: told the stage and the fraction done, which never goes back.
 
     Raises:
         InspectionError: with the code and the reason when a model cannot be measured.
     """
     started, started_cpu = time.perf_counter(), time.process_time()
     found = _Collected()
+    stages = Stages(progress, _plan(settings), start=_LOADED)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     with ordinary_graphs():
         for index, subject in enumerate(subjects):
-            _run(subject, index, settings, found, device, custom_loss, progress)
+            s = _pass(subject, settings, device, custom_loss, budget or Budget(None), stages)
+            _collect(s, index, found, stages, named_loss=custom_loss is None)
+            if index == 0:
+                with left_as_found(s.model, settings.mode):
+                    _run_sections(s, found, stages)
     if not found.layers:
         raise InspectionError("internal", "no pass was run")
-    progress("report", 0.95)
-    parameters = average_parameters(found.parameters)
+    stages.enter("report")
+    parameters = _with_sections(average_parameters(found.parameters), found.of_parameters)
     squares = [row.grad_norm**2 for row in parameters if row.grad_norm is not None]
     finite_gradients = not any(row.nan_count or row.inf_count for row in parameters)
     layers = average_layers(found.layers)
@@ -115,7 +110,8 @@ def measure(
             confinement=confinement,
             wall_seconds=time.perf_counter() - started,
             cpu_seconds=time.process_time() - started_cpu,
-            stages={name: round(seconds, 6) for name, seconds in found.stages.items()},
+            peak_memory_bytes=_peak_memory(device),
+            stages={name: round(seconds, 6) for name, seconds in stages.seconds.items()},
         ),
         summary=MeasuredSummary(
             loss=finite(math.fsum(found.losses) / len(found.losses)),
@@ -129,76 +125,86 @@ def measure(
         parameters=parameters,
         precision=precision_section(found.spreads, settings.precision, found.dtype),
         self_checks=tuple(found.checks),
-    ).model_copy(update=_sections_not_computed(settings))
+    ).model_copy(update=found.sections)
 
 
-def _run(
+_LOADED = 0.02  # what loading the model was told to be worth
+_PASS = (("forward", 0.3), ("backward", 0.5), ("statistics", 0.2))
+
+
+def _plan(settings: InspectionSettings) -> list[tuple[str, float]]:
+    sections = [(section.stage, section.weight) for section in planned_sections(settings)]
+    return [*_PASS, *sections, *(_PASS * (settings.seeds - 1)), ("report", 0.1)]
+
+
+def _pass(
     subject: Subject,
-    index: int,
     settings: InspectionSettings,
-    found: _Collected,
     device: torch.device,
     custom_loss: CustomLoss | None,
-    progress: Progress,
-) -> None:
-    model, batch = subject.model, subject.batch
-    parameters = ParameterIndex(model)
-    target: list[torch.Tensor | None] = []
+    budget: Budget,
+    stages: Stages,
+) -> SectionInput:
+    try:
+        return first_pass(subject, settings, device=device, custom_loss=custom_loss, budget=budget, stage=stages.enter)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+    # Here the error is gone, and with it the frames that held the batch's activations.
+    raise memory_limit(subject, settings.mode)
 
-    def loss_function(output: torch.Tensor) -> torch.Tensor:
-        target.append(batch.target_for(output))
-        if custom_loss is not None:
-            return custom_loss(output, target[0])
-        return compute_loss(settings.loss, output, target[0], generator(subject.seed, "cotangent"))
 
-    clock = _Clock(found.stages, progress, index, settings.seeds)
-    update_norm = first_step_norm(settings.optimizer) if settings.optimizer is not None else None
-    with left_as_found(model, settings.mode), seeded(subject.seed, device):
-        reading = run_pass(model, parameters, batch.inputs, loss_function, update_norm=update_norm, stage=clock.enter)
-    clock.enter("statistics")
-    names = name_calls(reading.calls, parameters)
-    found.layers.append(layer_rows(reading, names, parameters))
-    found.parameters.append(parameter_rows(reading, names, parameters, settings.precision.loss_scale))
+def _collect(s: SectionInput, index: int, found: _Collected, stages: Stages, *, named_loss: bool) -> None:
+    stages.enter("statistics")
+    reading, settings = s.reading, s.settings
+    found.layers.append(layer_rows(reading, s.names, s.parameters))
+    found.parameters.append(parameter_rows(reading, s.names, s.parameters, settings.precision.loss_scale))
     found.losses.append(reading.loss)
-    dtype = _dtype(parameters, reading)
     if index == 0:
+        dtype = _dtype(s)
         found.dtype = str(dtype).removeprefix("torch.")
-        found.digest, found.synthetic = batch.digest, batch.synthetic
-        if custom_loss is None:
-            found.expected_loss = expected_initial_loss(settings.loss, reading.output_shape, target[0])
+        found.digest, found.synthetic = s.batch.digest, s.batch.synthetic
+        if named_loss:
+            found.expected_loss = expected_initial_loss(settings.loss, reading.output_shape, s.target)
         found.checks.append(balance_identity(reading, dtype))
         found.spreads = [
             (gradient.distribution, gradient.moments.numel, gradient.moments.abs_max)
             for gradient in reading.gradients.values()
             if gradient.distribution is not None
         ]
-    clock.stop()
+    stages.stop()
 
 
-class _Clock:
-    """Adds up the seconds of each stage and reports the stages as they begin."""
-
-    _FRACTIONS = {"forward": 0.1, "backward": 0.4, "statistics": 0.9}
-
-    def __init__(self, stages: dict[str, float], progress: Progress, index: int, count: int) -> None:
-        self._stages, self._progress, self._index, self._count = stages, progress, index, max(count, index + 1)
-        self._current: str | None = None
-        self._since = 0.0
-
-    def enter(self, name: str) -> None:
-        self.stop()
-        self._current, self._since = name, time.perf_counter()
-        self._progress(name, (self._index + self._FRACTIONS.get(name, 0.5)) / self._count)
-
-    def stop(self) -> None:
-        if self._current is not None:
-            spent = time.perf_counter() - self._since
-            self._stages[self._current] = self._stages.get(self._current, 0.0) + spent
-            self._current = None
+def _run_sections(s: SectionInput, found: _Collected, stages: Stages) -> None:
+    planned = planned_sections(s.settings)
+    # The passes over the other seeds come after the sections and are owed their time first.
+    owed = (s.settings.seeds - 1) * _PASS_MARGIN * s.pass_seconds
+    for place, section in enumerate(planned):
+        stages.enter(section.stage)
+        share = section.weight / sum(later.weight for later in planned[place:])
+        result = run_section(section, replace(s, budget=s.budget.part(share, reserve=owed), progress=stages.within))
+        found.sections[section.field] = result.section
+        for name, fields in result.parameters.items():
+            found.of_parameters.setdefault(name, {}).update(fields)
+    stages.stop()
 
 
-def _dtype(parameters: ParameterIndex, reading: PassReading) -> torch.dtype:
-    entries = [entry for entry in parameters if entry in reading.gradients]
+_PASS_MARGIN = 2.0  # chosen: a pass and its rows may take twice what the first pass took
+
+
+def _with_sections(
+    rows: tuple[ParameterMeasurement, ...], fields: Mapping[str, Mapping[str, float | None]]
+) -> tuple[ParameterMeasurement, ...]:
+    return tuple(
+        row.model_copy(update={key: finite(value) for key, value in fields[row.name].items()})
+        if row.name in fields
+        else row
+        for row in rows
+    )
+
+
+def _dtype(s: SectionInput) -> torch.dtype:
+    entries = [entry for entry in s.parameters if entry in s.reading.gradients]
     return entries[0].tensor.dtype if entries else torch.get_default_dtype()
 
 
@@ -206,18 +212,8 @@ def _device_name(device: torch.device) -> str:
     return f"cuda ({torch.cuda.get_device_name(device)})"[:256] if device.type == "cuda" else device.type
 
 
-def _sections_not_computed(settings: InspectionSettings) -> dict[str, object]:
-    """Sections that were asked for and that this release cannot give: present, undetermined, with the reason."""
-    wanted: dict[str, object] = {}
-    kinds: dict[str, tuple[str, type]] = {
-        "noise": ("noise", Noise),
-        "curvature": ("curvature", Curvature),
-        "jacobian": ("jacobian", Jacobian),
-        "training_trace": ("time_decay", TimeDecay),
-    }
-    for diagnostic, (section, kind) in kinds.items():
-        if diagnostic in settings.diagnostics:
-            wanted[section] = kind(status="undetermined", reason=NOT_COMPUTED)
-    if settings.lr_scales:
-        wanted["lr_scales"] = LrScales(status="undetermined", reason=NOT_COMPUTED)
-    return wanted
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: the allocator's peak on a device, the process's largest resident size on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -42,9 +42,9 @@ class Budget:
         """Whether a step that is estimated to take so long still fits."""
         return seconds <= self.seconds_left
 
-    def part(self, share: float) -> Budget:
-        """A share of what is left, for one of several sections."""
-        left = self.seconds_left
+    def part(self, share: float, *, reserve: float = 0.0) -> Budget:
+        """A share of what is left, for one of several sections, after `reserve` seconds are set aside."""
+        left = self.seconds_left - reserve
         return Budget(None if math.isinf(left) else max(left, 0.0) * share)
 
 
@@ -98,3 +98,10 @@ class SectionResult:
 
 
 Section = Callable[[SectionInput], SectionResult]
+
+
+def refused(budget: Budget, seconds: float) -> str | None:
+    """Why a step that is estimated to take so long is left out; None where it fits."""
+    if budget.allows(seconds):
+        return None
+    return f"budget: needs about {seconds:.3g} s, {max(budget.seconds_left, 0.0):.3g} s are left"

@@ -1,0 +1,79 @@
+"""The sections that a request can ask for beyond the first pass: which function computes each, and what it is worth.
+
+A section that fails in a way its caller cannot help is `undetermined` with the reason, and the rest of the report
+stands: memory that ran out, an operator without the derivative that it needs, a budget that was too small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Literal
+
+import torch
+
+from gradinspect.contracts.problems import InspectionError
+from gradinspect.contracts.report import Curvature, Jacobian, LrScales, Noise, TimeDecay
+from gradinspect.contracts.request import InspectionSettings
+from gradinspect.engine.memory import out_of_memory
+from gradinspect.engine.section import Section, SectionInput, SectionResult
+
+SectionDocument = type[Noise] | type[Curvature] | type[Jacobian] | type[TimeDecay] | type[LrScales]
+
+
+@dataclass(frozen=True)
+class PlannedSection:
+    """One section of the report.
+
+    Attributes:
+        stage: its name in progress and in `environment.stages`; what a request calls it.
+        field: its place in the report.
+        kind: its document, for a section that could not be computed.
+        home: module and function that compute it; imported when it is asked for.
+        weight: its share of the time that is left, among the sections that were asked for. Chosen after the usual
+            number of passes of each: two for noise, some forty for curvature, a probe's hundreds for scales.
+    """
+
+    stage: str
+    field: Literal["noise", "curvature", "jacobian", "time_decay", "lr_scales"]
+    kind: SectionDocument
+    home: tuple[str, str]
+    weight: float
+
+    def function(self) -> Section:
+        """The function that computes it."""
+        found: Section = getattr(import_module(self.home[0]), self.home[1])
+        return found
+
+
+_TABLE: tuple[PlannedSection, ...] = ()
+
+
+def planned_sections(settings: InspectionSettings) -> list[PlannedSection]:
+    """What was asked for, in the order in which it is computed."""
+    asked: set[str] = set(settings.diagnostics)
+    if settings.lr_scales:
+        asked.add("lr_scales")
+    return [section for section in _TABLE if section.stage in asked]
+
+
+def run_section(section: PlannedSection, s: SectionInput) -> SectionResult:
+    """Compute one section; what the model causes to fail becomes the reason of an undetermined one."""
+    try:
+        return section.function()(s)
+    except InspectionError as error:
+        reason = error.detail
+    except (RuntimeError, MemoryError) as error:  # NotImplementedError of a missing kernel is a RuntimeError
+        reason = (
+            "memory: it ran out; a smaller batch leaves more room"
+            if out_of_memory(error)
+            else f"torch refused: {_first_sentence(str(error))}"
+        )
+        if s.device.type == "cuda":
+            torch.cuda.empty_cache()
+    return SectionResult(section.kind(status="undetermined", reason=reason))
+
+
+def _first_sentence(message: str) -> str:
+    lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
+    return (lines[-1] if lines else "no reason given")[:500]
