@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import reduce
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 WIDTHS = [5, 7, 4, 6, 3]
 X, T = random(9, 5, seed=1), random(9, 3, seed=2)
-WEIGHTS = [random(after, before, seed=3 + i) for i, (before, after) in enumerate(zip(WIDTHS, WIDTHS[1:], strict=False))]
+WEIGHTS = [random(after, before, seed=3 + i) for i, (before, after) in enumerate(pairwise(WIDTHS))]
 
 
 def product(matrices: list[torch.Tensor], size: int) -> torch.Tensor:

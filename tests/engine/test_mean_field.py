@@ -1,7 +1,7 @@
 """Wide random nets against mean field theory: what one layer does to the norm of the backward signal.
 
-Each net is drawn from several seeds. The mean over seeds of a layer's squared gain is compared with χ1 by a t-test whose
-false-alarm rate is 1e-4 a case, widened by 5/width: the theory's first correction for finite width is of that order
+Each net is drawn from several seeds. The mean over seeds of a layer's squared gain is compared with χ1 by a t-test with
+a false-alarm rate of 1e-4 a case, widened by 5/width: the theory's first correction for finite width is of that order
 (Hanin and Nica 2019, "Products of many large random matrices and gradients in deep neural networks", theorem 1).
 """
 
