@@ -182,3 +182,8 @@ class Init(Document):
 
     weight: WeightInitializer | None = None
     bias: BiasInitializer | None = None
+    residual: WeightInitializer | None = Field(
+        default=None,
+        description="Instead of `weight`, for what an attention layer or transformer block adds to its input: the "
+        "output projection and the second linear layer. GPT-2 scales these by 1/√(2·blocks).",
+    )

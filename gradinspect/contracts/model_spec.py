@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import Field, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from gradinspect.contracts.data import SampleInput
 from gradinspect.contracts.document import Document
 from gradinspect.contracts.initialization import Init
 from gradinspect.contracts.layers import Entry
 from gradinspect.contracts.layers.containers import MAX_CALLS
 from gradinspect.contracts.plan import Plan, SpecError, make_plan
+from gradinspect.contracts.presets import AnyPreset, Preset, PresetError
+from gradinspect.contracts.spec_input import SpecInput
+
+__all__ = ["ModelSpec", "SpecInput"]
+
+# Tags of the two forms a spec has; no field has such a name, so error pointers pass over them.
+_PLAIN, _PRESET = "(spec)", "(preset)"
 
 
-class SpecInput(SampleInput):
-    """The model's input, without the batch axis."""
+def _form(value: object) -> str:
+    return _PRESET if isinstance(value, Preset) or (isinstance(value, dict) and "preset" in value) else _PLAIN
 
-    high: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
-        default=None,
-        description="Tokens only: synthetic ones are drawn below this. Left out: the smallest Embedding's size.",
-    )
 
-    @model_validator(mode="after")
-    def _only_tokens(self) -> SpecInput:
-        if self.high is not None and not self.holds_tokens:
-            raise ValueError(
-                f"high bounds integer tokens, but dtype is {self.dtype}; leave it out or set dtype to int64"
-            )
-        return self
-
-    @property
-    def holds_tokens(self) -> bool:
-        """Whether the input is made of integers."""
-        return self.dtype in ("int64", "int32")
+def _expanded(preset: Preset) -> ModelSpec:
+    try:
+        return ModelSpec.model_validate_json(json.dumps(preset.expand()))
+    except PresetError as fault:
+        raise _located(SpecError(fault.field, fault.detail)) from None
+    except ValidationError as error:
+        why = "; ".join(part["msg"] for part in error.errors(include_url=False)[:3])
+        raise _located(SpecError(("preset",), f"what {preset.preset} expands to does not fit: {why}")) from None
 
 
 class ModelSpec(Document):
-    """A network: what goes in, the layers it passes, and how the parameters start."""
+    """A network: what goes in, the layers it passes, and how the parameters start.
+
+    Where one is read, a preset may stand instead; it is expanded on the spot.
+    """
 
     input: SpecInput
     layers: Annotated[tuple[Entry, ...], Field(min_length=1, max_length=MAX_CALLS)]
@@ -68,6 +70,14 @@ class ModelSpec(Document):
                 )
             )
         return self
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # Any: pydantic's
+        plain = handler(source)
+        if plain["type"] == "tagged-union":  # made before, and met again inside another model
+            return plain
+        preset = core_schema.no_info_after_validator_function(_expanded, handler.generate_schema(AnyPreset))
+        return core_schema.tagged_union_schema({_PLAIN: plain, _PRESET: preset}, discriminator=_form)
 
 
 def _located(fault: SpecError) -> ValidationError:

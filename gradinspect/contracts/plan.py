@@ -149,14 +149,20 @@ class _Context:
     depth: int = 0
     weight_init: tuple[Initializer, Location] | None = None
     bias_init: tuple[Initializer, Location] | None = None
+    residual_init: tuple[Initializer, Location] | None = None
     copies: tuple[int, ...] = ()  # which copy of each surrounding repeat
 
     def entered(self, init: object, *, frozen: bool, location: Location) -> _Context:
-        weight, bias = self.weight_init, self.bias_init
+        weight, bias, residual = self.weight_init, self.bias_init, self.residual_init
         if isinstance(init, Init):
+            residual = None if init.weight else residual  # a nearer `weight` counts for all weights
             weight = (init.weight, (*location, "init", "weight")) if init.weight else weight
             bias = (init.bias, (*location, "init", "bias")) if init.bias else bias
-        return replace(self, frozen=self.frozen or frozen, depth=self.depth + 1, weight_init=weight, bias_init=bias)
+            residual = (init.residual, (*location, "init", "residual")) if init.residual else residual
+        return replace(
+            self, frozen=self.frozen or frozen, depth=self.depth + 1, weight_init=weight, bias_init=bias,
+            residual_init=residual,
+        )  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -364,7 +370,8 @@ def _initializers(
 ) -> dict[str, Initializer]:
     own = layer.init if isinstance(layer.init, Init) else None
     found: dict[str, Initializer] = {}
-    for part, given in (("weight", context.weight_init), ("bias", context.bias_init)):
+    parts = ("weight", context.weight_init), ("bias", context.bias_init), ("residual", context.residual_init)
+    for part, given in parts:
         mine = own is not None and getattr(own, part) is not None
         if given is None or not (mine or layer.inherits_init):
             continue
@@ -372,7 +379,7 @@ def _initializers(
         meant = [
             name
             for name, shape in parameters.items()
-            if layer.role(name) == part
+            if layer.role(name) in (part, "residual" if part == "weight" else part)
             and (mine or part == "bias" or len(shape) >= 2)
             and not (layer.tie is not None and name == "weight")
         ]

@@ -17,6 +17,7 @@ from gradinspect.contracts.layers.layer import (
     Positive,
     Probability,
     Resolved,
+    Role,
     Shape,
     Size,
     need_axes,
@@ -25,7 +26,13 @@ from gradinspect.contracts.layers.normalization import LayerNorm, RMSNorm
 from gradinspect.contracts.layers.recurrent import Output
 
 
-class _Attending(Layer):
+class _Residual(Layer):
+    def role(self, parameter: str) -> Role | None:
+        writes = parameter.endswith(("out_proj.weight", "linear2.weight"))
+        return "residual" if writes else super().role(parameter)
+
+
+class _Attending(_Residual):
     batch_first: Literal[True] = True
     causal: bool = Field(default=False, description="A position sees only itself and those before it.")
     output: Output = "sequence"
@@ -103,7 +110,7 @@ class TransformerEncoderLayer(_Attending):
         return Resolved(self.handed_on(shape), parameters, {"d_model": width}, saved)
 
 
-class TransformerEncoder(Layer):
+class TransformerEncoder(_Residual):
     """`torch.nn.TransformerEncoder`: `num_layers` copies of `encoder_layer`, which torch starts from equal parameters.
 
     For copies that start apart, use {"repeat": n, "layers": [{"type": "TransformerEncoderLayer", …}]}.

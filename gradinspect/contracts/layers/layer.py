@@ -22,7 +22,7 @@ Inferred = Annotated[Size | None, Field(description="Left out: follows from what
 Probability = Annotated[Finite, Field(ge=0, le=1)]
 Positive = Annotated[Finite, Field(gt=0)]
 AxisIndex = Annotated[int, Field(ge=-9, le=9)]
-Role = Literal["weight", "bias"]
+Role = Literal["weight", "bias", "residual"]
 
 # Attributes of torch.nn.Module and Sequential that a child of that name would hide; a test compares them with torch.
 RESERVED_NAMES = frozenset({
@@ -150,7 +150,7 @@ class Layer(Node):
         return {name: getattr(self, name) for name in self.chosen() if name not in Layer.model_fields} | dict(inferred)
 
     def role(self, parameter: str) -> Role | None:
-        """Say which part of an `init` is meant for a parameter of this layer; None for neither."""
+        """Say which part of an `init` is meant for a parameter of this layer; None for none of them."""
         *modules, last = parameter.split(".")
         if any(module.startswith("norm") for module in modules):
             return None
