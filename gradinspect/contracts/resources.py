@@ -10,7 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gradinspect.contracts.data import SampleInput
 from gradinspect.contracts.document import Count, Digest, Document, Fraction, Name, Text
 from gradinspect.contracts.model_spec import ModelSpec
-from gradinspect.contracts.report import LayerMeasurement, ParameterMeasurement, Summary, Verdict
+from gradinspect.contracts.policy import RulePolicy
+from gradinspect.contracts.report import (
+    Finding,
+    LayerMeasurement,
+    ParameterMeasurement,
+    PolicyReference,
+    Summary,
+    Verdict,
+)
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ENDED: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
@@ -141,6 +149,27 @@ class ParameterRow(ParameterMeasurement):
 
     inspection: str
     model: str
+
+
+class FindingsResource(Document):
+    """What the rules say about one inspection, under the policy it was judged by or under another one."""
+
+    inspection: str
+    policy: PolicyReference
+    verdict: Verdict
+    items: tuple[Finding, ...] = Field(description="Severest first.")
+    next_cursor: None = Field(default=None, description="Always null: findings are one page.")
+
+
+class PolicyResource(Document):
+    """A named set of changes to the rules' thresholds."""
+
+    id: str
+    name: str
+    version: Count
+    description: Text
+    rules: dict[str, RulePolicy] = Field(description="As it was sent: a level left out keeps the rule's default.")
+    created_at: datetime | None = Field(description="Null for the built-in policy.")
 
 
 class Page(BaseModel, Generic[ItemT]):

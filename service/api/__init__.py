@@ -11,13 +11,25 @@ from typing import Any
 from apiflask import APIFlask
 
 from gradinspect.version import __version__
-from service.api import documentation
+from service.api import (
+    artifacts,
+    comparisons,
+    documentation,
+    events,
+    health,
+    inspections,
+    models,
+    policies,
+    reports,
+    rows,
+)
 from service.api.context import EXTENSION, make_context
 from service.api.every_request import surround_requests
 from service.api.openapi import complete_specification
 from service.api.problem_json import register_problems
 from service.metrics import HttpDurations
 from service.settings import Settings
+from service.web import pages
 
 DESCRIPTION = """\
 Register a model (a spec, or an uploaded TorchScript file), inspect it, read the report.
@@ -38,7 +50,19 @@ TAGS = {
     "policies": "Named thresholds of the rules.",
     "operations": "For the people who run the service.",
 }
-BLUEPRINTS = (documentation.blueprint,)
+BLUEPRINTS = (
+    artifacts.blueprint,
+    models.blueprint,
+    inspections.blueprint,
+    events.blueprint,
+    reports.blueprint,
+    rows.blueprint,
+    comparisons.blueprint,
+    policies.blueprint,
+    health.blueprint,
+    documentation.blueprint,
+    pages.blueprint,
+)
 
 
 def create_app(settings: Settings) -> APIFlask:

@@ -24,6 +24,12 @@ def conditional(response: Response) -> Response:
     return response.make_conditional(request.environ)
 
 
+def is_known_to_caller(response: Response) -> bool:
+    """Make an answer whose ETag is set 304 when the caller has it already; then its body need not be made."""
+    response.make_conditional(request.environ)
+    return response.status_code == 304
+
+
 def link_next(cursor: str | None) -> dict[str, str]:
     """The Link header that leads to the next page; nothing on the last one."""
     if cursor is None:

@@ -8,11 +8,13 @@ from typing import cast
 from flask import current_app
 
 from service.api.waiting import Places
+from service.db import DEFAULT_TENANT
+from service.db.engine import Database
 from service.dispatch import Dispatcher
 from service.settings import Settings
+from service.storage import Store
 
 EXTENSION = "gradinspect"
-DEFAULT_TENANT = "default"  # every table has a tenant; until there are API keys, there is this one
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Context:
     """Everything that a view may need besides its request."""
 
     settings: Settings
+    database: Database
+    store: Store
     dispatcher: Dispatcher
     long_polls: Places
     event_streams: Places
@@ -30,6 +34,8 @@ def make_context(settings: Settings) -> Context:
     """Make what views work with. Connects to nothing yet."""
     return Context(
         settings=settings,
+        database=Database(settings.database_url, pool_size=settings.database_pool_size),
+        store=Store(settings.store_dir),
         dispatcher=Dispatcher(settings.broker_url),
         long_polls=Places(settings.max_long_polls),
         event_streams=Places(max(1, settings.max_long_polls // 2)),
@@ -43,5 +49,5 @@ def context() -> Context:
 
 
 def tenant() -> str:
-    """Whose resources the present request may see."""
+    """Whose resources the present request may see; until there are API keys, everybody is the same tenant."""
     return DEFAULT_TENANT

@@ -20,12 +20,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gradinspect.contracts.problems import PROBLEMS
-from service.api.operations import Answer, Operation, Schema, operations_of
+from service.api.operations import Answer, Operation, Schema, offered_media_types, operations_of
 from service.api.problem_json import MEDIA_TYPE, ProblemDocument
-from service.api.reading import JSON
+from service.api.reading import FILTER_MARK, JSON
 
 COMPONENT = "#/components/schemas/{model}"
-FILTER_MARK = "x-filter"  # query fields so marked are written as one exploded object, not as a parameter each
 
 # Problems that any operation can end in, and those that come with a body or an id in the path.
 ALWAYS = ("bad_request", "invalid_request", "internal", "unavailable")
@@ -175,6 +174,8 @@ def _response(answer: Answer, names: dict[type[BaseModel], str], *, headless: bo
 
 def _problems_by_status(path: str, item: Operation) -> dict[int, list[str]]:
     codes: list[str] = [*ALWAYS, *item.problems]
+    if offered_media_types(item):
+        codes.append("not_acceptable")
     if "{" in path:
         codes.append("not_found")
     if item.body is not None or item.other_bodies:

@@ -20,7 +20,7 @@ from flask import Flask
 from pydantic import BaseModel
 from werkzeug.wrappers import Response
 
-from service.api.reading import JSON, read_json, read_query, refuse_query, require_content_type
+from service.api.reading import JSON, best_of, read_json, read_query, refuse_query, require_content_type
 
 Schema = dict[str, Any]  # Any: a JSON schema is JSON
 View = TypeVar("View", bound=Callable[..., Response])
@@ -80,10 +80,13 @@ def operation(
         example: a JSON body that works.
     """
     described = Operation(answers, query, body, other_bodies or {}, headers, problems, example)
+    offered = offered_media_types(described)
 
     def decorate(view: View) -> View:
         @wraps(view)
         def answer(**arguments: object) -> Response:
+            if offered:
+                best_of(offered)
             if query is None:
                 refuse_query()
             else:
@@ -108,6 +111,14 @@ def operations_of(app: Flask) -> Iterator[tuple[str, str, str, Operation]]:
             path = re.sub(r"<(?:[^:<>]+:)?([^<>]+)>", r"{\1}", rule.rule)
             for method in sorted((rule.methods or set()) - {"OPTIONS"}):
                 yield path, method.lower(), view.__name__, described
+
+
+def offered_media_types(described: Operation) -> list[str]:
+    """The media types that an operation can answer with, the one for callers without a preference first."""
+    found: dict[str, None] = {}
+    for answer in described.answers:
+        found.update(dict.fromkeys([*([JSON] if answer.body is not None else []), *answer.other]))
+    return list(found)
 
 
 def accepted_bodies(described: Operation) -> list[str]:

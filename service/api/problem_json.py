@@ -9,12 +9,12 @@ from urllib.parse import quote
 import structlog
 from flask import Flask, Response, request
 from pydantic import Field
-from sqlalchemy.exc import InterfaceError, OperationalError
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from gradinspect.contracts.document import Document
 from gradinspect.contracts.problems import PROBLEMS, FieldError, ProblemError
 from service.api.every_request import request_id
+from service.db.engine import UNAVAILABLE
 
 MEDIA_TYPE = "application/problem+json"
 LONGEST_INSTANCE = 512  # chosen: long enough for every path of ours, short enough for a log line
@@ -62,8 +62,8 @@ def register_problems(app: Flask) -> None:
     """Answer every exception that leaves a view with a problem document."""
     app.register_error_handler(ProblemError, _answer_problem)
     app.register_error_handler(HTTPException, _answer_http_exception)
-    app.register_error_handler(OperationalError, _answer_database_away)
-    app.register_error_handler(InterfaceError, _answer_database_away)
+    for error in UNAVAILABLE:
+        app.register_error_handler(error, _answer_database_away)
     app.register_error_handler(Exception, _answer_unexpected)
 
 
@@ -95,7 +95,7 @@ def problem_response(
         "title": row.title,
         "status": status or row.status,
         "detail": detail,
-        "instance": quote(request.path)[:LONGEST_INSTANCE],
+        "instance": quote(request.path, safe="/:")[:LONGEST_INSTANCE],
         "code": code,
         "hint": row.hint,
         "request_id": request_id(),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
+from urllib.parse import unquote_to_bytes
 
 from flask import request
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from werkzeug.datastructures import MultiDict
 
 from gradinspect.contracts.document import from_json
@@ -15,6 +18,7 @@ from service.api.bodies import arriving_bytes, declared_length
 from service.api.context import context
 
 JSON = "application/json"
+FILTER_MARK = "x-filter"  # query fields so marked are too many to be listed one by one
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -70,12 +74,49 @@ def read_query(model: type[ModelT]) -> ModelT:
     Raises:
         ProblemError: `invalid_request` with pointers such as `/query/limit`.
     """
+    _refuse_undecodable()
     repeatable = {name for name, field in model.model_fields.items() if _takes_list(field.annotation)}
     values = _flatten(request.args, repeatable)
     try:
         return model.model_validate(values)
     except ValidationError as error:
         raise _query_problem(error, model) from None
+
+
+@contextmanager
+def fields_of_query() -> Iterator[None]:
+    """Let pointers of problems lead into the query string, for what a list finds wrong with its own parameters.
+
+    Raises:
+        ProblemError: as the block does, `/limit` as `/query/limit`.
+    """
+    try:
+        yield
+    except ProblemError as problem:
+        errors = [FieldError(f"/query{error.pointer}", error.detail) for error in problem.errors]
+        raise ProblemError(problem.code, problem.detail, errors=errors, retry_after=problem.retry_after) from None
+
+
+def best_of(offered: Sequence[str]) -> str:
+    """The representation to answer with, the first one when the caller has no preference.
+
+    Raises:
+        ProblemError: `not_acceptable`, naming what there is.
+    """
+    wanted = request.headers.get("Accept", "*/*")
+    if wanted in ("*/*", offered[0]):
+        return offered[0]
+    chosen = request.accept_mimetypes.best_match(offered)
+    if chosen is None:
+        raise ProblemError("not_acceptable", f"Accept is {wanted[:128]!r}; this path answers {' or '.join(offered)}")
+    return chosen
+
+
+def wrong_header(name: str, detail: str) -> ProblemError:
+    """The problem of one wrong header."""
+    return ProblemError(
+        "invalid_request", f"the header {name} {detail}", errors=[FieldError(f"/headers/{name}", detail)]
+    )
 
 
 def refuse_query() -> None:
@@ -115,12 +156,31 @@ def _unknown(known: Collection[str]) -> str:
     return f"is unknown; known are {', '.join(sorted(known))}" if known else "is unknown; this path takes none"
 
 
+def _known_fields(model: type[BaseModel]) -> list[str]:
+    """The parameters worth naming: of filters only the plain field, which stands for its comparisons too."""
+    return [name for name, field in model.model_fields.items() if not _is_filter(field) or "__" not in name]
+
+
+def _is_filter(field: FieldInfo) -> bool:
+    return isinstance(field.json_schema_extra, dict) and FILTER_MARK in field.json_schema_extra
+
+
+def _refuse_undecodable() -> None:
+    """Refuse bytes that are no UTF-8, which werkzeug would replace without a word."""
+    if b"%" not in request.query_string:
+        return
+    try:
+        unquote_to_bytes(request.query_string).decode()
+    except UnicodeDecodeError:
+        raise ProblemError("bad_request", "the query string is not UTF-8 once its %XX are decoded") from None
+
+
 def _query_problem(error: ValidationError, model: type[BaseModel]) -> ProblemError:
     errors = []
     for item in error.errors(include_url=False):
         name = str(item["loc"][0]) if item["loc"] else ""
         unknown = item["type"] == "extra_forbidden"
-        detail = _unknown(model.model_fields) if unknown else item["msg"].removeprefix("Value error, ")
+        detail = _unknown(_known_fields(model)) if unknown else item["msg"].removeprefix("Value error, ")
         errors.append(wrong_query(name, detail).errors[0])
     detail = f"{errors[0].pointer}: {errors[0].detail}" if len(errors) == 1 else "several query parameters are wrong"
     return ProblemError("invalid_request", detail, errors=errors[:50])

@@ -1,0 +1,139 @@
+"""Artifacts: uploaded bytes, named by their SHA-256. They are streamed to the store, in a bounded number at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from apiflask import APIBlueprint
+from flask import request
+from werkzeug.wrappers import Response
+
+from gradinspect.contracts.problems import FieldError, ProblemError
+from gradinspect.contracts.resources import ArtifactResource
+from service import artifacts as kept
+from service.api.answers import json_answer
+from service.api.bodies import PIECE_BYTES, arriving_bytes, declared_length
+from service.api.context import context, tenant
+from service.api.forms import MULTIPART, receive_form
+from service.api.operations import Answer, operation
+from service.api.reading import JSON, best_of, require_content_type
+from service.artifact_intake import keep_upload
+from service.db import artifacts
+from service.db.ids import is_digest
+from service.db.tables import ArtifactRecord
+
+BYTES = "application/octet-stream"
+RAW_TYPES = (BYTES, "application/zip", "application/x-zip-compressed", "application/vnd.safetensors")
+RETRY_UPLOAD_SECONDS = 5  # chosen: an upload of some megabytes has ended by then
+FORM = {
+    "type": "object",
+    "properties": {"file": {"type": "string", "contentMediaType": BYTES}},
+    "required": ["file"],
+    "additionalProperties": False,
+}
+STORED = [
+    Answer(201, "The bytes are kept.", ArtifactResource, headers=["Location"]),
+    Answer(200, "The same bytes were there already.", ArtifactResource, headers=["Location"]),
+]
+UPLOAD_PROBLEMS = [
+    "length_required", "invalid_model", "unsupported_operator", "invalid_data", "too_many_requests", "disk_full",
+]  # fmt: skip
+
+blueprint = APIBlueprint("artifacts", __name__, tag="artifacts")
+
+
+@blueprint.put("/v1/artifacts/<artifact_id>")
+@operation(
+    other_bodies={media_type: {} for media_type in RAW_TYPES},
+    headers=["Content-Length"],
+    answers=STORED,
+    problems=["digest_mismatch", *UPLOAD_PROBLEMS],
+)
+def put_artifact(artifact_id: str) -> Response:
+    """Upload raw bytes under their digest: TorchScript, or safetensors."""
+    require_content_type(RAW_TYPES, absent_is=BYTES)
+    length = declared_length(context().settings.max_upload_bytes)
+    if not is_digest(artifact_id):
+        detail = "is sha256: and the 64 lowercase hexadecimal digits of the body's SHA-256"
+        raise ProblemError(
+            "invalid_request", f"the name of an artifact {detail}", errors=[FieldError("/path/artifact_id", detail)]
+        )
+    with upload_place():
+        return _answer(*_keep(arriving_bytes(length), expected_digest=artifact_id, expected_length=length))
+
+
+@blueprint.post("/v1/artifacts")
+@operation(other_bodies={MULTIPART: FORM}, answers=STORED, problems=UPLOAD_PROBLEMS)
+def upload_artifact() -> Response:
+    """Upload a file of a form, as `curl -F file=@model.pt` does."""
+    require_content_type([MULTIPART])
+    with upload_place():
+        return _answer(*receive_form(context().settings.max_upload_bytes, _keep).file)
+
+
+@blueprint.get("/v1/artifacts/<artifact_id>")
+@operation(answers=[Answer(200, "What is kept, or with that Accept the bytes.", ArtifactResource, other=[BYTES])])
+def get_artifact(artifact_id: str) -> Response:
+    """One artifact."""
+    with context().database.read() as session:
+        record = artifacts.get(session, artifact_id, tenant=tenant())
+    return json_answer(as_resource(record)) if best_of([JSON, BYTES]) == JSON else _bytes_of(record)
+
+
+@blueprint.delete("/v1/artifacts/<artifact_id>")
+@operation(answers=[Answer(204, "The bytes are gone.")], problems=["in_use"])
+def delete_artifact(artifact_id: str) -> Response:
+    """Delete an artifact that nothing uses."""
+    kept.delete(context().database, context().store, artifact_id, tenant=tenant())
+    return Response(status=204)
+
+
+def as_resource(record: ArtifactRecord) -> ArtifactResource:
+    """An artifact as callers see it."""
+    return ArtifactResource(
+        id=record.id,
+        kind=record.kind,  # type: ignore[arg-type]  # written by `keep_upload` only
+        size_bytes=record.size_bytes,
+        created_at=record.created_at,
+    )
+
+
+@contextmanager
+def upload_place() -> Iterator[None]:
+    """Hold one of the places for uploads.
+
+    Raises:
+        ProblemError: `too_many_requests`, when none is free; `length_required`, so that nobody holds one without end.
+    """
+    declared_length(context().settings.max_upload_bytes)
+    with context().uploads.one_if_free() as is_free:
+        if not is_free:
+            count = context().settings.max_concurrent_uploads
+            detail = f"{count} uploads are under way, which is as many as are taken at once"
+            raise ProblemError("too_many_requests", detail, retry_after=RETRY_UPLOAD_SECONDS)
+        yield
+
+
+def _keep(
+    pieces: Iterator[bytes], *, expected_digest: str | None = None, expected_length: int | None = None
+) -> tuple[ArtifactRecord, bool]:
+    here = context()
+    return keep_upload(
+        here.database, here.store, pieces, tenant=tenant(), limit=here.settings.max_upload_bytes,
+        expected_digest=expected_digest, expected_length=expected_length,
+    )  # fmt: skip
+
+
+def _answer(record: ArtifactRecord, is_new: bool) -> Response:
+    place = {"Location": f"/v1/artifacts/{record.id}"}
+    return json_answer(as_resource(record), 201 if is_new else 200, place)
+
+
+def _bytes_of(record: ArtifactRecord) -> Response:
+    file = context().store.artifacts.open(record.id, tenant=record.tenant_id)
+    pieces = iter(lambda: file.read(PIECE_BYTES), b"") if request.method != "HEAD" else ()
+    headers = {"Content-Length": str(record.size_bytes), "Content-Disposition": "attachment"}
+    response = Response(pieces, mimetype=BYTES, headers=headers)
+    response.call_on_close(file.close)
+    return response

@@ -1,0 +1,55 @@
+"""What changed between two inspections."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from apiflask import APIBlueprint
+from pydantic import Field
+from werkzeug.wrappers import Response
+
+from gradinspect.contracts.comparison import Comparison
+from gradinspect.rules.compare import compare
+from service.api.answers import conditional, json_answer
+from service.api.context import context, tenant
+from service.api.operations import Answer, operation
+from service.api.paging import Query
+from service.api.reading import fields_of_query
+from service.api.reports import NO_REPORT, report_of
+from service.db import policies
+
+InspectionId = Annotated[str, Field(pattern=r"^insp_[0-9a-f-]{36}$", description="Id of an inspection with a report.")]
+
+blueprint = APIBlueprint("comparisons", __name__, tag="reports")
+
+
+class ComparisonQuery(Query):
+    """Which two to compare."""
+
+    base: InspectionId
+    head: InspectionId
+    policy: Annotated[
+        str | None,
+        Field(
+            min_length=1, max_length=64, description="Judge both by this policy first: its id or name, or `default`."
+        ),
+    ] = None
+
+
+@blueprint.get("/v1/comparisons")
+@operation(
+    query=ComparisonQuery,
+    headers=["If-None-Match"],
+    answers=[
+        Answer(200, "What changed from base to head.", Comparison, headers=["ETag"]),
+        Answer(304, "The comparison is still the one with that ETag."),
+    ],
+    problems=["not_found", *NO_REPORT],
+)
+def get_comparison(query: ComparisonQuery) -> Response:
+    """Compare two inspections: findings new, fixed and still there, rules better and worse, layers one by one."""
+    policy = None
+    if query.policy is not None:
+        with fields_of_query(), context().database.read() as session:
+            policy = policies.resolve(session, query.policy, tenant=tenant())
+    return conditional(json_answer(compare(report_of(query.base), report_of(query.head), policy=policy)))

@@ -1,0 +1,110 @@
+"""For the people who run the service: is this process alive, can it serve, and what does it count."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import structlog
+from apiflask import APIBlueprint
+from flask import current_app
+from prometheus_client import CollectorRegistry, generate_latest
+from pydantic import Field
+from werkzeug.wrappers import Response
+
+from gradinspect.contracts.document import Count, Document
+from gradinspect.contracts.messages import Limits
+from gradinspect.version import __version__
+from service.api.answers import json_answer
+from service.api.context import Context, context
+from service.api.operations import Answer, operation
+from service.db import inspections
+from service.dispatch import BrokerUnavailable
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+blueprint = APIBlueprint("health", __name__, tag="operations")
+_log = structlog.get_logger(__name__)
+
+
+class Liveness(Document):
+    """This process answers."""
+
+    status: Literal["alive"] = "alive"
+    version: str
+
+
+class RequestLimits(Document):
+    """How much one caller may send."""
+
+    upload_bytes: Count
+    concurrent_uploads: Count = Field(description="Of one process.")
+    body_bytes: Count = Field(description="Of every body that is not an upload.")
+    queued_inspections: Count
+
+
+class Readiness(Document):
+    """What this process can serve."""
+
+    status: Literal["ready", "degraded"] = Field(description="degraded: inspections are accepted and wait.")
+    version: str
+    database: Literal["up"] = "up"
+    broker: Literal["up", "down"]
+    queues: dict[str, Count | None] = Field(description="Messages that wait, by queue; null while the broker is down.")
+    inspections: dict[str, Count] = Field(description="How many are in each status.")
+    limits: RequestLimits
+    job_limits: Limits = Field(description="What one inspection may use.")
+
+
+@blueprint.get("/healthz")
+@operation(answers=[Answer(200, "The process is alive.", Liveness)])
+def get_liveness() -> Response:
+    """Whether this process is alive; asks nobody else."""
+    return json_answer(Liveness(version=__version__))
+
+
+@blueprint.get("/readyz")
+@operation(answers=[Answer(200, "The database answers; without the broker the status is `degraded`.", Readiness)])
+def get_readiness() -> Response:
+    """Whether this process can serve: 503 while the database is away."""
+    here = context()
+    with here.database.read() as session:
+        counts = inspections.count_by_status(session).counts
+    queues = queue_depths(here)
+    return json_answer(
+        Readiness(
+            status="degraded" if queues is None else "ready",
+            version=__version__,
+            broker="down" if queues is None else "up",
+            queues=queues if queues is not None else dict.fromkeys(here.settings.queues),
+            inspections={str(status): count for status, count in counts.items()},
+            limits=_limits(here),
+            job_limits=here.settings.limits,
+        )
+    )
+
+
+@blueprint.get("/metrics")
+@operation(answers=[Answer(200, "Prometheus' text format.", other=["text/plain"])])
+def get_metrics() -> Response:
+    """Counts and durations for Prometheus."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(current_app.extensions["gradinspect_durations"])
+    return Response(generate_latest(registry), content_type=METRICS_TYPE)
+
+
+def queue_depths(here: Context) -> dict[str, Count | None] | None:
+    """How many messages wait in each queue; None while the broker is down."""
+    try:
+        return {str(queue): depth for queue, depth in here.dispatcher.depths(here.settings.queues).items()}
+    except BrokerUnavailable:
+        return None
+
+
+def _limits(here: Context) -> RequestLimits:
+    settings = here.settings
+    return RequestLimits(
+        upload_bytes=settings.max_upload_bytes,
+        concurrent_uploads=settings.max_concurrent_uploads,
+        body_bytes=settings.max_spec_body_bytes,
+        queued_inspections=settings.max_queued,
+    )

@@ -1,0 +1,224 @@
+"""Inspections: submit, list, follow, cancel. What they found is in `reports`, their events are in `events`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from apiflask import APIBlueprint
+from flask import request
+from pydantic import AfterValidator, AwareDatetime, Field
+from werkzeug.wrappers import Response
+
+from gradinspect.contracts.policy import RULE_IDS
+from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.report import Summary, Verdict
+from gradinspect.contracts.request import InspectionRequest
+from gradinspect.contracts.resources import (
+    ErrorResource,
+    InspectionLinks,
+    InspectionResource,
+    Page,
+    Progress,
+    Status,
+)
+from service.api.answers import conditional, json_answer
+from service.api.context import context, tenant
+from service.api.operations import Answer, operation
+from service.api.paging import PageQuery, Query, as_given, page_answer
+from service.api.reading import fields_of_query, wrong_header
+from service.api.waiting import LONGEST_WAIT_SECONDS, wait_for
+from service.db import inspections, queries
+from service.db.tables import InspectionRecord
+from service.submission import ring, submit
+
+RETRY_SECONDS = "1"  # chosen: a small inspection takes a fraction of it
+EXAMPLE: dict[str, Any] = {  # Any: JSON
+    "model": {"spec": {"input": {"shape": [784]}, "layers": [
+        {"repeat": 9, "layers": [{"type": "Linear", "out_features": 256}, {"type": "Sigmoid"}]},
+        {"type": "Linear", "out_features": 10},
+    ]}},
+    "loss": "cross_entropy",
+    "labels": {"team": "vision"},
+}  # fmt: skip
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
+_KEY = re.compile(r"[!-~]{1,255}")
+
+blueprint = APIBlueprint("inspections", __name__, tag="inspections")
+
+
+def _known_rule(rule: str | None) -> str | None:
+    if rule is not None and rule not in RULE_IDS:
+        raise ValueError(f"there is no such rule; known are {', '.join(RULE_IDS)}")
+    return rule
+
+
+class InspectionListQuery(PageQuery):
+    """Which inspections to list."""
+
+    status: Status | None = None
+    verdict: Verdict | None = None
+    model: Annotated[str | None, Field(max_length=64, description="Id of a model: its history in time.")] = None
+    label: Annotated[
+        list[str], Field(max_length=32, description="`key=value`, or `key`; repeated, an inspection has them all.")
+    ] = []
+    rule: Annotated[
+        str | None,
+        AfterValidator(_known_rule),
+        Field(description="A rule that made a finding.", json_schema_extra={"enum": list(RULE_IDS)}),
+    ] = None
+    created_after: Annotated[AwareDatetime | None, Field(description="Later than this moment.")] = None
+    created_before: Annotated[AwareDatetime | None, Field(description="Earlier than this moment.")] = None
+
+
+class WaitQuery(Query):
+    """How long to wait."""
+
+    wait: Annotated[
+        float, Field(ge=0, le=LONGEST_WAIT_SECONDS, allow_inf_nan=False, description="Seconds to wait for the end.")
+    ] = 0
+
+
+@blueprint.post("/v1/inspections")
+@operation(
+    body=InspectionRequest,
+    headers=["Idempotency-Key", "Prefer"],
+    answers=[
+        Answer(
+            202, "Accepted: it is queued, or running.", InspectionResource,
+            headers=["Location", "Retry-After", "Preference-Applied"],
+        ),
+        Answer(
+            200, "It has ended within the wait.", InspectionResource, headers=["Location", "Preference-Applied"]
+        ),
+    ],
+    problems=["not_found", "invalid_spec", "idempotency_in_progress", "idempotency_mismatch", "too_many_inspections"],
+    example=EXAMPLE,
+)  # fmt: skip
+def submit_inspection(body: InspectionRequest) -> Response:
+    """Inspect a model. `{"model": "mdl_…"}` is a complete request."""
+    here = context()
+    record, is_new = submit(here.database, here.settings, body, tenant=tenant(), key=_idempotency_key())
+    if is_new:
+        ring(here.database, here.dispatcher, here.settings, record)
+    seconds = _preferred_wait()
+    record = _look(record.id, seconds) if seconds is not None else record
+    headers = {"Location": f"/v1/inspections/{record.id}"} | _retry_after(record)
+    applied = {"Preference-Applied": f"wait={seconds}"} if seconds is not None else {}
+    return json_answer(as_resource(record), 200 if inspections.has_ended(record) else 202, headers | applied)
+
+
+@blueprint.get("/v1/inspections")
+@operation(
+    query=InspectionListQuery,
+    answers=[Answer(200, "One page of inspections, newest first.", Page[InspectionResource], headers=["Link"])],
+)
+def list_inspections(query: InspectionListQuery) -> Response:
+    """All inspections, newest first."""
+    with fields_of_query(), context().database.read() as session:
+        found = queries.inspections(session, as_given(query), tenant=tenant())
+    items = [as_resource(record) for record in found.items]
+    return page_answer(Page[InspectionResource](items=items, next_cursor=found.next_cursor), found.next_cursor)
+
+
+@blueprint.get("/v1/inspections/<inspection_id>")
+@operation(
+    query=WaitQuery,
+    headers=["If-None-Match"],
+    answers=[
+        Answer(200, "The inspection as it is now.", InspectionResource, headers=["ETag", "Retry-After"]),
+        Answer(304, "It is still as it was at that ETag."),
+    ],
+)
+def get_inspection(inspection_id: str, query: WaitQuery) -> Response:
+    """One inspection: status and progress, and when it has ended well, verdict and summary."""
+    record = _look(inspection_id, query.wait)
+    return conditional(json_answer(as_resource(record), headers=_retry_after(record)))
+
+
+@blueprint.post("/v1/inspections/<inspection_id>/cancel")
+@operation(
+    answers=[
+        Answer(200, "It was queued, or had been cancelled before.", InspectionResource),
+        Answer(202, "It was running: its computation is being killed.", InspectionResource),
+    ],
+    problems=["already_ended"],
+)
+def cancel_inspection(inspection_id: str) -> Response:
+    """Cancel an inspection for good."""
+    with context().database.write() as session:
+        outcome = inspections.cancel(session, inspection_id, tenant=tenant())
+    record = _read(inspection_id)
+    if outcome == "ended":
+        raise ProblemError("already_ended", f"it has ended: {record.status}")
+    return json_answer(as_resource(record), 202 if outcome == "cancelling" else 200)
+
+
+def as_resource(record: InspectionRecord) -> InspectionResource:
+    """An inspection as callers see it."""
+    return InspectionResource(
+        id=record.id,
+        status=record.status,  # type: ignore[arg-type]  # the table allows these words only
+        model=record.model_id,
+        verdict=record.verdict,  # type: ignore[arg-type]  # written from a report
+        progress=Progress(stage=record.stage, fraction=record.fraction),
+        summary=Summary.model_validate(record.summary, strict=False) if record.summary is not None else None,
+        error=_error(record),
+        attempt=record.attempt,
+        labels=record.labels,
+        policy=record.policy,
+        created_at=record.created_at,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        links=links_of(record.id),
+    )
+
+
+def links_of(inspection_id: str) -> InspectionLinks:
+    """Where the parts of an inspection are."""
+    place = f"/v1/inspections/{inspection_id}"
+    return InspectionLinks(
+        self=place,
+        report=f"{place}/report",
+        layers=f"{place}/layers",
+        parameters=f"{place}/parameters",
+        findings=f"{place}/findings",
+        lr_scales=f"{place}/lr-scales",
+        events=f"{place}/events",
+        page=f"/inspections/{inspection_id}",
+    )
+
+
+def _error(record: InspectionRecord) -> ErrorResource | None:
+    if record.error_code is None:
+        return None
+    return ErrorResource(code=record.error_code, detail=record.error_detail or "", attempt=record.error_attempt or 0)
+
+
+def _read(inspection_id: str) -> InspectionRecord:
+    with context().database.read() as session:
+        return inspections.get(session, inspection_id, tenant=tenant())
+
+
+def _look(inspection_id: str, seconds: float) -> InspectionRecord:
+    """Read an inspection, waiting for its end as long as was asked and places for waiting are free."""
+    return wait_for(
+        lambda: _read(inspection_id), until=inspections.has_ended, seconds=seconds, places=context().long_polls
+    )
+
+
+def _retry_after(record: InspectionRecord) -> dict[str, str]:
+    return {} if inspections.has_ended(record) else {"Retry-After": RETRY_SECONDS}
+
+
+def _preferred_wait() -> int | None:
+    """Seconds of `wait` in the Prefer header, at most the longest; what cannot be read is no preference."""
+    match = _WAIT.search(",".join(request.headers.getlist("Prefer")))
+    return min(int(match[1]), LONGEST_WAIT_SECONDS) if match is not None else None
+
+
+def _idempotency_key() -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and _KEY.fullmatch(key) is None:
+        raise wrong_header("Idempotency-Key", "has 1 to 255 visible ASCII characters")
+    return key

@@ -1,0 +1,182 @@
+"""Models: register a spec or an uploaded TorchScript file, list, read, delete; check a spec without registering it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from apiflask import APIBlueprint
+from pydantic import Discriminator, Field, RootModel, Tag
+from werkzeug.wrappers import Response
+
+from gradinspect.contracts.data import SampleInput
+from gradinspect.contracts.document import Document, from_python, parse_strict_json
+from gradinspect.contracts.model_spec import ModelSpec
+from gradinspect.contracts.resources import ModelRegistration, ModelResource, Page, SpecDescription
+from gradinspect.contracts.shapes import describe_spec
+from service.api.answers import json_answer
+from service.api.artifacts import upload_place
+from service.api.context import context, tenant
+from service.api.forms import MULTIPART, receive_form
+from service.api.inspections import EXAMPLE
+from service.api.operations import Answer, operation
+from service.api.paging import PageQuery, as_given, page_answer
+from service.api.reading import fields_of_query
+from service.artifact_intake import check_weights, keep_upload
+from service.db import models, queries
+from service.db.tables import ArtifactRecord, ModelRecord
+
+FORM = {
+    "type": "object",
+    "properties": {
+        "file": {"type": "string", "contentMediaType": "application/octet-stream", "description": "TorchScript"},
+        "name": {"type": "string"},
+        "input": {"type": "string", "description": 'JSON: {"shape": [784], "dtype": "float32"}, without the batch'},
+    },
+    "required": ["file"],
+    "additionalProperties": False,
+}
+
+blueprint = APIBlueprint("models", __name__, tag="models")
+
+
+class NamedSpec(Document):
+    """A spec as `POST /v1/models` takes it."""
+
+    name: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    spec: ModelSpec
+
+
+def _form_of(given: object) -> str:
+    return "bare" if isinstance(given, dict) and "spec" not in given and "layers" in given else "named"
+
+
+class SpecToCheck(
+    RootModel[
+        Annotated[Annotated[NamedSpec, Tag("named")] | Annotated[ModelSpec, Tag("bare")], Discriminator(_form_of)]
+    ]
+):
+    """A spec as `POST /v1/models` takes it, or the spec alone."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The spec, in whichever form it came."""
+        return self.root.spec if isinstance(self.root, NamedSpec) else self.root
+
+
+@blueprint.post("/v1/models")
+@operation(
+    body=ModelRegistration,
+    other_bodies={MULTIPART: FORM},
+    answers=[Answer(201, "The model is registered.", ModelResource, headers=["Location"])],
+    problems=[
+        "not_found", "invalid_spec", "invalid_model", "unsupported_operator", "invalid_data", "length_required",
+        "too_many_requests", "disk_full",
+    ],
+    example={"name": "ten sigmoid layers", "spec": EXAMPLE["model"]["spec"]},
+)  # fmt: skip
+def register_model(body: ModelRegistration | None) -> Response:
+    """Register a spec, an uploaded TorchScript file, or (multipart) a file sent along."""
+    record = _register(body if body is not None else _received_registration())
+    return json_answer(as_resource(record), 201, {"Location": f"/v1/models/{record.id}"})
+
+
+@blueprint.get("/v1/models")
+@operation(
+    query=PageQuery,
+    answers=[
+        Answer(
+            200, "One page of models, newest first; specs are left out.", Page[ModelResource], headers=["Link"]
+        )
+    ],
+)  # fmt: skip
+def list_models(query: PageQuery) -> Response:
+    """All models, newest first."""
+    with fields_of_query(), context().database.read() as session:
+        found = queries.models(session, as_given(query), tenant=tenant())
+    items = [as_resource(record, with_spec=False) for record in found.items]
+    return page_answer(Page[ModelResource](items=items, next_cursor=found.next_cursor), found.next_cursor)
+
+
+@blueprint.get("/v1/models/<model_id>")
+@operation(answers=[Answer(200, "The model.", ModelResource)])
+def get_model(model_id: str) -> Response:
+    """One model."""
+    with context().database.read() as session:
+        return json_answer(as_resource(models.get(session, model_id, tenant=tenant())))
+
+
+@blueprint.delete("/v1/models/<model_id>")
+@operation(answers=[Answer(204, "It is deleted; inspections that ended stay.")], problems=["in_use"])
+def delete_model(model_id: str) -> Response:
+    """Delete a model."""
+    with context().database.write() as session:
+        models.delete(session, model_id, tenant=tenant())
+    return Response(status=204)
+
+
+@blueprint.post("/v1/models:validate")
+@operation(
+    body=SpecToCheck,
+    answers=[Answer(200, "What the spec would build.", SpecDescription)],
+    problems=["invalid_spec"],
+    example={"spec": EXAMPLE["model"]["spec"]},
+)
+def validate_spec(body: SpecToCheck) -> Response:
+    """Check a spec: layers, shapes, parameters and memory. Nothing is stored or queued."""
+    return json_answer(describe_spec(body.spec))
+
+
+def as_resource(record: ModelRecord, *, with_spec: bool = True) -> ModelResource:
+    """A model as callers see it.
+
+    Args:
+        with_spec: lists leave specs out, which may be large.
+    """
+    spec = record.spec if with_spec else None
+    return ModelResource(
+        id=record.id,
+        name=record.name,
+        kind=record.kind,  # type: ignore[arg-type]  # written by `register_…` only
+        digest=record.digest,
+        parameters=record.parameters,
+        created_at=record.created_at,
+        spec=None if spec is None else from_python(ModelSpec, spec, code="invalid_spec"),
+        torchscript=record.torchscript,
+        weights=record.weights,
+        input=None if record.input is None else SampleInput.model_validate(record.input, strict=False),
+    )
+
+
+def _register(registration: ModelRegistration) -> ModelRecord:
+    spec, weights = registration.spec, registration.weights
+    with context().database.write() as session:
+        if spec is None:
+            assert registration.torchscript is not None, "the contract demands one of the two"
+            return models.register_torchscript(
+                session, registration.torchscript, tenant=tenant(), name=registration.name,
+                sample_input=registration.input,
+            )  # fmt: skip
+        if weights is not None:
+            check_weights(session, context().store, weights, spec, tenant=tenant())
+        return models.register_spec(
+            session, spec, tenant=tenant(), name=registration.name, parameters=spec.plan.parameters, weights=weights
+        )
+
+
+def _received_registration() -> ModelRegistration:
+    """Take a multipart body: keep its file, and read the rest as the registration that would follow."""
+
+    def keep(pieces: Iterator[bytes]) -> ArtifactRecord:
+        record, _ = keep_upload(
+            context().database, context().store, pieces, tenant=tenant(), limit=limit, only="torchscript"
+        )
+        return record
+
+    limit = context().settings.max_upload_bytes
+    with upload_place():
+        form = receive_form(limit, keep, fields=("name", "input"))
+    given: dict[str, Any] = {"torchscript": form.file.id} | {  # Any: JSON
+        name: parse_strict_json(text) if name == "input" else text for name, text in form.fields.items()
+    }
+    return from_python(ModelRegistration, given)

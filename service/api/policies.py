@@ -1,0 +1,104 @@
+"""Policies: named thresholds of the rules. `default` is built in."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from apiflask import APIBlueprint
+from pydantic import Field
+from werkzeug.wrappers import Response
+
+from gradinspect.contracts.policy import DEFAULT_POLICY, Policy
+from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.resources import Page, PolicyResource
+from gradinspect.rules import check_policy, complete
+from service.api.answers import json_answer
+from service.api.context import context, tenant
+from service.api.operations import Answer, operation
+from service.api.paging import Query, page_answer
+from service.db import policies
+from service.db.tables import PolicyRecord
+
+blueprint = APIBlueprint("policies", __name__, tag="policies")
+
+
+class PolicyQuery(Query):
+    """In which form to answer."""
+
+    format: Annotated[
+        Literal["resource", "file"],
+        Field(
+            description="`file`: every rule with the thresholds that hold, as `gradinspect audit --policy` reads it."
+        ),
+    ] = "resource"
+
+
+@blueprint.get("/v1/policies")
+@operation(answers=[Answer(200, "Every policy, in one page.", Page[PolicyResource])])
+def list_policies() -> Response:
+    """The built-in policy and all others, by name, newest version first."""
+    with context().database.read() as session:
+        stored = policies.list_all(session, tenant=tenant())
+    return page_answer(Page[PolicyResource](items=[_built_in(), *map(as_resource, stored)]), None)
+
+
+@blueprint.post("/v1/policies")
+@operation(
+    body=Policy,
+    answers=[Answer(201, "The policy is stored.", PolicyResource, headers=["Location"])],
+    problems=["conflict"],
+    example={"name": "strict", "rules": {"vanishing_signal": {"warn": 0.01, "fail": 1e-4}}},
+)
+def create_policy(body: Policy) -> Response:
+    """Store a policy. A name may have many versions; the newest one counts."""
+    with context().database.write() as session:
+        record = policies.insert(session, check_policy(body), tenant=tenant())
+    return json_answer(as_resource(record), 201, {"Location": f"/v1/policies/{record.id}"})
+
+
+@blueprint.get("/v1/policies/<policy_id>")
+@operation(query=PolicyQuery, answers=[Answer(200, "The policy; as a file it is the document alone.", PolicyResource)])
+def get_policy(policy_id: str, query: PolicyQuery) -> Response:
+    """One policy."""
+    policy, resource = _find(policy_id)
+    if query.format == "resource":
+        return json_answer(resource)
+    name = f'attachment; filename="{policy.name.replace(" ", "-")}-{policy.version}.json"'
+    return json_answer(complete(policy), headers={"Content-Disposition": name})
+
+
+@blueprint.delete("/v1/policies/<policy_id>")
+@operation(
+    answers=[Answer(204, "It is gone; inspections keep the copy they were judged by.")], problems=["conflict"]
+)  # fmt: skip
+def delete_policy(policy_id: str) -> Response:
+    """Delete a policy."""
+    if policy_id == DEFAULT_POLICY.name:
+        raise ProblemError("conflict", "the policy 'default' is built in and cannot be deleted")
+    with context().database.write() as session:
+        policies.delete(session, policy_id, tenant=tenant())
+    return Response(status=204)
+
+
+def as_resource(record: PolicyRecord) -> PolicyResource:
+    """A stored policy as callers see it."""
+    policy = policies.as_policy(record)
+    return PolicyResource(
+        id=record.id, name=policy.name, version=policy.version, description=policy.description, rules=policy.rules,
+        created_at=record.created_at,
+    )  # fmt: skip
+
+
+def _built_in() -> PolicyResource:
+    return PolicyResource(
+        id=DEFAULT_POLICY.name, name=DEFAULT_POLICY.name, version=DEFAULT_POLICY.version,
+        description=DEFAULT_POLICY.description, rules=DEFAULT_POLICY.rules, created_at=None,
+    )  # fmt: skip
+
+
+def _find(policy_id: str) -> tuple[Policy, PolicyResource]:
+    if policy_id == DEFAULT_POLICY.name:
+        return DEFAULT_POLICY, _built_in()
+    with context().database.read() as session:
+        record = policies.get(session, policy_id, tenant=tenant())
+    return policies.as_policy(record), as_resource(record)

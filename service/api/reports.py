@@ -1,0 +1,217 @@
+"""What one inspection found: the whole report, its findings under any policy, its learning-rate scales, its rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from apiflask import APIBlueprint
+from pydantic import Field
+from werkzeug.wrappers import Response
+
+from gradinspect.contracts.policy import Policy
+from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.report import Finding, LrScales, PolicyReference, Report
+from gradinspect.contracts.request import InspectionSettings
+from gradinspect.contracts.resources import FindingsResource, LayerRow, Page, ParameterRow
+from gradinspect.rules import rejudge
+from service.api import tables
+from service.api.answers import conditional, is_known_to_caller, json_answer
+from service.api.context import context, tenant
+from service.api.operations import Answer, operation
+from service.api.paging import Query
+from service.api.reading import JSON, best_of, fields_of_query
+from service.api.rows import LayerQuery, ParameterQuery, RowQuery, answer_rows
+from service.db import inspections, policies, results, row_queries
+from service.db.tables import InspectionRecord
+
+CSV, HTML, PYTHON = "text/csv", "text/html", "text/x-python"
+MEDIA_TYPES = {"json": JSON, "csv": CSV, "html": HTML}
+NO_REPORT = ["not_finished", "no_report"]
+# A page that stands alone: styles of its own, no script, nothing from elsewhere.
+FILE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
+
+blueprint = APIBlueprint("reports", __name__, tag="reports")
+
+
+class ReportQuery(Query):
+    """In which form to answer."""
+
+    format: Annotated[
+        Literal["json", "csv", "html"] | None, Field(description="The same as Accept, for links; a download.")
+    ] = None
+    table: Annotated[Literal["parameters", "layers"], Field(description="Which of the two tables a CSV holds.")] = (
+        "parameters"
+    )
+
+
+class FindingsQuery(Query):
+    """Under which policy to judge."""
+
+    policy: Annotated[
+        str | None,
+        Field(min_length=1, max_length=64, description="Id or name of a policy, or `default`: judge the report anew."),
+    ] = None
+
+
+class ScalesQuery(Query):
+    """In which form to answer."""
+
+    format: Annotated[
+        Literal["json", "torch"], Field(description="`torch`: Python source that builds the optimizer.")
+    ] = "json"
+
+
+@blueprint.get("/v1/inspections/<inspection_id>/report")
+@operation(
+    query=ReportQuery,
+    headers=["Accept", "If-None-Match"],
+    answers=[
+        Answer(
+            200, "The report: everything, a table, or a page that stands alone.", Report, other=[CSV, HTML],
+            headers=["ETag"],
+        ),
+        Answer(304, "The report is still the one with that ETag."),
+    ],
+    problems=NO_REPORT,
+)  # fmt: skip
+def get_report(inspection_id: str, query: ReportQuery) -> Response:
+    """The whole report."""
+    record, key = _ended_well(inspection_id)
+    media_type = MEDIA_TYPES[query.format] if query.format is not None else best_of([JSON, CSV, HTML])
+    response = Response(mimetype=media_type, headers={"Cache-Control": "no-cache", "Vary": "Accept"})
+    response.set_etag(f"{key}-{media_type.partition('/')[2]}-{query.table}")
+    if not is_known_to_caller(response):
+        response.set_data(_written(record, key, media_type, query.table))
+        response.headers["Content-Disposition"] = _disposition(record, query, media_type)
+        response.headers["Content-Security-Policy"] = FILE_POLICY
+    return response
+
+
+@blueprint.get("/v1/inspections/<inspection_id>/findings")
+@operation(
+    query=FindingsQuery,
+    answers=[Answer(200, "The findings, and the verdict that follows from them.", FindingsResource)],
+    problems=NO_REPORT,
+)
+def get_findings(inspection_id: str, query: FindingsQuery) -> Response:
+    """What the rules found; with `policy` the stored report is judged again, without computing anything."""
+    record, key = _ended_well(inspection_id)
+    return json_answer(_stored_findings(record) if query.policy is None else _judged_anew(record, key, query.policy))
+
+
+@blueprint.get("/v1/inspections/<inspection_id>/lr-scales")
+@operation(
+    query=ScalesQuery,
+    answers=[Answer(200, "The suggestion, or code that follows it.", LrScales, other=[PYTHON])],
+    problems=[*NO_REPORT, "not_requested"],
+)
+def get_lr_scales(inspection_id: str, query: ScalesQuery) -> Response:
+    """Learning-rate scales per layer, and the evidence for them."""
+    _, key = _ended_well(inspection_id)
+    found = json.loads(context().store.reports.read(key)).get("lr_scales")
+    if found is None:
+        raise ProblemError("not_requested", "this inspection did not ask for lr_scales")
+    scales = LrScales.model_validate(found, strict=False)
+    if query.format == "json" and best_of([JSON, PYTHON]) == JSON:
+        return json_answer(scales)
+    if scales.code is None:
+        raise ProblemError("not_requested", f"there is no code to give: {scales.reason or 'nothing was suggested'}")
+    return conditional(Response(scales.code, mimetype=PYTHON))
+
+
+@blueprint.get("/v1/inspections/<inspection_id>/layers")
+@operation(
+    query=LayerQuery,
+    answers=[Answer(200, "One page of layer calls.", Page[LayerRow], other=[CSV], headers=["Link"])],
+)
+def list_layers_of_inspection(inspection_id: str, query: RowQuery) -> Response:
+    """The layer calls of one inspection, in the network's order unless sorted."""
+    _read(inspection_id)
+    return answer_rows(LayerRow, row_queries.layers, query, inspection=inspection_id)
+
+
+@blueprint.get("/v1/inspections/<inspection_id>/parameters")
+@operation(
+    query=ParameterQuery,
+    answers=[Answer(200, "One page of parameters.", Page[ParameterRow], other=[CSV], headers=["Link"])],
+)
+def list_parameters_of_inspection(inspection_id: str, query: RowQuery) -> Response:
+    """The parameters of one inspection, in the model's order unless sorted."""
+    _read(inspection_id)
+    return answer_rows(ParameterRow, row_queries.parameters, query, inspection=inspection_id)
+
+
+def report_of(inspection_id: str) -> Report:
+    """The stored report of one inspection.
+
+    Raises:
+        ProblemError: `not_found`, `not_finished`, `no_report`.
+    """
+    return context().store.reports.get(_ended_well(inspection_id)[1])
+
+
+def _read(inspection_id: str) -> InspectionRecord:
+    with context().database.read() as session:
+        return inspections.get(session, inspection_id, tenant=tenant())
+
+
+def _ended_well(inspection_id: str) -> tuple[InspectionRecord, str]:
+    record = _read(inspection_id)
+    if record.report_key is not None:
+        return record, record.report_key
+    if inspections.has_ended(record):
+        raise ProblemError("no_report", f"the inspection {record.status} and has no report")
+    raise ProblemError("not_finished", f"the inspection is {record.status}", retry_after=1)
+
+
+def _written(record: InspectionRecord, key: str, media_type: str, table: str) -> bytes | str:
+    reports = context().store.reports
+    if media_type == JSON:
+        return reports.read(key)
+    report = reports.get(key)
+    if media_type == HTML:
+        from gradinspect.report.html import render_html
+
+        return render_html(report, policy=_policy_of(record), settings=_settings_of(record))
+    return tables.layers(report.layers) if table == "layers" else tables.parameters(report.parameters)
+
+
+def _disposition(record: InspectionRecord, query: ReportQuery, media_type: str) -> str:
+    is_link = query.format is not None
+    stem = f"{record.id}-{query.table}" if media_type == CSV else record.id
+    name = f"{stem}.{media_type.partition('/')[2]}"
+    return f'{"attachment" if is_link else "inline"}; filename="{name}"'
+
+
+def _stored_findings(record: InspectionRecord) -> FindingsResource:
+    with context().database.read() as session:
+        found = results.findings(session, record.id, tenant=tenant())
+    return _findings(record, _policy_of(record), record.verdict, found)
+
+
+def _judged_anew(record: InspectionRecord, key: str, reference: str) -> FindingsResource:
+    with fields_of_query(), context().database.read() as session:
+        policy = policies.resolve(session, reference, tenant=tenant())
+    report = rejudge(context().store.reports.get(key), policy, settings=_settings_of(record))
+    return _findings(record, policy, report.verdict, report.findings)
+
+
+def _findings(
+    record: InspectionRecord, policy: Policy, verdict: str | None, found: Iterable[Finding]
+) -> FindingsResource:
+    return FindingsResource(
+        inspection=record.id,
+        policy=PolicyReference(name=policy.name, version=policy.version),
+        verdict=verdict,  # type: ignore[arg-type]  # a column of text, written from a report
+        items=tuple(found),
+    )
+
+
+def _policy_of(record: InspectionRecord) -> Policy:
+    return Policy.model_validate_json(json.dumps(record.policy_document))
+
+
+def _settings_of(record: InspectionRecord) -> InspectionSettings:
+    return InspectionSettings.model_validate(record.request, strict=False)

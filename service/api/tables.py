@@ -1,0 +1,42 @@
+"""Rows as CSV: nested fields joined by an underscore, as filters name them; lists and shapes as JSON."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from io import StringIO
+
+from pydantic import BaseModel
+
+from service.db import rows
+from service.db.rows import Shape, Value
+
+# A spreadsheet would run a name that starts so as a formula, and models name their layers as they like.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def layers(measurements: Iterable[BaseModel]) -> str:
+    """Layer calls, one a line; rows of several inspections begin with whose they are."""
+    return _table(rows.LAYERS, measurements)
+
+
+def parameters(measurements: Iterable[BaseModel]) -> str:
+    """Parameters, as `layers`."""
+    return _table(rows.PARAMETERS, measurements)
+
+
+def _table(shape: Shape, measurements: Iterable[BaseModel]) -> str:
+    found = list(measurements)
+    owners = [name for name in ("inspection", "model") if found and hasattr(found[0], name)]
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180
+    writer.writerow([*owners, *(field.column for field in shape.fields)])
+    first = len(shape.columns) - len(shape.fields)  # which nested objects there were says nothing in a table
+    for row in found:
+        values = shape.flatten(row)[first:]
+        writer.writerow([*(getattr(row, name) for name in owners), *map(_cell, values)])
+    return text.getvalue()
+
+
+def _cell(value: Value) -> Value:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
