@@ -80,6 +80,7 @@ class Settings(BaseModel):
     queues: tuple[Queue, ...] = Field(default=("cpu",), min_length=1, description="Queues that have workers.")
     worker_queues: tuple[Queue, ...] = Field(default=(), description="Queues of this worker; left out: all of queues.")
     worker_slots: Positive = Field(default_factory=lambda: _available_cpus(), description="Jobs at once.")
+    stop_seconds: Seconds = Field(default=5.0, description="A worker told to stop gives back what still runs then.")
     gpu_uploads: bool = Field(default=False, description="Run TorchScript on the GPU, unconfined.")
 
     # Logs
@@ -173,6 +174,14 @@ class Settings(BaseModel):
         if not set(self.worker_queues) <= set(self.queues):
             raise ValueError(f"{PREFIX}WORKER_QUEUES names a queue that {PREFIX}QUEUES does not; add it there")
         return self
+
+    def as_environment(self) -> dict[str, str]:
+        """The variables that give another process these settings."""
+        given = self.model_dump(mode="json", exclude_none=True)
+        return {
+            PREFIX + name.upper(): ",".join(value) if isinstance(value, list) else str(value)
+            for name, value in given.items()
+        }
 
     @property
     def limits(self) -> Limits:
