@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from gradinspect.contracts.document import Digest, Document, Finite, Name
 
@@ -22,6 +22,12 @@ class SampleInput(Document):
 
     shape: Shape
     dtype: FloatType | IntegerType = "float32"
+
+    @model_validator(mode="after")
+    def _bounded(self) -> SampleInput:
+        if prod(self.shape) > MAX_ELEMENTS:
+            raise ValueError(f"shape {list(self.shape)} has more than {MAX_ELEMENTS} elements; use a smaller one")
+        return self
 
 
 class _Tensor(Document):
@@ -138,4 +144,11 @@ class ArtifactData(Document):
     target: Name | None = None
 
 
-Data = SyntheticData | ArtifactData
+def _origin(value: object) -> str:
+    read = isinstance(value, ArtifactData) or (isinstance(value, dict) and "artifact" in value)
+    return "(read)" if read else "(drawn)"
+
+
+Data = Annotated[
+    Annotated[SyntheticData, Tag("(drawn)")] | Annotated[ArtifactData, Tag("(read)")], Discriminator(_origin)
+]

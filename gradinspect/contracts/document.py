@@ -8,14 +8,18 @@ notebook is judged exactly like one that came over HTTP.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from gradinspect.contracts.problems import FieldError, ProblemError
 
 MAX_JSON_DEPTH = 64  # chosen: the deepest useful spec (nested containers) stays under 40
+MAX_LISTED = 20  # chosen: names that a message still says in full
 MAX_INTEGER = 2**63 - 1  # what torch sizes and SQL integers hold
 
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
@@ -104,18 +108,46 @@ def field_errors(error: ValidationError, value: object) -> list[FieldError]:
     """Turn Pydantic's errors into pointers into the caller's own document.
 
     Pydantic puts the tags of discriminated unions into its locations; they name no place in the document, so a
-    location keeps only the parts that lead somewhere in `value` (and a last part that is missing there).
+    location keeps only the parts that lead somewhere in `value` (and a last part that is missing there). Where the
+    tag itself is wrong or missing, the pointer names the field that holds it.
     """
     found: list[FieldError] = []
-    for item in error.errors(include_url=False, include_context=True):
-        place = pointer(_walk(item["loc"], value, missing=item["type"] == "missing"))
-        detail = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            detail = "unknown field; remove it or check its spelling"
-        entry = FieldError(pointer=place, detail=detail)
+    items = error.errors(include_url=False, include_context=True)
+    for item in items:
+        location, kind = item["loc"], item["type"]
+        if kind == "too_short" and any(other["loc"][: len(location)] == location for other in items if other != item):
+            continue  # a list whose items are wrong also counts as too short
+        context: Mapping[str, Any] = item.get("ctx", {})  # Any: pydantic's own context
+        key = str(context.get("discriminator", "")).strip("'")
+        tagged = kind.startswith("union_tag") and not key.endswith("()")
+        missing = kind == "missing" or tagged
+        place = pointer(_walk((*location, key) if tagged else location, value, missing=missing))
+        entry = FieldError(pointer=place, detail=_detail(kind, item["msg"], context, item["input"]))
         if entry not in found:
             found.append(entry)
     return found[:50]
+
+
+def _detail(kind: str, message: str, context: Mapping[str, Any], given: object) -> str:  # Any: as above
+    """Say what is wrong and what would be right."""
+    if kind == "missing":
+        return "required field; add it"
+    if kind == "extra_forbidden":
+        return "unknown field; remove it or check its spelling"
+    if kind == "union_tag_not_found":
+        return "required field; it says which kind of object this is"
+    if kind == "union_tag_invalid":
+        known = re.findall(r"'([^']*)'", str(context["expected_tags"]))
+        close = get_close_matches(str(context["tag"]), known, n=1)
+        more = ", …" if len(known) > MAX_LISTED else ""
+        hint = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known[:MAX_LISTED])}{more}"
+        return f"unknown {str(context['discriminator']).strip(chr(39))} {str(context['tag'])[:80]!r}{hint}"
+    detail = (
+        message.removeprefix("Value error, ").replace("Tuple should", "List should").replace(" after validation", "")
+    )
+    if message.startswith("Input should") and (given is None or isinstance(given, bool | int | float | str)):
+        return f"{detail}, got {json.dumps(given)[:80]}"
+    return detail
 
 
 def _walk(location: Iterable[int | str], value: object, *, missing: bool) -> list[int | str]:
@@ -130,6 +162,17 @@ def _walk(location: Iterable[int | str], value: object, *, missing: bool) -> lis
             continue
         kept.append(part)
     return kept
+
+
+def located(title: str, location: Iterable[int | str], detail: str) -> ValidationError:
+    """Make the error of a validator that knows the place below its own model where something is wrong."""
+    error = PydanticCustomError("misfit", "{detail}", {"detail": detail})
+    return ValidationError.from_exception_data(title, [InitErrorDetails(type=error, loc=tuple(location), input=None)])
+
+
+def number_or_list(value: object) -> str:
+    """Tell the two forms of a field apart that takes one number or several, so that a mistake gives one error."""
+    return "list" if isinstance(value, list | tuple) else "number"
 
 
 def _headline(error: ValidationError) -> str:

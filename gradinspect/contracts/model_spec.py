@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import Field, GetCoreSchemaHandler, ValidationError, model_validator
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, core_schema
 
-from gradinspect.contracts.document import Document
+from gradinspect.contracts.document import Document, located
 from gradinspect.contracts.initialization import Init
 from gradinspect.contracts.layers import Entry
 from gradinspect.contracts.layers.containers import MAX_CALLS
@@ -31,10 +31,10 @@ def _expanded(preset: Preset) -> ModelSpec:
     try:
         return ModelSpec.model_validate_json(json.dumps(preset.expand()))
     except PresetError as fault:
-        raise _located(SpecError(fault.field, fault.detail)) from None
+        raise located("ModelSpec", fault.field, fault.detail) from None
     except ValidationError as error:
         why = "; ".join(part["msg"] for part in error.errors(include_url=False)[:3])
-        raise _located(SpecError(("preset",), f"what {preset.preset} expands to does not fit: {why}")) from None
+        raise located("ModelSpec", ("preset",), f"what {preset.preset} expands to does not fit: {why}") from None
 
 
 class ModelSpec(Document):
@@ -57,18 +57,15 @@ class ModelSpec(Document):
         try:
             vocabulary = self.plan.vocabulary
         except SpecError as fault:
-            raise _located(fault) from None
+            raise located("ModelSpec", fault.location, fault.detail) from None
         if vocabulary is None or not self.input.holds_tokens:
             return self
         if self.input.high is None:
             # Written down where the engine and the stored document both see it; the model is still being made.
             self.__dict__["input"] = self.input.model_copy(update={"high": vocabulary})
         elif self.input.high > vocabulary:
-            raise _located(
-                SpecError(
-                    ("input", "high"), f"tokens up to {self.input.high - 1} do not fit an Embedding of {vocabulary}"
-                )
-            )
+            detail = f"tokens up to {self.input.high - 1} do not fit an Embedding of {vocabulary}"
+            raise located("ModelSpec", ("input", "high"), detail)
         return self
 
     @classmethod
@@ -78,11 +75,3 @@ class ModelSpec(Document):
             return plain
         preset = core_schema.no_info_after_validator_function(_expanded, handler.generate_schema(AnyPreset))
         return core_schema.tagged_union_schema({_PLAIN: plain, _PRESET: preset}, discriminator=_form)
-
-
-def _located(fault: SpecError) -> ValidationError:
-    """Give the fault a place below this model, wherever the model stands in a larger document."""
-    error = PydanticCustomError("invalid_spec", "{detail}", {"detail": fault.detail})
-    return ValidationError.from_exception_data(
-        "ModelSpec", [InitErrorDetails(type=error, loc=fault.location, input=None)]
-    )

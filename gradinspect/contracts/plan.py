@@ -88,6 +88,13 @@ class Plan:
         """Yield layer calls in the order they run; Residual and Concat after what is inside them."""
         yield from _in_order(self.steps)
 
+    def same_parameters(self, other: Plan) -> bool:
+        """Whether both plans hold the same parameters under the same names."""
+        mine, theirs = (
+            {call.path: call.parameters for call in plan.calls() if isinstance(call, Call)} for plan in (self, other)
+        )
+        return mine == theirs
+
 
 def _in_order(steps: Sequence[Step]) -> Iterator[Step]:
     for step in steps:

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
-from gradinspect.contracts.document import Count, Document, Finite, Text
+from gradinspect.contracts.document import Count, Document, Finite, Text, located, number_or_list
 from gradinspect.contracts.report import Severity
 
 Compares = Literal["above", "reaches", "below", "outside", "present"]
@@ -56,7 +55,9 @@ COMPARISONS: dict[str, Yardstick] = {
 RULE_IDS = tuple(COMPARISONS)
 
 Bound = Annotated[Finite, Field(ge=0)]
-Threshold = Bound | tuple[Bound, Bound]
+Threshold = Annotated[
+    Annotated[Bound, Tag("number")] | Annotated[tuple[Bound, Bound], Tag("list")], Discriminator(number_or_list)
+]
 
 
 class RulePolicy(Document):
@@ -136,10 +137,7 @@ def _shown(threshold: Threshold) -> str:
 
 def _fault(place: tuple[str, ...], detail: str) -> ValidationError:
     """Give the fault a place below the policy: the rule, and the field where there is one."""
-    error = PydanticCustomError("invalid_policy", "{detail}", {"detail": detail})
-    return ValidationError.from_exception_data(
-        "Policy", [InitErrorDetails(type=error, loc=("rules", *place), input=None)]
-    )
+    return located("Policy", ("rules", *place), detail)
 
 
 DEFAULT_POLICY = Policy(name="default", description="Every rule at its own thresholds; see docs/rules.md.")

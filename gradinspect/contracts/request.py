@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from gradinspect.contracts.data import Data, FloatType
-from gradinspect.contracts.document import Document, Finite
+from gradinspect.contracts.document import Document, Finite, located
+from gradinspect.contracts.fitting import misfit
 from gradinspect.contracts.model_spec import ModelSpec
 
 Loss = Literal["cross_entropy", "mse", "l1", "huber", "bce_with_logits", "nll", "output_mean", "random_cotangent"]
@@ -67,6 +68,15 @@ class LrScalesRequest(Document):
     )
 
 
+def _asked(value: object) -> str:
+    return "(no)" if value is False else "(asked)"
+
+
+LrScales = Annotated[
+    Annotated[LrScalesRequest, Tag("(asked)")] | Annotated[Literal[False], Tag("(no)")], Discriminator(_asked)
+]
+
+
 class InspectionSettings(Document):
     """What is computed and how; the same for an inspection over HTTP, from the CLI and in a notebook."""
 
@@ -75,7 +85,7 @@ class InspectionSettings(Document):
     optimizer: Optimizer | None = None
     precision: Precision = Precision()
     diagnostics: Annotated[tuple[Diagnostic, ...], Field(min_length=1, max_length=6)] = ("gradients", "signals")
-    lr_scales: LrScalesRequest | Literal[False] = False
+    lr_scales: LrScales = Field(default=False, description="`{}` asks for a suggestion with all defaults.")
     mode: Mode = "train"
     seeds: Annotated[int, Field(ge=1, le=32)] = Field(
         default=1, description="Independent initialisations (specs) or batches (uploads) to average and fit over."
@@ -97,6 +107,15 @@ class InlineModel(Document):
 
 
 ModelId = Annotated[str, Field(pattern=r"^mdl_[0-9a-f-]{36}$")]
+
+
+def _model_form(value: object) -> str:
+    return "(id)" if isinstance(value, str) else "(inline)"
+
+
+ModelSource = Annotated[
+    Annotated[ModelId, Tag("(id)")] | Annotated[InlineModel, Tag("(inline)")], Discriminator(_model_form)
+]
 LabelKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,62}$")]
 LabelValue = Annotated[str, Field(max_length=128)]
 
@@ -104,9 +123,16 @@ LabelValue = Annotated[str, Field(max_length=128)]
 class InspectionRequest(InspectionSettings):
     """The body of `POST /v1/inspections`."""
 
-    model: ModelId | InlineModel
+    model: ModelSource
     policy: Annotated[str, Field(min_length=1, max_length=64)] = "default"
     labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = {}
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> InspectionRequest:
+        found = misfit(self.model.spec, self.data) if isinstance(self.model, InlineModel) else None
+        if found is not None:
+            raise located("InspectionRequest", ("data", *found[0]), found[1])
+        return self
 
     def settings(self) -> InspectionSettings:
         """The part that the engine sees: no ids, no labels, no policy."""

@@ -26,7 +26,7 @@ from gradinspect.contracts.layers.containers import Concat, Container, Repeat, R
 from gradinspect.contracts.layers.layer import Layer, MisfitError, Resolved, Shape
 
 TypedLayer = Annotated[
-    dense.Linear | dense.Embedding | dense.PositionalEmbedding
+    dense.Linear | dense.Embedding | dense.EmbeddingBag | dense.PositionalEmbedding
     | convolution.Conv1d | convolution.Conv2d | convolution.Conv3d | convolution.ConvTranspose1d |
     convolution.ConvTranspose2d | convolution.ConvTranspose3d
     | pooling.MaxPool1d | pooling.MaxPool2d | pooling.MaxPool3d | pooling.AvgPool1d | pooling.AvgPool2d |
@@ -45,7 +45,8 @@ TypedLayer = Annotated[
     | dropout.Dropout | dropout.AlphaDropout | dropout.Dropout1d | dropout.Dropout2d | dropout.Dropout3d |
     dropout.FeatureAlphaDropout
     | reshaping.Flatten | reshaping.Unflatten | reshaping.Permute | reshaping.Mean | reshaping.PixelShuffle |
-    reshaping.PixelUnshuffle | reshaping.ChannelShuffle | reshaping.Upsample
+    reshaping.PixelUnshuffle | reshaping.ChannelShuffle | reshaping.Unfold | reshaping.Fold | reshaping.Upsample |
+    reshaping.UpsamplingNearest2d | reshaping.UpsamplingBilinear2d
     | padding.ZeroPad1d | padding.ZeroPad2d | padding.ZeroPad3d | padding.ConstantPad1d | padding.ConstantPad2d |
     padding.ConstantPad3d | padding.ReflectionPad1d | padding.ReflectionPad2d | padding.ReflectionPad3d |
     padding.ReplicationPad1d | padding.ReplicationPad2d | padding.ReplicationPad3d | padding.CircularPad1d |

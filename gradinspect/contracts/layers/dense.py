@@ -48,6 +48,29 @@ class Embedding(Layer):
         return Resolved((*shape, self.embedding_dim), {"weight": (self.num_embeddings, self.embedding_dim)})
 
 
+class EmbeddingBag(Layer):
+    """`torch.nn.EmbeddingBag`: one vector for all tokens of a sample, their embeddings' mean, sum or maximum."""
+
+    takes: ClassVar[Literal["floats", "tokens", "anything"]] = "tokens"
+
+    type: Literal["EmbeddingBag"]
+    num_embeddings: Size
+    embedding_dim: Size
+    max_norm: Positive | None = None
+    norm_type: Finite = 2.0
+    scale_grad_by_freq: bool = False
+    mode: Literal["sum", "mean", "max"] = "mean"
+    padding_idx: Annotated[int, Field(ge=-(2**31), le=2**31)] | None = None
+
+    def resolve(self, shape: Shape) -> Resolved:
+        need_axes(shape, 1, "tokens", exact=True)
+        if self.padding_idx is not None and not -self.num_embeddings <= self.padding_idx < self.num_embeddings:
+            raise self.refuse("padding_idx", f"it must name one of the {self.num_embeddings} embeddings")
+        if self.mode == "max" and self.scale_grad_by_freq:
+            raise self.refuse("scale_grad_by_freq", "torch does not support it with mode 'max'")
+        return Resolved((self.embedding_dim,), {"weight": (self.num_embeddings, self.embedding_dim)})
+
+
 class PositionalEmbedding(Layer):
     """Ours, not torch's: adds a learned vector for each position; one row of `weight` a position.
 

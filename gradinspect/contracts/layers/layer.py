@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Discriminator, Field, SerializerFunctionWrapHandler, Tag, model_serializer
 
-from gradinspect.contracts.document import Document, Finite
+from gradinspect.contracts.document import Document, Finite, number_or_list
 from gradinspect.contracts.initialization import Init
 
 MAX_SIZE = 2**31 - 1
@@ -47,11 +47,6 @@ def _usable(name: str) -> str:
 
 
 LayerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$"), AfterValidator(_usable)]
-
-
-def number_or_list(value: object) -> str:
-    """Tell the two forms of torch's size arguments apart, so that a mistake gives one error."""
-    return "list" if isinstance(value, list | tuple) else "number"
 
 
 PerAxis = Annotated[

@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from gradinspect.contracts.document import Finite
+from gradinspect.contracts.document import Finite, number_or_list
 from gradinspect.contracts.layers.convolution import SPATIAL
-from gradinspect.contracts.layers.layer import MAX_SIZE, Layer, Resolved, Shape, need_axes, number_or_list
+from gradinspect.contracts.layers.layer import MAX_SIZE, Layer, Resolved, Shape, need_axes
 
 PadSize = Annotated[int, Field(ge=0, le=MAX_SIZE)]
 PadSizes = Annotated[

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from gradinspect.contracts.document import Finite
+from gradinspect.contracts.document import Finite, number_or_list
 from gradinspect.contracts.layers.convolution import SPATIAL
 from gradinspect.contracts.layers.layer import (
     Layer,
@@ -18,7 +18,6 @@ from gradinspect.contracts.layers.layer import (
     Shape,
     Size,
     need_axes,
-    number_or_list,
 )
 
 

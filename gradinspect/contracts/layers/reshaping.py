@@ -7,12 +7,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from gradinspect.contracts.document import number_or_list
 from gradinspect.contracts.layers.convolution import SPATIAL
 from gradinspect.contracts.layers.layer import (
     MAX_SIZE,
     AxisIndex,
     Layer,
     MisfitError,
+    PaddingPerAxis,
     PerAxis,
     Positive,
     Resolved,
@@ -20,7 +22,6 @@ from gradinspect.contracts.layers.layer import (
     Size,
     axis,
     need_axes,
-    number_or_list,
 )
 
 AxisIndices = Annotated[tuple[AxisIndex, ...], Field(min_length=1, max_length=9)]
@@ -147,6 +148,55 @@ class ChannelShuffle(Layer):
         return Resolved(shape)
 
 
+class _Patches(Layer):
+    kernel_size: PerAxis
+    dilation: PerAxis = 1
+    padding: PaddingPerAxis = 0
+    stride: PerAxis = 1
+
+    def positions(self, image: Shape) -> Shape:
+        """Count the kernel's positions on each axis of an image."""
+        found = []
+        for size, kernel, dilation, padding, stride in zip(
+            image, self.spread("kernel_size", 2), self.spread("dilation", 2), self.spread("padding", 2),
+            self.spread("stride", 2), strict=True,
+        ):  # fmt: skip
+            room = size + 2 * padding - dilation * (kernel - 1) - 1
+            if room < 0:
+                raise MisfitError(
+                    f"expects a padded axis of at least {dilation * (kernel - 1) + 1}", field="kernel_size",
+                    gets=size + 2 * padding,
+                )  # fmt: skip
+            found.append(room // stride + 1)
+        return tuple(found)
+
+
+class Unfold(_Patches):
+    """`torch.nn.Unfold`: (channels, height, width) to (channels·kernel, positions)."""
+
+    type: Literal["Unfold"]
+
+    def resolve(self, shape: Shape) -> Resolved:
+        need_axes(shape, 3, SPATIAL[2], exact=True)
+        return Resolved((shape[0] * prod(self.spread("kernel_size", 2)), prod(self.positions(shape[1:]))))
+
+
+class Fold(_Patches):
+    """`torch.nn.Fold`: (channels·kernel, positions) to (channels, height, width), overlaps added."""
+
+    type: Literal["Fold"]
+    output_size: PerAxis
+
+    def resolve(self, shape: Shape) -> Resolved:
+        need_axes(shape, 2, "channels·kernel, positions", exact=True)
+        kernel, image = prod(self.spread("kernel_size", 2)), self.spread("output_size", 2)
+        if shape[0] % kernel:
+            raise MisfitError(f"expects a first axis divisible by {kernel}", field="kernel_size", gets=shape[0])
+        if prod(self.positions(image)) != shape[1]:
+            raise MisfitError(f"expects {prod(self.positions(image))} positions", field="output_size", gets=shape[1])
+        return Resolved((shape[0] // kernel, *image))
+
+
 _MODES: dict[str, tuple[int, ...]] = {
     "nearest": (1, 2, 3),
     "nearest-exact": (1, 2, 3),
@@ -160,6 +210,27 @@ FactorPerAxis = Annotated[
     | Annotated[tuple[Positive, ...], Field(min_length=1, max_length=3), Tag("list")],
     Discriminator(number_or_list),
 ]
+
+
+class _Upsampling2d(Layer):
+    size: PerAxis | None = None
+    scale_factor: FactorPerAxis | None = None
+
+    def resolve(self, shape: Shape) -> Resolved:
+        need_axes(shape, 3, SPATIAL[2], exact=True)
+        return Upsample(type="Upsample", size=self.size, scale_factor=self.scale_factor).resolve(shape)
+
+
+class UpsamplingNearest2d(_Upsampling2d):
+    """`torch.nn.UpsamplingNearest2d`."""
+
+    type: Literal["UpsamplingNearest2d"]
+
+
+class UpsamplingBilinear2d(_Upsampling2d):
+    """`torch.nn.UpsamplingBilinear2d`: corners aligned."""
+
+    type: Literal["UpsamplingBilinear2d"]
 
 
 class Upsample(Layer):
