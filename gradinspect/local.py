@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -119,8 +120,9 @@ def inspect_job(
 
 
 def local_limits() -> Limits:
-    """Limits of a local run: all of torch's threads; time and memory are the caller's own affair."""
-    return Limits(threads=torch.get_num_threads())
+    """Limits of a local run: all of torch's threads and the machine's memory; time is the caller's own affair."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Limits(threads=torch.get_num_threads(), memory_bytes=memory)
 
 
 def _settings(

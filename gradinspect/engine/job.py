@@ -15,6 +15,7 @@ from gradinspect.contracts.report import Measurements
 from gradinspect.contracts.request import InspectionSettings
 from gradinspect.engine.batch import FLOATS, make_batch
 from gradinspect.engine.build import build, load_weights
+from gradinspect.engine.estimate import batch_size, require_memory
 from gradinspect.engine.load import load_tensors, load_torchscript
 from gradinspect.engine.measure import Progress, Subject, measure
 from gradinspect.engine.section import Budget
@@ -84,6 +85,8 @@ def _spec_subjects(job: Job, weights: bytes | None, data: bytes | None, device: 
     settings = job.settings
     dtype = FLOATS[settings.precision.compute or "float32"]
     tensors = load_tensors(data) if data is not None else None
+    samples = batch_size(settings.data, tensors)
+    require_memory(job.spec, samples=samples, dtype=dtype, limit_bytes=job.limits.memory_bytes)
     for index in range(settings.seeds):
         seed = (settings.seed + index) % 2**63
         model = build(job.spec, seed=seed, dtype=dtype, device=device)
