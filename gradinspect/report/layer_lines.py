@@ -1,12 +1,15 @@
-"""The layer calls that a report lists: all of a short network, the ends and the worst of a long one."""
+"""The layer calls that a report lists: all of a short network, the ends of a long one and what stands out in it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import median
 
 from gradinspect.contracts.report import Finding, LayerMeasurement, ParameterMeasurement, Report, Severity
+
+STRANGE_DECADES = 0.15  # chosen: a factor of 1.4 between a layer's gain and the usual one shows in a table
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,13 @@ def layer_lines(report: Report, *, most: int | None = None) -> list[LayerLine | 
 
     Args:
         report: the report.
-        most: list no more than so many: a fifth from each end, the worst of the others. None lists all.
+        most: list no more than so many: a fifth from each end, then what stands out, then one in so many. None lists
+            all.
     """
     layers = sorted(report.layers, key=lambda row: row.depth)
     flags = _flags(report.findings)
     gradients = {row.name: row for row in report.parameters}
-    chosen = set(range(len(layers))) if most is None or len(layers) <= most else _chosen(layers, flags, most)
+    chosen = set(range(len(layers))) if most is None or len(layers) <= most else _chosen(layers, most)
     lines: list[LayerLine | Gap] = []
     skipped = 0
     for index, layer in enumerate(layers):
@@ -57,20 +61,32 @@ def layer_lines(report: Report, *, most: int | None = None) -> list[LayerLine | 
     return lines
 
 
-def _chosen(layers: list[LayerMeasurement], flags: dict[str, Severity], most: int) -> set[int]:
+def _chosen(layers: list[LayerMeasurement], most: int) -> set[int]:
+    """Both ends, what stands out between them, and one in so many of the rest."""
     ends = max(most // 5, 1)
     chosen = {*range(ends), *range(len(layers) - ends, len(layers))}
-    inner = sorted(range(ends, len(layers) - ends), key=lambda index: _badness(layers[index], flags))
-    return chosen | set(inner[: most - 2 * ends])
+    inner = range(ends, len(layers) - ends)
+    usual = _usual_gain(layers)
+    strange = sorted((-strangeness, index) for index in inner if (strangeness := _strangeness(layers[index], usual)))
+    chosen |= {index for _, index in strange[: most - len(chosen)]}
+    room = min(most - len(chosen), most // 5)
+    return chosen | {inner[len(inner) * (2 * step + 1) // (2 * room)] for step in range(room)}
 
 
-def _badness(row: LayerMeasurement, flags: dict[str, Severity]) -> tuple[int, int, float]:
-    """Sort key, worst first: values that are not finite or zero, then what findings name, then far from balance."""
-    gain = row.cumulative_backward_gain
-    broken = 0 if row.nonfinite_count or gain is None or gain <= 0 else 1
-    named = {"fail": 0, "warn": 1}.get(flags.get(row.name, "info"), 2)
-    away = abs(math.log10(gain)) if gain is not None and gain > 0 else math.inf
-    return broken, named, -away
+def _usual_gain(layers: list[LayerMeasurement]) -> float:
+    """The median of log10(backward gain)."""
+    known = [math.log10(row.backward_gain) for row in layers if row.backward_gain is not None and row.backward_gain > 0]
+    return median(known) if known else 0.0
+
+
+def _strangeness(row: LayerMeasurement, usual: float) -> float:
+    """How much a layer call stands out: infinitely when broken, by its own gain's distance from the usual one, or 0."""
+    gain = row.backward_gain
+    reached = row.cumulative_backward_gain
+    if row.nonfinite_count or reached is None or reached <= 0 or (gain is not None and gain <= 0):
+        return math.inf
+    away = abs(math.log10(gain) - usual) if gain is not None else 0.0
+    return away if away > STRANGE_DECADES else 0.0
 
 
 def _flags(findings: Iterable[Finding]) -> dict[str, Severity]:
