@@ -14,7 +14,8 @@ import structlog
 from structlog.typing import Processor
 
 LogFormat = Literal["json", "console"]
-LOUD_LIBRARIES = ("celery.redirected", "kombu", "amqp", "httpx", "httpcore")  # they log each retry at INFO
+# They log each retry, and each message at each step, at INFO.
+LOUD_LIBRARIES = ("celery.redirected", "celery.worker.strategy", "celery.app.trace", "kombu", "httpx", "httpcore")
 
 
 def configure_logs(*, log_format: LogFormat = "json", level: str = "INFO") -> None:

@@ -137,6 +137,7 @@ FAILURES: dict[str, str] = {
     "time_limit": "Use a smaller batch, or ask for fewer diagnostics.",
     "cpu_limit": "Use a smaller batch, or ask for fewer diagnostics.",
     "sandbox_violation": "The model tried something that inspected models may not do; `detail` says what.",
+    "uploads_disabled": "Ask the operator for workers that can confine uploaded files; specs still work.",
     "model_crashed": "The process that ran the model died; check the model outside the service first.",
     "worker_lost": "The worker died more than once while this ran; look at its memory and its log.",
     "internal": "This is a defect of the service; report the inspection's id.",

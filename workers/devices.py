@@ -1,0 +1,18 @@
+"""The GPUs that this worker may give to its jobs, found without torch: the driver is the children's to load."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+_DEVICE = re.compile(r"nvidia\d+")
+
+
+def visible_gpus() -> list[str]:
+    """What `CUDA_VISIBLE_DEVICES` names, else one number for each device node."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
+    count = sum(1 for path in Path("/dev").glob("nvidia*") if _DEVICE.fullmatch(path.name))
+    return [str(index) for index in range(count)]

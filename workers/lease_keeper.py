@@ -1,0 +1,71 @@
+"""A thread that keeps one lease alive, and notices when it is lost."""
+
+from __future__ import annotations
+
+import threading
+from time import monotonic
+
+import structlog
+
+from service.db import leases
+from service.db.engine import UNAVAILABLE, Database
+from service.db.leases import Lease
+
+LOOK_SECONDS = 0.5  # chosen: a cancelled computation is killed within a second
+MOST_FAILED_BEATS = 3
+
+_log = structlog.get_logger(__name__)
+
+
+class LeaseKeeper(threading.Thread):
+    """Extends the lease every `heartbeat_seconds`, and looks between beats whether it still stands.
+
+    Use it as a context manager around the work; `is_lost` says whether to drop it.
+    """
+
+    def __init__(self, database: Database, lease: Lease, *, lease_seconds: float, heartbeat_seconds: float) -> None:
+        super().__init__(name=f"lease-{lease.inspection_id[-12:]}", daemon=True)
+        self._database = database
+        self._lease = lease
+        self._lease_seconds = lease_seconds
+        self._heartbeat_seconds = heartbeat_seconds
+        self._lost = threading.Event()
+        self._done = threading.Event()
+
+    def __enter__(self) -> LeaseKeeper:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.join()
+
+    def is_lost(self) -> bool:
+        """Whether somebody else has the inspection, or it was cancelled, or the database was gone for too long."""
+        return self._lost.is_set()
+
+    def run(self) -> None:
+        beat_due = monotonic() + self._heartbeat_seconds
+        failed_beats = 0
+        while not self._done.wait(max(0.0, min(LOOK_SECONDS, beat_due - monotonic()))):
+            is_beat = monotonic() >= beat_due
+            try:
+                stands = self._beat() if is_beat else self._look()
+                failed_beats = 0
+            except UNAVAILABLE as error:
+                failed_beats += is_beat
+                stands = failed_beats < MOST_FAILED_BEATS
+                _log.warning("lease_unknown", inspection=self._lease.inspection_id, detail=str(error).splitlines()[0])
+            if is_beat:
+                beat_due = monotonic() + self._heartbeat_seconds
+            if not stands and not self._done.is_set():
+                self._lost.set()
+                return
+
+    def _beat(self) -> bool:
+        with self._database.write() as session:
+            return leases.heartbeat(session, self._lease, lease_seconds=self._lease_seconds)
+
+    def _look(self) -> bool:
+        with self._database.read() as session:
+            return leases.is_held(session, self._lease)

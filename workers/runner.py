@@ -1,0 +1,80 @@
+"""The child: one job in, frames out, and gone. It holds no secret and imports nothing of the service.
+
+Descriptors, as the fork server lays them out: 1 and 2 the log, 3 the frames, 4 the job, 5 to 7 the bytes of the model,
+of its weights and of the batch, where the job has them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import traceback
+
+from gradinspect.contracts.document import from_json
+from gradinspect.contracts.messages import FailureFrame, Job, ProgressFrame, ResultFrame
+from gradinspect.contracts.problems import InspectionError
+from gradinspect.engine.job import run_job
+from workers.memory_advice import explain_memory, is_out_of_memory
+from workers.sandbox import Level
+
+FRAMES, JOB, MODEL, WEIGHTS, DATA = 3, 4, 5, 6, 7
+FILES = {"model": MODEL, "weights": WEIGHTS, "data": DATA}
+MOST_DETAIL = 4096  # what a FailureFrame holds
+_FORBIDDEN = os.strerror(1)  # EPERM, as messages of torch and Python spell it
+
+
+def main(*, confinement: Level) -> None:
+    """Run the job of descriptor 4 and send what comes of it.
+
+    Args:
+        confinement: the level under which this process is, stamped into the measurements.
+    """
+    job = from_json(Job, _read(JOB))
+    _send(_outcome(job, confinement))
+
+
+def _outcome(job: Job, confinement: Level) -> ResultFrame | FailureFrame:
+    try:
+        return ResultFrame(
+            measurements=run_job(
+                job,
+                model_bytes=None if job.spec is not None else _read(MODEL),
+                weights_bytes=_read(WEIGHTS) if job.has_weights else None,
+                data_bytes=_read(DATA) if job.has_data else None,
+                confinement=confinement,
+                progress=lambda stage, fraction: _send(ProgressFrame(stage=stage, fraction=fraction)),
+            )
+        )
+    except InspectionError as error:
+        if _FORBIDDEN in error.detail:
+            return _forbidden(error.detail)
+        return _failure(error.code, error.detail)
+    except Exception as error:  # noqa: BLE001  # every end of a job has a name, and the log has the rest
+        if is_out_of_memory(error):
+            return _failure("memory_limit", explain_memory(job, error))
+        traceback.print_exc()
+        if _FORBIDDEN in str(error):
+            return _forbidden(str(error))
+        return _failure("internal", f"{type(error).__name__}: {error}")
+
+
+def _forbidden(said: str) -> FailureFrame:
+    last = [line.strip() for line in said.splitlines() if line.strip()][-1]
+    return _failure("sandbox_violation", f"the model tried what inspected models may not do: {last}")
+
+
+def _failure(code: str, detail: str) -> FailureFrame:
+    clean = detail.encode(errors="replace").decode()
+    return FailureFrame(code=code, detail=clean[:MOST_DETAIL])
+
+
+def _send(frame: ProgressFrame | ResultFrame | FailureFrame) -> None:
+    rest = memoryview(frame.model_dump_json().encode() + b"\n")
+    while rest:
+        rest = rest[os.write(FRAMES, rest) :]
+
+
+def _read(descriptor: int) -> bytes:
+    """Everything in an inherited file."""
+    with io.FileIO(descriptor, closefd=False) as file:
+        return file.readall()

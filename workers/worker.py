@@ -1,0 +1,275 @@
+"""One worker: claim an inspection, have a child compute it, judge what came back, deliver. The process has no torch.
+
+Nothing here knows Celery; `tasks` calls `inspect` with what a message said.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from time import monotonic
+from typing import BinaryIO
+
+import structlog
+
+from gradinspect.contracts.messages import Job
+from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.report import Measurements, Report
+from gradinspect.rules.judge import judge
+from gradinspect.version import __version__
+from service import worker_status
+from service.db import leases, outbox
+from service.db.engine import UNAVAILABLE, Database
+from service.db.leases import Claim
+from service.delivery import deliver
+from service.dispatch import BrokerUnavailable, Dispatcher
+from service.settings import Settings
+from service.storage import Store
+from service.worker_status import OneWorker
+from workers.devices import visible_gpus
+from workers.endings import Died, Ending, Failed, Lost, Measured, Stopped
+from workers.fork_client import ForkServerError, ForkServers, ServerFacts
+from workers.lease_keeper import LeaseKeeper
+from workers.sandbox import Level
+from workers.supervise import Watch, supervise
+
+PROGRESS_SECONDS = 1.0  # chosen: a person watches; each step is a write
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Worker:
+    """What the slots of one worker process share. Threads may call `inspect` at once."""
+
+    settings: Settings
+    fork_servers: ForkServers
+    name: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
+
+    def __post_init__(self) -> None:
+        self.database = Database(self.settings.database_url, pool_size=self.settings.database_pool_size)
+        self.store = Store(self.settings.store_dir)
+        self._dispatcher = Dispatcher(self.settings.broker_url)
+        self._stopping = threading.Event()
+        self._gpus: SimpleQueue[str] = SimpleQueue()
+        for gpu in visible_gpus():
+            self._gpus.put(gpu)
+
+    def stop_jobs(self) -> None:
+        """Kill what runs, and give the inspections back to the queue."""
+        self._stopping.set()
+
+    def say_alive(self, facts: ServerFacts) -> None:
+        """Write down for /readyz what this worker is."""
+        worker_status.write_status(
+            self.settings,
+            OneWorker(
+                name=self.name, queues=self.settings.worker_queues, slots=self.settings.worker_slots,
+                torch_version=facts.torch_version, confinement=facts.level, reason=facts.reason,
+                limits=self.settings.limits,
+            ),
+        )  # fmt: skip
+
+    def say_gone(self) -> None:
+        """Take that back."""
+        worker_status.remove_status(self.settings, self.name)
+
+    def inspect(self, inspection_id: str) -> None:
+        """Do what there is to do about one inspection; nothing, when it is not queued."""
+        if self._stopping.is_set():
+            return  # the row stays queued, and the maintainer rings again
+        try:
+            with self.database.write() as session:
+                seconds = self.settings.lease_seconds
+                claim = leases.claim(session, inspection_id, owner=self.name, lease_seconds=seconds)
+        except UNAVAILABLE as error:
+            _log.warning("claim_failed", inspection=inspection_id, detail=_first_line(error))
+            return
+        if claim is None:
+            _log.debug("nothing_to_claim", inspection=inspection_id)
+            return
+        log = _log.bind(inspection=inspection_id, attempt=claim.attempt)
+        keeper = LeaseKeeper(
+            self.database, claim.lease,
+            lease_seconds=self.settings.lease_seconds, heartbeat_seconds=self.settings.heartbeat_seconds,
+        )  # fmt: skip
+        try:
+            with keeper:
+                ending = self._compute(claim, keeper, log)
+                self._settle(claim, ending, log)
+        except UNAVAILABLE as error:
+            # The lease runs out, and the maintainer has the inspection done again.
+            log.warning("ending_not_written", detail=_first_line(error))
+
+    def _compute(self, claim: Claim, keeper: LeaseKeeper, log: structlog.typing.FilteringBoundLogger) -> Ending:
+        try:
+            with ExitStack() as opened, self._device(claim) as cuda_device:
+                files = self._open_files(claim, opened)
+                level = self._level(claim, bool(files))
+                job = self._job(claim)
+                text = job.model_dump_json().encode()
+                child = self.fork_servers.spawn(text, files, job.limits, level=level, cuda_device=cuda_device)
+                opened.callback(child.close)
+                log.debug("child_started", pid=child.pid, level=level)
+                progress = _Progress(self.database, claim)
+                watch = Watch(
+                    is_lost=lambda: keeper.is_lost() or progress.is_lost,
+                    is_stopping=self._stopping.is_set,
+                    on_progress=progress.tell,
+                )
+                ending, said = supervise(child, job.limits, watch, is_upload=claim.torchscript is not None)
+                if said:
+                    log.info("child_log", text=said.decode(errors="replace"))
+                if isinstance(ending, Measured):
+                    return Measured(self._trusted(ending, level), ending.timings)
+                return ending
+        except ForkServerError as error:
+            return Died(str(error))
+        except ProblemError as error:
+            return Failed("uploads_disabled" if error.code == "uploads_disabled" else "internal", error.detail)
+
+    def _settle(self, claim: Claim, ending: Ending, log: structlog.typing.FilteringBoundLogger) -> None:
+        """Write the ending down, under the lease."""
+        refused = self._deliver(claim, ending.measurements, log) if isinstance(ending, Measured) else None
+        ending = refused or ending
+        if isinstance(ending, Failed):
+            with self.database.write() as session:
+                is_mine = leases.fail(session, claim.lease, code=ending.code, detail=ending.detail)
+            log.info("inspection_failed" if is_mine else "failure_fenced", code=ending.code, detail=ending.detail)
+        elif isinstance(ending, Stopped):
+            with self.database.write() as session:
+                is_mine = leases.release(session, claim.lease)
+            log.info("inspection_given_back")
+            if is_mine:
+                self._ring_again(claim)
+        elif isinstance(ending, Died):
+            # The lease ends now: the maintainer counts the attempt, and has it tried again after a while.
+            with self.database.write() as session:
+                leases.heartbeat(session, claim.lease, lease_seconds=0.0)
+            log.warning("attempt_lost", detail=ending.detail)
+        elif isinstance(ending, Lost):
+            log.info("inspection_dropped", reason="it was cancelled, or its lease was lost")
+
+    def _deliver(
+        self, claim: Claim, measurements: Measurements, log: structlog.typing.FilteringBoundLogger
+    ) -> Failed | None:
+        try:
+            report = self._judge(claim, measurements)
+        except Exception:
+            log.exception("judging_failed")
+            return Failed("internal", "the measurements could not be judged; the worker's log has the reason")
+        try:
+            is_mine = deliver(self.database, self.store, claim, report)
+        except ProblemError as error:
+            return Failed("internal", f"the report could not be kept: {error.detail}")
+        log.info("inspection_done" if is_mine else "report_fenced", verdict=report.verdict)
+        return None
+
+    def _judge(self, claim: Claim, measurements: Measurements) -> Report:
+        return judge(
+            measurements,
+            policy=claim.policy,
+            model=claim.model,
+            inspection=claim.lease.inspection_id,
+            settings=claim.settings,
+        )
+
+    def _trusted(self, ending: Measured, level: Level) -> Measurements:
+        """Overwrite what the child cannot be trusted with, and add the time that it cannot see."""
+        facts, timings = self.fork_servers.facts(), ending.timings
+        environment = ending.measurements.environment
+        stages = dict(list(environment.stages.items())[:24])
+        stages |= {"fork": round(timings.fork_seconds, 6), "child": round(timings.run_seconds, 6)}
+        return ending.measurements.model_copy(
+            update={
+                "environment": environment.model_copy(
+                    update={
+                        "gradinspect_version": __version__,
+                        "torch_version": facts.torch_version,
+                        "confinement": level,
+                        "stages": stages,
+                    }
+                )
+            }
+        )
+
+    def _job(self, claim: Claim) -> Job:
+        device = "cuda" if claim.queue == "gpu" else "cpu"
+        return Job(
+            spec=claim.spec,
+            has_weights=claim.weights is not None,
+            has_data=claim.data is not None,
+            sample_input=claim.sample_input,
+            settings=claim.settings.model_copy(update={"device": device}),
+            limits=self.settings.limits,
+        )
+
+    def _level(self, claim: Claim, has_uploads: bool) -> Level:
+        """Uploaded bytes meet torch under full confinement or not at all; a spec on synthetic data is our own code."""
+        if not has_uploads:
+            return "limits"
+        if claim.queue == "gpu" and (claim.torchscript is None or self.settings.gpu_uploads):
+            return "limits"  # a CUDA driver cannot be reached from full confinement; the operator has opted in
+        facts = self.fork_servers.facts()
+        if facts.level != "full":
+            raise ProblemError("uploads_disabled", f"this worker cannot confine uploaded bytes: {facts.reason}")
+        return "full"
+
+    def _open_files(self, claim: Claim, opened: ExitStack) -> dict[str, BinaryIO]:
+        wanted = {"model": claim.torchscript, "weights": claim.weights, "data": claim.data}
+        return {
+            name: opened.enter_context(self.store.artifacts.open(digest, tenant=claim.tenant))
+            for name, digest in wanted.items()
+            if digest is not None
+        }
+
+    @contextmanager
+    def _device(self, claim: Claim) -> Iterator[str | None]:
+        """A GPU of the job's own, or none; waits until one is free."""
+        if claim.queue != "gpu":
+            yield None
+            return
+        gpu = self._gpus.get()
+        try:
+            yield gpu
+        finally:
+            self._gpus.put(gpu)
+
+    def _ring_again(self, claim: Claim) -> None:
+        """Another worker need not wait for the maintainer."""
+        inspection_id = claim.lease.inspection_id
+        try:
+            self._dispatcher.send(inspection_id, queue="gpu" if claim.queue == "gpu" else "cpu")
+            with self.database.write() as session:
+                outbox.mark_dispatched(session, inspection_id, redispatch_seconds=self.settings.redispatch_seconds)
+        except BrokerUnavailable:
+            pass  # the maintainer rings
+
+
+class _Progress:
+    """Writes progress into the row, seldom enough that a short job writes none."""
+
+    def __init__(self, database: Database, claim: Claim) -> None:
+        self._database = database
+        self._lease = claim.lease
+        self._next = monotonic() + PROGRESS_SECONDS
+        self.is_lost = False
+
+    def tell(self, stage: str, fraction: float) -> None:
+        if monotonic() < self._next:
+            return
+        self._next = monotonic() + PROGRESS_SECONDS
+        try:
+            with self._database.write() as session:
+                self.is_lost = not leases.progress(session, self._lease, stage=stage, fraction=fraction)
+        except UNAVAILABLE:
+            pass  # the lease keeper decides how long to go on without a database
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
