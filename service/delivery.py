@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gradinspect.contracts.report import Report
-from service.db import leases
+from service.db import counters, leases
 from service.db.engine import Database
 from service.db.leases import Claim
 from service.storage import Store
@@ -20,4 +20,6 @@ def deliver(database: Database, store: Store, claim: Claim, report: Report) -> b
         is_mine = leases.finish(session, claim.lease, report, report_key=key)
     if not is_mine:
         store.reports.delete(key)
+        with database.write() as session:
+            counters.add(session, "fenced_writes", 1)
     return is_mine

@@ -1,4 +1,4 @@
-"""Artifacts, models, policies, inspections with labels, results, idempotency keys.
+"""Artifacts, models, policies, inspections with labels, results, idempotency keys, counters.
 
 Revises: nothing
 """
@@ -25,6 +25,7 @@ TABLES = (
     "layers",
     "parameters",
     "findings",
+    "counters",
 )
 
 LAYER_NUMBERS = (
@@ -60,6 +61,7 @@ def upgrade() -> None:
     _create_layers()
     _create_parameters()
     _create_findings()
+    _create_counters()
 
 
 def downgrade() -> None:
@@ -198,6 +200,16 @@ def _create_idempotency_keys() -> None:
         sa.PrimaryKeyConstraint("key", "tenant_id", name="idempotency_keys_pk"),
     )
     op.create_index("idempotency_keys_expiry", "idempotency_keys", ["expires_at"])
+
+
+def _create_counters() -> None:
+    op.create_table(
+        "counters",
+        _text("name"),
+        _text("tenant_id"),
+        sa.Column("value", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name", "tenant_id", name="counters_pk"),
+    )
 
 
 def _create_layers() -> None:

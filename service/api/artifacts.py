@@ -22,6 +22,7 @@ from service.artifact_intake import keep_upload
 from service.db import artifacts
 from service.db.ids import is_digest
 from service.db.tables import ArtifactRecord
+from service.worker_status import read_status
 
 BYTES = "application/octet-stream"
 RAW_TYPES = (BYTES, "application/zip", "application/x-zip-compressed", "application/vnd.safetensors")
@@ -37,7 +38,8 @@ STORED = [
     Answer(200, "The same bytes were there already.", ArtifactResource, headers=["Location"]),
 ]
 UPLOAD_PROBLEMS = [
-    "length_required", "invalid_model", "unsupported_operator", "invalid_data", "too_many_requests", "disk_full",
+    "length_required", "invalid_model", "unsupported_operator", "invalid_data", "too_many_requests", "uploads_disabled",
+    "disk_full",
 ]  # fmt: skip
 
 blueprint = APIBlueprint("artifacts", __name__, tag="artifacts")
@@ -104,8 +106,10 @@ def upload_place() -> Iterator[None]:
     """Hold one of the places for uploads.
 
     Raises:
-        ProblemError: `too_many_requests`, when none is free; `length_required`, so that nobody holds one without end.
+        ProblemError: `uploads_disabled`; `too_many_requests`, when no place is free; `length_required`, so that nobody
+            holds one without end.
     """
+    refuse_unconfined()
     declared_length(context().settings.max_upload_bytes)
     with context().uploads.one_if_free() as is_free:
         if not is_free:
@@ -113,6 +117,17 @@ def upload_place() -> Iterator[None]:
             detail = f"{count} uploads are under way, which is as many as are taken at once"
             raise ProblemError("too_many_requests", detail, retry_after=RETRY_UPLOAD_SECONDS)
         yield
+
+
+def refuse_unconfined() -> None:
+    """Refuse uploads where a worker that may get them cannot confine them.
+
+    Raises:
+        ProblemError: `uploads_disabled`.
+    """
+    workers = read_status(context().settings)
+    if workers is not None and not workers.takes_uploads:
+        raise ProblemError("uploads_disabled", f"confinement is {workers.confinement!r}: {workers.reason}")
 
 
 def _keep(

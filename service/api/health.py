@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import structlog
 from apiflask import APIBlueprint
 from flask import current_app
 from prometheus_client import CollectorRegistry, generate_latest
@@ -16,14 +15,15 @@ from gradinspect.contracts.messages import Limits
 from gradinspect.version import __version__
 from service.api.answers import json_answer
 from service.api.context import Context, context
+from service.api.metrics import ServiceMetrics
 from service.api.operations import Answer, operation
 from service.db import inspections
 from service.dispatch import BrokerUnavailable
+from service.worker_status import OneWorker, read_status
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 blueprint = APIBlueprint("health", __name__, tag="operations")
-_log = structlog.get_logger(__name__)
 
 
 class Liveness(Document):
@@ -53,6 +53,13 @@ class Readiness(Document):
     inspections: dict[str, Count] = Field(description="How many are in each status.")
     limits: RequestLimits
     job_limits: Limits = Field(description="What one inspection may use.")
+    uploads: Literal["enabled", "disabled", "unknown"] = Field(
+        description="disabled: a living worker cannot confine uploaded models. unknown: no worker is alive."
+    )
+    confinement: str | None = Field(description="The weakest level of any living worker; null without one.")
+    reason: str = Field(default="", description="Why the level is not full.")
+    torch_versions: tuple[str, ...] = Field(description="Of the living workers.")
+    workers: tuple[OneWorker, ...]
 
 
 @blueprint.get("/healthz")
@@ -69,7 +76,7 @@ def get_readiness() -> Response:
     here = context()
     with here.database.read() as session:
         counts = inspections.count_by_status(session).counts
-    queues = queue_depths(here)
+    queues, workers = queue_depths(here), read_status(here.settings)
     return json_answer(
         Readiness(
             status="degraded" if queues is None else "ready",
@@ -79,6 +86,11 @@ def get_readiness() -> Response:
             inspections={str(status): count for status, count in counts.items()},
             limits=_limits(here),
             job_limits=here.settings.limits,
+            uploads="unknown" if workers is None else "enabled" if workers.takes_uploads else "disabled",
+            confinement=workers.confinement if workers is not None else None,
+            reason=workers.reason if workers is not None else "",
+            torch_versions=workers.torch_versions if workers is not None else (),
+            workers=workers.workers if workers is not None else (),
         )
     )
 
@@ -89,6 +101,7 @@ def get_metrics() -> Response:
     """Counts and durations for Prometheus."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(current_app.extensions["gradinspect_durations"])
+    registry.register(ServiceMetrics(context()))
     return Response(generate_latest(registry), content_type=METRICS_TYPE)
 
 

@@ -15,7 +15,7 @@ from gradinspect.contracts.model_spec import ModelSpec
 from gradinspect.contracts.resources import ModelRegistration, ModelResource, Page, SpecDescription
 from gradinspect.contracts.shapes import describe_spec
 from service.api.answers import json_answer
-from service.api.artifacts import upload_place
+from service.api.artifacts import refuse_unconfined, upload_place
 from service.api.context import context, tenant
 from service.api.forms import MULTIPART, receive_form
 from service.api.inspections import EXAMPLE
@@ -71,7 +71,7 @@ class SpecToCheck(
     answers=[Answer(201, "The model is registered.", ModelResource, headers=["Location"])],
     problems=[
         "not_found", "invalid_spec", "invalid_model", "unsupported_operator", "invalid_data", "length_required",
-        "too_many_requests", "disk_full",
+        "too_many_requests", "uploads_disabled", "disk_full",
     ],
     example={"name": "ten sigmoid layers", "spec": EXAMPLE["model"]["spec"]},
 )  # fmt: skip
@@ -152,6 +152,7 @@ def _register(registration: ModelRegistration) -> ModelRecord:
     spec, weights = registration.spec, registration.weights
     with context().database.write() as session:
         if spec is None:
+            refuse_unconfined()
             assert registration.torchscript is not None, "the contract demands one of the two"
             return models.register_torchscript(
                 session, registration.torchscript, tenant=tenant(), name=registration.name,

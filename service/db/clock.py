@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime, Dialect, Text, literal
+from sqlalchemy import ColumnElement, DateTime, Dialect, Double, Text, literal
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -46,6 +46,13 @@ class _now_plus(FunctionElement[datetime]):  # noqa: N801
     inherit_cache = True
 
 
+class seconds_between(FunctionElement[float]):  # noqa: N801
+    """How many seconds lie between two moments of one row; null where one of them is."""
+
+    type = Double()
+    inherit_cache = True
+
+
 def now_plus(seconds: float | ColumnElement[Any]) -> ColumnElement[datetime]:  # Any: any numeric expression
     """The database's time so many seconds from now; negative ones lie in the past."""
     return _now_plus(literal(float(seconds)) if isinstance(seconds, int | float) else seconds)
@@ -71,3 +78,15 @@ def _now_plus_postgresql(element: _now_plus, compiler: SQLCompiler, **options: A
 def _now_plus_sqlite(element: _now_plus, compiler: SQLCompiler, **options: Any) -> str:  # Any: passed through
     seconds = compiler.process(element.clauses, **options)
     return f"strftime('{_SQLITE_FORMAT}', 'now', printf('%+.3f seconds', {seconds}))"
+
+
+@compiles(seconds_between, "postgresql")
+def _between_postgresql(element: seconds_between, compiler: SQLCompiler, **options: Any) -> str:  # Any: passed through
+    first, last = (compiler.process(moment, **options) for moment in element.clauses)
+    return f"CAST(EXTRACT(EPOCH FROM {last} - {first}) AS double precision)"
+
+
+@compiles(seconds_between, "sqlite")
+def _between_sqlite(element: seconds_between, compiler: SQLCompiler, **options: Any) -> str:  # Any: passed through
+    first, last = (compiler.process(moment, **options) for moment in element.clauses)
+    return f"((julianday({last}) - julianday({first})) * 86400.0)"

@@ -22,7 +22,7 @@ from gradinspect.contracts.policy import Policy
 from gradinspect.contracts.problems import FAILURES, ProblemError
 from gradinspect.contracts.report import ModelReference, Report
 from gradinspect.contracts.request import InspectionSettings
-from service.db import clock, models, results
+from service.db import clock, counters, models, results
 from service.db.ids import new_token
 from service.db.statements import change
 from service.db.tables import InspectionRecord, ModelRecord
@@ -192,12 +192,12 @@ def expire(session: Session, *, max_attempts: int, retry_seconds: float) -> Expi
 
     The wait before the next attempt is `retry_seconds` times the square of the attempts made.
     """
-    expired = and_(InspectionRecord.status == "running", InspectionRecord.lease_until < clock.now())
+    is_lost = and_(InspectionRecord.status == "running", InspectionRecord.lease_until < clock.now())
     lost = InspectionRecord.attempt - InspectionRecord.releases
     due = clock.now_plus(retry_seconds * lost * lost)
     failed = (
         update(InspectionRecord)
-        .where(expired, lost >= max_attempts)
+        .where(is_lost, lost >= max_attempts)
         .values(
             status="failed",
             error_code="worker_lost",
@@ -209,7 +209,7 @@ def expire(session: Session, *, max_attempts: int, retry_seconds: float) -> Expi
     )
     requeued = (
         update(InspectionRecord)
-        .where(expired, lost < max_attempts)
+        .where(is_lost, lost < max_attempts)
         .values(
             status="queued",
             stage="queued",
@@ -222,7 +222,9 @@ def expire(session: Session, *, max_attempts: int, retry_seconds: float) -> Expi
             dispatches=0,
         )
     )
-    return Expired(failed=_changed_ids(session, failed), requeued=_changed_ids(session, requeued))
+    expired = Expired(failed=_changed_ids(session, failed), requeued=_changed_ids(session, requeued))
+    counters.add(session, "lease_expired", len(expired.failed) + len(expired.requeued))
+    return expired
 
 
 def _holds(lease: Lease) -> ColumnElement[bool]:

@@ -8,8 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import case, select, update
 from sqlalchemy.orm import Session
 
-from service.db import clock
-from service.db.statements import change
+from service.db import clock, counters
 from service.db.tables import InspectionRecord
 
 MOST_TIMES = 16  # a queue that is merely long must not be published again and again: 30 s … 8 min
@@ -48,5 +47,9 @@ def mark_dispatched(session: Session, inspection_id: str, *, redispatch_seconds:
             dispatches=InspectionRecord.dispatches + 1,
             dispatch_due_at=clock.now_plus(redispatch_seconds * times),
         )
+        .returning(InspectionRecord.dispatches)
+        .execution_options(synchronize_session=False)
     )
-    return change(session, statement) == 1
+    count = session.scalar(statement)
+    counters.add(session, "redispatch", int(count is not None and count > 1))
+    return count is not None

@@ -9,7 +9,7 @@ from sqlalchemy import and_, delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from gradinspect.contracts.resources import ENDED
-from service.db import clock
+from service.db import clock, tallies
 from service.db.statements import change
 from service.db.tables import InspectionRecord, ModelRecord
 
@@ -49,10 +49,9 @@ def marked(session: Session, *, grace_seconds: float, limit: int = 100) -> Seque
 
 def remove(session: Session, inspection_ids: Collection[str]) -> int:
     """Delete hidden inspections with their labels and results; returns how many."""
-    hidden = delete(InspectionRecord).where(
-        InspectionRecord.id.in_(inspection_ids), InspectionRecord.deleted_at.is_not(None)
-    )
-    return change(session, hidden)
+    hidden = and_(InspectionRecord.id.in_(inspection_ids), InspectionRecord.deleted_at.is_not(None))
+    tallies.keep_counted(session, hidden)
+    return change(session, delete(InspectionRecord).where(hidden))
 
 
 def remove_deleted_models(session: Session) -> int:

@@ -219,3 +219,14 @@ class IdempotencyRecord(Table):
         PrimaryKeyConstraint("key", "tenant_id"),
         Index("idempotency_keys_expiry", "expires_at"),
     )
+
+
+class CounterRecord(Table):
+    """A number that only rises, of events that leave no row, and of rows that retention has removed."""
+
+    __tablename__ = "counters"
+
+    name: Mapped[str]
+    value: Mapped[float]
+
+    __table_args__ = (PrimaryKeyConstraint("name", "tenant_id"),)
