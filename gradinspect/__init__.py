@@ -14,12 +14,12 @@ from gradinspect.version import __version__
 
 if TYPE_CHECKING:
     from gradinspect.client import Client
-    from gradinspect.contracts.report import Report
     from gradinspect.local import inspect
+    from gradinspect.report.shown import Report
 
 __all__ = ["Client", "Report", "__version__", "inspect"]
 
-_HOMES = {"inspect": "gradinspect.local", "Client": "gradinspect.client", "Report": "gradinspect.contracts.report"}
+_HOMES = {"inspect": "gradinspect.local", "Client": "gradinspect.client", "Report": "gradinspect.report.shown"}
 
 
 def __getattr__(name: str) -> Any:  # Any: a module attribute
@@ -27,7 +27,15 @@ def __getattr__(name: str) -> Any:  # Any: a module attribute
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "numpy", "safetensors"):
+            raise
+        raise ImportError(
+            f"gradinspect.{name} computes on this machine and needs {error.name}: pip install 'gradinspect[engine]'",
+            name=error.name,
+        ) from error
 
 
 def __dir__() -> list[str]:

@@ -1,11 +1,14 @@
-"""Inspect without a server: the same engine, rules and report, in the caller's own process."""
+"""Inspect without a server: the same engine, rules and report, in the caller's own process, unconfined."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -13,14 +16,17 @@ from gradinspect.contracts.document import from_python
 from gradinspect.contracts.messages import Job, Limits
 from gradinspect.contracts.model_spec import ModelSpec
 from gradinspect.contracts.policy import Policy
-from gradinspect.contracts.report import Measurements, ModelReference, Report
+from gradinspect.contracts.problems import InspectionError
+from gradinspect.contracts.report import ModelReference
 from gradinspect.contracts.request import InspectionSettings
 from gradinspect.engine.batch import Batch, digest, make_batch
 from gradinspect.engine.build import build
 from gradinspect.engine.job import choose_device, run_job
 from gradinspect.engine.losses import draw_target
 from gradinspect.engine.measure import Progress, Subject, measure
+from gradinspect.engine.memory import out_of_memory
 from gradinspect.engine.reproducible import generator
+from gradinspect.report.shown import Report
 from gradinspect.rules import find_policy, judge
 
 if TYPE_CHECKING:
@@ -29,6 +35,18 @@ if TYPE_CHECKING:
     CustomLoss = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
+@contextmanager
+def memory_named() -> Iterator[None]:
+    """Turn a failed allocation, wherever it happens, into the caller's named error."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise InspectionError("memory_limit", "the model, its batch or its gradients do not fit into memory") from error
+
+
+@memory_named()
 def inspect(
     model: nn.Module | dict[str, Any] | ModelSpec,  # Any: a spec is JSON until it is validated
     inputs: torch.Tensor | Sequence[torch.Tensor] | None = None,
@@ -92,12 +110,15 @@ def inspect(
             given = given if targets is None else given.with_target(targets.to(where))
         else:
             given = _module_batch(inputs, targets, settings)
-        subject = Subject(built, given, seed)
+        subject = Subject(built, given, seed, lambda other: build(spec, seed=other, dtype=dtype, device=where))
         reference = ModelReference(kind="spec")
-    measured = measure([subject], settings, device=where, custom_loss=custom)
-    return judge(measured, policy=rules, model=reference, inspection=None, settings=settings)
+    with _random_states_kept():
+        measured = measure([subject], settings, device=where, custom_loss=custom)
+    report = judge(measured, policy=rules, model=reference, inspection=None, settings=settings)
+    return Report.of(report, policy=rules, settings=settings)
 
 
+@memory_named()
 def inspect_job(
     job: Job,
     *,
@@ -110,19 +131,43 @@ def inspect_job(
 ) -> Report:
     """Run a job in this process, unconfined, and judge it: the CLI's local mode.
 
+    A TorchScript file is a program of its author's; what it does here, it does with the caller's rights.
+
     Raises:
         InspectionError, ProblemError: as `inspect` does.
     """
-    measured: Measurements = run_job(
-        job, model_bytes=model_bytes, weights_bytes=weights_bytes, data_bytes=data_bytes, progress=progress
-    )
-    return judge(measured, policy=find_policy(policy), model=model, inspection=None, settings=job.settings)
+    rules = find_policy(policy)
+    threads = torch.get_num_threads()
+    try:
+        with _random_states_kept():
+            measured = run_job(
+                job, model_bytes=model_bytes, weights_bytes=weights_bytes, data_bytes=data_bytes, progress=progress
+            )
+    finally:
+        torch.set_num_threads(threads)
+    report = judge(measured, policy=rules, model=model, inspection=None, settings=job.settings)
+    return Report.of(report, policy=rules, settings=job.settings)
 
 
-def local_limits() -> Limits:
-    """Limits of a local run: all of torch's threads and the machine's memory; time is the caller's own affair."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Limits(threads=torch.get_num_threads(), memory_bytes=memory)
+def local_limits(*, wall_seconds: float = 300.0) -> Limits:
+    """Limits of a local run: all of torch's threads and the machine's memory.
+
+    Args:
+        wall_seconds: what does not fit into them is left undetermined.
+    """
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**36
+    return Limits(threads=min(torch.get_num_threads(), 256), wall_seconds=wall_seconds, memory_bytes=memory)
+
+
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    """A model may draw from Python's and numpy's global generators; the caller's next draws stay what they were."""
+    python, numpy = random.getstate(), np.random.get_state()  # the global one is what models use
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # as above
 
 
 def _settings(
@@ -155,7 +200,8 @@ def _module_batch(
 ) -> Batch:
     if inputs is None:
         raise TypeError("inspect() needs inputs for a module: a tensor (batch, …), or a sequence of tensors")
-    given = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
+    # Detached: a caller's input that requires a gradient shall not find ours in its .grad.
+    given = tuple(tensor.detach() for tensor in ((inputs,) if isinstance(inputs, torch.Tensor) else inputs))
     if targets is not None:
         return Batch(given, lambda _output: targets, False, digest((*given, targets)))
     draws = generator(settings.seed, "target")

@@ -45,6 +45,7 @@ def left_as_found(model: nn.Module, mode: str) -> Iterator[None]:
     """Put the model into `mode`, and restore modes and buffers afterwards (running statistics move in training)."""
     modes = {module: module.training for module in model.modules()}
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    held = {m: dict(m._buffers) for m in modes if not isinstance(m, torch.jit.ScriptModule)}
     model.train(mode == "train")
     try:
         yield
@@ -52,6 +53,9 @@ def left_as_found(model: nn.Module, mode: str) -> Iterator[None]:
         for module, training in modes.items():
             if module.training != training:
                 module.training = training
+        for module, named in held.items():
+            if any(module._buffers.get(name) is not buffer for name, buffer in named.items()):
+                module._buffers.update(named)  # a model may put a new tensor where its buffer was
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)
