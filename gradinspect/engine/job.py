@@ -18,6 +18,7 @@ from gradinspect.engine.build import build, load_weights
 from gradinspect.engine.estimate import batch_size, require_memory
 from gradinspect.engine.load import load_tensors, load_torchscript
 from gradinspect.engine.measure import Progress, Subject, measure
+from gradinspect.engine.remedy_check import Suggest
 from gradinspect.engine.section import Budget
 
 
@@ -28,6 +29,7 @@ def run_job(
     weights_bytes: bytes | None,
     data_bytes: bytes | None,
     confinement: str = "none",
+    suggest: Suggest | None = None,
     progress: Progress = lambda _stage, _fraction: None,
 ) -> Measurements:
     """Load or build the model, make its batches, and measure.
@@ -38,6 +40,7 @@ def run_job(
         weights_bytes: safetensors with the spec's weights, where the job says so.
         data_bytes: safetensors with the batch, where the job says so.
         confinement: the level under which this process runs.
+        suggest: remedies to try on a fresh copy of a spec, from what was measured.
         progress: told stage names and the fraction done, from 0 to 1.
 
     Raises:
@@ -52,7 +55,10 @@ def run_job(
         if job.spec is not None
         else _torchscript_subjects(job, model_bytes or b"", data_bytes, device)
     )
-    return measure(subjects, job.settings, device=device, confinement=confinement, budget=budget, progress=progress)
+    return measure(
+        subjects, job.settings, device=device, confinement=confinement, budget=budget, suggest=suggest,
+        progress=progress,
+    )  # fmt: skip
 
 
 def computing_seconds(wall_seconds: float) -> float:

@@ -27,11 +27,13 @@ from gradinspect.engine.first_pass import CustomLoss, Subject, first_pass
 from gradinspect.engine.losses import expected_initial_loss
 from gradinspect.engine.memory import memory_limit, out_of_memory
 from gradinspect.engine.precision import precision_section
+from gradinspect.engine.remedy_check import Suggest, Trial, check_remedies
 from gradinspect.engine.reproducible import left_as_found, ordinary_graphs
 from gradinspect.engine.rows import finite, layer_rows, parameter_rows
 from gradinspect.engine.section import Budget, SectionInput
 from gradinspect.engine.sections import planned_sections, run_section
 from gradinspect.engine.self_checks import balance_identity
+from gradinspect.engine.spread import seed_spread
 from gradinspect.engine.stages import Progress, Stages
 from gradinspect.engine.statistics import Distribution
 from gradinspect.version import __version__
@@ -62,6 +64,7 @@ def measure(
     confinement: str = "none",
     custom_loss: CustomLoss | None = None,
     budget: Budget | None = None,
+    suggest: Suggest | None = None,
     progress: Progress = lambda _stage, _fraction: None,
 ) -> Measurements:
     """Run one pass per subject, the sections on the first of them, and put the numbers together.
@@ -73,6 +76,7 @@ def measure(
         confinement: the level under which this process runs, for the environment stamp.
         custom_loss: used in place of the settings' named loss (notebooks).
         budget: time for everything; what does not fit into it is left undetermined. None for as long as it takes.
+        suggest: remedies to try on a fresh copy, from what was measured; None to try nothing.
         progress: told the stage and the fraction done, which never goes back.
 
     Raises:
@@ -80,6 +84,7 @@ def measure(
     """
     started, started_cpu = time.perf_counter(), time.process_time()
     found = _Collected()
+    trial: Trial | None = None
     stages = Stages(progress, _plan(settings), start=_LOADED)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -90,6 +95,7 @@ def measure(
             if index == 0:
                 with left_as_found(s.model, settings.mode):
                     _run_sections(s, found, stages)
+                trial = Trial.of(s, custom_loss)
     if not found.layers:
         raise InspectionError("internal", "no pass was run")
     stages.enter("report")
@@ -97,7 +103,7 @@ def measure(
     squares = [row.grad_norm**2 for row in parameters if row.grad_norm is not None]
     finite_gradients = not any(row.nan_count or row.inf_count for row in parameters)
     layers = average_layers(found.layers)
-    return Measurements(
+    measured = Measurements(
         environment=Environment(
             gradinspect_version=__version__,
             torch_version=torch.__version__,
@@ -125,7 +131,12 @@ def measure(
         parameters=parameters,
         precision=precision_section(found.spreads, settings.precision, found.dtype),
         self_checks=tuple(found.checks),
+        spread=seed_spread(found.layers, found.parameters),
     ).model_copy(update=found.sections)
+    remedies = suggest(measured) if suggest is not None and trial is not None else ()
+    if trial is None or not remedies:
+        return measured
+    return measured.model_copy(update={"remedy_checks": check_remedies(trial, remedies, budget or Budget(None))})
 
 
 _LOADED = 0.02  # what loading the model was told to be worth

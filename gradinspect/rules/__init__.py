@@ -14,6 +14,7 @@ from gradinspect.rules.headline import headline
 from gradinspect.rules.judge import Assessment, assess, judge, rejudge
 from gradinspect.rules.policies import check_policy, complete, find_policy
 from gradinspect.rules.rule import Rule
+from gradinspect.rules.trials import remedies_to_try
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -28,4 +29,5 @@ __all__ = [
     "headline",
     "judge",
     "rejudge",
+    "remedies_to_try",
 ]

@@ -14,6 +14,7 @@ from gradinspect.contracts.report import (
     Noise,
     ParameterMeasurement,
     PrecisionSection,
+    RemedyCheck,
     Report,
 )
 from gradinspect.contracts.request import Adam, InspectionSettings, Sgd
@@ -34,6 +35,8 @@ class Measured(Protocol):
     def noise(self) -> Noise | None: ...
     @property
     def curvature(self) -> Curvature | None: ...
+    @property
+    def remedy_checks(self) -> tuple[RemedyCheck, ...]: ...
 
 
 # Chosen: random weights give the loss of knowing nothing or more; 128 samples of 10 classes vary by a few percent.
@@ -52,6 +55,7 @@ class Evidence:
     noise: Noise | None = None
     curvature: Curvature | None = None
     optimizer: Sgd | Adam | None = None
+    remedy_checks: tuple[RemedyCheck, ...] = ()
 
     @staticmethod
     def of(measured: Measured, settings: InspectionSettings | None) -> Evidence:
@@ -66,6 +70,7 @@ class Evidence:
             noise=noise if noise is not None and noise.status == "measured" else None,
             curvature=curvature if curvature is not None and curvature.status == "measured" else None,
             optimizer=settings.optimizer if settings is not None else declared,
+            remedy_checks=measured.remedy_checks,
         )
 
     @cached_property

@@ -9,6 +9,9 @@ import math
 
 from gradinspect.contracts.report import LayerMeasurement, Remedy
 from gradinspect.rules.blame import BALANCED_SLOPE, Blame
+from gradinspect.rules.evidence import Evidence
+from gradinspect.rules.rule import Limits
+from gradinspect.rules.wording import number
 
 _RECTIFIERS = frozenset({"relu", "leaky_relu", "threshold", "rrelu_with_noise", "_prelu_kernel", "elu", "gelu", "silu",
                          "mish", "hardswish", "softplus"})  # fmt: skip
@@ -29,6 +32,30 @@ def remedy_for(blame: Blame) -> Remedy:
             return _scale_residual(blame)
         case "recurrence":
             return _orthogonal_recurrence(blame)
+
+
+def tried(remedy: Remedy, evidence: Evidence, gain: float, limits: Limits) -> tuple[Remedy, str]:
+    """The remedy with what was measured when it was tried, and that in a sentence; unchanged and "" when it was not.
+
+    Args:
+        remedy: of this finding.
+        evidence: the measurements, with the checks that were made.
+        gain: the cumulative gain before.
+        limits: of the rule whose finding it is.
+    """
+    check = next(
+        (c for c in evidence.remedy_checks if c.action == remedy.action and c.arguments == remedy.arguments), None
+    )
+    if check is None or check.cumulative_gain is None:
+        return remedy, ""
+    after = check.cumulative_gain
+    sentence = (
+        f" Tried on a fresh copy of the network, this remedy changes the signal at the first layer from {number(gain)} "
+        f"to {number(after)} times its size at the output."
+    )
+    if limits.severity(after) is not None:
+        sentence += " That is not enough by itself."
+    return remedy.model_copy(update={"checked_gain": after}), sentence
 
 
 def initialize(layers: tuple[LayerMeasurement, ...], cause: str) -> Remedy:

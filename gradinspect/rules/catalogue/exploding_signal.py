@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradinspect.contracts.report import Finding
 from gradinspect.rules.blame import blame
 from gradinspect.rules.evidence import Evidence
-from gradinspect.rules.remedies import remedy_for
+from gradinspect.rules.remedies import remedy_for, tried
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
 from gradinspect.rules.signal import end_to_end, layer_signals, time_gain
 from gradinspect.rules.wording import fold, quoted
@@ -27,6 +27,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     if severity is None:
         return None
     cause = blame(evidence, gain)
+    remedy, effect = tried(remedy_for(cause), evidence, gain, limits)
     last = signals[-1].gain
     grown = sorted(
         (signal for signal in signals if last > 0 and limits.severity(signal.gain / last) is not None),
@@ -39,8 +40,8 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         value=gain,
         threshold=limits.threshold(severity, gain),
         message=message,
-        explanation=f"{cause.sentence} {RULE.why}",
-        remedy=remedy_for(cause),
+        explanation=f"{cause.sentence} {RULE.why}{effect}",
+        remedy=remedy,
     )
 
 

@@ -6,7 +6,7 @@ from gradinspect.contracts.report import Finding, Severity
 from gradinspect.rules.blame import blame
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.gates import closed_gate
-from gradinspect.rules.remedies import remedy_for
+from gradinspect.rules.remedies import remedy_for, tried
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
 from gradinspect.rules.signal import LayerSignal, end_to_end, layer_signals, time_gain
 from gradinspect.rules.wording import counted, fold, quoted
@@ -25,6 +25,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     if gate is not None:
         return NotJudged(f"{quoted(gate.name)} starts at zero and lets no signal through before its first step")
     cause = blame(evidence, gain)
+    remedy, effect = tried(remedy_for(cause), evidence, gain, limits)
     starved = _starved(signals, limits)
     return RULE.finding(
         severity=severity,
@@ -32,8 +33,8 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         value=gain,
         threshold=limits.threshold(severity, gain),
         message=_message(signals, starved, gain),
-        explanation=f"{cause.sentence} {RULE.why}",
-        remedy=remedy_for(cause),
+        explanation=f"{cause.sentence} {RULE.why}{effect}",
+        remedy=remedy,
     )
 
 
@@ -63,6 +64,7 @@ def _through_time(evidence: Evidence, limits: Limits) -> Finding | None:
     name, calls, gain = found
     milder: Severity = "warn" if severity == "fail" else "info"
     cause = blame(evidence, gain)
+    remedy, effect = tried(remedy_for(cause), evidence, gain, limits)
     return RULE.finding(
         severity=milder,
         layers=(name,),
@@ -72,8 +74,8 @@ def _through_time(evidence: Evidence, limits: Limits) -> Finding | None:
             f"The backward signal shrinks {fold(gain)} over the {calls} calls of {quoted(name)}, "
             "so what happened in the first steps is barely learned from."
         ),
-        explanation=f"{cause.sentence} {RULE.why}",
-        remedy=remedy_for(cause),
+        explanation=f"{cause.sentence} {RULE.why}{effect}",
+        remedy=remedy,
     )
 
 
