@@ -1,0 +1,143 @@
+"""The gate: run uniform and the candidates on the caller's model, and say which, if any, is worth using.
+
+Source of the rules and their numbers: the study over 25 small networks that docs/lr-scales.md tells of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import torch
+
+from gradinspect.contracts.report import ProbeCurve
+from gradinspect.engine.section import SectionInput
+from gradinspect.engine.verify.budget import ProbeBudget
+from gradinspect.engine.verify.decision import Comparison, Decision, compare, decide, has_learned
+from gradinspect.engine.verify.probe_data import ProbeData
+from gradinspect.engine.verify.search import Arm, ArmResult, RateSearch
+from gradinspect.engine.verify.training import Start, Trainer
+
+EXTENDED = 3  # times T, once, while uniform is on its plateau
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """What the gate found.
+
+    Attributes:
+        results: arm → result at its best rate; arms that could not be run to the end are left out.
+        safe: the chosen arm half a decade under its best rate: the base rate that is recommended.
+        undecided: why nothing could be decided; None where `decision` stands.
+    """
+
+    steps: int
+    is_extended: bool
+    references: tuple[float, ...]
+    results: Mapping[str, ArmResult]
+    decision: Decision | None
+    safe: ArmResult | None = None
+    undecided: str | None = None
+
+    @property
+    def reference(self) -> float:
+        """Mean reference loss of the seeds."""
+        return fmean(self.references)
+
+    def comparison(self, name: str) -> Comparison | None:
+        """A candidate against uniform; None where one of them has no result."""
+        candidate, uniform = self.results.get(name), self.results.get("uniform")
+        return compare(candidate, uniform) if candidate is not None and uniform is not None else None
+
+    def curves(self) -> tuple[ProbeCurve, ...]:
+        """Every arm at its best rate, and the recommended one at the recommended rate."""
+        shown = [*self.results.values(), *([self.safe] if self.safe is not None else [])]
+        return tuple(ProbeCurve(arm=r.name, base_lr=r.base_lr, losses=r.losses) for r in shown)
+
+
+class Gate:
+    """Runs arms on one model; `arms[0]` is uniform. Use it inside `trainer.borrowed()`."""
+
+    def __init__(
+        self, s: SectionInput, trainer: Trainer, budget: ProbeBudget, starts: Sequence[Start], *, steps: int
+    ) -> None:
+        self._budget, self._steps = budget, steps
+        self._search = RateSearch(trainer, budget, s.progress)
+        self._references = tuple(reference_loss(s, trainer, start) for start in starts)
+
+    def probe(self, arms: Sequence[Arm]) -> Probe:
+        """Run all arms, extend once where uniform is on its plateau, and decide."""
+        steps, is_extended = self._steps, False
+        if not all(math.isfinite(loss) and loss > 0 for loss in self._references):
+            return self._undecided("the loss is not positive, so its logarithm, which the gate compares, says nothing")
+        results = self._run(arms, steps)
+        uniform = results.get("uniform")
+        if uniform is not None and not self._budget.is_exhausted and not has_learned(uniform, self._references):
+            steps, is_extended = EXTENDED * steps, True
+            results = self._run(arms, steps)
+        if any(math.isnan(score) for result in results.values() for score in result.scores):
+            return self._undecided("the loss became negative, so its logarithm, which the gate compares, says nothing")
+        candidates = {name: result for name, result in results.items() if name != "uniform"}
+        if self._budget.is_exhausted and ("uniform" not in results or not candidates):
+            return self._undecided(
+                f"the budget ended after {self._budget.steps_run} steps, too few for uniform and a candidate on every "
+                "seed; raise lr_scales.max_steps or lr_scales.max_seconds"
+            )
+        decision = decide(results.get("uniform"), candidates, self._references)
+        safe = None
+        if decision.arm is not None:
+            arm = next(arm for arm in arms if arm.name == decision.arm)
+            safe = self._search.at(arm, results[decision.arm].k - 1, steps)
+        return Probe(steps, is_extended, self._references, results, decision, safe)
+
+    def try_remedy(self, arm: Arm, steps: int) -> tuple[ArmResult | None, bool]:
+        """A remedy at its best rate, and whether it learned: judged against the model's own reference loss."""
+        result = self._search.best(arm, steps)
+        return result, result is not None and has_learned(result, self._references)
+
+    @property
+    def reference(self) -> float:
+        """Mean reference loss of the seeds."""
+        return fmean(self._references)
+
+    def _run(self, arms: Sequence[Arm], steps: int) -> dict[str, ArmResult]:
+        found = {arm.name: self._search.best(arm, steps) for arm in arms}
+        return {name: result for name, result in found.items() if result is not None}
+
+    def _undecided(self, reason: str) -> Probe:
+        return Probe(self._steps, False, self._references, {}, None, undecided=reason)
+
+
+def reference_loss(s: SectionInput, trainer: Trainer, start: Start) -> float:
+    """What an arm has to beat: the initial loss, or that of the best constant output where this is smaller.
+
+    A network whose first loss lies above ln K gets to ln K by learning the classes' frequencies in its last bias,
+    still on the plateau for everything else.
+    """
+    return min([trainer.initial_loss(start), *_constant_losses(s, trainer.data)])
+
+
+def _constant_losses(s: SectionInput, data: ProbeData) -> list[float]:
+    """Losses of constant outputs that are best for the common losses: log frequencies, the mean, its log odds."""
+    target, shape = data.target, s.reading.output_shape
+    if target is None:
+        return []
+    dtype = next((e.tensor.dtype for e in s.parameters if e.tensor.is_floating_point()), torch.float32)
+    constants: list[torch.Tensor] = []
+    if not target.is_floating_point():
+        axis = len(shape) - 1 if tuple(target.shape) == tuple(shape[:-1]) else 1
+        if len(shape) > 1 and int(target.max()) < shape[axis] and int(target.min()) >= 0:
+            counts = torch.bincount(target.flatten(), minlength=shape[axis]).double()
+            logits = (counts / counts.sum()).clamp_min(1e-6).log().to(dtype)
+            view = [shape[axis] if i == axis else 1 for i in range(len(shape))]
+            constants.append(logits.reshape(view).expand(shape))
+    elif tuple(target.shape) == tuple(shape):
+        mean = target.mean(dim=0, keepdim=True).to(dtype)
+        constants.append(mean.expand(shape))
+        if float(target.min()) >= 0 and float(target.max()) <= 1:
+            constants.append(torch.logit(mean.clamp(1e-6, 1 - 1e-6)).expand(shape))
+    with torch.no_grad():
+        losses = [float(s.loss_between(constant, target)) for constant in constants]
+    return [loss for loss in losses if math.isfinite(loss)]

@@ -1,0 +1,200 @@
+"""Short training runs of one model from given weights, which is left as it was found.
+
+All runs share the model: a run copies its weights in, trains, and copies them out. That works for eager modules and
+TorchScript alike, and two runs that differ in one thing differ in nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import nn
+
+from gradinspect.engine.gradients import first_tensor
+from gradinspect.engine.parameters import ParameterEntry, ParameterIndex
+from gradinspect.engine.reproducible import left_as_found, ordinary_graphs, seeded
+from gradinspect.engine.section import SectionInput
+from gradinspect.engine.verify.probe_data import ProbeData
+from gradinspect.engine.verify.update import Update, UpdateState
+
+BLOCK = 25  # steps between two looks at the clock and at a run's losses; random draws restart with each
+DIVERGED = 1e3  # times the first loss; chosen: no run was seen to come back from there within a probe
+KEPT_BYTES = 2**28  # of weights of finished runs, so that an extension need not train them again
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Weights and buffers from which the runs of one seed begin, and the seed of what is random in them."""
+
+    seed: int
+    parameters: list[torch.Tensor]
+    buffers: list[torch.Tensor]
+
+
+@dataclass(eq=False)
+class _Reached:
+    parameters: list[torch.Tensor]
+    buffers: list[torch.Tensor]
+    update: UpdateState
+
+
+@dataclass(eq=False)
+class Run:
+    """One training run: a start, a rule, learning rates, and the losses so far.
+
+    Attributes:
+        rates: one learning rate a parameter.
+        ended: why it is not continued; None while it is, or has reached its length.
+    """
+
+    start: Start
+    update: Update
+    rates: Sequence[float]
+    losses: list[float] = field(default_factory=list)
+    ended: Literal["diverged", "dropped"] | None = None
+    reached: _Reached | None = None
+
+
+class Trainer:
+    """Trains the model of a section on the probe's data, run by run. Use it inside `borrowed()`."""
+
+    def __init__(self, s: SectionInput, data: ProbeData, entries: Sequence[ParameterEntry]) -> None:
+        self.data = data
+        self._s = s
+        self._members = [[m for m in entry.members if m.requires_grad] for entry in entries]
+        self._parameters = [members[0] for members in self._members]
+        self._flat = [member for members in self._members for member in members]
+        self._is_plain = len(self._flat) == len(self._parameters)
+        self._buffers = list(s.model.buffers())
+        self._orders: dict[tuple[int, int], list[torch.Tensor] | None] = {}
+        self._kept_bytes = 0
+        self.steps_run = 0
+
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """Train inside the block; weights, buffers, modes and gradients are put back."""
+        kept = [parameter.detach().clone() for parameter in self._parameters]
+        try:
+            with left_as_found(self._s.model, self._s.settings.mode), ordinary_graphs():
+                yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self._parameters, kept)
+
+    def starts(self, count: int) -> list[Start]:
+        """One start a seed: fresh initialisations where they are ours to draw, else the model's own weights."""
+        seeds = [(self._s.seed + index) % 2**63 for index in range(count)]
+        if self._s.rebuild is None:
+            own = _cloned(self._parameters), _cloned(self._buffers)
+            return [Start(seed, *own) for seed in seeds]
+        return [Start(seed, *self._tensors_of(self._s.rebuild(seed))) for seed in seeds]
+
+    @contextmanager
+    def loaded(self, start: Start) -> Iterator[None]:
+        """Have a start's weights in the model inside the block."""
+        self._load(start.parameters, start.buffers)
+        yield
+
+    def initial_loss(self, start: Start) -> float:
+        """The loss over all samples before the first step."""
+        self._load(start.parameters, start.buffers)
+        with torch.no_grad(), seeded(start.seed, self._s.device):
+            output = first_tensor(self._s.model(*self.data.inputs))
+            return float(self._s.loss_between(output, self.data.target))
+
+    def train(self, run: Run, steps: int) -> None:
+        """Continue a run for so many steps, or until it diverges."""
+        until = len(run.losses) + steps
+        state = self._resume(run)
+        order = self._order(run.start.seed, until)
+        while len(run.losses) < until and run.ended is None:
+            at = len(run.losses)
+            block = min(BLOCK - at % BLOCK, until - at)
+            with seeded((run.start.seed + 1_000_003 * (at // BLOCK)) % 2**63, self._s.device):
+                self._block(run, state, order, at, block)
+        self._keep(run, state)
+
+    def drop(self, run: Run) -> None:
+        """Give a run up and free what it holds."""
+        run.ended = run.ended or "dropped"
+        self._forget(run)
+
+    def _block(self, run: Run, state: UpdateState, order: list[torch.Tensor] | None, at: int, count: int) -> None:
+        losses = []
+        for step in range(at, at + count):
+            inputs, target = self.data.pick(order[step] if order is not None else None)
+            loss = self._s.loss_between(first_tensor(self._s.model(*inputs)), target)
+            found = torch.autograd.grad(loss, self._flat, allow_unused=True)
+            losses.append(loss.detach())
+            with torch.no_grad():
+                run.update(self._parameters, self._summed(found), run.rates, state)
+        self.steps_run += count
+        for value in torch.stack(losses).double().tolist():
+            first = run.losses[0] if run.losses else value
+            run.losses.append(value)
+            if not math.isfinite(value) or abs(value) > DIVERGED * max(abs(first), 1e-12):
+                run.ended = "diverged"
+                break
+
+    def _summed(self, found: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
+        """One dense gradient a parameter: zero where it got none, the sum where TorchScript keeps it twice."""
+        dense = [
+            torch.zeros_like(member) if g is None else g.to_dense() if g.is_sparse else g
+            for g, member in zip(found, self._flat, strict=True)
+        ]
+        if self._is_plain:
+            return dense
+        parts = iter(dense)
+        return [torch.stack([next(parts) for _ in members]).sum(0) for members in self._members]
+
+    def _order(self, seed: int, until: int) -> list[torch.Tensor] | None:
+        key = (seed, until)
+        if key not in self._orders:
+            self._orders[key] = self.data.minibatches(seed, until)
+        return self._orders[key]
+
+    def _resume(self, run: Run) -> UpdateState:
+        reached = run.reached
+        if reached is not None:
+            self._load(reached.parameters, reached.buffers)
+            return reached.update.copy()
+        run.losses.clear()  # what was reached has been freed: train again from the start
+        self._load(run.start.parameters, run.start.buffers)
+        return UpdateState()
+
+    def _keep(self, run: Run, state: UpdateState) -> None:
+        self._forget(run)
+        if run.ended is not None:
+            return
+        held = [*self._parameters, *self._buffers, *state.first, *state.second]
+        size = sum(tensor.numel() * tensor.element_size() for tensor in held)
+        if self._kept_bytes + size <= KEPT_BYTES:
+            run.reached = _Reached(_cloned(self._parameters), _cloned(self._buffers), state)
+            self._kept_bytes += size
+
+    def _forget(self, run: Run) -> None:
+        if run.reached is not None:
+            reached, run.reached = run.reached, None
+            held = [*reached.parameters, *reached.buffers, *reached.update.first, *reached.update.second]
+            self._kept_bytes -= sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+    def _load(self, parameters: Sequence[torch.Tensor], buffers: Sequence[torch.Tensor]) -> None:
+        with torch.no_grad():
+            torch._foreach_copy_(self._parameters, list(parameters))
+            if buffers:
+                for buffer, value in zip(self._buffers, buffers, strict=True):
+                    buffer.copy_(value)
+
+    def _tensors_of(self, model: nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        values = {name: entry.tensor for entry in ParameterIndex(model) for name in entry.names}
+        names = [self._s.parameters.of_object(parameter) for parameter in self._parameters]
+        return [values[e.name].detach().clone() for e in names if e is not None], _cloned(list(model.buffers()))
+
+
+def _cloned(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [tensor.detach().clone() for tensor in tensors]
