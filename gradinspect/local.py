@@ -27,7 +27,7 @@ from gradinspect.engine.measure import Progress, Subject, measure
 from gradinspect.engine.memory import out_of_memory
 from gradinspect.engine.reproducible import generator
 from gradinspect.report.shown import Report
-from gradinspect.rules import find_policy, judge
+from gradinspect.rules import find_policy, judge, remedies_to_try
 
 if TYPE_CHECKING:
     from gradinspect.contracts.request import Diagnostic, Loss
@@ -113,7 +113,7 @@ def inspect(
         subject = Subject(built, given, seed, lambda other: build(spec, seed=other, dtype=dtype, device=where))
         reference = ModelReference(kind="spec")
     with _random_states_kept():
-        measured = measure([subject], settings, device=where, custom_loss=custom)
+        measured = measure([subject], settings, device=where, custom_loss=custom, suggest=remedies_to_try)
     report = judge(measured, policy=rules, model=reference, inspection=None, settings=settings)
     return Report.of(report, policy=rules, settings=settings)
 
@@ -141,8 +141,9 @@ def inspect_job(
     try:
         with _random_states_kept():
             measured = run_job(
-                job, model_bytes=model_bytes, weights_bytes=weights_bytes, data_bytes=data_bytes, progress=progress
-            )
+                job, model_bytes=model_bytes, weights_bytes=weights_bytes, data_bytes=data_bytes,
+                suggest=remedies_to_try, progress=progress,
+            )  # fmt: skip
     finally:
         torch.set_num_threads(threads)
     report = judge(measured, policy=rules, model=model, inspection=None, settings=job.settings)

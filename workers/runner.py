@@ -14,6 +14,7 @@ from gradinspect.contracts.document import from_json
 from gradinspect.contracts.messages import FailureFrame, Job, ProgressFrame, ResultFrame
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.engine.job import run_job
+from gradinspect.rules import remedies_to_try
 from workers.memory_advice import explain_memory, is_out_of_memory
 from workers.sandbox import Level
 
@@ -42,6 +43,7 @@ def _outcome(job: Job, confinement: Level) -> ResultFrame | FailureFrame:
                 weights_bytes=_read(WEIGHTS) if job.has_weights else None,
                 data_bytes=_read(DATA) if job.has_data else None,
                 confinement=confinement,
+                suggest=remedies_to_try,
                 progress=lambda stage, fraction: _send(ProgressFrame(stage=stage, fraction=fraction)),
             )
         )
