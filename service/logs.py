@@ -15,7 +15,7 @@ from structlog.typing import Processor
 
 LogFormat = Literal["json", "console"]
 # They log each retry, and each message at each step, at INFO.
-LOUD_LIBRARIES = ("celery.redirected", "celery.worker.strategy", "celery.app.trace", "kombu", "httpx", "httpcore")
+LOUD_LIBRARIES = ("celery.redirected", "celery.worker.strategy", "celery.app.trace", "kombu", "alembic", "httpx")
 
 
 def configure_logs(*, log_format: LogFormat = "json", level: str = "INFO") -> None:
