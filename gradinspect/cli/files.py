@@ -1,0 +1,122 @@
+"""The files that commands read: specs, TorchScript, safetensors, policies, reports. Mistakes name the file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from gradinspect.cli.failures import WRONG_CALL, Failure
+from gradinspect.contracts.document import from_json
+from gradinspect.contracts.model_spec import ModelSpec
+from gradinspect.contracts.policy import Policy
+from gradinspect.contracts.report import Report
+from gradinspect.rules import check_policy
+
+_ZIP = b"PK\x03\x04"  # how a TorchScript file begins
+INPUT_NAMES, TARGET_NAMES = ("inputs", "input", "x"), ("targets", "target", "labels", "y")
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model on disk: a spec, or the bytes of a TorchScript file."""
+
+    name: str
+    spec: ModelSpec | None
+    torchscript: bytes | None
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A batch on disk: a safetensors file, and which of its tensors are what."""
+
+    content: bytes
+    inputs: tuple[str, ...]
+    target: str | None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the bytes, as artifacts are named."""
+        return f"sha256:{hashlib.sha256(self.content).hexdigest()}"
+
+
+def read_bytes(path: str) -> bytes:
+    """Read a file; `-` is stdin."""
+    if path == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise Failure(f"{path} cannot be read: {error.strerror or error}", exit_code=WRONG_CALL) from None
+
+
+def read_model(path: str) -> ModelFile:
+    """Read a spec or a TorchScript file, whichever it is.
+
+    Raises:
+        ProblemError: the spec is wrong; `errors` names the layer.
+    """
+    content = read_bytes(path)
+    name = "stdin" if path == "-" else Path(path).name
+    if content.startswith(_ZIP):
+        return ModelFile(name, None, content)
+    if content.lstrip()[:1] == b"{":
+        return ModelFile(name, from_json(ModelSpec, content, code="invalid_spec"), None)
+    message = f"{path} is neither a model spec (a JSON object) nor a file that torch.jit.save wrote"
+    raise Failure(message, exit_code=WRONG_CALL)
+
+
+def read_spec(path: str) -> ModelSpec:
+    """Read a spec.
+
+    Raises:
+        ProblemError: the spec is wrong; `errors` names the layer.
+    """
+    return from_json(ModelSpec, read_bytes(path), code="invalid_spec")
+
+
+def read_data(path: str, inputs: tuple[str, ...], target: str | None) -> DataFile:
+    """Read a batch, and find its tensors by the names that people give them where no names were given."""
+    content = read_bytes(path)
+    names = _tensor_names(path, content)
+    if not inputs:
+        inputs = tuple(name for name in INPUT_NAMES if name in names)[:1] or (names if len(names) == 1 else ())
+    if target is None:
+        target = next((name for name in TARGET_NAMES if name in names and name not in inputs), None)
+    unknown = [name for name in (*inputs, *([target] if target is not None else [])) if name not in names]
+    if unknown or not inputs:
+        wrong = f"has no tensor {unknown[0]!r}" if unknown else "has several tensors; say which with --inputs"
+        raise Failure(f"{path} {wrong}", details=(f"its tensors are {', '.join(names)}",), exit_code=WRONG_CALL)
+    return DataFile(content, inputs, target)
+
+
+def read_policy(path: str) -> Policy:
+    """Read a policy.
+
+    Raises:
+        ProblemError: the policy is wrong; `errors` names rule and field.
+    """
+    return check_policy(from_json(Policy, read_bytes(path)))
+
+
+def read_report(path: str) -> Report:
+    """Read a report that `--json` wrote.
+
+    Raises:
+        ProblemError: it is no report; `errors` names the field.
+    """
+    return from_json(Report, read_bytes(path), code="invalid_data")
+
+
+def _tensor_names(path: str, content: bytes) -> tuple[str, ...]:
+    """The names in a safetensors header, in their order: 8 bytes of length, then JSON."""
+    length = int.from_bytes(content[:8], "little")
+    try:
+        header = json.loads(content[8 : 8 + length]) if 0 < length <= len(content) - 8 else None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise Failure(f"{path} is not a safetensors file", exit_code=WRONG_CALL)
+    return tuple(name for name in header if name != "__metadata__")

@@ -1,0 +1,50 @@
+"""`gradinspect inspect MODEL`."""
+
+from __future__ import annotations
+
+import click
+
+from gradinspect.cli.asking import Asked, inspection_options
+
+EXAMPLES = """\b
+Examples:
+  gradinspect inspect spec.json
+  gradinspect inspect spec.json --optimizer sgd,lr=0.1 --lr-scales
+  gradinspect inspect model.pt --data batch.safetensors --inputs x --target y
+  gradinspect inspect model.pt --input-shape 256 --input-dtype int64 --input-high 50257
+  gradinspect inspect mdl_… --server http://127.0.0.1:8080 --json > report.json
+
+\b
+Exit codes: 0 the report is there, whatever its verdict; 2 the call is wrong; 3 the model cannot be
+measured or the service does not answer. `audit` is the command whose exit code is the verdict."""
+
+
+@click.command("inspect", epilog=EXAMPLES)
+@click.argument("model", metavar="MODEL")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--html", metavar="FILE", help="Also write the report as a page that stands alone.")
+@click.option("--markdown", metavar="FILE", help="Also write the report as markdown.")
+@click.option("--all-layers", is_flag=True, help="List every layer call, however many there are.")
+@inspection_options
+def inspect(model: str, asked: Asked, as_json: bool, html: str | None, markdown: str | None, all_layers: bool) -> None:
+    """Inspect MODEL and show the report.
+
+    MODEL is a spec (JSON) or a TorchScript file; with --server also the mdl_… id of a registered model.
+    """
+    from gradinspect.cli.outputs import terminal_width, wants_color, write_file
+    from gradinspect.cli.running import obtain_report
+    from gradinspect.report.json_text import render_json
+    from gradinspect.report.terminal import MOST_LAYERS, render_terminal
+
+    report = obtain_report(model, asked)
+    if html is not None:
+        write_file(html, report.to_html())
+    if markdown is not None:
+        write_file(markdown, report.to_markdown())
+    if as_json:
+        click.echo(render_json(report), nl=False)
+        return
+    most = max(len(report.layers), 1) if all_layers else MOST_LAYERS
+    click.echo(
+        render_terminal(report, width=terminal_width(), color=wants_color(), most_layers=most), nl=False, color=True
+    )

@@ -1,0 +1,35 @@
+"""`gradinspect validate SPEC`."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(
+    epilog="\b\nExamples:\n  gradinspect validate spec.json\n  generate-spec | gradinspect validate - --json"
+)
+@click.argument("spec", metavar="SPEC")
+@click.option("--server", metavar="URL", help="Ask this service instead, whose version may differ.")
+@click.option("--json", "as_json", is_flag=True, help="Print the description as JSON.")
+def validate(spec: str, server: str | None, as_json: bool) -> None:
+    """Check SPEC, a JSON file or - for stdin, and list what it would build.
+
+    Exit codes: 0 the spec is right; 2 it is wrong, and each wrong field is named with its place.
+    """
+    from gradinspect.cli.files import read_spec
+    from gradinspect.cli.outputs import terminal_width
+    from gradinspect.contracts.shapes import describe_spec
+    from gradinspect.report.spec_text import render_description
+
+    read = read_spec(spec)
+    if server is not None:
+        from gradinspect.client import Client
+
+        with Client(server) as client:
+            described = client.models.validate(read)
+    else:
+        described = describe_spec(read)
+    if as_json:
+        click.echo(described.model_dump_json())
+    else:
+        click.echo(render_description(described, width=terminal_width()), nl=False)
