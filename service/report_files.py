@@ -18,6 +18,12 @@ _KEY = re.compile(r"insp_[0-9a-f-]{34}([0-9a-f]{2})\.\d{1,9}")
 _SUFFIX = ".json.gz"
 
 
+def written(report: Report) -> bytes:
+    """A report as JSON. A section that was not asked for is absent rather than null."""
+    absent = {name for name in Report.model_fields if name != "inspection" and getattr(report, name) is None}
+    return report.model_dump_json(exclude=absent).encode()
+
+
 class ReportFiles:
     """`<directory>/<ab>/<inspection>.<attempt>.json.gz`; `ab` ends the inspection's id, where it is random."""
 
@@ -32,7 +38,7 @@ class ReportFiles:
             ProblemError: `disk_full`.
         """
         key = f"{inspection_id}.{attempt}"
-        packed = gzip.compress(report.model_dump_json().encode(), compresslevel=1, mtime=0)
+        packed = gzip.compress(written(report), compresslevel=1, mtime=0)
         with new_file(self._incoming) as (path, file):
             write_all(file, packed)
             os.fsync(file.fileno())

@@ -25,7 +25,6 @@ from service.api import (
 )
 from service.api.context import EXTENSION, make_context
 from service.api.every_request import surround_requests
-from service.api.openapi import complete_specification
 from service.api.problem_json import register_problems
 from service.metrics import HttpDurations
 from service.settings import Settings
@@ -73,6 +72,7 @@ def create_app(settings: Settings) -> APIFlask:
     app.description = DESCRIPTION
     app.tags = [{"name": name, "description": text} for name, text in TAGS.items()]
     app.config["OPENAPI_VERSION"] = "3.1.0"
+    app.config["AUTO_SERVERS"] = False  # the specification is the same wherever it is served
     app.extensions[EXTENSION] = make_context(settings)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)
@@ -83,6 +83,8 @@ def create_app(settings: Settings) -> APIFlask:
 
     @app.spec_processor
     def complete(skeleton: dict[str, Any] | str) -> dict[str, Any] | str:
+        from service.api.openapi import complete_specification  # a program of its own, too: not to be imported twice
+
         return complete_specification(app, skeleton) if isinstance(skeleton, dict) else skeleton
 
     return app

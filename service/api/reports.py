@@ -15,6 +15,7 @@ from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.report import Finding, LrScales, PolicyReference, Report
 from gradinspect.contracts.request import InspectionSettings
 from gradinspect.contracts.resources import FindingsResource, LayerRow, Page, ParameterRow
+from gradinspect.report.html import render_html
 from gradinspect.rules import rejudge
 from service.api import tables
 from service.api.answers import conditional, is_known_to_caller, json_answer
@@ -172,8 +173,6 @@ def _written(record: InspectionRecord, key: str, media_type: str, table: str) ->
         return reports.read(key)
     report = reports.get(key)
     if media_type == HTML:
-        from gradinspect.report.html import render_html
-
         return render_html(report, policy=_policy_of(record), settings=_settings_of(record))
     return tables.layers(report.layers) if table == "layers" else tables.parameters(report.parameters)
 

@@ -1,0 +1,66 @@
+"""The application on real servers, a client for it, and inspections in any state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from apiflask import APIFlask
+from flask.testing import FlaskClient
+from specimens import submit, take
+
+from gradinspect.contracts.policy import DEFAULT_POLICY, Policy
+from gradinspect.contracts.report import Measurements, ModelReference
+from gradinspect.contracts.request import InspectionSettings
+from gradinspect.rules import judge
+from gradinspect.testing.measurements import chain
+from service.api import create_app
+from service.api.context import EXTENSION, Context
+from service.db.engine import Database
+from service.delivery import deliver
+from service.settings import Settings
+from service.storage import Store
+
+MODEL = ModelReference(kind="spec", name="chain")
+Ended = Callable[..., str]
+
+
+@pytest.fixture
+def app(settings: Settings) -> Iterator[APIFlask]:
+    """The application of this test; the test runs on both databases."""
+    application = create_app(settings)
+    yield application
+    here: Context = application.extensions[EXTENSION]
+    here.database.dispose()
+    here.dispatcher.close()
+
+
+@pytest.fixture
+def settings_of_sqlite(data_dir: Path, sqlite_url: str) -> Settings:
+    """Settings of a service on SQLite whose broker is away: what most of the API does not depend on."""
+    return Settings.from_environment({}, data_dir=data_dir, database_url=sqlite_url)
+
+
+@pytest.fixture
+def client(app: APIFlask) -> FlaskClient:
+    """A caller; the test runs on both databases."""
+    return app.test_client()
+
+
+@pytest.fixture
+def ended(app: APIFlask) -> Ended:
+    """Makes inspections that ended well, with measurements of one's choice; each call returns an id."""
+    here: Context = app.extensions[EXTENSION]
+    return lambda measured=None, **fields: end(here.database, here.store, measured or chain((0.1,) * 5), **fields)
+
+
+def end(
+    database: Database, store: Store, measured: Measurements, *, policy: Policy = DEFAULT_POLICY, **fields: object
+) -> str:
+    """Submit, claim, judge and deliver one inspection, as a worker does."""
+    inspection_id = submit(database, **fields).id
+    claim = take(database, inspection_id)
+    report = judge(measured, policy=policy, model=MODEL, inspection=inspection_id, settings=InspectionSettings())
+    assert deliver(database, store, claim, report)
+    return inspection_id
