@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
 from xml.etree.ElementTree import Element, SubElement, indent, tostring  # only written here, never parsed
 
 from gradinspect.contracts.policy import LEVELS, Policy
 from gradinspect.contracts.report import Finding, Report
 from gradinspect.contracts.request import InspectionSettings
 from gradinspect.report.outcomes import Outcome, outcomes
+from gradinspect.rules.audits import FailOn
 
-FailOn = Literal["warn", "fail"]
 # What XML 1.0 cannot hold, not even escaped; names of layers are strangers' text.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

@@ -8,6 +8,7 @@ sentence; `compare` says what changed between two reports; `document` writes doc
 from __future__ import annotations
 
 from gradinspect.contracts.policy import DEFAULT_POLICY
+from gradinspect.rules.audits import audit_result
 from gradinspect.rules.catalogue import RULES
 from gradinspect.rules.compare import compare
 from gradinspect.rules.headline import headline
@@ -22,6 +23,7 @@ __all__ = [
     "Assessment",
     "Rule",
     "assess",
+    "audit_result",
     "check_policy",
     "compare",
     "complete",

@@ -1,0 +1,113 @@
+"""`gradinspect audit MODEL`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gradinspect.cli.asking import Asked, inspection_options
+from gradinspect.contracts.policy import DEFAULT_POLICY, Policy
+from gradinspect.rules.audits import AuditResult, FailOn
+
+EXAMPLES = """\b
+Examples:
+  gradinspect audit spec.json
+  gradinspect audit spec.json --policy release.json --fail-on fail
+  gradinspect audit model.pt --data batch.safetensors --junit audit.xml --sarif audit.sarif
+  gradinspect audit spec.json --markdown - >> "$GITHUB_STEP_SUMMARY"
+  gradinspect audit mdl_… --server http://127.0.0.1:8080 --policy release
+
+\b
+Exit codes: 0 nothing was found that counts; 1 something was; 2 the call is wrong; 3 could not tell: the
+model cannot be measured, its backward signal cannot be judged, or the service does not answer."""
+EXIT_CODES: dict[AuditResult, int] = {"pass": 0, "findings": 1, "could_not_tell": 3}
+
+
+@click.command("audit", epilog=EXAMPLES)
+@click.argument("model", metavar="MODEL")
+@click.option(
+    "--fail-on",
+    type=click.Choice(["warn", "fail"]),
+    default="warn",
+    show_default=True,
+    help="The mildest finding that counts.",
+)
+@click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; - is stdout, here and below.")
+@click.option("--junit", metavar="FILE", help="Write JUnit XML, one test case a rule.")
+@click.option("--sarif", metavar="FILE", help="Write SARIF 2.1.0 for code scanning.")
+@click.option("--html", metavar="FILE", help="Write a page that stands alone.")
+@click.option("--markdown", metavar="FILE", help="Write markdown for a pull request or a job summary.")
+@click.option("--quiet", is_flag=True, help="Print nothing besides what was asked for.")
+@inspection_options
+@click.pass_context
+def audit(
+    ctx: click.Context,
+    model: str,
+    asked: Asked,
+    fail_on: FailOn,
+    json_file: str | None,
+    junit: str | None,
+    sarif: str | None,
+    html: str | None,
+    markdown: str | None,
+    quiet: bool,
+) -> None:
+    """Inspect MODEL and exit with 1 when a policy finds something.
+
+    MODEL is a spec (JSON) or a TorchScript file; with --server also the mdl_… id of a registered model.
+    """
+    from gradinspect.cli.outputs import terminal_width, wants_color, write_file
+    from gradinspect.cli.running import obtain_report
+    from gradinspect.report.json_text import render_json
+    from gradinspect.report.junit import render_junit
+    from gradinspect.report.sarif import render_sarif
+    from gradinspect.report.terminal import render_terminal
+    from gradinspect.rules import audit_result
+
+    given = (json_file, junit, sarif, html, markdown)
+    if given.count("-") > 1:
+        raise click.UsageError("only one output can go to stdout")
+    policy = _policy(asked)
+    report = obtain_report(model, asked, policy=policy)
+    written = (
+        lambda: render_json(report),
+        lambda: render_junit(report, policy=policy, fail_on=fail_on),
+        lambda: render_sarif(report, policy=policy, artifact=_artifact(model)),
+        report.to_html,
+        report.to_markdown,
+    )
+    for path, render in zip(given, written, strict=True):
+        if path is not None:
+            write_file(path, render())
+    result = audit_result(report, fail_on=fail_on, policy=policy)
+    if not quiet and "-" not in given:
+        click.echo(render_terminal(report, width=terminal_width(), color=wants_color()), nl=False, color=True)
+    if not quiet:
+        click.echo(_last_line(result, fail_on, report.verdict), err=True)
+    ctx.exit(EXIT_CODES[result])
+
+
+def _policy(asked: Asked) -> Policy | None:
+    """The policy of a file; None for the default, and for one that a service keeps by that name or id."""
+    from gradinspect.cli.files import read_policy
+
+    if asked.policy == DEFAULT_POLICY.name:
+        return None if asked.server is not None else DEFAULT_POLICY
+    if asked.server is not None and not Path(asked.policy).is_file():
+        return None
+    return read_policy(asked.policy)
+
+
+def _artifact(model: str) -> str:
+    """The model's file as code scanning names it: relative to where the audit runs, with forward slashes."""
+    path = Path(model).absolute()
+    return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else path.name
+
+
+def _last_line(result: AuditResult, fail_on: FailOn, verdict: str) -> str:
+    if result == "pass":
+        return f"audit passed: verdict {verdict}, nothing that counts with --fail-on {fail_on}"
+    if result == "findings":
+        return f"audit failed: verdict {verdict}, with --fail-on {fail_on}"
+    return "audit could not tell: the backward signal could not be judged"
