@@ -25,6 +25,7 @@ from gradinspect.contracts.document import from_python
 from gradinspect.contracts.messages import Limits
 from workers import runner, sandbox
 from workers.confinement import confine, reachable_level
+from workers.warmup import warm_up
 
 DRAIN = b"drain"
 MOST_HEADER_BYTES = 64 * 2**10
@@ -55,11 +56,10 @@ def main(control_descriptor: int, parent: int) -> None:
     sandbox.die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=control_descriptor)
-    from workers.warmup import warm_up
-
     warmed = warm_up()
-    level, reason = reachable_level()
-    control.send(json.dumps({**warmed, "level": level, "reason": reason}).encode())
+    level, reason = reachable_level(warmed.compute)
+    said = {"torch_version": warmed.torch_version, "level": level, "reason": reason}
+    control.send(json.dumps(said).encode())
     _serve(control)
 
 
@@ -133,9 +133,10 @@ def _become_child(header: Header, descriptors: list[int], null: int, parent: int
         limits = from_python(Limits, header["limits"])
         sandbox.limit_resources(limits, memory=header["cuda_device"] is None)
         sandbox.refuse_privileges()
+        inputs = runner.read_inputs(list(header["files"]))
         if header["level"] == "full":
             confine()
-        runner.main(confinement=header["level"])
+        runner.main(inputs, confinement=header["level"])
         code = 0
     except BaseException:  # noqa: BLE001  # nothing of this process may run on as if it were the fork server
         traceback.print_exc()

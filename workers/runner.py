@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import os
 import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from gradinspect.contracts.document import from_json
 from gradinspect.contracts.messages import FailureFrame, Job, ProgressFrame, ResultFrame
@@ -24,24 +26,50 @@ MOST_DETAIL = 4096  # what a FailureFrame holds
 _FORBIDDEN = os.strerror(1)  # EPERM, as messages of torch and Python spell it
 
 
-def main(*, confinement: Level) -> None:
-    """Run the job of descriptor 4 and send what comes of it.
+@dataclass(frozen=True)
+class Inputs:
+    """What a job works on, as bytes that nothing has looked at; or why they are not in memory."""
+
+    job: bytes
+    files: dict[str, bytes]
+    failure: MemoryError | None = None
+
+
+def read_inputs(names: Sequence[str]) -> Inputs:
+    """Read the job and its files and close them.
 
     Args:
+        names: which files there are.
+    """
+    job, files = _read(JOB), {}
+    try:
+        files = {name: _read(FILES[name]) for name in names}
+    except MemoryError as error:
+        return Inputs(job, {}, error)
+    return Inputs(job, files)
+
+
+def main(inputs: Inputs, *, confinement: Level) -> None:
+    """Run the job and send what comes of it.
+
+    Args:
+        inputs: from `read_inputs`.
         confinement: the level under which this process is, stamped into the measurements.
     """
-    job = from_json(Job, _read(JOB))
-    _send(_outcome(job, confinement))
+    job = from_json(Job, inputs.job)
+    _send(_outcome(job, inputs, confinement))
 
 
-def _outcome(job: Job, confinement: Level) -> ResultFrame | FailureFrame:
+def _outcome(job: Job, inputs: Inputs, confinement: Level) -> ResultFrame | FailureFrame:
     try:
+        if inputs.failure is not None:
+            raise inputs.failure
         return ResultFrame(
             measurements=run_job(
                 job,
-                model_bytes=None if job.spec is not None else _read(MODEL),
-                weights_bytes=_read(WEIGHTS) if job.has_weights else None,
-                data_bytes=_read(DATA) if job.has_data else None,
+                model_bytes=inputs.files.get("model"),
+                weights_bytes=inputs.files.get("weights"),
+                data_bytes=inputs.files.get("data"),
                 confinement=confinement,
                 suggest=remedies_to_try,
                 progress=lambda stage, fraction: _send(ProgressFrame(stage=stage, fraction=fraction)),
@@ -78,5 +106,5 @@ def _send(frame: ProgressFrame | ResultFrame | FailureFrame) -> None:
 
 def _read(descriptor: int) -> bytes:
     """Everything in an inherited file."""
-    with io.FileIO(descriptor, closefd=False) as file:
+    with io.FileIO(descriptor) as file:
         return file.readall()

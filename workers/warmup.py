@@ -6,11 +6,13 @@ is used here, in the fork server and on one thread, every child inherits.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import io
-import os
+import traceback
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,25 +68,42 @@ class _Transformer(nn.Module):
         return output
 
 
-def warm_up() -> dict[str, str]:
-    """Run tiny jobs of every kind; returns what the fork server says about itself."""
+@dataclass(frozen=True)
+class Warmed:
+    """What a warm process can do.
+
+    Attributes:
+        compute: what a confined child must be able to do: a small job of each kind. Raises where it cannot.
+    """
+
+    torch_version: str
+    compute: Callable[[], None]
+
+
+def warm_up() -> Warmed:
+    """Run tiny jobs of every kind, on one thread."""
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
     for spec in (MLP, CNN):
         for asked in (PLAIN, EVERYTHING):
-            _run({"spec": spec, "settings": asked})
+            _try({"spec": spec, "settings": asked})
     for dtype in ("float64", "bfloat16", "float16"):
-        _run({"spec": CNN, "settings": {"precision": {"compute": dtype}}})
+        _try({"spec": CNN, "settings": {"precision": {"compute": dtype}}})
     for model, sample in _uploads():
         file, job = _scripted(model), {"sample_input": sample}
         for asked in (PLAIN, EVERYTHING):
-            _run({**job, "settings": asked}, file)
+            _try({**job, "settings": asked}, file)
         # A file that does not load: the ways in which errors are made have lazy parts, too.
-        _run({**job, "settings": {}}, file[: len(file) // 2])
+        _try({**job, "settings": {}}, file[: len(file) // 2])
     _warm_tensor_files()
     gc.collect()
     gc.freeze()  # children share these pages instead of copying them at their first collection
-    return {"torch_version": torch.__version__}
+    return Warmed(torch.__version__, partial(_compute, file, sample))
+
+
+def _compute(file: bytes, sample: dict[str, Any]) -> None:
+    _run({"spec": CNN, "settings": PLAIN})
+    _run({"sample_input": sample, "settings": PLAIN}, file)
 
 
 def _uploads() -> list[tuple[nn.Module, dict[str, Any]]]:
@@ -106,12 +125,20 @@ def _scripted(model: nn.Module) -> bytes:
     return file.getvalue()
 
 
+def _try(fields: dict[str, Any], model: bytes | None = None, data: bytes | None = None) -> None:
+    """A warm-up measures nothing: what a job cannot do is its own affair later, and most of it is warm all the same."""
+    try:
+        _run(fields, model, data)
+    except InspectionError:
+        pass
+    except Exception:  # noqa: BLE001  # one section's defect must not keep the others from being served
+        traceback.print_exc()
+
+
 def _run(fields: dict[str, Any], model: bytes | None = None, data: bytes | None = None) -> None:
     limits = Limits(threads=1).model_dump(mode="json")
     job = from_python(Job, {**fields, "limits": limits, "has_data": data is not None})
-    # A warm-up measures nothing; what cannot be measured was still tried.
-    with contextlib.suppress(InspectionError):
-        run_job(job, model_bytes=model, weights_bytes=None, data_bytes=data).model_dump_json()
+    run_job(job, model_bytes=model, weights_bytes=None, data_bytes=data).model_dump_json()
 
 
 def _warm_tensor_files() -> None:
@@ -120,5 +147,4 @@ def _warm_tensor_files() -> None:
     tokens = {"tokens": torch.zeros(4, 3, dtype=torch.int64), "y": torch.zeros(4, dtype=torch.int64)}
     data = {"artifact": f"sha256:{'0' * 64}", "inputs": ["tokens"], "target": "y"}
     for asked in (PLAIN, EVERYTHING):
-        _run({"settings": {**asked, "data": data}}, _scripted(_Recurrent()), save(tokens))
-    os.urandom(1)
+        _try({"settings": {**asked, "data": data}}, _scripted(_Recurrent()), save(tokens))
