@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -65,23 +67,25 @@ def audit(
     from gradinspect.report.terminal import render_terminal
     from gradinspect.rules import audit_result
 
-    given = (json_file, junit, sarif, html, markdown)
-    if given.count("-") > 1:
+    outputs = {
+        "json": json_file, "junit": junit, "sarif": sarif, "html": html, "markdown": markdown,
+    }  # fmt: skip
+    given = {form: path for form, path in outputs.items() if path is not None}
+    if list(given.values()).count("-") > 1:
         raise click.UsageError("only one output can go to stdout")
     policy = _policy(asked)
     report = obtain_report(model, asked, policy=policy)
-    written = (
-        lambda: render_json(report),
-        lambda: render_junit(report, policy=policy, fail_on=fail_on),
-        lambda: render_sarif(report, policy=policy, artifact=_artifact(model)),
-        report.to_html,
-        report.to_markdown,
-    )
-    for path, render in zip(given, written, strict=True):
-        if path is not None:
-            write_file(path, render())
+    render: dict[str, Callable[[], str]] = {
+        "json": partial(render_json, report),
+        "junit": partial(render_junit, report, policy=policy, fail_on=fail_on),
+        "sarif": partial(render_sarif, report, policy=policy, artifact=_artifact(model)),
+        "html": report.to_html,
+        "markdown": report.to_markdown,
+    }
+    for form, path in given.items():
+        write_file(path, render[form]())
     result = audit_result(report, fail_on=fail_on, policy=policy)
-    if not quiet and "-" not in given:
+    if not quiet and "-" not in given.values():
         click.echo(render_terminal(report, width=terminal_width(), color=wants_color()), nl=False, color=True)
     if not quiet:
         click.echo(_last_line(result, fail_on, report.verdict), err=True)

@@ -1,0 +1,41 @@
+"""The HTTP client: typed models in and out, one exception tree, retries in its transport. No torch, no server.
+
+What may live here: the calls of the API, one file a noun. What may not: computing, and anything that the service
+knows better.
+"""
+
+from __future__ import annotations
+
+from gradinspect.client.client import Client
+from gradinspect.client.errors import (
+    ApiProblem,
+    Conflict,
+    GradinspectError,
+    InspectionCancelled,
+    InspectionFailed,
+    InvalidRequest,
+    NotFound,
+    ServiceFault,
+    ServiceUnreachable,
+    StillRunning,
+    TooManyRequests,
+    UnexpectedAnswer,
+)
+from gradinspect.report.shown import Report
+
+__all__ = [
+    "ApiProblem",
+    "Client",
+    "Conflict",
+    "GradinspectError",
+    "InspectionCancelled",
+    "InspectionFailed",
+    "InvalidRequest",
+    "NotFound",
+    "Report",
+    "ServiceFault",
+    "ServiceUnreachable",
+    "StillRunning",
+    "TooManyRequests",
+    "UnexpectedAnswer",
+]

@@ -1,0 +1,121 @@
+"""One call to the service: a typed answer, or an exception of the tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from gradinspect.client.errors import ServiceUnreachable, UnexpectedAnswer, problem_of
+from gradinspect.contracts.problems import FieldError
+from gradinspect.contracts.resources import Page
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+Query = Mapping[str, str | int | float | bool | list[str] | None]
+EVENT_TIMEOUT = httpx.Timeout(30.0, read=60.0)  # the service says something every 15 s
+
+
+class Calls:
+    """Sends requests through an `httpx.Client` and reads what comes back."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    def read(self, model: type[ModelT], method: str, path: str, **request: Any) -> ModelT:  # Any: httpx's arguments
+        """Send a request whose answer is one document.
+
+        Raises:
+            GradinspectError: every way in which it can end otherwise.
+        """
+        return parsed(model, self.send(method, path, **request))
+
+    def send(self, method: str, path: str, **request: Any) -> httpx.Response:  # Any: httpx's arguments
+        """Send a request and return a complete, good answer."""
+        if (query := request.pop("query", None)) is not None:
+            request["params"] = {name: value for name, value in query.items() if value is not None}
+        try:
+            response = self._http.request(method, path, **request)
+        except httpx.TransportError as error:
+            raise ServiceUnreachable(str(self._http.base_url), _reason(error)) from error
+        if response.is_success:
+            return response
+        raise _problem(response)
+
+    def events(self, path: str, last_id: str | None) -> Iterator[tuple[str, str]]:
+        """The id and the data of each server-sent event, until the service ends the stream or the network does."""
+        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id is not None else {})
+        try:
+            with self._http.stream("GET", path, headers=headers, timeout=EVENT_TIMEOUT) as response:
+                if not response.is_success:
+                    response.read()
+                    raise _problem(response)
+                name = ""
+                for line in response.iter_lines():
+                    field, _, value = line.partition(":")
+                    if field == "id":
+                        name = value.strip()
+                    elif field == "data":
+                        yield name, value.strip()
+        except (httpx.RemoteProtocolError, httpx.ReadError):
+            return  # cut: whoever comes back with the last id has lost nothing
+        except httpx.TransportError as error:
+            raise ServiceUnreachable(str(self._http.base_url), _reason(error)) from error
+
+    def pages(self, model: type[ModelT], path: str, query: Query) -> Iterator[ModelT]:
+        """Every item of a list, page after page; the next page is asked for when it is needed."""
+        cursor: str | None = None
+        while True:
+            page = self.read(Page[model], "GET", path, query={**query, "cursor": cursor})  # type: ignore[valid-type]  # a class at run time
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+
+def parsed_text(model: type[ModelT], text: str) -> ModelT:
+    """Read a document that came inside of something else; as `parsed`."""
+    return model.model_validate_json(text, extra="ignore")
+
+
+def parsed(model: type[ModelT], response: httpx.Response) -> ModelT:
+    """Read an answer; fields that a newer service adds are passed over.
+
+    Raises:
+        UnexpectedAnswer: it is not the document that it should be.
+    """
+    try:
+        return model.model_validate_json(response.content, extra="ignore")
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = "/".join(map(str, first["loc"]))
+        reason = f"not a {model.__name__}: {place}: {first['msg']}"
+        raise UnexpectedAnswer(str(response.request.url), response.status_code, reason) from None
+
+
+def _problem(response: httpx.Response) -> Exception:
+    url, status = str(response.request.url), response.status_code
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
+    try:
+        document = response.json() if kind == "application/problem+json" else None
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or not isinstance(document.get("code"), str):
+        return UnexpectedAnswer(url, status, f"{kind or 'no content type'}, {len(response.content)} bytes")
+    detail, hint, request_id = (str(document.get(name) or "") for name in ("detail", "hint", "request_id"))
+    errors = _field_errors(document.get("errors"))
+    return problem_of(document["code"], status, detail, errors=errors, hint=hint, request_id=request_id)
+
+
+def _field_errors(given: object) -> list[FieldError]:
+    rows: Iterable[object] = given if isinstance(given, list) else ()
+    return [
+        FieldError(str(row.get("pointer", "")), str(row.get("detail", ""))) for row in rows if isinstance(row, dict)
+    ]
+
+
+def _reason(error: httpx.TransportError) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer in time"
+    return str(error) or type(error).__name__

@@ -1,0 +1,78 @@
+"""Registered models: specs and TorchScript files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from gradinspect.client.calls import Calls
+from gradinspect.contracts.data import SampleInput
+from gradinspect.contracts.document import from_python
+from gradinspect.contracts.model_spec import ModelSpec
+from gradinspect.contracts.resources import ModelRegistration, ModelResource, SpecDescription
+
+SpecLike = ModelSpec | dict[str, Any]  # Any: JSON until it is validated
+
+
+class Models:
+    """`client.models`: register, get, list, validate, delete."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    def register(
+        self,
+        spec: SpecLike | None = None,
+        *,
+        name: str | None = None,
+        torchscript: str | None = None,
+        weights: str | None = None,
+        input: SampleInput | dict[str, Any] | None = None,
+    ) -> ModelResource:
+        """Register a spec, or an uploaded TorchScript file.
+
+        Args:
+            spec: a spec, a preset, or their dict.
+            name: for people.
+            torchscript: digest of an uploaded file, instead of a spec.
+            weights: digest of uploaded safetensors with the spec's state_dict.
+            input: of a TorchScript file, without the batch axis, for synthetic data.
+
+        Raises:
+            ProblemError: it is wrong before it is sent; GradinspectError: the service refuses it.
+        """
+        given = {
+            "name": name, "spec": _json(spec), "torchscript": torchscript, "weights": weights, "input": _json(input),
+        }  # fmt: skip
+        body = from_python(ModelRegistration, {key: value for key, value in given.items() if value is not None})
+        return self._calls.read(ModelResource, "POST", "/v1/models", json=_json(body))
+
+    def get(self, model_id: str) -> ModelResource:
+        """One model."""
+        return self._calls.read(ModelResource, "GET", f"/v1/models/{model_id}")
+
+    def list(self, *, limit: int | None = None) -> Iterator[ModelResource]:
+        """All models, newest first; specs are left out. `limit` is the size of a page."""
+        return self._calls.pages(ModelResource, "/v1/models", {"limit": limit})
+
+    def validate(self, spec: SpecLike) -> SpecDescription:
+        """What a spec would build; nothing is stored.
+
+        Raises:
+            InvalidRequest: it is wrong; `errors` names each layer.
+        """
+        return self._calls.read(SpecDescription, "POST", "/v1/models:validate", json={"spec": _json(spec)})
+
+    def delete(self, model_id: str) -> None:
+        """Delete a model.
+
+        Raises:
+            Conflict: an inspection of it has not ended.
+        """
+        self._calls.send("DELETE", f"/v1/models/{model_id}")
+
+
+def _json(value: Any) -> Any:  # Any: a document, JSON or nothing
+    if isinstance(value, dict) or value is None:
+        return value
+    return value.model_dump(mode="json", exclude_none=True)
