@@ -1,0 +1,157 @@
+"""`gradinspect audit`: its exit code is the verdict, and its outputs are what CI systems read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from gradinspect.cli import cli
+from gradinspect.contracts.document import from_json
+from gradinspect.contracts.policy import Policy, RulePolicy
+from gradinspect.contracts.report import Measurements, Report
+from gradinspect.contracts.request import InspectionSettings
+from gradinspect.rules import DEFAULT_POLICY, audit_result, judge
+from gradinspect.testing.measurements import MODEL, chain, changed
+
+
+def spec(activation: str = "ReLU", depth: int = 4, **init: Any) -> dict[str, Any]:  # Any: JSON
+    hidden = {"repeat": depth, "layers": [{"type": "Linear", "out_features": 64}, {"type": activation}]}
+    document = {"input": {"shape": [32]}, "layers": [hidden, {"type": "Linear", "out_features": 10}]}
+    return {**document, "init": {"weight": init}} if init else document
+
+
+HEALTHY = spec(name="kaiming_normal_", nonlinearity="relu")
+FAILING = spec("Sigmoid", depth=9)
+WARNING = spec(depth=11, name="kaiming_normal_", nonlinearity="sigmoid")  # a gain of 1: variances halve with each ReLU
+TOO_SHORT = {"input": {"shape": [32]}, "layers": [{"type": "Linear", "out_features": 10}]}
+STRICT = {"name": "strict", "version": 2, "rules": {"vanishing_signal": {"warn": 0.9, "fail": 0.8}}}
+
+
+@pytest.fixture
+def audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:  # Any: a function of any arguments
+    """Run the command in a directory of this test's own, on a spec."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(document: dict[str, Any] | str, *arguments: str) -> Result:
+        text = document if isinstance(document, str) else json.dumps(document)
+        Path("spec.json").write_text(text, encoding="utf-8")
+        threads = torch.get_num_threads()
+        try:
+            return CliRunner().invoke(cli, ["audit", "spec.json", *arguments], catch_exceptions=False)
+        finally:
+            torch.set_num_threads(threads)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("document", "arguments", "code", "says"),
+    [
+        (HEALTHY, (), 0, "audit passed: verdict pass"),
+        (FAILING, (), 1, "audit failed: verdict fail"),
+        (FAILING, ("--fail-on", "fail"), 1, "audit failed: verdict fail, with --fail-on fail"),
+        (WARNING, (), 1, "audit failed: verdict warn"),
+        (WARNING, ("--fail-on", "fail"), 0, "audit passed: verdict warn"),
+        (TOO_SHORT, (), 3, "could not tell"),
+        (TOO_SHORT, ("--fail-on", "fail"), 3, "could not tell"),
+    ],
+)
+def test_the_exit_code_is_the_verdict(
+    audit: Any, document: dict[str, Any], arguments: tuple[str, ...], code: int, says: str
+) -> None:
+    result = audit(document, *arguments)
+    assert result.exit_code == code, result.output
+    assert says in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("document", "arguments", "says"),
+    [
+        ("not json", (), "neither a model spec"),
+        ({"input": {"shape": [32]}, "layers": [{"type": "Lineer"}]}, (), "layers/0"),
+        (HEALTHY, ("--policy", "missing.json"), "missing.json cannot be read"),
+        (HEALTHY, ("--fail-on", "info"), "'info' is not one of"),
+        (HEALTHY, ("--json", "-", "--junit", "-"), "only one output can go to stdout"),
+        (HEALTHY, ("--junit", "no/such/folder.xml"), "cannot be written"),
+        (HEALTHY, ("--optimizer", "sgd,lr=-1"), "--optimizer"),
+    ],
+)
+def test_a_wrong_call_ends_with_2_and_says_what_is_wrong(
+    audit: Any, document: dict[str, Any] | str, arguments: tuple[str, ...], says: str
+) -> None:
+    result = audit(document, *arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_model_that_cannot_be_measured_ends_with_3(audit: Any) -> None:
+    frozen = {"input": {"shape": [32]}, "layers": [{"type": "Linear", "out_features": 10, "frozen": True}]}
+    result = audit(frozen)
+    assert result.exit_code == 3
+    assert "no_gradient" in result.stderr
+
+
+def test_a_policy_changes_what_is_found(audit: Any) -> None:
+    Path("policy.json").write_text(json.dumps(STRICT), encoding="utf-8")
+    result = audit(WARNING, "--policy", "policy.json", "--json", "-", "--fail-on", "fail")
+    assert result.exit_code == 1
+    report = from_json(Report, result.stdout)
+    assert report.policy is not None
+    assert (report.policy.name, report.policy.version) == ("strict", 2)
+    assert report.findings[0].threshold == 0.8
+
+
+def test_a_wrong_policy_names_rule_and_field(audit: Any) -> None:
+    Path("policy.json").write_text('{"name": "p", "rules": {"dead_units": {"warn": 30}}}', encoding="utf-8")
+    result = audit(HEALTHY, "--policy", "policy.json")
+    assert result.exit_code == 2
+    assert "/rules/dead_units/warn" in result.stderr
+
+
+def test_every_output_is_written_and_says_the_same(audit: Any) -> None:
+    forms = ("json", "junit", "sarif", "html", "markdown")
+    result = audit(FAILING, *(part for form in forms for part in (f"--{form}", f"out.{form}")))
+    assert result.exit_code == 1
+    texts = {form: Path(f"out.{form}").read_text(encoding="utf-8") for form in forms}
+    rules = [finding.rule for finding in from_json(Report, texts["json"]).findings]
+    assert rules[0] == "vanishing_signal"
+    failed = ElementTree.fromstring(texts["junit"]).findall(".//testcase[failure]")
+    (run,) = json.loads(texts["sarif"])["runs"]
+    assert [case.get("name") for case in failed] == [rule for rule in rules if rule != "absolute_gradient_floor"]
+    assert [found["ruleId"] for found in run["results"]] == rules
+    assert run["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "spec.json"
+    for form in ("html", "markdown"):
+        assert "shrinks" in texts[form]
+
+
+def test_an_output_on_stdout_stands_there_alone(audit: Any) -> None:
+    result = audit(HEALTHY, "--sarif", "-")
+    assert json.loads(result.stdout)["version"] == "2.1.0"
+
+
+def test_quiet_prints_nothing(audit: Any) -> None:
+    assert audit(FAILING, "--quiet").output == ""
+
+
+def judged(measured: Measurements, policy: Policy = DEFAULT_POLICY) -> Report:
+    return judge(measured, policy=policy, model=MODEL, inspection=None, settings=InspectionSettings())
+
+
+def test_a_signal_that_cannot_be_judged_is_no_pass_whatever_milder_finding_there_is() -> None:
+    report = judged(changed(chain((), slope=1.0), "0", nonlinearity="tanh", saturated_fraction=0.3))
+    assert report.verdict == "warn"
+    assert audit_result(report, fail_on="warn") == "findings"
+    assert audit_result(report, fail_on="fail") == "could_not_tell"
+
+
+def test_a_policy_without_the_signal_rules_can_pass_without_a_signal() -> None:
+    off = RulePolicy(enabled=False)
+    policy = Policy(name="lenient", rules={"vanishing_signal": off, "exploding_signal": off})
+    assert audit_result(judged(chain(()), policy), policy=policy) == "pass"
