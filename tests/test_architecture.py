@@ -1,0 +1,93 @@
+"""Who may know whom, looked at in real processes; the import contracts in pyproject.toml are lint's."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+PROCESSES = {
+    "API": "from service.api import create_app; from service.settings import Settings; create_app(Settings())",
+    "maintainer": "import service.maintenance",
+    "embedded supervisor": "import service.embedded",
+    "Celery worker": "import workers.app, workers.tasks, workers.supervise, workers.commands",
+    "client": "import gradinspect; gradinspect.Client",
+    "command line": "import gradinspect.cli",
+    "rules and reports": "import gradinspect.rules, gradinspect.report.terminal, gradinspect.report.html",
+    "intake": "import gradinspect.intake",
+}
+
+
+def modules_after(program: str, tmp_path: Path) -> set[str]:
+    """The names of all modules that are loaded once `program` has run."""
+    printed = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"{program}\nimport sys\nprint(*sys.modules)"],
+        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120,
+        env={"PATH": "", "HOME": str(tmp_path), "GRADINSPECT_DATA_DIR": str(tmp_path)},
+    )  # fmt: skip
+    assert printed.returncode == 0, printed.stderr
+    return set(printed.stdout.split())
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_torch_is_loaded_by_no_process_but_the_one_that_runs_models(process: str, tmp_path: Path) -> None:
+    assert "torch" not in modules_after(PROCESSES[process], tmp_path)
+
+
+def test_the_process_that_runs_models_loads_no_part_of_the_service(tmp_path: Path) -> None:
+    loaded = modules_after("import workers.runner, workers.forkserver", tmp_path)
+    assert not {name for name in loaded if name.split(".")[0] in ("service", "celery", "redis", "sqlalchemy", "flask")}
+
+
+def test_the_engine_loads_no_flask(tmp_path: Path) -> None:
+    loaded = modules_after("import gradinspect.engine.job, gradinspect.engine.measure", tmp_path)
+    assert "torch" in loaded
+    assert "flask" not in loaded
+
+
+@pytest.mark.parametrize("package", ["gradinspect", "service", "workers"])
+def test_only_settings_read_the_environment(package: str) -> None:
+    """`os.environ` stands in service/settings.py, where a child's environment is made, and for torch's own variable."""
+    passes_on = {"service/broker.py", "service/embedded.py", "workers/fork_client.py"}
+    cuda_visible_devices = {"workers/devices.py", "workers/forkserver.py"}
+    allowed = {"service/settings.py", *passes_on, *cuda_visible_devices}
+    readers = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb")
+        and isinstance(node.value, ast.Name) and node.value.id == "os"
+    }  # fmt: skip
+    assert readers <= allowed
+
+
+def test_nothing_unpickles() -> None:
+    """No module of the project imports pickle or its kin, or calls torch.load."""
+    found = [
+        path.relative_to(ROOT).as_posix()
+        for package in ("gradinspect", "service", "workers", "migrations")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if _loads_pickle(node)
+    ]
+    assert found == []
+
+
+def _loads_pickle(node: ast.AST) -> bool:
+    unsafe = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+    if isinstance(node, ast.Import):
+        return any(alias.name.split(".")[0] in unsafe for alias in node.names)
+    if isinstance(node, ast.ImportFrom):
+        return (node.module or "").split(".")[0] in unsafe
+    called = node.func if isinstance(node, ast.Call) else None
+    return (
+        isinstance(called, ast.Attribute)
+        and called.attr == "load"
+        and isinstance(called.value, ast.Name)
+        and called.value.id == "torch"
+    )
