@@ -45,6 +45,6 @@ def inspect(model: str, asked: Asked, as_json: bool, html: str | None, markdown:
         click.echo(render_json(report), nl=False)
         return
     most = max(len(report.layers), 1) if all_layers else MOST_LAYERS
-    click.echo(
-        render_terminal(report, width=terminal_width(), color=wants_color(), most_layers=most), nl=False, color=True
-    )
+    color = wants_color()
+    text = render_terminal(report, width=terminal_width(), color=color, most_layers=most)
+    click.echo(text, nl=False, color=color)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import click
 from gradinspect.cli.asking import Asked, declared_input, input_names, labels_of, settings_document, wrong_options
 from gradinspect.cli.files import ModelFile, read_bytes, read_data, read_model, read_policy
 from gradinspect.cli.progress import shown_progress
-from gradinspect.client import Client
+from gradinspect.client import Client, GradinspectError
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.policy import Policy
 from gradinspect.contracts.problems import ProblemError
@@ -51,7 +52,9 @@ def inspect_remotely(model: str, asked: Asked, *, policy: Policy | None = None) 
             try:
                 client.inspections.wait(submitted.id, seconds=asked.time_limit, progress=progress)
             except KeyboardInterrupt:
-                client.inspections.cancel(submitted.id)
+                with suppress(GradinspectError):
+                    client.inspections.cancel(submitted.id)
+                    click.echo(f"gradinspect: cancelled {submitted.id}", err=True)
                 raise
         report = client.inspections.report(submitted.id)
         click.echo(f"{client.base_url}{submitted.links.page}", err=True)

@@ -18,7 +18,7 @@ from gradinspect.report.text_charts import FAULT, bar
 from gradinspect.rules.wording import counted, number
 
 BAR_CELLS = 10
-WIDEST_NAME, NARROWEST_NAME = 44, 14
+WIDEST_NAME, SHORTEST_NAME = 44, 14
 _QUIET = "bright_black"
 _STYLES = {"fail": "bold red", "warn": "yellow"}
 
@@ -121,7 +121,7 @@ def _extremes(report: Report) -> tuple[float, float]:
 def _that_fit(columns: Sequence[_Column], rows: Sequence[LayerLine], width: int, longest: int) -> list[_Column]:
     """The columns that fit, most telling first; the name gives way before a number does."""
     taken: list[_Column] = []
-    name = max(min(longest, NARROWEST_NAME), len("layer"))
+    name = max(min(longest, max(SHORTEST_NAME, width // 4)), len("layer"))
     left = width - name - 2
     for column in sorted(columns, key=lambda column: column.rank):
         cells = [column.cell(row) for row in rows]
