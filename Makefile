@@ -14,7 +14,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 CONSTRAINTS := constraints/cpu.txt constraints/locked.txt
 
-.PHONY: help setup run test test-all check format bench openapi rules lock clean
+.PHONY: help setup run test test-all check format bench openapi documents lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,8 +60,9 @@ bench: $(READY) ## Print the tables of benchmarks/ that finish within minutes
 openapi: $(READY) ## Write openapi.json anew
 	@$(BIN)/python -m service.api.openapi > openapi.json.new && mv openapi.json.new openapi.json
 
-rules: $(READY) ## Write the generated pages of docs/ anew
+documents: $(READY) ## Write the generated pages of docs/ anew
 	@$(BIN)/python -m gradinspect.rules.document > docs/rules.md.new && mv docs/rules.md.new docs/rules.md
+	@$(BIN)/python -m service.settings_document > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
 
 lock: $(READY) ## Write constraints/locked.txt anew from what is installed
 	@{ sed '/^[^#]/d' constraints/locked.txt; $(BIN)/pip freeze --exclude-editable | grep -v -i '^\(torch\|pip\|setuptools\)=='; } > locked.new

@@ -46,35 +46,41 @@ class Settings(BaseModel):
     store_dir: Path = Field(default=Path(), description="Artifacts and reports; left out: `store` in data_dir.")
 
     # The HTTP side
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    host: str = Field(default="127.0.0.1", description="Address the API binds to; loopback unless keys or a proxy guard it.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8080, description="Port the API binds to.")
     public_url: str | None = Field(default=None, description="How callers reach the service, when behind a proxy.")
     allow_unauthenticated: bool = Field(default=False, description="Bind beyond loopback although there are no keys.")
-    web_workers: Positive = Field(default=2, description="gunicorn processes")
-    web_threads: Positive = Field(default=64, description="threads a gunicorn process")
+    web_workers: Positive = Field(default=2, description="Processes of the API.")
+    web_threads: Positive = Field(default=64, description="Threads in each process of the API.")
     max_long_polls: Positive = Field(default=32, description="Waiting requests a process; more are answered at once.")
-    max_upload_bytes: Positive = 4 * 2**30
-    max_concurrent_uploads: Positive = Field(default=16, description="per gunicorn process")
+    max_upload_bytes: Positive = Field(default=4 * 2**30, description="Largest artifact.")
+    max_concurrent_uploads: Positive = Field(default=16, description="Uploads at once in each process of the API.")
     min_upload_bytes_per_second: Positive = Field(default=16 * 2**10, description="Slower uploads are cut off.")
     max_spec_body_bytes: Positive = Field(default=2**20, description="Every body that is not an upload.")
 
     # The life of an inspection
     max_queued: Positive = Field(default=10_000, description="Queued inspections of one tenant; more are answered 429.")
-    max_attempts: Positive = 3
-    lease_seconds: Seconds = 60.0
-    heartbeat_seconds: Seconds = 15.0
+    max_attempts: Positive = Field(default=3, description="Workers that may be lost over one inspection.")
+    lease_seconds: Seconds = Field(
+        default=60.0, description="A worker not heard of for so long has lost its inspection."
+    )
+    heartbeat_seconds: Seconds = Field(default=15.0, description="How often a worker extends its lease.")
     retry_seconds: Seconds = Field(default=5.0, description="Backoff after a lost worker, times attempt squared.")
     redispatch_seconds: Seconds = Field(default=30.0, description="A queued inspection is published again after it.")
-    maintain_interval_seconds: Seconds = 5.0
-    idempotency_hours: Seconds = 24.0
-    retention_days: Positive | None = Field(default=None, description="Ended inspections are kept so long.")
+    maintain_interval_seconds: Seconds = Field(default=5.0, description="Between two looks of the maintainer.")
+    idempotency_hours: Seconds = Field(default=24.0, description="How long an Idempotency-Key is remembered.")
+    retention_days: Positive | None = Field(
+        default=None, description="Days that ended inspections are kept; left out: for ever."
+    )
 
     # What one job may use
-    job_wall_seconds: Seconds = _DEFAULT_LIMITS.wall_seconds
-    job_cpu_seconds: Positive = _DEFAULT_LIMITS.cpu_seconds
-    job_memory_bytes: Positive = _DEFAULT_LIMITS.memory_bytes
-    job_result_bytes: Positive = _DEFAULT_LIMITS.result_bytes
-    job_threads: Annotated[int, Field(ge=1, le=256)] = _DEFAULT_LIMITS.threads
+    job_wall_seconds: Seconds = Field(default=_DEFAULT_LIMITS.wall_seconds, description="Seconds until it is killed.")
+    job_cpu_seconds: Positive = Field(default=_DEFAULT_LIMITS.cpu_seconds, description="Seconds of CPU, all threads.")
+    job_memory_bytes: Positive = Field(
+        default=_DEFAULT_LIMITS.memory_bytes, description="Address space on top of torch."
+    )
+    job_result_bytes: Positive = Field(default=_DEFAULT_LIMITS.result_bytes, description="Largest result.")
+    job_threads: Annotated[int, Field(ge=1, le=256)] = Field(default=_DEFAULT_LIMITS.threads, description="Of torch.")
 
     # Workers
     queues: tuple[Queue, ...] = Field(default=("cpu",), min_length=1, description="Queues that have workers.")
@@ -84,8 +90,8 @@ class Settings(BaseModel):
     gpu_uploads: bool = Field(default=False, description="Run TorchScript on the GPU, unconfined.")
 
     # Logs
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severe line")
+    log_format: Literal["console", "json"] = Field(default="console", description="For a person, or for machines")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:

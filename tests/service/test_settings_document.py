@@ -1,0 +1,21 @@
+"""docs/settings.md is what the settings say, and every setting says something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.settings import Settings
+from service.settings_document import document
+
+PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
+
+
+def test_the_page_is_generated_from_the_settings() -> None:
+    assert PAGE.read_text(encoding="utf-8") == document(), "run: make documents"
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_says_what_it_means(name: str) -> None:
+    assert Settings.model_fields[name].description
