@@ -46,7 +46,7 @@ class Settings(BaseModel):
     store_dir: Path = Field(default=Path(), description="Artifacts and reports; left out: `store` in data_dir.")
 
     # The HTTP side
-    host: str = Field(default="127.0.0.1", description="Address the API binds to; loopback unless keys or a proxy guard it.")
+    host: str = Field(default="127.0.0.1", description="Address the API binds to.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8080, description="Port the API binds to.")
     public_url: str | None = Field(default=None, description="How callers reach the service, when behind a proxy.")
     allow_unauthenticated: bool = Field(default=False, description="Bind beyond loopback although there are no keys.")
