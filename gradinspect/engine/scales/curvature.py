@@ -70,8 +70,8 @@ def measure_curvature(s: SectionInput, measured: Sequence[GroupMeasurement]) -> 
         diagonal[index] = torch.dot(along.flatten(), bent).double()
         if products is not None:
             directions[index] = along.flatten()
-            products[index, : index + 1] = (directions[: index + 1] @ bent).double()
-            products[: index + 1, index] = products[index, : index + 1]
+            row = (directions[: index + 1] @ bent).double()
+            products[index, : index + 1], products[: index + 1, index] = row, row
     is_convex = bool((diagonal >= -_NEGATIVE * diagonal.abs().max()).all())
     form = products * torch.outer(lengths, lengths) if products is not None else None
     return GroupCurvature(diagonal * lengths**2, form, is_convex)

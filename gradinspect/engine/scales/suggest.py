@@ -153,7 +153,7 @@ def _verified(
         verdict=verdict,
         reason=probe.undecided,
         method=method,
-        base_lr=probe.safe.base_lr if probe.safe is not None else None,
+        base_lr=probe.base_lr,
         groups=chosen.groups(measured),
         candidates=tuple(_row(c, measured, probe) for c in candidates if c.method != "uniform"),
         evidence=_evidence(s, request, data, probe, budget),

@@ -41,7 +41,7 @@ def final_loss(losses: Sequence[float]) -> float:
 
 
 def geometric_mean_curve(curves: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """One curve for several seeds, in six significant digits."""
+    """One curve for several seeds, in six significant digits; 0 where a loss is not positive."""
     return tuple(float(f"{_geometric_mean(column):.6g}") for column in zip(*curves, strict=True))
 
 

@@ -17,7 +17,7 @@ from gradinspect.engine.section import SectionInput
 from gradinspect.engine.verify.budget import ProbeBudget
 from gradinspect.engine.verify.decision import Comparison, Decision, compare, decide, has_learned
 from gradinspect.engine.verify.probe_data import ProbeData
-from gradinspect.engine.verify.search import Arm, ArmResult, RateSearch
+from gradinspect.engine.verify.search import HALF_DECADE, Arm, ArmResult, RateSearch
 from gradinspect.engine.verify.training import Start, Trainer
 
 EXTENDED = 3  # times T, once, while uniform is on its plateau
@@ -29,7 +29,8 @@ class Probe:
 
     Attributes:
         results: arm → result at its best rate; arms that could not be run to the end are left out.
-        safe: the chosen arm half a decade under its best rate: the base rate that is recommended.
+        base_lr: half a decade under the chosen arm's best rate: what is recommended.
+        safe: the chosen arm at that rate; None without one, or where the budget ended before.
         undecided: why nothing could be decided; None where `decision` stands.
     """
 
@@ -38,6 +39,7 @@ class Probe:
     references: tuple[float, ...]
     results: Mapping[str, ArmResult]
     decision: Decision | None
+    base_lr: float | None = None
     safe: ArmResult | None = None
     undecided: str | None = None
 
@@ -77,6 +79,9 @@ class Gate:
         if uniform is not None and not self._budget.is_exhausted and not has_learned(uniform, self._references):
             steps, is_extended = EXTENDED * steps, True
             results = self._run(arms, steps)
+        for arm in arms:
+            if arm.name in results and has_learned(results[arm.name], self._references):
+                results[arm.name] = self._search.refined(arm, results[arm.name], steps)
         if any(math.isnan(score) for result in results.values() for score in result.scores):
             return self._undecided("the loss became negative, so its logarithm, which the gate compares, says nothing")
         candidates = {name: result for name, result in results.items() if name != "uniform"}
@@ -86,11 +91,12 @@ class Gate:
                 "seed; raise lr_scales.max_steps or lr_scales.max_seconds"
             )
         decision = decide(results.get("uniform"), candidates, self._references)
-        safe = None
-        if decision.arm is not None:
-            arm = next(arm for arm in arms if arm.name == decision.arm)
-            safe = self._search.at(arm, results[decision.arm].k - 1, steps)
-        return Probe(steps, is_extended, self._references, results, decision, safe)
+        chosen = next((arm for arm in arms if arm.name == decision.arm), None)
+        if chosen is None:
+            return Probe(steps, is_extended, self._references, results, decision)
+        k = results[chosen.name].k - HALF_DECADE
+        safe = self._search.at(chosen, k, steps)
+        return Probe(steps, is_extended, self._references, results, decision, chosen.rate(k), safe)
 
     def try_remedy(self, arm: Arm, steps: int) -> tuple[ArmResult | None, bool]:
         """A remedy at its best rate, and whether it learned: judged against the model's own reference loss."""

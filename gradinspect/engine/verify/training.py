@@ -73,6 +73,7 @@ class Trainer:
         self._buffers = list(s.model.buffers())
         self._orders: dict[tuple[int, int], list[torch.Tensor] | None] = {}
         self._kept_bytes = 0
+        self._live: tuple[Run, UpdateState] | None = None  # the run whose weights the model has at the moment
         self.steps_run = 0
 
     @contextmanager
@@ -117,7 +118,19 @@ class Trainer:
             block = min(BLOCK - at % BLOCK, until - at)
             with seeded((run.start.seed + 1_000_003 * (at // BLOCK)) % 2**63, self._s.device):
                 self._block(run, state, order, at, block)
-        self._keep(run, state)
+        self._live = (run, state)
+
+    def keep(self, run: Run) -> None:
+        """Set aside where a run has got to, so that it can be continued after others; within `KEPT_BYTES`."""
+        self._forget(run)
+        if run.ended is not None or self._live is None or self._live[0] is not run:
+            return
+        state = self._live[1]
+        held = [*self._parameters, *self._buffers, *state.first, *state.second]
+        size = sum(tensor.numel() * tensor.element_size() for tensor in held)
+        if self._kept_bytes + size <= KEPT_BYTES:
+            run.reached = _Reached(_cloned(self._parameters), _cloned(self._buffers), state.copy())
+            self._kept_bytes += size
 
     def drop(self, run: Run) -> None:
         """Give a run up and free what it holds."""
@@ -159,6 +172,8 @@ class Trainer:
         return self._orders[key]
 
     def _resume(self, run: Run) -> UpdateState:
+        if self._live is not None and self._live[0] is run:
+            return self._live[1]
         reached = run.reached
         if reached is not None:
             self._load(reached.parameters, reached.buffers)
@@ -167,16 +182,6 @@ class Trainer:
         self._load(run.start.parameters, run.start.buffers)
         return UpdateState()
 
-    def _keep(self, run: Run, state: UpdateState) -> None:
-        self._forget(run)
-        if run.ended is not None:
-            return
-        held = [*self._parameters, *self._buffers, *state.first, *state.second]
-        size = sum(tensor.numel() * tensor.element_size() for tensor in held)
-        if self._kept_bytes + size <= KEPT_BYTES:
-            run.reached = _Reached(_cloned(self._parameters), _cloned(self._buffers), state)
-            self._kept_bytes += size
-
     def _forget(self, run: Run) -> None:
         if run.reached is not None:
             reached, run.reached = run.reached, None
@@ -184,6 +189,7 @@ class Trainer:
             self._kept_bytes -= sum(tensor.numel() * tensor.element_size() for tensor in held)
 
     def _load(self, parameters: Sequence[torch.Tensor], buffers: Sequence[torch.Tensor]) -> None:
+        self._live = None
         with torch.no_grad():
             torch._foreach_copy_(self._parameters, list(parameters))
             if buffers:
