@@ -23,7 +23,7 @@ from gradinspect.testing.measurements import MODEL, chain, changed
 def spec(activation: str = "ReLU", depth: int = 4, **init: Any) -> dict[str, Any]:  # Any: JSON
     hidden = {"repeat": depth, "layers": [{"type": "Linear", "out_features": 64}, {"type": activation}]}
     document = {"input": {"shape": [32]}, "layers": [hidden, {"type": "Linear", "out_features": 10}]}
-    return {**document, "init": {"weight": init}} if init else document
+    return {**document, "init": {"weight": init, "bias": {"name": "zeros_"}}} if init else document
 
 
 HEALTHY = spec(name="kaiming_normal_", nonlinearity="relu")
