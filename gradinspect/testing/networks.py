@@ -1,4 +1,4 @@
-"""Small networks of many kinds, to be drawn healthy or sick. The only module here that needs torch."""
+"""Small networks of many kinds, to be drawn healthy or sick. Needs torch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+VOCABULARY = 65
 Draw = Callable[[torch.Tensor], Any]  # Any: what torch.nn.init returns is not used
 
 
@@ -114,7 +115,7 @@ class Attention(nn.Module):
 class Transformer(nn.Module):
     """A pre-norm decoder with tied embeddings, all matrices from N(0, 0.02²), as GPT-2's."""
 
-    def __init__(self, vocabulary: int = 65, width: int = 64, blocks: int = 3) -> None:
+    def __init__(self, vocabulary: int = VOCABULARY, width: int = 64, blocks: int = 3) -> None:
         super().__init__()
         self.tokens, self.places = nn.Embedding(vocabulary, width), nn.Embedding(32, width)
         self.blocks = nn.Sequential(
@@ -144,7 +145,7 @@ class Recurrent(nn.Module):
 
     def __init__(self, cell: Callable[..., nn.RNNBase], **options: Any) -> None:  # Any: arguments of the cell
         super().__init__()
-        self.tokens = nn.Embedding(65, 32)
+        self.tokens = nn.Embedding(VOCABULARY, 32)
         self.cell = cell(32, 32, batch_first=True, **options)
         self.head = nn.Linear(32, 10)
 

@@ -1,0 +1,51 @@
+"""What can be wrong with the weights of a healthy network. Needs torch."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from gradinspect.testing.networks import Draw, Recurrent
+
+
+def dead_biases(share: float) -> Draw:
+    """Biases of −30 for a share of the units: no ReLU gets over them."""
+    return lambda bias: bias[: int(share * bias.numel())].fill_(-30.0)
+
+
+def nan_weight(model: nn.Module) -> None:
+    """One NaN, in the third linear layer."""
+    _linears(model)[2].weight[0, 0] = float("nan")
+
+
+def frozen_layer(model: nn.Module) -> None:
+    """The second linear layer without gradients."""
+    _linears(model)[1].requires_grad_(False)
+
+
+def confident(model: nn.Module) -> None:
+    """A head thirty times too large."""
+    _linears(model)[-1].weight.mul_(30)
+
+
+def shrunken(model: nn.Module) -> None:
+    """Every linear layer 5 % smaller."""
+    for module in _linears(model):
+        module.weight.mul_(0.95)
+
+
+def aligned(model: nn.Module) -> None:
+    """Every square weight √2 times the identity: of a random weight's size, and nothing else of it."""
+    for module in _linears(model):
+        if module.in_features == module.out_features:
+            module.weight.copy_(2**0.5 * torch.eye(module.in_features))
+
+
+def exploding_recurrence(model: nn.Module) -> None:
+    """Recurrent weights that multiply every state by 2.5."""
+    assert isinstance(model, Recurrent)
+    nn.init.orthogonal_(model.cell.get_parameter("weight_hh_l0"), gain=2.5)
+
+
+def _linears(model: nn.Module) -> list[nn.Linear]:
+    return [module for module in model.modules() if isinstance(module, nn.Linear)]
