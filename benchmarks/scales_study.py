@@ -1,0 +1,347 @@
+"""Do learning-rate scales help, and does the gate know when? Small networks on scikit-learn's bundled data.
+
+Every cell is one network, optimizer and seed: the whole suggestion is made, and where it says `use` its scales are
+tried against uniform on initialisations that the gate has not seen, 300 steps, each at its own best base rate. The
+null arm gives the gate scales of random ±0.1 powers of ten, which it must not accept. Cells are appended to a JSON-lines
+file as they end, and a later run goes on where an earlier one stopped.
+
+Run with `python benchmarks/scales_study.py [--out FILE] [--minutes M] [--seeds N]`, or `--table` for the table alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import torch
+from sklearn.datasets import load_breast_cancer, load_digits, load_wine
+from torch import nn
+
+from gradinspect.contracts.document import from_python
+from gradinspect.contracts.report import LrScales
+from gradinspect.contracts.request import InspectionSettings, LrScalesRequest, Sgd
+from gradinspect.engine.batch import Batch
+from gradinspect.engine.first_pass import Subject, first_pass
+from gradinspect.engine.reproducible import generator
+from gradinspect.engine.scales.groups import make_groups
+from gradinspect.engine.scales.suggest import suggest_scales
+from gradinspect.engine.section import SectionInput
+from gradinspect.engine.verify.budget import ProbeBudget
+from gradinspect.engine.verify.curves import final_loss
+from gradinspect.engine.verify.gate import Gate
+from gradinspect.engine.verify.probe_data import probe_data
+from gradinspect.engine.verify.search import Arm, RateSearch
+from gradinspect.engine.verify.training import Trainer
+from gradinspect.engine.verify.update import declared_update
+
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "sgd": {"type": "sgd", "lr": 0.1},
+    "momentum": {"type": "sgd", "lr": 0.1, "momentum": 0.9},
+}
+FIRST_SEED = 7_000  # no seed from here on was looked at while the gate was written
+UNSEEN = 500  # added to a cell's seed for the initialisations that judge its suggestion
+HORIZON = 300
+SEEDS = 3
+NULL_CELLS = 64
+NULL_DEX = 0.1
+
+
+class Net(NamedTuple):
+    """A network to study: its data, how it is drawn, and what is expected of it."""
+
+    data: str
+    draw: Callable[[int, int], nn.Module]
+    is_healthy: bool = False
+    goal: float | None = None
+
+
+def chain(depth: int, activation: type[nn.Module], draw: Callable[[nn.Module, int], None], *parts: Any) -> Any:
+    """A draw of `depth` hidden layers of 32 units; `parts` are made after each linear layer."""
+
+    def make(inputs: int, classes: int) -> nn.Module:
+        layers: list[nn.Module] = []
+        for index in range(depth):
+            layers += [nn.Linear(inputs if index == 0 else 32, 32), *(part(32) for part in parts), activation()]
+        layers.append(nn.Linear(32, classes))
+        for place, layer in enumerate(layer for layer in layers if isinstance(layer, nn.Linear)):
+            draw(layer, place)
+        return nn.Sequential(*layers)
+
+    return make
+
+
+def glorot(layer: nn.Module, _place: int) -> None:
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+
+
+def he(layer: nn.Module, _place: int) -> None:
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.zeros_(layer.bias)
+
+
+def uneven(*gains: float) -> Callable[[nn.Module, int], None]:
+    def draw(layer: nn.Module, place: int) -> None:
+        he(layer, place)
+        with torch.no_grad():
+            layer.weight.mul_(gains[place % len(gains)])
+
+    return draw
+
+
+def default(_layer: nn.Module, _place: int) -> None:
+    """Torch's own."""
+
+
+def convolutional(_inputs: int, classes: int) -> nn.Module:
+    net = nn.Sequential(
+        nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(256, classes),
+    )  # fmt: skip
+    for layer in net:
+        if isinstance(layer, nn.Conv2d):
+            he(layer, 0)
+    return net
+
+
+NETS: dict[str, Net] = {
+    "sigmoid 5×32 Glorot, digits": Net("digits", chain(5, nn.Sigmoid, glorot), goal=0.75),
+    "sigmoid 5×32 Glorot, breast cancer": Net("breast_cancer", chain(5, nn.Sigmoid, glorot), goal=0.3),
+    "sigmoid 4×32 Glorot, wine": Net("wine", chain(4, nn.Sigmoid, glorot), goal=0.15),
+    "sigmoid 3×32 default, digits": Net("digits", chain(3, nn.Sigmoid, default), goal=0.7),
+    "ReLU 4×32 uneven ×5 ÷5, digits": Net("digits", chain(4, nn.ReLU, uneven(5.0, 0.2)), goal=0.8),
+    "ReLU 4×32 uneven ÷5 ×5, digits": Net("digits", chain(4, nn.ReLU, uneven(0.2, 5.0)), goal=0.8),
+    "ReLU 4×32 He, digits": Net("digits", chain(4, nn.ReLU, he), is_healthy=True),
+    "ReLU 3×32 He, breast cancer": Net("breast_cancer", chain(3, nn.ReLU, he), is_healthy=True),
+    "tanh 4×32 Glorot, digits": Net("digits", chain(4, nn.Tanh, glorot), is_healthy=True),
+    "ReLU 4×32 BatchNorm, digits": Net("digits", chain(4, nn.ReLU, he, nn.BatchNorm1d), is_healthy=True),
+    "GELU 4×32 LayerNorm, digits": Net("digits", chain(4, nn.GELU, he, nn.LayerNorm), is_healthy=True),
+    "ReLU convolutions He, digits": Net("digits", convolutional, is_healthy=True),
+}
+DEEP = "sigmoid 10×32 Glorot, digits"
+DEEP_NET = Net("digits", chain(10, nn.Sigmoid, glorot))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One line of the results."""
+
+    part: str
+    net: str
+    optimizer: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.part} | {self.net} | {self.optimizer} | {self.seed}"
+
+
+def cells(seeds: int) -> Iterator[Cell]:
+    """All cells, the broad ones first."""
+    for index in range(seeds):
+        for optimizer in OPTIMIZERS:
+            yield from (Cell("net", name, optimizer, FIRST_SEED + 10 * index) for name in NETS)
+        yield Cell("deep", DEEP, list(OPTIMIZERS)[index % 2], FIRST_SEED + 10 * index)
+        if index == 0:
+            yield from null_cells(NULL_CELLS)
+
+
+def null_cells(count: int) -> Iterator[Cell]:
+    """Random scales, spread over the networks and optimizers."""
+    for index in range(count):
+        net, optimizer = list(NETS)[index % len(NETS)], list(OPTIMIZERS)[index // len(NETS) % 2]
+        yield Cell("null", net, optimizer, FIRST_SEED + 5_000 + 10 * index)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("scales_study.jsonl"))
+    parser.add_argument("--minutes", type=float, default=math.inf)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--table", action="store_true", help="print the table of what is in the file")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if not options.table:
+        run(list(cells(options.seeds)), options.out, deadline=time.monotonic() + 60 * options.minutes)
+    print_table(read(options.out))
+
+
+def run(todo: Sequence[Cell], out: Path, *, deadline: float = math.inf) -> None:
+    """Run the cells that the file does not have yet, and append each as it ends."""
+    done = {record["key"] for record in read(out)}
+    for cell in todo:
+        if cell.key in done or time.monotonic() > deadline:
+            continue
+        started = time.process_time()
+        record = {"key": cell.key, "part": cell.part, "net": cell.net, "optimizer": cell.optimizer}
+        record |= run_null(cell) if cell.part == "null" else run_cell(cell)
+        record["cpu_seconds"] = round(time.process_time() - started, 1)
+        with out.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def read(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+
+
+def run_cell(cell: Cell) -> dict[str, Any]:
+    """Make the suggestion, and try it where the gate has not looked."""
+    s = subject(cell, cell.seed)
+    section = suggest_scales(s).section
+    assert isinstance(section, LrScales)
+    found: dict[str, Any] = {
+        "verdict": section.verdict,
+        "method": section.method,
+        "reason": section.reason,
+        "steps": section.evidence.steps if section.evidence is not None else 0,
+        "steps_run": section.evidence.steps_run if section.evidence is not None else 0,
+        "candidates": {c.method: [c.spread_dex, c.ratio] for c in section.candidates},
+        "remedies": {remedy.name: [remedy.learned, remedy.loss_ratio] for remedy in section.remedies},
+    }
+    if section.verdict == "use":
+        found["unseen"] = unseen_ratios(cell, section)
+    return found
+
+
+def unseen_ratios(cell: Cell, section: LrScales) -> list[float]:
+    """Loss after 300 steps over uniform's, per unseen initialisation, each arm at the rate that ends lowest."""
+    s = subject(cell, cell.seed + UNSEEN)
+    groups = make_groups(s)
+    per_entry = [g.scale or 1.0 for g, group in zip(section.groups, groups, strict=True) for _ in group.entries]
+    assert section.evidence is not None
+    rate_of = {curve.arm: curve.base_lr for curve in reversed(section.evidence.curves)}
+    trainer = Trainer(s, probe_data(s), [entry for group in groups for entry in group.entries])
+    search = RateSearch(trainer, unlimited(s), lambda _fraction: None)
+    update = declared_update(s.settings.optimizer or Sgd(type="sgd"))
+    with trainer.borrowed():
+        starts = trainer.starts(SEEDS)
+        uniform = Arm("uniform", update, [1.0] * len(per_entry), rate_of["uniform"], starts)
+        scaled = Arm("scaled", update, per_entry, rate_of[section.method or ""], starts)
+        ends = [lowest_ends(search, arm) for arm in (scaled, uniform)]
+    return [a / b for a, b in zip(*ends, strict=True)]
+
+
+def lowest_ends(search: RateSearch, arm: Arm) -> list[float]:
+    """Final losses of the seeds at the base rate whose geometric mean of them is lowest."""
+    found = search.best(arm, HORIZON)
+    if found is None:
+        return [math.inf] * len(arm.starts)
+    search.refined(arm, found, HORIZON)
+    rates = sorted({k for k, _ in arm.runs if not math.isinf(arm.mean_score(k, HORIZON))})
+    ends = [[final_loss(arm.runs[k, seed].losses) for seed in range(len(arm.starts))] for k in rates]
+    return min(ends, key=geometric_mean)
+
+
+def run_null(cell: Cell) -> dict[str, Any]:
+    """Give the gate scales that mean nothing."""
+    s = subject(cell, cell.seed)
+    groups = make_groups(s)
+    draws = generator(cell.seed, "null")
+    dex = (2 * torch.rand(len(groups), generator=draws, dtype=torch.float64) - 1) * NULL_DEX
+    scales = (10 ** (dex - dex.mean())).tolist()
+    entries = [entry for group in groups for entry in group.entries]
+    per_entry = [scale for scale, group in zip(scales, groups, strict=True) for _ in group.entries]
+    trainer = Trainer(s, probe_data(s), entries)
+    update = declared_update(s.settings.optimizer or Sgd(type="sgd"))
+    with trainer.borrowed():
+        starts = trainer.starts(SEEDS)
+        gate = Gate(s, trainer, unlimited(s), starts, steps=100)
+        arms = [Arm("uniform", update, [1.0] * len(entries), 0.1, starts), Arm("null", update, per_entry, 0.1, starts)]
+        probe = gate.probe(arms)
+    comparison = probe.comparison("null")
+    verdict = probe.decision.verdict if probe.decision is not None else "undetermined"
+    return {"verdict": verdict, "ratio": comparison.ratio if comparison is not None else None}
+
+
+def subject(cell: Cell, seed: int) -> SectionInput:
+    """A first pass over the cell's network at a seed."""
+    net = DEEP_NET if cell.net == DEEP else NETS[cell.net]
+    x, y = samples(net.data)
+
+    def build(seed: int) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return net.draw(x.shape[1], int(y.max()) + 1)
+
+    asked = {"optimizer": OPTIMIZERS[cell.optimizer], "lr_scales": {"max_seconds": 3600.0, "seeds": SEEDS}}
+    batch = Batch((x,), lambda _output: y, False, "")
+    settings = from_python(InspectionSettings, asked)
+    return first_pass(Subject(build(seed), batch, seed, build), settings, device=torch.device("cpu"))
+
+
+def unlimited(s: SectionInput) -> ProbeBudget:
+    return ProbeBudget(s, LrScalesRequest(max_steps=10_000_000, max_seconds=86_400.0))
+
+
+def samples(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Standardised inputs, and classes."""
+    load = {"digits": load_digits, "breast_cancer": load_breast_cancer, "wine": load_wine}[name]
+    inputs, classes = load(return_X_y=True)
+    x = torch.tensor(inputs, dtype=torch.float32)
+    return (x - x.mean(0)) / x.std(0).clamp_min(1e-6), torch.tensor(classes)
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    return math.exp(fmean(math.log(value) for value in values))
+
+
+def print_table(records: Sequence[dict[str, Any]]) -> None:
+    """Every goal beside what was measured."""
+    print(f"{'what':72} {'measured':>22} {'goal':>22}")
+    for what, measured, goal in table(records):
+        print(f"{what:72} {measured:>22} {goal:>22}")
+
+
+def table(records: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """Rows: what, measured, goal."""
+    rows: list[tuple[str, str, str]] = []
+    nets = [record for record in records if record["part"] == "net"]
+    for name, net in NETS.items():
+        for optimizer in OPTIMIZERS:
+            chosen = [record for record in nets if (record["net"], record["optimizer"]) == (name, optimizer)]
+            goal = ""
+            if net.goal is not None and (optimizer == "sgd" or "wine" not in name):
+                goal = f"use, ≤ {net.goal}"
+            if net.is_healthy:
+                goal = "keep_uniform"
+            if chosen:
+                rows.append((f"{name}, {optimizer}", ", ".join(map(outcome, chosen)), goal))
+    for record in (record for record in records if record["part"] == "deep"):
+        learned = [name for name, (has_learned, _) in record["remedies"].items() if has_learned]
+        measured = f"{record['verdict']}, {len(learned)} learn"
+        rows.append((f"{record['net']}, {record['optimizer']}", measured, "none_learns, ≥ 1"))
+    null = [record for record in records if record["part"] == "null"]
+    accepted = sum(record["verdict"] == "use" for record in null)
+    rows.append(("null arm accepted", f"{accepted} of {len(null)}", "≤ 2 of 64"))
+    tried = [record for record in nets if record["verdict"] == "use"]
+    ratios = [geometric_mean(record["unseen"]) for record in tried]
+    for what, hits, goal in (
+        ("use, on unseen seeds: wins", sum(ratio < 1 for ratio in ratios), "≥ 80 %"),
+        ("use, on unseen seeds: worse than 1.05 ×", sum(ratio > 1.05 for ratio in ratios), "≤ 15 %"),
+        ("use, on unseen seeds: worse than 1.5 ×", sum(ratio > 1.5 for ratio in ratios), "none"),
+    ):
+        rows.append((what, share(hits, len(ratios)), goal))
+    healthy = [record for record in nets if NETS[record["net"]].is_healthy]
+    kept = sum(record["verdict"] == "keep_uniform" for record in healthy)
+    rows.append(("healthy networks that keep uniform", share(kept, len(healthy)), "≥ 60 %"))
+    return rows
+
+
+def outcome(record: dict[str, Any]) -> str:
+    unseen = f" {geometric_mean(record['unseen']):.2f}" if "unseen" in record else ""
+    return f"{record['verdict']}{unseen}"
+
+
+def share(hits: int, count: int) -> str:
+    return f"{hits} of {count}" + (f" ({100 * hits / count:.0f} %)" if count else "")
+
+
+if __name__ == "__main__":
+    main()
