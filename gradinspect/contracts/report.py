@@ -167,14 +167,24 @@ class TimeDecay(_Section):
     trace: Annotated[tuple[TracePoint, ...], Field(max_length=5000)] = ()
 
 
-class Noise(_Section):
-    """Gradient noise over the samples of the batch, in total (McCandlish et al. 2018)."""
+class LayerNoise(Document):
+    """Gradient noise over the samples of the batch, in the parameters of one layer."""
 
-    batch_size: Count | None = None
+    layer: Name
     grad_snr: Number = None
     noise_scale: Number = None
+    reason: Text | None = Field(default=None, description="Why this layer has no per-sample gradients.")
+
+
+class Noise(_Section):
+    """Gradient noise over the samples of the batch, in total and per layer (McCandlish et al. 2018)."""
+
+    batch_size: Count | None = None
+    grad_snr: Number = Field(default=None, description="‖G‖ / √(tr Σ / batch_size), G the mean gradient, unbiased.")
+    noise_scale: Number = Field(default=None, description="B_simple = tr Σ / ‖G‖², in samples.")
     gradient_norm_squared: Number = None
     covariance_trace: Number = None
+    layers: Annotated[tuple[LayerNoise, ...], Field(max_length=MAX_LAYERS)] = ()
 
 
 class LayerCurvature(Document):

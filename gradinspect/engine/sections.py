@@ -46,7 +46,10 @@ class PlannedSection:
         return found
 
 
-_TABLE: tuple[PlannedSection, ...] = ()
+_TABLE: tuple[PlannedSection, ...] = (
+    PlannedSection("noise", "noise", Noise, ("gradinspect.engine.noise", "noise_section"), 1.0),
+    PlannedSection("lr_scales", "lr_scales", LrScales, ("gradinspect.engine.scales.suggest", "suggest_scales"), 20.0),
+)
 
 
 def planned_sections(settings: InspectionSettings) -> list[PlannedSection]:
