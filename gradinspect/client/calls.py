@@ -9,11 +9,12 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from gradinspect.client.errors import ServiceUnreachable, UnexpectedAnswer, problem_of
-from gradinspect.contracts.problems import FieldError
+from gradinspect.contracts.problems import PROBLEMS, FieldError
 from gradinspect.contracts.resources import Page
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Query = Mapping[str, str | int | float | bool | list[str] | None]
+PROBLEM = "application/problem+json"
 EVENT_TIMEOUT = httpx.Timeout(30.0, read=60.0)  # the service says something every 15 s
 
 
@@ -97,8 +98,11 @@ def parsed(model: type[ModelT], response: httpx.Response) -> ModelT:
 def _problem(response: httpx.Response) -> Exception:
     url, status = str(response.request.url), response.status_code
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
+    if kind == PROBLEM and response.request.method == "HEAD":  # which has no body to say more
+        code = next((code for code, row in PROBLEMS.items() if row.status == status), "bad_request")
+        return problem_of(code, status, PROBLEMS[code].title)
     try:
-        document = response.json() if kind == "application/problem+json" else None
+        document = response.json() if kind == PROBLEM else None
     except ValueError:
         document = None
     if not isinstance(document, dict) or not isinstance(document.get("code"), str):
