@@ -44,13 +44,15 @@ def arriving_bytes(limit: int) -> Iterator[bytes]:
     Raises:
         ProblemError: `short_body` when it ends early or stalls, `too_large` when it exceeds `limit` bytes.
     """
-    request.max_content_length = limit
+    request.max_content_length = limit + 1  # a read at the limit itself looks for the end, and would count as over it
     slowest = context().settings.min_upload_bytes_per_second
     grace = STALL_SECONDS + PIECE_BYTES / slowest
     received, started = 0, monotonic()
     with _socket_timeout(STALL_SECONDS):
         while piece := _next_piece(received, limit):
             received += len(piece)
+            if received > limit:
+                raise _too_large(limit)
             seconds = monotonic() - started
             if seconds > grace and received < slowest * seconds:
                 raise ProblemError("short_body", f"the body comes slower than {slowest} bytes a second")
@@ -68,7 +70,11 @@ def _next_piece(received: int, limit: int) -> bytes:
     except (ClientDisconnected, ConnectionError):
         raise _short(received) from None
     except RequestEntityTooLarge:
-        raise ProblemError("too_large", f"the body is larger than {limit} bytes, the limit of this path") from None
+        raise _too_large(limit) from None
+
+
+def _too_large(limit: int) -> ProblemError:
+    return ProblemError("too_large", f"the body is larger than {limit} bytes, the limit of this path")
 
 
 def _short(received: int) -> ProblemError:
