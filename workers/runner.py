@@ -16,12 +16,13 @@ from gradinspect.contracts.document import from_json
 from gradinspect.contracts.messages import FailureFrame, Job, ProgressFrame, ResultFrame
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.engine.job import run_job
+from gradinspect.engine.memory import out_of_memory
 from gradinspect.rules import remedies_to_try
-from workers.memory_advice import explain_memory, is_out_of_memory
 from workers.sandbox import Level
 
 FRAMES, JOB, MODEL, WEIGHTS, DATA = 3, 4, 5, 6, 7
 FILES = {"model": MODEL, "weights": WEIGHTS, "data": DATA}
+MIB = 2**20
 MOST_DETAIL = 4096  # what a FailureFrame holds
 _FORBIDDEN = os.strerror(1)  # EPERM, as messages of torch and Python spell it
 
@@ -76,21 +77,29 @@ def _outcome(job: Job, inputs: Inputs, confinement: Level) -> ResultFrame | Fail
             )
         )
     except InspectionError as error:
-        if _FORBIDDEN in error.detail:
-            return _forbidden(error.detail)
-        return _failure(error.code, error.detail)
+        own = f"; the limit is {_limit(job)}" if error.code == "memory_limit" and "limit is" not in error.detail else ""
+        return _forbidden_act(error) or _failure(error.code, error.detail + own)
     except Exception as error:  # noqa: BLE001  # every end of a job has a name, and the log has the rest
-        if is_out_of_memory(error):
-            return _failure("memory_limit", explain_memory(job, error))
+        if out_of_memory(error):
+            return _failure("memory_limit", f"the job needs more than its limit of {_limit(job)}")
         traceback.print_exc()
-        if _FORBIDDEN in str(error):
-            return _forbidden(str(error))
-        return _failure("internal", f"{type(error).__name__}: {error}")
+        return _forbidden_act(error) or _failure("internal", f"{type(error).__name__}: {error}")
 
 
-def _forbidden(said: str) -> FailureFrame:
-    last = [line.strip() for line in said.splitlines() if line.strip()][-1]
-    return _failure("sandbox_violation", f"the model tried what inspected models may not do: {last}")
+def _limit(job: Job) -> str:
+    return f"{job.limits.memory_bytes // MIB} MiB"
+
+
+def _forbidden_act(error: BaseException) -> FailureFrame | None:
+    """Whether the error, or the one behind it, is the kernel's refusal; what the engine made of it may not say so."""
+    cause: BaseException | None = error
+    while cause is not None:
+        for line in str(cause).splitlines():
+            if _FORBIDDEN in line:
+                detail = f"the model tried what inspected models may not do: {line.strip()}"
+                return _failure("sandbox_violation", detail)
+        cause = cause.__cause__
+    return None
 
 
 def _failure(code: str, detail: str) -> FailureFrame:

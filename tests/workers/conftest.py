@@ -1,0 +1,75 @@
+"""A warm fork server for the run, and a way to have one job done by a child of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from children import Done, RunChild
+
+from gradinspect.contracts.document import from_python
+from gradinspect.contracts.messages import Job, Limits
+from workers.fork_client import Child, ForkServers
+from workers.sandbox import Level
+from workers.supervise import Watch, supervise
+
+
+@pytest.fixture(scope="session")
+def fork_servers() -> Iterator[ForkServers]:
+    servers = ForkServers()
+    servers.start()
+    servers.facts()
+    yield servers
+    servers.close()
+
+
+@pytest.fixture
+def run_child(fork_servers: ForkServers, tmp_path: Path) -> RunChild:
+    """Run one job in a child, as a worker does."""
+
+    def run(
+        *,
+        spec: dict[str, Any] | None = None,
+        model: bytes | None = None,
+        weights: bytes | None = None,
+        data: bytes | None = None,
+        sample_input: dict[str, Any] | None = None,
+        level: Level | None = None,
+        meanwhile: Callable[[Child], None] = lambda _child: None,
+        is_lost: Callable[[], bool] = lambda: False,
+        is_stopping: Callable[[], bool] = lambda: False,
+        settings: dict[str, Any] | None = None,
+        **limits: Any,
+    ) -> Done:
+        allowed = Limits(**{"wall_seconds": 60.0, **limits})
+        job = from_python(
+            Job,
+            {
+                "spec": spec, "has_weights": weights is not None, "has_data": data is not None,
+                "sample_input": sample_input, "settings": {"device": "cpu", **(settings or {})},
+                "limits": allowed.model_dump(mode="json"),
+            },
+        )  # fmt: skip
+        given = {"model": model, "weights": weights, "data": data}
+        files = {}
+        for name, content in given.items():
+            if content is not None:
+                (tmp_path / name).write_bytes(content)
+                files[name] = (tmp_path / name).open("rb")
+        level = level or ("full" if files else "limits")
+        text = job.model_dump_json().encode()
+        child = fork_servers.spawn(text, files, allowed, level=level, cuda_device=None)
+        told: list[tuple[str, float]] = []
+        watch = Watch(is_lost, is_stopping, lambda stage, fraction: told.append((stage, fraction)))
+        try:
+            meanwhile(child)
+            ending, log = supervise(child, allowed, watch, is_upload=model is not None)
+        finally:
+            child.close()
+            for file in files.values():
+                file.close()
+        return Done(ending, log, told)
+
+    return run

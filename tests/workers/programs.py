@@ -1,0 +1,106 @@
+"""TorchScript files for tests: healthy networks, and programs that no service should have to run."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+
+class EndlessLoop(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        step = 1
+        while step > 0:
+            step = 3 - step
+        return x * self.weight
+
+
+class HugeTensor(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.weight + torch.ones(68719476736).sum()
+
+
+class ReadsAFile(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.weight + torch.from_file("/proc/version", False, 8, dtype=torch.uint8).sum()
+
+
+class TurnsGradientsOff(nn.Module):
+    """Leaves a global switch of its process changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x * self.weight
+        torch.set_grad_enabled(False)
+        return y
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 8, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.head(self.lstm(x)[0][:, -1])
+        return output
+
+
+class Transformer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.head(self.encoder(x).mean(dim=1))
+        return output
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.SiLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(64, 3)
+    )
+
+
+# A healthy model of each family, with the shape and dtype of one sample.
+HEALTHY: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
+    "mlp": (mlp, (4,), "float32"),
+    "cnn": (cnn, (1, 8, 8), "float32"),
+    "lstm": (Recurrent, (5, 4), "float32"),
+    "transformer": (Transformer, (6, 16), "float32"),
+    "half": (lambda: mlp().half(), (4,), "float16"),
+    "double": (lambda: mlp().double(), (4,), "float64"),
+}
+
+
+def scripted(model: nn.Module) -> bytes:
+    """The file that `torch.jit.save` writes."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.script(model), file)
+    return file.getvalue()

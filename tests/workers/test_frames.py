@@ -1,0 +1,78 @@
+"""What a child sends is hostile until it has been validated."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from gradinspect.contracts.messages import FailureFrame, ProgressFrame
+from workers.frames import ROOM_FOR_PROGRESS, FrameReader, HostileFrameError, OversizedResultError, parse_frame
+
+PROGRESS = b'{"type":"progress","stage":"forward","fraction":0.5}'
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reading, writing = os.pipe()
+    yield reading, writing
+    for descriptor in (reading, writing):
+        with suppress(OSError):  # the test closed it
+            os.close(descriptor)
+
+
+def test_frames_are_found_wherever_the_pipe_cuts_them(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    reader = FrameReader(reading, limit=1000)
+    found = []
+    for piece in (PROGRESS[:10], PROGRESS[10:] + b"\n" + PROGRESS, b"\n"):
+        os.write(writing, piece)
+        found += list(reader.read())
+    assert found == [ProgressFrame(stage="forward", fraction=0.5)] * 2
+    assert reader.is_open
+    os.close(writing)
+    assert list(reader.read()) == []
+    assert not reader.is_open
+
+
+def test_more_bytes_than_a_result_may_have_are_refused(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    reader = FrameReader(reading, limit=100)
+    for _ in range(ROOM_FOR_PROGRESS // 1000):
+        os.write(writing, b"x" * 1000)
+        assert list(reader.read()) == []
+    os.write(writing, b"x" * 1000)
+    with pytest.raises(OversizedResultError):
+        list(reader.read())
+
+
+def test_a_failure_keeps_its_code_and_detail() -> None:
+    frame = parse_frame(b'{"type":"failure","code":"no_gradient","detail":"nothing requires one"}')
+    assert frame == FailureFrame(code="no_gradient", detail="nothing requires one")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"[]",
+        b"\x80\x04K\x01.",
+        b'{"type":"progress","stage":"forward","fraction":NaN}',
+        b'{"type":"progress","stage":"forward","fraction":2}',
+        b'{"type":"progress","stage":"forward","fraction":true}',
+        b'{"type":"progress","stage":"a","stage":"b","fraction":0}',
+        b'{"type":"progress","stage":"forward","fraction":0,"more":1}',
+        b'{"type":"progress","stage":"' + b"x" * 300 + b'","fraction":0}',
+        b'{"type":"progress","stage":"\xff","fraction":0}',
+        b'{"type":"failure","code":"worker_lost","detail":""}',
+        b'{"type":"failure","code":"cpu_limit","detail":""}',
+        b'{"type":"result","measurements":' + b"[" * 500 + b"]" * 500 + b"}",
+        b'{"type":"result","measurements":{"summary":{"loss":1e999}}}',
+    ],
+    ids=lambda line: repr(line[:40]),
+)
+def test_what_is_no_frame_is_refused(line: bytes) -> None:
+    with pytest.raises(HostileFrameError):
+        parse_frame(line)
