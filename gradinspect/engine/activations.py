@@ -6,6 +6,7 @@ An activation is recognised by the operation that runs, not by the module that c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,14 +33,16 @@ class Activation:
     """What is known of one nonlinearity φ.
 
     Attributes:
-        slope: φ′ from the input z, the output φ(z) and the operation's other arguments.
+        slope: φ′ from the input z, the output φ(z) and the operation's other arguments; None where φ mixes elements.
         largest_slope: max φ′ for nonlinearities that saturate on both sides, else None.
         needs_input: whether `slope` reads z, which an in-place call overwrites.
+        reads_whole_tensor: whether `slope` has arguments of z's shape, so that no sample of z will do.
     """
 
-    slope: Slope
+    slope: Slope | None
     largest_slope: float | None = None
     needs_input: bool = False
+    reads_whole_tensor: bool = False
 
 
 def _argument(arguments: Arguments, keywords: Keywords, index: int, name: str, default: Any) -> Any:
@@ -54,6 +57,11 @@ def _elu(z: torch.Tensor, _y: torch.Tensor, arguments: Arguments, keywords: Keyw
     scale = _argument(arguments, keywords, 2, "scale", 1.0)
     input_scale = _argument(arguments, keywords, 3, "input_scale", 1.0)
     return _kernel("elu_backward")(torch.ones_like(z), alpha, scale, input_scale, False, z)
+
+
+def _celu(z: torch.Tensor, _y: torch.Tensor, arguments: Arguments, keywords: Keywords) -> torch.Tensor:
+    alpha = _argument(arguments, keywords, 1, "alpha", 1.0)
+    return torch.where(z > 0, 0.0, z / alpha).exp()
 
 
 def _gelu(z: torch.Tensor, _y: torch.Tensor, _arguments: Arguments, keywords: Keywords) -> torch.Tensor:
@@ -112,8 +120,12 @@ ACTIVATIONS: dict[str, Activation] = {
     "hardswish": Activation(lambda z, _y, _a, _k: aten.hardswish_backward(torch.ones_like(z), z), needs_input=True),
     "threshold": Activation(_threshold, needs_input=True),
     "log_sigmoid_forward": Activation(lambda z, _y, _a, _k: torch.sigmoid(-z), needs_input=True),
-    "_prelu_kernel": Activation(_prelu, needs_input=True),
+    "_prelu_kernel": Activation(_prelu, needs_input=True, reads_whole_tensor=True),
     "rrelu_with_noise": Activation(_rrelu, needs_input=True),
+    "celu": Activation(_celu, needs_input=True),
+    "_softmax": Activation(None),
+    "_log_softmax": Activation(None),
+    "glu": Activation(None),
     "hardshrink": Activation(_shrink),
     "softshrink": Activation(_shrink),
 }
@@ -141,18 +153,45 @@ class SlopeReading:
     saturated_fraction: float | None
 
 
-def read_slope(
+def slope_of(
     activation: Activation, z: torch.Tensor, y: torch.Tensor, arguments: Arguments, keywords: Keywords
-) -> SlopeReading:
-    """Summarise φ′ over the elements of one activation call.
-
-    Cost: one or two element-wise passes; the slopes are not kept.
-    """
+) -> torch.Tensor | None:
+    """φ′ for each element of z, flat, in a precision that can be summed; None where φ is not element-wise."""
+    if activation.slope is None:
+        return None
     slope = activation.slope(z, y, arguments, keywords).reshape(-1)
-    if slope.dtype not in (torch.float32, torch.float64):
-        slope = slope.float()
-    mean_square = float(torch.dot(slope, slope)) / max(slope.numel(), 1)
-    if activation.largest_slope is None:
-        return SlopeReading(mean_square, None)
-    low = int(torch.count_nonzero(slope < SATURATED_BELOW * activation.largest_slope))
-    return SlopeReading(mean_square, low / max(slope.numel(), 1))
+    return slope if slope.dtype in (torch.float32, torch.float64) else slope.float()
+
+
+def slope_between(before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """φ′ from the gradients on both sides of an element-wise φ, and where it is known: where something came back."""
+    z, y = (side.detach().reshape(-1) for side in (before, after))
+    if z.dtype not in (torch.float32, torch.float64):
+        z, y = z.float(), y.float()
+    limits = torch.finfo(z.dtype)
+    known = (y.abs() > limits.tiny / limits.eps) & y.isfinite() & z.isfinite()
+    return torch.where(known, z / y, 0.0), known
+
+
+def slope_sums(
+    slope: torch.Tensor, largest: float | None, known: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | int]:
+    """Sum of squares, number of saturated elements, number of elements looked at.
+
+    Args:
+        slope: flat.
+        largest: max φ′, None where φ does not saturate.
+        known: where `slope` has a meaning; None for everywhere.
+    """
+    low = None if largest is None else slope < SATURATED_BELOW * largest
+    if known is None:
+        return torch.dot(slope, slope), None if low is None else torch.count_nonzero(low), slope.numel()
+    low = None if low is None else torch.count_nonzero(low & known)
+    return torch.dot(slope, slope), low, torch.count_nonzero(known)
+
+
+def slope_reading(square: float, low: float | None, count: float) -> SlopeReading:
+    """Shares from sums; NaN where nothing was looked at."""
+    if not count:
+        return SlopeReading(math.nan, None)
+    return SlopeReading(square / count, None if low is None else low / count)

@@ -17,7 +17,7 @@ from gradinspect.engine.naming import name_calls
 from gradinspect.engine.parameters import ParameterIndex
 from gradinspect.engine.reproducible import generator, left_as_found, seeded
 from gradinspect.engine.section import Budget, SectionInput
-from gradinspect.engine.updates import first_step_norm
+from gradinspect.engine.updates import first_step
 
 CustomLoss = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
@@ -76,11 +76,11 @@ def first_pass(
     """
     parameters = ParameterIndex(subject.model)
     loss_of = FixedLoss(subject, settings, custom_loss)
-    update_norm = first_step_norm(settings.optimizer) if settings.optimizer is not None else None
+    step = first_step(settings.optimizer) if settings.optimizer is not None else None
     started = time.perf_counter()
     with left_as_found(subject.model, settings.mode), seeded(subject.seed, device):
         reading = run_pass(
-            subject.model, parameters, subject.batch.inputs, loss_of, update_norm=update_norm, stage=stage
+            subject.model, parameters, subject.batch.inputs, loss_of, first_step=step, stage=stage
         )
     seconds = time.perf_counter() - started
     return SectionInput(

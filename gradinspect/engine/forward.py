@@ -6,13 +6,14 @@ settles each operation when the next one starts. Values are summarised on the sp
 memory beyond one tensor.
 
 A *layer call* is an operation in which a parameter (or something computed from parameters alone: a cast, a mask, a
-weight norm) meets data. What only reshapes is passed through.
+weight norm) meets data. What only reshapes is passed through. Nonlinearities are told in `nonlinearities`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,83 +21,41 @@ import torch
 from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gradinspect.engine.activations import Activation, SlopeReading, find_activation, read_slope
+from gradinspect.engine.activations import Activation, find_activation, slope_of
+from gradinspect.engine.calls import ActivationCall, LayerCall
+from gradinspect.engine.distributions import strided_chunks
 from gradinspect.engine.graph import through_reshapes
+from gradinspect.engine.ledger import HostLedger, Ledger
+from gradinspect.engine.nonlinearities import Nonlinearities, Step
 from gradinspect.engine.parameters import ParameterEntry, ParameterIndex
-from gradinspect.engine.statistics import Amplitude, amplitude
-from gradinspect.engine.units import UnitReading, read_units
+from gradinspect.engine.units import ACTIVATION_SAMPLE
+
+__all__ = ["LOOKUPS", "ForwardRecorder", "LayerCall"]
 
 LOOKUPS = frozenset({"embedding", "embedding_bag", "_embedding_bag", "_embedding_bag_forward_only"})
 # A bias or a gain that is applied by an operation of its own belongs to the layer call that it follows.
 ELEMENTWISE = frozenset({"add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "addcmul", "addcmul_"})
 # These copy or re-lay values without changing them, though ATen does not mark them as views.
 RESHAPES = frozenset({"_unsafe_view", "_reshape_alias", "_reshape_copy"})
+SHAPE_GIVING = frozenset({"view", "_unsafe_view", "_reshape_alias"})
 CHANNELS_FIRST = frozenset(
     {"convolution", "_convolution", "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm",
      "_batch_norm_with_update", "native_group_norm", "mkldnn_convolution", "cudnn_convolution"}
 )  # fmt: skip
+_DATA = "data"  # what `_gradinspect` says of a tensor that comes from the inputs
 
 
-@dataclass(eq=False)
-class ActivationCall:
-    """The nonlinearity that follows a layer call."""
-
-    operation: str
-    activation: Activation
-    arguments: tuple[Any, ...]  # Any: scalars of the ATen call; its tensors are left out
-    keywords: Mapping[str, Any]
-    node: Node | None
-    output: Amplitude
-    slope: SlopeReading
-    units: UnitReading
-
-
-@dataclass(eq=False)
-class LayerCall:
-    """One operation in which parameters met data.
-
-    Attributes:
-        order: place among the layer calls of the forward pass.
-        operation: ATen name of the operation (`addmm`, `convolution`, `native_layer_norm`).
-        entries: the parameters that entered.
-        nodes: autograd nodes of the call, the last one gives its output; empty below the first trained parameter.
-        output_shape: as the module gives it, reshapes included.
-        input_rms: rms of the data that entered, None for integers.
-        output: the values before any nonlinearity.
-        units: dead units and similarity of the output where no nonlinearity follows.
-    """
-
-    order: int
-    operation: str
-    entries: list[ParameterEntry]
-    nodes: list[Node]
-    output_shape: tuple[int, ...]
-    input_rms: float | None
-    output: Amplitude
-    units: UnitReading | None = None
-    activation: ActivationCall | None = None
-
-    @property
-    def node(self) -> Node | None:
-        """The autograd node whose gradient input is the backward signal δ of this call."""
-        return self.nodes[-1] if self.nodes else None
-
-
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Pending:
     operation: str
     output: torch.Tensor
+    shape: tuple[int, ...]
     entries: list[ParameterEntry]
-    meets_data: bool
     data: torch.Tensor | None
-    activation: Activation | None
-    slope: SlopeReading | None
-    arguments: tuple[Any, ...]
-    keywords: Mapping[str, Any]
-    shape: tuple[int, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.shape = tuple(self.output.shape)
+    meets_data: bool
+    step: Step | None
+    activation: ActivationCall | None
+    arguments: tuple[Any, ...]  # Any: as ATen has them
 
 
 class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its hooks untyped
@@ -105,20 +64,34 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
     Args:
         parameters: the model's parameters.
         inputs: the tensors that enter the model; their first axis counts samples.
+        ledger: takes the readings; without one they are read on the host, and complete after the block.
 
     After the block, `calls` lists the layer calls in the order in which they ran.
     """
 
-    def __init__(self, parameters: ParameterIndex, inputs: Iterable[torch.Tensor]) -> None:
+    def __init__(
+        self, parameters: ParameterIndex, inputs: Iterable[torch.Tensor], ledger: Ledger | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.calls: list[LayerCall] = []
+        self.nonlinearities = Nonlinearities()
         self._parameters = parameters
+        self._ledger = ledger if ledger is not None else HostLedger()
         inputs = list(inputs)
         self._samples = inputs[0].shape[0] if inputs and inputs[0].dim() else 1
         self._inputs = {tensor.untyped_storage().data_ptr() for tensor in inputs}
         self._pending: _Pending | None = None
-        self._pure: dict[Node, tuple[ParameterEntry, ...] | None] = {}
         self._by_node: dict[Node, LayerCall] = {}
+        self._last_read: tuple[torch.Tensor, int, LayerCall | ActivationCall] | None = None
+        self.failure: Exception | None = None  # TorchScript drops the message of what is raised in here
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keep torch from importing its compiler, a second and 100 MB, around the first operation."""
+        return False
+
+    def __enter__(self) -> Self:
+        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]  # torch leaves it untyped
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -126,9 +99,7 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         if kind is None:
             self._settle(next_input=None)
-
-    def __enter__(self) -> Self:
-        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]  # torch leaves it untyped
+        self._pending = self._last_read = None
 
     def __torch_dispatch__(
         self,
@@ -137,37 +108,57 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:  # Any: whatever the operation returns
-        keywords = kwargs or {}
-        operation = func.overloadpacket.__name__
+        try:
+            return self._run(func, args, kwargs or {})
+        except Exception as error:
+            self.failure = error
+            raise
+
+    def _run(self, func: torch._ops.OpOverload, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:
+        operation = func._overloadpacket.__name__
         if func.is_view or operation in RESHAPES:
             return self._pass_view(func(*args, **keywords), operation, args)
         activation = find_activation(operation, args, keywords)
         self._settle(next_input=args[0] if activation is not None else None)
-        tensors = list(_tensors(args)) + list(_tensors(tuple(keywords.values())))
+        tensors = list(_tensors(args))
+        if keywords:
+            tensors.extend(_tensors(tuple(keywords.values())))
         entries, data = self._sort_arguments(tensors)
-        meets_data = data is not None or operation in LOOKUPS
-        before = args[0].clone() if activation and activation.needs_input and operation.endswith("_") else None
+        step = None if entries and operation != "_prelu_kernel" else self.nonlinearities.step(operation, tensors)
+        follows = self._origin(args[0], step) if activation is not None else None
+        before = None
+        if activation is not None and follows is not None and activation.needs_input:
+            before = _slope_sample(args[0], activation, in_place=operation.endswith("_"))
         output = func(*args, **keywords)
-        first = output[0] if isinstance(output, tuple | list) else output
+        first = output[0] if isinstance(output, tuple | list) and output else output
         if isinstance(first, torch.Tensor) and first.is_floating_point():
-            slope = None
-            if activation is not None:
-                slope = read_slope(activation, args[0] if before is None else before, first, args, keywords)
+            scalars = tuple(None if isinstance(a, torch.Tensor) else a for a in args)
+            call = None
+            if activation is not None and follows is not None:
+                call = ActivationCall(
+                    operation, activation, scalars, keywords, None, largest_slope=activation.largest_slope
+                )
+                self._read_slope(follows, call, before, first, args)
             self._pending = _Pending(
-                operation, first, entries, meets_data, data, activation, slope,
-                tuple(None if isinstance(a, torch.Tensor) else a for a in args), keywords,
+                operation, first, first.shape, entries, data, data is not None or operation in LOOKUPS,
+                step, call, scalars,
             )  # fmt: skip
+            if call is not None and step is None:
+                self._attach_without_graph(follows, call, first)
         return output
 
     def _pass_view(self, output: Any, operation: str, args: tuple[Any, ...]) -> Any:  # Any: as ATen returns it
         source = args[0] if args else None
         pending = self._pending
-        if pending is not None and source is pending.output and operation in {"view", "_unsafe_view", "_reshape_alias"}:
-            pending.shape = tuple(output.shape)
-        if isinstance(output, torch.Tensor) and isinstance(source, torch.Tensor):
-            passes_on = operation in RESHAPES or not source.requires_grad
-            if passes_on and self._is_marked(source):
-                _mark(output)
+        if pending is not None and source is pending.output and operation in SHAPE_GIVING:
+            pending.shape = output.shape
+        if isinstance(source, torch.Tensor) and (operation in RESHAPES or not source.requires_grad):
+            mark = getattr(source, "_gradinspect", None)
+            if mark is None and source.untyped_storage().data_ptr() in self._inputs:
+                mark = _DATA
+            if mark is not None:
+                for part in _tensors((output,)):
+                    _mark(part, mark)
         return output
 
     def _sort_arguments(self, tensors: list[torch.Tensor]) -> tuple[list[ParameterEntry], torch.Tensor | None]:
@@ -175,97 +166,129 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         entries: list[ParameterEntry] = []
         data: torch.Tensor | None = None
         for tensor in tensors:
-            entry = self._parameters.of_memory(tensor)
-            found = (entry,) if entry is not None else self._derived_from(tensor.grad_fn)
-            if found:
-                entries.extend(e for e in found if e not in entries)
-            elif data is None and (tensor.grad_fn is not None or tensor.requires_grad or self._is_marked(tensor)):
+            mark = getattr(tensor, "_gradinspect", None)
+            if mark is None:
+                entry = self._parameters.of_memory(tensor)
+                if entry is not None:
+                    mark = (entry,)
+            if mark is not None and mark is not _DATA:
+                entries.extend(entry for entry in mark if entry not in entries)
+            elif data is None and (mark is _DATA or tensor.grad_fn is not None or self._is_input(tensor)):
                 data = tensor
         return entries, data
 
-    def _is_marked(self, tensor: object) -> bool:
-        """Whether a tensor that needs no gradient comes from the inputs."""
-        if not isinstance(tensor, torch.Tensor):
-            return False
-        return hasattr(tensor, "_gradinspect_data") or tensor.untyped_storage().data_ptr() in self._inputs
+    def _is_input(self, tensor: torch.Tensor) -> bool:
+        if tensor.requires_grad:
+            return True
+        return tensor.layout is torch.strided and tensor.untyped_storage().data_ptr() in self._inputs
 
-    def _derived_from(self, node: Node | None) -> tuple[ParameterEntry, ...] | None:
-        """The parameters that a node's output is computed from, if it is computed from nothing else."""
-        if node is None:
-            return None
-        if node in self._pure:
-            return self._pure[node]
-        result: tuple[ParameterEntry, ...] | None
-        variable = getattr(node, "variable", None)
-        if variable is not None:
-            entry = self._parameters.of_object(variable)
-            result = (entry,) if entry is not None else None
-        else:
-            sources = [self._derived_from(child) for child, _ in node.next_functions if child is not None]
-            pure = bool(sources) and all(source is not None for source in sources)
-            result = tuple(dict.fromkeys(e for s in sources for e in s or ())) if pure else None
-        self._pure[node] = result
-        return result
+    def _origin(self, source: torch.Tensor, step: Step | None) -> LayerCall | None:
+        """The layer call whose output a nonlinearity takes, up to reshapes."""
+        if step is not None:
+            return step.call if step.is_first else None
+        if source.grad_fn is None and self.calls:
+            last = self.calls[-1]  # below the first trained parameter there is no graph to ask
+            if last.node is None and last.activation is None and last.output_numel == source.numel():
+                return last
+        return None
+
+    def _read_slope(
+        self, call: LayerCall, made: ActivationCall, z: torch.Tensor | None, y: torch.Tensor, args: tuple[Any, ...]
+    ) -> None:
+        assert made.activation is not None
+        if made.activation.slope is None:
+            made.is_elementwise = False
+            return
+        y_sample = _slope_sample(y, made.activation, in_place=False)
+        call.sampled |= y_sample.numel() < y.numel()
+        slope = slope_of(made.activation, y_sample if z is None else z, y_sample, args, made.keywords)
+        if slope is not None:
+            self._ledger.slope(slope, made.largest_slope, partial(setattr, made, "slope"))
 
     def _settle(self, next_input: torch.Tensor | None) -> None:
-        """Summarise the operation that has just returned; its output now knows its autograd node."""
+        """Summarise the operation that has just returned; its output now knows its autograd node.
+
+        Args:
+            next_input: what a nonlinearity is about to take: units are then counted behind it, not before.
+        """
         pending, self._pending = self._pending, None
         if pending is None:
             return
-        node = pending.output.grad_fn
         if not pending.meets_data:
-            return  # computed from parameters and constants alone: `_derived_from` finds it again through the graph
-        if node is not None:
-            self._pure[node] = None
-        else:
-            _mark(pending.output)
-        if pending.activation is not None and pending.slope is not None:
-            self._attach(pending, pending.activation, pending.slope, node)
-        if pending.entries and pending.activation is None:
-            follows = next_input is not None and _shares_memory(next_input, pending.output)
-            self._record(pending, node, activation_follows=follows)
-
-    def _attach(self, pending: _Pending, activation: Activation, slope: SlopeReading, node: Node | None) -> None:
-        call = self._origin(node, pending)
-        if call is None or call.activation is not None:
+            if pending.entries:  # computed from parameters alone: it stands for them
+                _mark(pending.output, tuple(pending.entries))
             return
-        output = amplitude(pending.output)
-        # In-place calls return their own input, so the shape that counts is the layer call's.
-        units = read_units(pending.output, call.output_shape, self._samples, call.operation in CHANNELS_FIRST)
-        call.activation = ActivationCall(
-            pending.operation, activation, pending.arguments, pending.keywords, node, output, slope, units
-        )
-
-    def _origin(self, node: Node | None, pending: _Pending) -> LayerCall | None:
-        """The layer call whose output is, up to reshapes, the input of the pending activation."""
+        node = pending.output.grad_fn
         if node is None:
-            last = self.calls[-1] if self.calls else None
-            return (
-                last if last is not None and last.node is None and last.output.numel == pending.output.numel() else None
-            )
-        source = next((child for child, _ in node.next_functions if child is not None), None)
-        return self._by_node.get(through_reshapes(source)) if source is not None else None
+            _mark(pending.output, _DATA)
+        elif pending.step is None and not pending.entries and self.nonlinearities.is_custom(node):
+            pending.step = self.nonlinearities.custom_step(node)
+        if pending.step is not None and node is not None:
+            self._extend(pending, pending.step, node)
+        elif pending.entries:
+            self._record(pending, node, is_activated=_shares_memory(next_input, pending.output))
 
-    def _record(self, pending: _Pending, node: Node | None, *, activation_follows: bool) -> None:
-        values = amplitude(pending.output)
-        units = None
-        if not activation_follows:
-            units = read_units(pending.output, pending.shape, self._samples, pending.operation in CHANNELS_FIRST)
-        earlier = self._continues(pending, node)
-        if earlier is not None:
-            earlier.entries.extend(entry for entry in pending.entries if entry not in earlier.entries)
-            earlier.output, earlier.units, earlier.output_shape = values, units, pending.shape
-            call = earlier
+    def _extend(self, pending: _Pending, step: Step, node: Node) -> None:
+        """Another step of what may be the nonlinearity behind a call."""
+        if step.call.output_numel != pending.output.numel() and pending.activation is None:
+            return
+        made = self.nonlinearities.extend(step, pending.operation, pending.activation, node)
+        if made is not None:
+            self._read_activation(step.call, made, pending.output)
+            if step.is_first and pending.activation is not None and step.call.activation is None:
+                step.call.activation = made
+
+    def _attach_without_graph(self, call: LayerCall | None, made: ActivationCall, output: torch.Tensor) -> None:
+        if call is not None:
+            call.activation = made
+            self._read_activation(call, made, output)
+
+    def _read_activation(self, call: LayerCall, made: ActivationCall, output: torch.Tensor) -> None:
+        self._ledger.amplitude(output, partial(setattr, made, "output"))
+        self._last_read = (output, _version(output), made)
+        # In-place calls return their own input, so the shape that counts is the layer call's.
+        self._ledger.units(
+            output, call.output_shape, self._samples, call.operation in CHANNELS_FIRST, partial(setattr, made, "units")
+        )
+        call.sampled |= output.numel() > ACTIVATION_SAMPLE
+
+    def _record(self, pending: _Pending, node: Node | None, *, is_activated: bool) -> None:
+        call = self._continues(pending, node)
+        if call is not None:
+            call.entries.extend(entry for entry in pending.entries if entry not in call.entries)
         else:
-            data = pending.data
-            input_rms = amplitude(data).rms if data is not None and data.is_floating_point() else None
-            call = LayerCall(
-                len(self.calls), pending.operation, list(pending.entries), [], pending.shape, input_rms, values, units
-            )
+            call = LayerCall(len(self.calls), pending.operation, list(pending.entries), (), pending.arguments)
             self.calls.append(call)
+            self._read_input(call, pending.data)
+        call.output_shape, call.output_numel = tuple(pending.shape), pending.output.numel()
+        self._ledger.amplitude(pending.output, partial(setattr, call, "output"))
+        self._last_read = (pending.output, _version(pending.output), call)
+        call.units = None
+        if not is_activated:
+            self._ledger.units(
+                pending.output, call.output_shape, self._samples, pending.operation in CHANNELS_FIRST,
+                partial(setattr, call, "units"),
+            )  # fmt: skip
+            call.sampled |= pending.output.numel() > ACTIVATION_SAMPLE
         if node is not None:
             call.nodes.append(node)
             self._by_node[node] = call
+            self.nonlinearities.begin(call, node)
+
+    def _read_input(self, call: LayerCall, data: torch.Tensor | None) -> None:
+        if data is None:
+            return
+        call.input_shape = tuple(data.shape)
+        if not data.is_floating_point():
+            return
+        if self._last_read is not None:
+            tensor, version, reading = self._last_read
+            same = data is tensor or (_shares_memory(data, tensor) and data.numel() == tensor.numel())
+            if same and _version(tensor) == version:
+                call.source = reading
+                return
+        call.input_numel = data.numel()
+        self._ledger.norm(data, partial(setattr, call, "input_norm"))
 
     def _continues(self, pending: _Pending, node: Node | None) -> LayerCall | None:
         """The earlier call that a separate bias or gain belongs to."""
@@ -284,23 +307,39 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         return earlier if same_owner else None
 
 
-def _owner(name: str) -> str:
-    return name.rpartition(".")[0]
-
-
-def _mark(tensor: torch.Tensor) -> None:
-    tensor._gradinspect_data = True  # type: ignore[attr-defined]  # survives as long as the tensor does, unlike its address
-
-
-def _shares_memory(left: object, right: torch.Tensor) -> bool:
-    if not isinstance(left, torch.Tensor):
+def _shares_memory(left: torch.Tensor | None, right: torch.Tensor) -> bool:
+    if left is None or left.layout is not torch.strided or right.layout is not torch.strided:
         return False
     return left is right or left.untyped_storage().data_ptr() == right.untyped_storage().data_ptr()
 
 
-def _tensors(values: tuple[Any, ...]) -> Iterator[torch.Tensor]:
+def _version(tensor: torch.Tensor) -> int:
+    """Counts changes in place."""
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _slope_sample(tensor: torch.Tensor, activation: Activation, *, in_place: bool) -> torch.Tensor:
+    """The elements whose slope is read; a copy where the operation overwrites them."""
+    values = tensor.detach()
+    if values.dtype not in (torch.float32, torch.float64):
+        values = values.float()
+    if activation.reads_whole_tensor:
+        return values.clone() if in_place else values
+    sample = strided_chunks(values.reshape(-1), ACTIVATION_SAMPLE)
+    return sample.clone() if in_place and sample.data_ptr() == values.data_ptr() else sample
+
+
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _mark(tensor: torch.Tensor, mark: str | tuple[ParameterEntry, ...]) -> None:
+    tensor._gradinspect = mark  # type: ignore[attr-defined]  # survives as long as the tensor does, unlike its address
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
     for value in values:
         if isinstance(value, torch.Tensor):
             yield value
         elif isinstance(value, list | tuple):
-            yield from _tensors(tuple(value))
+            yield from _tensors(value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,10 +19,17 @@ from torch import nn
 from torch.autograd.graph import Node
 
 from gradinspect.contracts.problems import InspectionError
-from gradinspect.engine.forward import ForwardRecorder, LayerCall
-from gradinspect.engine.graph import consumers, consumers_first, next_calls, through_reshapes
+from gradinspect.engine.activations import slope_between
+from gradinspect.engine.calls import LayerCall
+from gradinspect.engine.device_ledger import DeviceLedger
+from gradinspect.engine.distributions import Distribution
+from gradinspect.engine.forward import ForwardRecorder
+from gradinspect.engine.graph import consumers, consumers_first, next_calls
+from gradinspect.engine.ledger import HostLedger, Ledger
+from gradinspect.engine.nonlinearities import Nonlinearities, users_of
 from gradinspect.engine.parameters import ParameterEntry, ParameterIndex
-from gradinspect.engine.statistics import Distribution, Moments, distribution, dot, moments, norm
+from gradinspect.engine.statistics import Amplitude, Moments
+from gradinspect.engine.updates import FirstStep
 
 LossFunction = Callable[[torch.Tensor], torch.Tensor]
 
@@ -35,13 +42,11 @@ class GradientReading:
         moments: sums over all elements.
         distribution: quantiles and exponents; None where a value is not finite.
         weight_product: ⟨W, dL/dW⟩.
-        update_norm: l2 norm of the declared optimizer's first step, None without one.
     """
 
     moments: Moments
     distribution: Distribution | None
     weight_product: float
-    update_norm: float | None
 
 
 @dataclass
@@ -53,23 +58,26 @@ class PassReading:
         output_shape: shape of the model's output.
         calls: layer calls in order.
         signals: call order → ‖δ‖, NaN where it is not finite; calls that no gradient reaches are left out.
+        signal_sizes: call order → number of elements of δ.
         signals_after: call order → ‖gradient at the output of its nonlinearity‖.
         following: call order → order of the next call towards the loss.
         direct: call orders whose output reaches the next call unbranched and through reshapes alone.
         gradients: readings of the parameters that got a gradient.
+        update_norms: l2 norm of the declared optimizer's first step, for finite gradients, where one is declared.
+        weights: every parameter's own values, read once.
     """
 
     loss: float
     output_shape: tuple[int, ...]
     calls: list[LayerCall]
     signals: dict[int, float] = field(default_factory=dict)
+    signal_sizes: dict[int, int] = field(default_factory=dict)
     signals_after: dict[int, float] = field(default_factory=dict)
     following: dict[int, int] = field(default_factory=dict)
     direct: set[int] = field(default_factory=set)
     gradients: dict[ParameterEntry, GradientReading] = field(default_factory=dict)
-
-
-UpdateNorm = Callable[[torch.Tensor, torch.Tensor], float]
+    update_norms: dict[ParameterEntry, float] = field(default_factory=dict)
+    weights: dict[ParameterEntry, Amplitude] = field(default_factory=dict)
 
 
 def run_pass(
@@ -78,8 +86,10 @@ def run_pass(
     inputs: Sequence[torch.Tensor],
     loss_function: LossFunction,
     *,
-    update_norm: UpdateNorm | None = None,
+    first_step: FirstStep | None = None,
     stage: Callable[[str], None] = lambda _name: None,
+    ledger: Ledger | None = None,
+    record_layers: bool = True,
 ) -> PassReading:
     """Run the model forwards and backwards once and summarise both.
 
@@ -87,29 +97,52 @@ def run_pass(
         model: eager, scripted or traced; its gradients are left as they were.
         inputs: what `model(*inputs)` takes; the first axis counts samples.
         loss_function: from the model's output to a scalar.
-        update_norm: from (weight, gradient) to the norm of the optimizer's first step.
+        first_step: the declared optimizer, for the norms of its updates.
         stage: told "forward" and "backward" when they begin.
+        ledger: takes the readings; by default one that fits the device of the parameters.
+        record_layers: False for the parameters' gradients alone.
 
     Raises:
         InspectionError: `data_mismatch` when the model does not take the inputs, `no_gradient` when nothing that
             requires a gradient reaches the loss.
 
     Cost: one forward and one backward pass, plus the statistics; peak memory under a bare backward's, because each
-    gradient is freed once it is read.
+    gradient is freed once it is read. On a device one synchronisation, at the end.
     """
+    ledger = ledger if ledger is not None else _ledger_for(parameters)
     stage("forward")
-    recorder = ForwardRecorder(parameters, inputs)
-    with recorder, _as_data_mismatch(inputs):
-        output = first_tensor(model(*inputs))
-    loss = loss_function(output)
+    recorder = ForwardRecorder(parameters, inputs, ledger)
+    with torch.enable_grad():
+        with recorder if record_layers else nullcontext(), _as_data_mismatch(inputs, recorder):
+            output = first_tensor(model(*inputs))
+        loss = loss_function(output)
     if loss.grad_fn is None:
         raise InspectionError("no_gradient", _why_no_gradient(parameters))
-    reading = PassReading(float(loss.detach()), tuple(output.shape), recorder.calls)
-    _trace_graph(loss.grad_fn, reading)
+    reading = PassReading(math.nan, tuple(output.shape), recorder.calls)
+    if record_layers:
+        _trace_graph(loss.grad_fn, reading, recorder.nonlinearities)
     stage("backward")
-    with _clean_gradients(parameters), _watching(reading, parameters, update_norm):
+    del output
+    with _clean_gradients(parameters), _watching(reading, parameters, first_step, ledger):
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    for entry in parameters:
+        ledger.amplitude(entry.tensor, partial(reading.weights.__setitem__, entry))
+    ledger.settle()
+    reading.loss = float(loss.detach())
+    _drop_unfinished(reading)
     return reading
+
+
+def _ledger_for(parameters: ParameterIndex) -> Ledger:
+    on_device = any(entry.tensor.device.type != "cpu" for entry in parameters)
+    return DeviceLedger() if on_device else HostLedger()
+
+
+def _drop_unfinished(reading: PassReading) -> None:
+    """A step computed from a gradient that is not finite says nothing."""
+    for entry, gradient in reading.gradients.items():
+        if gradient.distribution is None:
+            reading.update_norms.pop(entry, None)
 
 
 def first_tensor(output: Any) -> torch.Tensor:  # Any: a model may return whatever it likes
@@ -136,39 +169,25 @@ def _why_no_gradient(parameters: ParameterIndex) -> str:
     return "no parameter that requires a gradient reaches the output; look for detach() or no_grad() on the way"
 
 
-def _trace_graph(root: Node, reading: PassReading) -> None:
+def _trace_graph(root: Node, reading: PassReading, nonlinearities: Nonlinearities) -> None:
     order = consumers_first(root)
     call_of = {node: call.order for call in reading.calls for node in call.nodes}
     reading.following = next_calls(order, call_of)
     used_by = consumers(order)
-    node_of = {call.order: call for call in reading.calls}
     for call in reading.calls:
         if call.node is None:
             continue
-        activation = call.activation
-        if activation is not None and _only_user(used_by, call.node) is not activation.node:
-            call.activation = None  # the output goes elsewhere too (x·σ(x) by hand): no gain of its own can be given
-            activation = None
-        last = activation.node if activation is not None else call.node
+        call.activation = nonlinearities.resolve(call, used_by)
+        last = call.activation.node if call.activation is not None else call.node
         following = reading.following.get(call.order)
-        if following is not None and last is not None and _only_user(used_by, last) in node_of[following].nodes:
-            reading.direct.add(call.order)
-
-
-def _only_user(used_by: dict[Node, list[Node]], node: Node) -> Node | None:
-    """The one node that uses this node's output, past reshapes; None where there are several."""
-    current = node
-    while True:
-        users = used_by.get(current, [])
-        if len(users) != 1:
-            return None
-        current = users[0]
-        if through_reshapes(current) is current:
-            return current
+        if following is not None and last is not None:
+            users = users_of(last, used_by)
+            if len(users) == 1 and users[0] in reading.calls[following].nodes:
+                reading.direct.add(call.order)
 
 
 @contextmanager
-def _as_data_mismatch(inputs: Sequence[torch.Tensor]) -> Iterator[None]:
+def _as_data_mismatch(inputs: Sequence[torch.Tensor], recorder: ForwardRecorder) -> Iterator[None]:
     """Turn what a model raises on its inputs into the caller's named error."""
     try:
         yield
@@ -177,11 +196,12 @@ def _as_data_mismatch(inputs: Sequence[torch.Tensor]) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError, ValueError, IndexError, AssertionError, AttributeError, KeyError) as error:
-        if "allocate memory" in str(error):
-            raise
+        seen = recorder.failure or error
+        if "allocate memory" in str(seen):
+            raise seen from None
         shapes = ", ".join(f"{str(t.dtype).removeprefix('torch.')}{list(t.shape)}" for t in inputs)
-        reason = _last_line(str(error))
-        raise InspectionError("data_mismatch", f"the model does not take inputs {shapes}: {reason}") from error
+        reason = _last_line(str(seen))
+        raise InspectionError("data_mismatch", f"the model does not take inputs {shapes}: {reason}") from seen
 
 
 def _last_line(message: str) -> str:
@@ -205,41 +225,72 @@ def _clean_gradients(parameters: ParameterIndex) -> Iterator[None]:
 
 
 @contextmanager
-def _watching(reading: PassReading, parameters: ParameterIndex, update_norm: UpdateNorm | None) -> Iterator[None]:
+def _watching(
+    reading: PassReading, parameters: ParameterIndex, first_step: FirstStep | None, ledger: Ledger
+) -> Iterator[None]:
     handles = []
+    between: dict[int, torch.Tensor] = {}  # gradients behind nonlinearities whose slope is read from both sides
     for call in reading.calls:
+        activation = call.activation
         if call.node is not None:
-            handles.append(call.node.register_prehook(partial(_note_signal, reading.signals, call.order)))
-        if call.activation is not None and call.activation.node is not None:
-            handles.append(
-                call.activation.node.register_prehook(partial(_note_signal, reading.signals_after, call.order))
-            )
+            handles.append(call.node.register_prehook(partial(_note_signal, reading, call, between, ledger)))
+        if activation is not None and activation.node is not None:
+            handles.append(activation.node.register_prehook(partial(_note_after, reading, call, between, ledger)))
     shared: dict[ParameterEntry, torch.Tensor] = {}
     for entry in parameters:
         for member in entry.members:
             if member.requires_grad:
-                hook = partial(_note_gradient, reading, entry, shared, update_norm)
+                hook = partial(_note_gradient, reading, entry, shared, first_step, ledger)
                 handles.append(member.register_post_accumulate_grad_hook(hook))  # type: ignore[no-untyped-call]  # torch leaves it untyped
     try:
         yield
         for entry, gradient in shared.items():
-            reading.gradients[entry] = _read_gradient(entry.tensor, gradient, update_norm)
+            _read_gradient(reading, entry, entry.tensor, gradient, first_step, ledger)
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _note_signal(signals: dict[int, float], order: int, gradients: Sequence[torch.Tensor | None]) -> None:
+def _note_after(
+    reading: PassReading,
+    call: LayerCall,
+    between: dict[int, torch.Tensor],
+    ledger: Ledger,
+    gradients: Sequence[torch.Tensor | None],
+) -> None:
     delta = gradients[0]
-    if delta is not None:
-        signals[order] = norm(delta)
+    if delta is None:
+        return
+    ledger.norm(delta, partial(reading.signals_after.__setitem__, call.order))
+    if call.activation is not None and call.activation.activation is None and call.activation.is_elementwise:
+        between[call.order] = delta
+
+
+def _note_signal(
+    reading: PassReading,
+    call: LayerCall,
+    between: dict[int, torch.Tensor],
+    ledger: Ledger,
+    gradients: Sequence[torch.Tensor | None],
+) -> None:
+    # A fused recurrent layer has several outputs, of which the loss may use only the last states.
+    delta = next((gradient for gradient in gradients if gradient is not None), None)
+    if delta is None:
+        return
+    reading.signal_sizes[call.order] = delta.numel()
+    ledger.norm(delta, partial(reading.signals.__setitem__, call.order))
+    after = between.pop(call.order, None)
+    if after is not None and call.activation is not None and after.numel() == delta.numel():
+        slope, known = slope_between(delta, after)
+        ledger.slope(slope, call.activation.largest_slope, partial(setattr, call.activation, "slope"), known)
 
 
 def _note_gradient(
     reading: PassReading,
     entry: ParameterEntry,
     shared: dict[ParameterEntry, torch.Tensor],
-    update_norm: UpdateNorm | None,
+    first_step: FirstStep | None,
+    ledger: Ledger,
     member: torch.Tensor,
 ) -> None:
     gradient = member.grad
@@ -249,15 +300,22 @@ def _note_gradient(
     if len(entry.members) > 1:  # one tensor under several parameter objects: its gradient is the sum of theirs
         shared[entry] = shared[entry] + gradient if entry in shared else gradient
     else:
-        reading.gradients[entry] = _read_gradient(member, gradient, update_norm)
+        _read_gradient(reading, entry, member, gradient, first_step, ledger)
 
 
-def _read_gradient(weight: torch.Tensor, gradient: torch.Tensor, update_norm: UpdateNorm | None) -> GradientReading:
-    sums = moments(gradient)
-    finite = not (sums.nan_count or sums.inf_count)
-    return GradientReading(
-        sums,
-        distribution(gradient) if finite else None,
-        dot(weight, gradient) if finite and not gradient.is_sparse else math.nan,
-        update_norm(weight, gradient) if finite and update_norm is not None else None,
-    )
+def _read_gradient(
+    reading: PassReading,
+    entry: ParameterEntry,
+    weight: torch.Tensor,
+    gradient: torch.Tensor,
+    first_step: FirstStep | None,
+    ledger: Ledger,
+) -> None:
+    def note(sums: Moments, spread: Distribution | None, product: float) -> None:
+        reading.gradients[entry] = GradientReading(sums, spread, product)
+
+    ledger.gradient(weight, gradient, note)
+    if first_step is not None:
+        factor = first_step.factor
+        step = first_step.direction(weight.detach(), gradient)
+        ledger.norm(step, lambda length: reading.update_norms.__setitem__(entry, factor * length))

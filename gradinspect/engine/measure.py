@@ -23,6 +23,7 @@ from gradinspect.contracts.report import (
 from gradinspect.contracts.request import InspectionSettings
 from gradinspect.engine.averages import average_layers, average_parameters
 from gradinspect.engine.decay import depth_decay
+from gradinspect.engine.distributions import Distribution
 from gradinspect.engine.first_pass import CustomLoss, Subject, first_pass
 from gradinspect.engine.losses import expected_initial_loss
 from gradinspect.engine.memory import memory_limit, out_of_memory
@@ -35,7 +36,6 @@ from gradinspect.engine.sections import planned_sections, run_section
 from gradinspect.engine.self_checks import balance_identity
 from gradinspect.engine.spread import seed_spread
 from gradinspect.engine.stages import Progress, Stages
-from gradinspect.engine.statistics import Distribution
 from gradinspect.version import __version__
 
 __all__ = ["CustomLoss", "Progress", "Subject", "measure"]

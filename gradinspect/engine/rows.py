@@ -14,12 +14,13 @@ from gradinspect.contracts.report import (
     Quantiles,
     SignalStatistics,
 )
-from gradinspect.engine.forward import LayerCall
+from gradinspect.engine.calls import LayerCall
+from gradinspect.engine.distributions import Distribution
 from gradinspect.engine.gradients import GradientReading, PassReading
 from gradinspect.engine.naming import CallName, layer_of_parameters, owner_of
 from gradinspect.engine.parameters import ParameterEntry, ParameterIndex
 from gradinspect.engine.precision import flush_fractions
-from gradinspect.engine.statistics import Amplitude, Distribution, amplitude
+from gradinspect.engine.statistics import Amplitude
 from gradinspect.engine.theory import predicted_chi1
 
 MAX_BINS = 128
@@ -64,8 +65,8 @@ def _layer_row(
     backward_gain = ratio(signal, next_signal)
     chi1 = None
     if following is not None and call.order in reading.direct:
-        chi1 = finite(predicted_chi1(call, reading.calls[following]))
-    elements = math.prod(call.output_shape)
+        chi1 = finite(predicted_chi1(call, reading.calls[following], reading.weights))
+    elements = reading.signal_sizes.get(call.order, 0)
     return LayerMeasurement(
         depth=call.order,
         name=name.name,
@@ -106,57 +107,49 @@ def parameter_rows(
     """Make one row per parameter tensor."""
     layer_of = layer_of_parameters(reading.calls, names)
     return [
-        _parameter_row(
-            entry, layer_of.get(entry, owner_of(entry.name) or entry.name), reading.gradients.get(entry), loss_scale
-        )
+        _parameter_row(entry, layer_of.get(entry, owner_of(entry.name) or entry.name), reading, loss_scale)
         for entry in parameters
     ]
 
 
-def _parameter_row(
-    entry: ParameterEntry, layer: str, gradient: GradientReading | None, loss_scale: float
-) -> ParameterMeasurement:
-    weight = amplitude(entry.tensor)
-    numel = entry.tensor.numel()
-    weight_norm = finite(weight.rms * math.sqrt(numel)) if numel else 0.0
-    row = ParameterMeasurement(
-        name=entry.name,
-        aliases=tuple(entry.aliases),
-        layer=layer,
-        shape=tuple(entry.tensor.shape),
-        numel=numel,
-        dtype=str(entry.tensor.dtype).removeprefix("torch."),
-        status=_status(entry, gradient),
-        weight_norm=weight_norm,
-        weight_rms=finite(weight.rms),
-        weight_nonfinite_count=weight.nonfinite_count,
-    )
-    if gradient is None:
-        return row
-    sums = gradient.moments
-    fp16, bf16 = (
-        flush_fractions(gradient.distribution, loss_scale) if gradient.distribution is not None else (None, None)
-    )
-    return row.model_copy(
-        update={
+def _parameter_row(entry: ParameterEntry, layer: str, reading: PassReading, loss_scale: float) -> ParameterMeasurement:
+    weight, gradient = reading.weights[entry], reading.gradients.get(entry)
+    weight_norm = finite(weight.norm)
+    row: dict[str, object] = {
+        "name": entry.name,
+        "aliases": tuple(entry.aliases),
+        "layer": layer,
+        "shape": tuple(entry.tensor.shape),
+        "numel": entry.tensor.numel(),
+        "dtype": str(entry.tensor.dtype).removeprefix("torch."),
+        "status": _status(entry, gradient),
+        "weight_norm": weight_norm,
+        "weight_rms": finite(weight.rms),
+        "weight_nonfinite_count": weight.nonfinite_count,
+    }
+    if gradient is not None:
+        sums, spread = gradient.moments, gradient.distribution
+        update = reading.update_norms.get(entry)
+        fp16, bf16 = flush_fractions(spread, loss_scale) if spread is not None else (None, None)
+        row |= {
             "grad_norm": finite(sums.norm),
             "grad_rms": finite(sums.rms),
             "grad_mean": finite(sums.mean),
             "grad_std": finite(sums.std),
             "grad_abs_max": finite(sums.abs_max),
             "grad_abs_mean": finite(sums.abs_mean),
-            "grad_quantiles": _quantiles(gradient.distribution),
-            "log2_histogram": _histogram(gradient.distribution),
+            "grad_quantiles": _quantiles(spread),
+            "log2_histogram": _histogram(spread),
             "zero_fraction": finite(sums.zero_fraction),
             "nan_count": sums.nan_count,
             "inf_count": sums.inf_count,
             "grad_to_weight": ratio(sums.norm, weight_norm),
-            "update_norm": finite(gradient.update_norm),
-            "update_to_weight": ratio(gradient.update_norm, weight_norm),
+            "update_norm": finite(update),
+            "update_to_weight": ratio(update, weight_norm),
             "fp16_flush_fraction": fp16,
             "bf16_flush_fraction": bf16,
         }
-    )
+    return ParameterMeasurement.model_validate(row)
 
 
 def _status(entry: ParameterEntry, gradient: GradientReading | None) -> ParameterStatus:

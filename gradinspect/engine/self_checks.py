@@ -7,7 +7,7 @@ import math
 import torch
 
 from gradinspect.contracts.report import SelfCheck
-from gradinspect.engine.forward import LayerCall
+from gradinspect.engine.calls import LayerCall
 from gradinspect.engine.gradients import PassReading
 from gradinspect.engine.parameters import ParameterEntry
 from gradinspect.engine.statistics import amplitude

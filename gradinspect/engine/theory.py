@@ -9,12 +9,14 @@ fan_in of them. Only the per-element (rms) ratio carries the width factor n_{l+1
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 
 import torch
 
-from gradinspect.engine.forward import ActivationCall, LayerCall
-from gradinspect.engine.statistics import amplitude
+from gradinspect.engine.calls import ActivationCall, LayerCall
+from gradinspect.engine.parameters import ParameterEntry
+from gradinspect.engine.statistics import Amplitude, amplitude
 
 AFFINE = frozenset({"addmm", "mm", "bmm", "convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution"})
 _NODES = 4096  # equal-probability nodes of N(0, 1); even, so that a step at 0 is halved exactly
@@ -29,8 +31,11 @@ def _normal_nodes() -> torch.Tensor:
 def mean_squared_slope(call: ActivationCall, q: float) -> float | None:
     """E[φ′(√q Z)²] for Z ~ N(0, 1), by a 4,096-point rule (relative error under 1e-3 for the smooth φ of torch).
 
-    None for a nonlinearity with tensors among its arguments (PReLU's slopes, RReLU's noise).
+    None for a nonlinearity with tensors among its arguments (PReLU's slopes, RReLU's noise), and for one whose φ′ is
+    not known as a function.
     """
+    if call.activation is None or call.activation.slope is None:
+        return None
     z = math.sqrt(q) * _normal_nodes()
     name = call.operation.removesuffix("_")
     if name in {"_prelu_kernel", "rrelu_with_noise"}:
@@ -41,23 +46,54 @@ def mean_squared_slope(call: ActivationCall, q: float) -> float | None:
     return float(slope.double().square().mean())
 
 
-def weight_variance(call: LayerCall) -> float | None:
-    """σ_w² = fan_in·Var W of an affine call, fan_in counted for one output unit; None for other calls."""
+def weight_variance(call: LayerCall, weights: Mapping[ParameterEntry, Amplitude] | None = None) -> float | None:
+    """σ_w² = fan_in·Var W of an affine call, fan_in counted for one output unit; None for other calls.
+
+    Args:
+        weights: the parameters' readings where they are known; without them the weight is read.
+    """
     if call.operation not in AFFINE:
         return None
-    weights = [entry.tensor for entry in call.entries if entry.tensor.dim() >= 2]
-    if len(weights) != 1 or not weights[0].numel():
+    matrices = [entry for entry in call.entries if entry.tensor.dim() >= 2]
+    if len(matrices) != 1 or not matrices[0].tensor.numel():
         return None
-    weight = weights[0]
-    units = call.output_shape[1] if "conv" in call.operation else call.output_shape[-1]
-    if not units or weight.numel() % units:
-        return None
-    return weight.numel() // units * amplitude(weight).std ** 2
+    fan_in = mean_fan_in(call, matrices[0].tensor)
+    values = weights[matrices[0]] if weights is not None else amplitude(matrices[0].tensor)
+    return None if fan_in is None else fan_in * values.std**2
 
 
-def predicted_chi1(call: LayerCall, following: LayerCall) -> float | None:
+def mean_fan_in(call: LayerCall, weight: torch.Tensor) -> float | None:
+    """How many inputs an output element of an affine call sums up, on average.
+
+    For a convolution, taps that fall on padding do not count; a transposed one reaches an output only from every
+    stride-th tap.
+    """
+    if "conv" not in call.operation:
+        units = call.output_shape[-1]
+        return weight.numel() / units if units and weight.numel() % units == 0 else None
+    if call.operation != "convolution" or len(call.arguments) < 9 or call.input_shape is None:
+        return None
+    stride, padding, dilation, transposed = call.arguments[3:7]
+    groups: int = call.arguments[8]
+    taps = 1.0
+    for axis, kernel in enumerate(weight.shape[2:]):
+        inside, outside = call.input_shape[2 + axis], call.output_shape[2 + axis]
+        if not outside:
+            return None
+        step, pad, gap = (value[axis if len(value) > 1 else 0] for value in (stride, padding, dilation))
+        # Both kinds connect position i of the strided side with i·stride − padding + k·dilation of the other.
+        near, far = (inside, outside) if transposed else (outside, inside)
+        pairs = sum(1 for place in range(near) for tap in range(kernel) if 0 <= place * step - pad + tap * gap < far)
+        taps *= pairs / outside
+    channels = weight.shape[0] / groups if transposed else weight.shape[1]
+    return channels * taps
+
+
+def predicted_chi1(
+    call: LayerCall, following: LayerCall, weights: Mapping[ParameterEntry, Amplitude] | None = None
+) -> float | None:
     """χ1 between a call and the affine call that its output goes to; None where the theory has nothing to say."""
-    variance = weight_variance(following)
+    variance = weight_variance(following, weights)
     if variance is None or not math.isfinite(call.output.rms):
         return None
     slope = 1.0 if call.activation is None else mean_squared_slope(call.activation, call.output.rms**2)

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
+from gradinspect.engine.distributions import strided_chunks
+
 DEAD_SHARE = 0.99  # a unit is dead when it is exactly 0 for at least this share of samples and positions
+ACTIVATION_SAMPLE = 65_536  # similarities and slopes look at about as many elements of a larger output
+_SCREEN = 64  # rows that are looked at first; most units show there that they live
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +22,11 @@ class UnitReading:
     similarity: float | None
 
 
+NO_UNITS = UnitReading(None, None)
+
+
 def read_units(output: torch.Tensor, shape: tuple[int, ...], samples: int, channels_first: bool) -> UnitReading:
-    """Read one activation tensor.
+    """Read one activation tensor on the host.
 
     Args:
         output: the values, possibly with leading axes folded together.
@@ -27,29 +34,64 @@ def read_units(output: torch.Tensor, shape: tuple[int, ...], samples: int, chann
         samples: number of samples in the batch.
         channels_first: units lie on axis 1 (convolutions and their norms), else on the last axis.
 
-    Cost: two element-wise passes and four matrix-vector products; one temporary of the output's size.
+    Cost: most units are alive, and seen to be so in the first few rows; two passes over at most `ACTIVATION_SAMPLE`
+    elements for the similarity.
     """
+    values = readable(output)
+    if values is None:
+        return NO_UNITS
+    units = units_last(values, channels_first)
+    dead = _count_dead(units) / units.shape[-1]
+    rows = sample_rows(values, shape, samples)
+    return UnitReading(dead, None if rows is None else similarity_from(*_pair_sums(rows)))
+
+
+def readable(output: torch.Tensor) -> torch.Tensor | None:
+    """The values in a precision that can be summed; None where there are no units to speak of."""
     values = output.detach()
-    if values.dtype not in (torch.float32, torch.float64):
-        values = values.float()
     if not values.numel() or values.dim() < 2:
-        return UnitReading(None, None)
-    return UnitReading(_dead_fraction(values, channels_first), _similarity(values, shape, samples))
+        return None
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
-def _dead_fraction(values: torch.Tensor, channels_first: bool) -> float:
-    on = (values != 0).to(values.dtype)
-    if channels_first and on.dim() > 2:
-        grid = on.flatten(2)  # (batch, channels, positions)
-        counts = (grid @ grid.new_ones(grid.shape[2])).sum(0)
-    else:
-        rows = on.reshape(-1, on.shape[-1])  # (samples × positions, units)
-        counts = rows.new_ones(rows.shape[0]) @ rows
-    looked_at = on.numel() // counts.numel()
-    return float((counts <= (1 - DEAD_SHARE) * looked_at).sum()) / counts.numel()
+def units_last(values: torch.Tensor, channels_first: bool) -> torch.Tensor:
+    """(blocks, rows, units): units on the last axis, everything they are counted over before it."""
+    if channels_first and values.dim() > 2:
+        return values.flatten(2).transpose(1, 2)  # (batch, positions, channels)
+    return values.reshape(1, -1, values.shape[-1])  # (1, samples × positions, units)
 
 
-def _similarity(values: torch.Tensor, shape: tuple[int, ...], samples: int) -> float | None:
+def _count_dead(values: torch.Tensor) -> int:
+    """Count units (last axis) that are non-zero in no more than a hundredth of the rows (first two axes).
+
+    A unit that shows more non-zero values than that in a part of the rows is alive whatever the rest holds.
+    """
+    blocks, rows, units = values.shape
+    limit = (1 - DEAD_SHARE) * blocks * rows
+    if blocks == 1:  # rows can be taken one by one, without a copy
+        values, blocks, rows = values.transpose(0, 1), rows, 1
+    undecided: torch.Tensor | None = None
+    seen = values.new_zeros(units)
+    start, step = 0, max(max(_SCREEN, math.ceil(2 * limit)) // rows, 1)
+    while start < blocks:
+        part = values[start : start + step].reshape(-1, units)
+        seen = seen + _count_nonzero(part if undecided is None else part[:, undecided])
+        alive = seen > limit
+        if alive.all():
+            return 0
+        left = (~alive).nonzero()[:, 0]
+        undecided, seen = left if undecided is None else undecided[left], seen[left]
+        start, step = start + step, 4 * step
+    return seen.numel()
+
+
+def _count_nonzero(rows: torch.Tensor) -> torch.Tensor:
+    on = (rows != 0).to(rows.dtype)
+    return on.new_ones(on.shape[0]) @ on  # a product counts faster than a sum of booleans
+
+
+def sample_rows(values: torch.Tensor, shape: tuple[int, ...], samples: int) -> torch.Tensor | None:
+    """One row of features for each sample, thinned out where there are many; None without a samples axis."""
     if samples < 2 or math.prod(shape) != values.numel():
         return None
     if shape[0] == samples:
@@ -58,12 +100,27 @@ def _similarity(values: torch.Tensor, shape: tuple[int, ...], samples: int) -> f
         rows = values.reshape(shape).transpose(0, 1).reshape(samples, -1)
     else:
         return None
+    return strided_chunks(rows, max(ACTIVATION_SAMPLE // samples, 16))
+
+
+def _pair_sums(rows: torch.Tensor) -> tuple[float, float]:
+    squared, used = pair_sums(rows)
+    return float(squared), float(used)
+
+
+def pair_sums(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """‖Σ uᵢ‖² over the samples' unit vectors uᵢ, and how many samples have one.
+
+    Σ_{i≠j} uᵢ·uⱼ = ‖Σ uᵢ‖² − Σ‖uᵢ‖²: all pairs for the price of one sum.
+    """
     norms = torch.linalg.vector_norm(rows, dim=1)
-    # Σ_{i≠j} uᵢ·uⱼ = ‖Σ uᵢ‖² − Σ‖uᵢ‖²: all pairs for the price of one sum.
-    inverse = torch.where(norms > 0, 1 / norms, 0.0)
-    used = int(torch.count_nonzero(norms))
+    total = torch.where(norms > 0, 1 / norms, 0.0) @ rows
+    return torch.dot(total, total), torch.count_nonzero(norms)
+
+
+def similarity_from(squared: float, used: float) -> float | None:
+    """Mean cosine over pairs of samples; None for fewer than two that are not zero."""
     if used < 2:
         return None
-    total = inverse @ rows
-    value = (float(torch.dot(total, total)) - used) / (used * (used - 1))
+    value = (squared - used) / (used * (used - 1))
     return max(-1.0, min(1.0, value)) if math.isfinite(value) else None

@@ -9,8 +9,8 @@ import torch
 from inspected import inspect, parameter, random
 from torch import nn
 
+from gradinspect.engine.distributions import distribution
 from gradinspect.engine.precision import flush_fractions
-from gradinspect.engine.statistics import distribution
 
 
 class Weights(nn.Module):

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from inspected import inspect
+from inspected import as_job
 from torch import nn
 
-from gradinspect.contracts.report import Report
+from gradinspect.contracts.report import Measurements
 from gradinspect.engine.forward import ActivationCall
 from gradinspect.engine.theory import mean_squared_slope
 
@@ -74,13 +74,13 @@ def spec(activation: str | None, depth: int, init: dict[str, Any] | None, *, nor
     return document if init is None else document | {"init": {"weight": init, "bias": {"name": "zeros_"}}}
 
 
-def reports(document: dict[str, Any], samples: int = SAMPLES) -> list[Report]:
+def reports(document: dict[str, Any], samples: int = SAMPLES, features: int = WIDTH) -> list[Measurements]:
     drawn = torch.Generator().manual_seed(99)
-    inputs = torch.randn(samples, WIDTH, generator=drawn)
-    return [inspect(document, inputs, loss="random_cotangent", seed=seed) for seed in range(SEEDS)]
+    inputs = torch.randn(samples, features, generator=drawn)
+    return [as_job(spec=document, inputs={"x": inputs}, loss="random_cotangent", seed=seed) for seed in range(SEEDS)]
 
 
-def squared_gains(found: list[Report], first: int, last: int, *, stride: int = 1) -> list[float]:
+def squared_gains(found: list[Measurements], first: int, last: int, *, stride: int = 1) -> list[float]:
     """For each seed, the mean squared norm gain of the layer calls between two places."""
     means = []
     for report in found:
@@ -126,7 +126,7 @@ def test_the_squared_gain_of_a_layer_is_chi1(name: str) -> None:
 def test_the_gain_per_layer_of_an_orthogonal_linear_net_is_1_to_the_precision_of_its_draw() -> None:
     # A spec's weights are drawn in float32: the columns' inner products of 256 terms are off by at most 256·2⁻²⁴.
     document = spec(None, 10, {"name": "orthogonal_"})
-    report = inspect(document, loss="random_cotangent", precision={"compute": "float64"})
+    report = as_job(spec=document, loss="random_cotangent", precision={"compute": "float64"})
     assert [row.backward_gain for row in report.layers[:-1]] == pytest.approx([1.0] * 10, rel=256 * 2.0**-24)
 
 
@@ -194,8 +194,7 @@ def test_measured_chi1_does_not_depend_on_the_widths_of_the_two_layers() -> None
         ],
         "init": {"weight": {"name": "normal_", "std": 1 / 16}},
     }  # fmt: skip
-    drawn = [inspect(document, torch.randn(64, 512, generator=torch.Generator().manual_seed(1)),
-                     loss="random_cotangent", seed=seed).layers[0] for seed in range(SEEDS)]  # fmt: skip
+    drawn = [report.layers[0] for report in reports(document, features=512)]
     assert_mean([row.measured_chi1 or 0.0 for row in drawn], 1.0)
     # σ_w² = 256·Var W with 2¹⁸ weights: its relative standard error is √(2/2¹⁸) = 0.0028, and 4.5 of them leave 7e-6.
     assert [row.predicted_chi1 for row in drawn] == pytest.approx([1.0] * SEEDS, rel=4.5 * 0.0028)
