@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.intake.archive import refusal
@@ -40,16 +39,33 @@ _GRAMMAR = (
     ast.Expr, ast.If, ast.For, ast.While, ast.With, ast.withitem, ast.Return, ast.Pass, ast.Break, ast.Continue,
     ast.Assert, ast.Raise, ast.Call, ast.keyword, ast.Attribute, ast.Subscript, ast.Slice, ast.Name, ast.Constant,
     ast.List, ast.Tuple, ast.Dict, ast.Set, ast.UnaryOp, ast.BinOp, ast.Compare, ast.BoolOp, ast.IfExp, ast.Starred,
-    ast.ListComp, ast.comprehension, ast.expr_context, ast.operator, ast.unaryop, ast.cmpop, ast.boolop,
+    ast.ListComp, ast.comprehension, ast.operator, ast.unaryop, ast.cmpop, ast.boolop,
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One file of code: its path in the archive, and its tree."""
+@dataclass(slots=True)
+class Facts:
+    """What one file of code says.
+
+    Attributes:
+        path: in the archive.
+        declared: fields and methods of its classes.
+        operators: `aten::linear`, `prim::dtype`, all of them allowed.
+        attributes: names used on values (fields, methods, operators written as methods) and the line of the first use.
+    """
 
     path: str
-    tree: ast.Module
+    declared: set[str] = field(default_factory=set)
+    operators: set[str] = field(default_factory=set)
+    attributes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Function:
+    """Names that a function assigns, and bare names that it calls with their lines."""
+
+    stored: set[str] = field(default_factory=set)
+    called: dict[str, int] = field(default_factory=dict)
 
 
 def count_tokens(text: bytes, path: str, left: int) -> int:
@@ -82,156 +98,159 @@ def count_tokens(text: bytes, path: str, left: int) -> int:
     return count
 
 
-def parse(text: bytes, path: str) -> Source:
-    """Parse a file whose tokens were checked.
+def read_source(text: bytes, path: str) -> Facts:
+    """Parse a file whose tokens were checked, and hold what it names against the allow-list.
 
     Raises:
-        ProblemError: `invalid_model` when it is not TorchScript's subset of Python.
+        ProblemError: `invalid_model` when it is not TorchScript's subset of Python or defines `__setstate__` or
+            `__getstate__`, `unsupported_operator` with the operator, the file and the line.
     """
     try:
         tree = ast.parse(text, filename="<code>")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         raise refusal(f"{path}{line} is not TorchScript code") from None
-    _check_grammar(tree, path)
-    return Source(path, tree)
+    return _Reader(path).read(tree)
 
 
-def declared_names(tree: ast.Module) -> set[str]:
-    """Names that a file's classes give to fields and methods."""
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
-            found.add(node.name)
-        if isinstance(node, ast.ClassDef):
-            for part in node.body:
-                if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name):
-                    found.add(part.target.id)
-                elif isinstance(part, ast.Assign):
-                    found |= {key for target in part.targets for key in _target_names(target)}
-    return found
-
-
-def check_operators(source: Source, declared: set[str]) -> set[str]:
-    """Hold every operator, method and builtin that a file names against the allow-list.
+def check_attributes(facts: Facts, declared: set[str]) -> None:
+    """Refuse attributes that are neither fields or methods of the archive's classes nor allowed operators.
 
     Args:
-        source: the file.
-        declared: fields and methods of all classes of the archive.
-
-    Returns:
-        The operators, as `aten::linear`.
+        facts: of one file.
+        declared: fields and methods of all files.
 
     Raises:
-        ProblemError: `unsupported_operator` with the operator, the file and the line; `invalid_model` for
-            `__setstate__` and `__getstate__`.
+        ProblemError: `unsupported_operator`, as `read_source`.
     """
-    seen: set[str] = set()
-    for function in [node for node in ast.walk(source.tree) if isinstance(node, ast.FunctionDef)]:
-        if function.name in ("__setstate__", "__getstate__"):
+    for name, line in facts.attributes.items():
+        known = name in declared or name in ATEN or name in PROPERTIES
+        if name in FORBIDDEN_ATTRIBUTES or not known:
+            raise _unsupported(f"aten::{name[:80]}", facts.path, line)
+
+
+class _Reader:
+    """One walk through a file's tree."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.facts = Facts(path)
+
+    def read(self, tree: ast.Module) -> Facts:
+        outside = _Function()
+        functions = [outside]
+        pending: list[tuple[ast.AST, int, _Function]] = [(tree, 0, outside)]
+        while pending:
+            node, depth, function = pending.pop()
+            if not isinstance(node, _GRAMMAR) or depth > MAX_TREE_DEPTH:
+                raise self.misplaced(node, depth)
+            if isinstance(node, ast.Attribute):
+                inner = self.attribute(node)
+                if inner is not None:
+                    pending.append((inner, depth + 1, function))
+                continue
+            if isinstance(node, ast.FunctionDef):
+                self.define(node)
+                function = _Function({arg.arg for arg in ast.walk(node.args) if isinstance(arg, ast.arg)})
+                functions.append(function)
+            elif isinstance(node, ast.Name):
+                self.name(node, function)
+            elif isinstance(node, ast.Call):
+                self.call(node, function)
+            elif isinstance(node, ast.ClassDef):
+                self.declare(node)
+            for key in node._fields:
+                value = getattr(node, key)
+                if isinstance(value, list):
+                    pending.extend((part, depth + 1, function) for part in value if isinstance(part, ast.AST))
+                elif isinstance(value, ast.AST) and key != "ctx":
+                    pending.append((value, depth + 1, function))
+        for function in functions:
+            for name, line in function.called.items():
+                if name not in function.stored:
+                    raise _unsupported(name[:80], self.path, line)
+        return self.facts
+
+    def define(self, node: ast.FunctionDef) -> None:
+        if node.name in ("__setstate__", "__getstate__"):
             raise refusal(
-                f"{source.path}, line {function.lineno} defines {function.name}, which runs while the file is loaded; "
+                f"{self.path}, line {node.lineno} defines {node.name}, which runs while the file is loaded; "
                 "export the model without quantised or custom modules"
             )
-    roots = {id(node.value) for node in ast.walk(source.tree) if isinstance(node, ast.Attribute)}
-    for node, local in _with_locals(source.tree):
-        if isinstance(node, ast.Attribute):
-            seen |= _attribute(node, source.path, declared)
-        elif isinstance(node, ast.Name) and node.id in _ROOTS and id(node) not in roots:
-            raise refusal(f"{source.path}, line {node.lineno} uses {node.id!r} as a value")
-        elif isinstance(node, ast.Call):
-            _call(node, source.path, local, declared)
-    return seen
+        if node.decorator_list:
+            raise self.misplaced(node, 0)
+        self.facts.declared.add(node.name)
 
+    def declare(self, node: ast.ClassDef) -> None:
+        """`weight : Tensor`, `RED = 1` of an enumeration, and `__annotations__["0"] = …`."""
+        if node.decorator_list:
+            raise self.misplaced(node, 0)
+        for part in node.body:
+            targets = part.targets if isinstance(part, ast.Assign) else []
+            for target in [part.target] if isinstance(part, ast.AnnAssign) else targets:
+                if isinstance(target, ast.Name):
+                    self.facts.declared.add(target.id)
+                elif isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
+                    self.facts.declared.add(str(target.slice.value))
 
-def _attribute(node: ast.Attribute, path: str, declared: set[str]) -> set[str]:
-    parts: list[str] = []
-    inner: ast.expr = node
-    while isinstance(inner, ast.Attribute):
-        parts.append(inner.attr)
-        inner = inner.value
-    chain = parts[::-1]
-    root = inner.id if isinstance(inner, ast.Name) else ""
-    if root == "__torch__":
-        if chain[:2] == ["torch", "classes"]:
-            raise unsupported(f"__torch__.{'.'.join(chain)}", path, node)
-        return set()
-    if root == "CONSTANTS":
-        if len(chain) != 1 or not _CONSTANT.fullmatch(chain[0]):
-            raise refusal(f"{path}, line {node.lineno} names the constant {chain[0][:80]!r}")
-        return set()
-    if root in ("torch", "ops"):
-        namespace = ["aten", *chain] if root == "torch" else chain
-        if len(namespace) < 2:
-            return set()  # `ops.prim`, the inner part of `ops.prim.dtype`
-        operator = "::".join((namespace[0], ".".join(namespace[1:])))
-        if operator not in OPERATORS:
-            raise unsupported(operator, path, node)
-        return {operator}
-    _value_attribute(node.attr, path, node, declared)
-    return set()
+    def name(self, node: ast.Name, function: _Function) -> None:
+        if node.id in _ROOTS:
+            raise refusal(f"{self.path}, line {node.lineno} uses {node.id!r} as a value")
+        if isinstance(node.ctx, ast.Store):
+            function.stored.add(node.id)
 
+    def attribute(self, node: ast.Attribute) -> ast.expr | None:
+        """Look at a chain of attributes; give what stands before its first dot, where that is worth a look."""
+        chain: list[str] = []
+        inner: ast.expr = node
+        while isinstance(inner, ast.Attribute):
+            chain.append(inner.attr)
+            inner = inner.value
+        chain.reverse()
+        root = inner.id if isinstance(inner, ast.Name) and inner.id in _ROOTS else None
+        if root is None:
+            for name in chain:
+                self.facts.attributes.setdefault(name, node.lineno)
+            return inner
+        if root == "CONSTANTS":
+            if len(chain) != 1 or not _CONSTANT.fullmatch(chain[0]):
+                raise refusal(f"{self.path}, line {node.lineno} names the constant {chain[0][:80]!r}")
+        elif root == "__torch__":
+            if chain[:2] == ["torch", "classes"]:
+                raise _unsupported(f"__torch__.{'.'.join(chain)[:200]}", self.path, node.lineno)
+        else:
+            space, *rest = ["aten", *chain] if root == "torch" else chain
+            operator = f"{space}::{'.'.join(rest)}"
+            if operator not in OPERATORS:
+                raise _unsupported(operator[:200], self.path, node.lineno)
+            self.facts.operators.add(operator)
+        return None
 
-def _value_attribute(name: str, path: str, node: ast.expr, declared: set[str]) -> None:
-    """A field, a method of the file's own classes, or an operator written as a method."""
-    known = name in declared or name in ATEN or name in PROPERTIES
-    if name in FORBIDDEN_ATTRIBUTES or not known:
-        raise unsupported(f"aten::{name[:80]}", path, node)
-
-
-def _call(node: ast.Call, path: str, local: set[str], declared: set[str]) -> None:
-    function = node.func
-    if isinstance(function, ast.Attribute):
-        return
-    if not isinstance(function, ast.Name):
-        raise refusal(f"{path}, line {node.lineno} calls something that has no name")
-    if function.id in FORBIDDEN_BUILTINS or (function.id not in BUILTINS and function.id not in local):
-        raise unsupported(function.id[:80], path, node)
-    if function.id in ("getattr", "hasattr"):
-        name = node.args[1] if len(node.args) > 1 else None
-        if not isinstance(name, ast.Constant) or not isinstance(name.value, str):
-            raise refusal(f"{path}, line {node.lineno} computes the name of an attribute")
-        _value_attribute(name.value, path, node, declared)
-
-
-def _with_locals(tree: ast.Module) -> Iterator[tuple[ast.AST, set[str]]]:
-    """Every node, with the names that its function assigns."""
-    pending: list[tuple[ast.AST, set[str]]] = [(tree, set())]
-    while pending:
-        node, local = pending.pop()
-        yield node, local
-        if isinstance(node, ast.FunctionDef):
-            local = {arg.arg for arg in ast.walk(node.args) if isinstance(arg, ast.arg)}
-            stored = (part for part in ast.walk(node) if isinstance(part, ast.Name))
-            local |= {part.id for part in stored if isinstance(part.ctx, ast.Store)}
-        pending.extend((child, local) for child in ast.iter_child_nodes(node))
-
-
-def _target_names(target: ast.expr) -> set[str]:
-    """`x = …` in a class, and `__annotations__["0"] = …`."""
-    if isinstance(target, ast.Name):
-        return {target.id}
-    if isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
-        return {str(target.slice.value)}
-    return set()
-
-
-def _check_grammar(tree: ast.Module, path: str) -> None:
-    level: list[ast.AST] = [tree]
-    for _ in range(MAX_TREE_DEPTH):
-        for node in level:
-            if not isinstance(node, _GRAMMAR) or getattr(node, "decorator_list", None):
-                line = getattr(node, "lineno", "?")
-                raise refusal(f"{path}, line {line} holds {type(node).__name__}, which TorchScript code does not have")
-        level = [child for node in level for child in ast.iter_child_nodes(node)]
-        if not level:
+    def call(self, node: ast.Call, function: _Function) -> None:
+        called = node.func
+        if isinstance(called, ast.Attribute):
             return
-    raise refusal(f"{path} nests deeper than {MAX_TREE_DEPTH} levels")
+        if not isinstance(called, ast.Name):
+            raise refusal(f"{self.path}, line {node.lineno} calls something that has no name")
+        if called.id in FORBIDDEN_BUILTINS:
+            raise _unsupported(called.id, self.path, node.lineno)
+        if called.id not in BUILTINS:
+            function.called.setdefault(called.id, node.lineno)
+        if called.id in ("getattr", "hasattr"):
+            name = node.args[1] if len(node.args) > 1 else None
+            if not isinstance(name, ast.Constant) or not isinstance(name.value, str):
+                raise refusal(f"{self.path}, line {node.lineno} computes the name of an attribute")
+            self.facts.attributes.setdefault(name.value, node.lineno)
+
+    def misplaced(self, node: ast.AST, depth: int) -> ProblemError:
+        line = getattr(node, "lineno", "?")
+        if depth > MAX_TREE_DEPTH:
+            return refusal(f"{self.path}, line {line} nests deeper than {MAX_TREE_DEPTH} levels")
+        return refusal(f"{self.path}, line {line} holds {type(node).__name__}, which TorchScript code does not have")
 
 
-def unsupported(operator: str, path: str, node: ast.expr) -> ProblemError:
-    """Make the error of an operator that is not allowed."""
-    return ProblemError("unsupported_operator", f"{operator} in {path}, line {node.lineno}")
+def _unsupported(operator: str, path: str, line: int) -> ProblemError:
+    return ProblemError("unsupported_operator", f"{operator} in {path}, line {line}")
 
 
 def _at(path: str, source: str, position: int, what: str) -> ProblemError:

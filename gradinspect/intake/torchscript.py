@@ -15,14 +15,14 @@ from typing import BinaryIO
 from gradinspect.intake.archive import Archive, refusal
 from gradinspect.intake.opcodes import STORAGE_BYTES, Node, Value, read_pickle
 from gradinspect.intake.recognise import SNIFFED_BYTES, advice
-from gradinspect.intake.source import MAX_SOURCE_BYTES, MAX_TOKENS, check_operators, count_tokens, declared_names, parse
+from gradinspect.intake.source import MAX_SOURCE_BYTES, MAX_TOKENS, Facts, check_attributes, count_tokens, read_source
 
 MAX_PICKLE_BYTES = 32 * 2**20
 MAX_DEBUG_BYTES = 8 * 2**20
 MAX_TYPE_NESTING = 20
 
 _RECORDS = re.compile(
-    r"data\.pkl|constants\.pkl|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id"
+    r"data\.pkl|constants\.pkl|version|byteorder|\.format_version|\.storage_alignment|\.data/(?:serialization_id|version)"
     r"|(data|constants)/\d{1,9}|code/[^/].*\.py(\.debug_pkl)?|extra/.+"
 )
 
@@ -189,16 +189,16 @@ def _numbers(value: Value) -> list[int] | None:
 
 def _check_code(archive: Archive) -> set[str]:
     """Check the code, file by file, so that only one tree is alive; give the operators."""
-    left, declared, texts = MAX_TOKENS, set[str](), {}
+    left = MAX_TOKENS
+    files: list[Facts] = []
     for path in archive.paths():
         if path.endswith(".debug_pkl"):
             read_pickle(archive.read(path, limit=MAX_DEBUG_BYTES), path)
         elif path.endswith(".py"):
             text = archive.read(path, limit=MAX_SOURCE_BYTES)
             left -= count_tokens(text, path, left)
-            declared |= declared_names(parse(text, path).tree)
-            texts[path] = text
-    operators: set[str] = set()
-    for path, text in texts.items():
-        operators |= check_operators(parse(text, path), declared)
-    return operators
+            files.append(read_source(text, path))
+    declared = {name for facts in files for name in facts.declared}
+    for facts in files:
+        check_attributes(facts, declared)
+    return {operator for facts in files for operator in facts.operators}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
@@ -132,6 +133,12 @@ class _LPPool(_Pool):
     def resolve(self, shape: Shape) -> Resolved:
         return self.pooled(shape, padding=(0,) * self.axes, dilation=(1,) * self.axes)
 
+    def arguments(self, inferred: Mapping[str, object]) -> dict[str, object]:
+        given = super().arguments(inferred)
+        if self.axes == 1:  # torch multiplies by it, so a list of one number has to become the number
+            given["kernel_size"] = self.spread("kernel_size", 1)[0]
+        return given
+
 
 class LPPool1d(_LPPool):
     """`torch.nn.LPPool1d`."""
@@ -224,8 +231,10 @@ class _FractionalMaxPool(Layer):
                 raise self.refuse("output_ratio", f"give one number, or a list of {self.axes}")
             spatial = tuple(int(size * (ratio or 0)) for size, ratio in zip(shape[1:], ratios, strict=True))
         for size, k, wanted in zip(shape[1:], self.spread("kernel_size", self.axes), spatial, strict=True):
-            if wanted < 1 or wanted + k - 1 >= size:
-                raise MisfitError(f"expects an axis of more than {wanted + k - 1}", field="kernel_size", gets=size)
+            # torch wants one element to spare in three dimensions, and none in two.
+            least = wanted + k - 1 + (self.axes == 3)
+            if wanted < 1 or least > size:
+                raise MisfitError(f"expects an axis of at least {max(least, 1)}", field="kernel_size", gets=size)
         return Resolved((shape[0], *spatial))
 
 
