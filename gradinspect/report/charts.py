@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 from gradinspect.contracts.report import LayerMeasurement
+from gradinspect.report.figures import printable
 from gradinspect.report.plotting import (
     BACKWARD,
     FAULT,
@@ -154,8 +155,8 @@ def _marks(frame: Frame, layers: Sequence[LayerMeasurement], values: Series, nam
 
 
 def _shortened(row: LayerMeasurement) -> str:
-    name = row.name if len(row.name) <= 60 else f"…{row.name[-59:]}"
-    return f"{name} ({row.kind})" if row.call == 0 else f"{name}, call {row.call} ({row.kind})"
+    name, kind = printable(row.name if len(row.name) <= 60 else f"…{row.name[-59:]}"), printable(row.kind)
+    return f"{name} ({kind})" if row.call == 0 else f"{name}, call {row.call} ({kind})"
 
 
 def _direct_labels(frame: Frame, backward: Series, forward: Series) -> str:

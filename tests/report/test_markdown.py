@@ -1,0 +1,89 @@
+"""The markdown form, read back by a markdown parser: what it says, and that no name becomes markup."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from sample_reports import ALL, STRANGE, full, huge, nothing_learns, sick, strange, undetermined
+
+from gradinspect.contracts.report import Report
+from gradinspect.report.figures import printable
+from gradinspect.report.markdown import render_markdown
+
+
+def tokens(text: str) -> Iterator[Token]:
+    for token in MarkdownIt("commonmark").enable("table").parse(text):
+        yield token
+        yield from token.children or ()
+
+
+def cells(text: str) -> list[list[str]]:
+    """The rows of all tables."""
+    rows: list[list[str]] = []
+    is_cell = False
+    for token in MarkdownIt("commonmark").enable("table").parse(text):
+        if token.type == "tr_open":
+            rows.append([])
+        is_cell = token.type in ("td_open", "th_open") or (is_cell and token.type == "inline")
+        if is_cell and token.type == "inline":
+            rows[-1].append("".join(child.content for child in token.children or ()))
+    return rows
+
+
+@pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
+def test_nothing_is_a_link_an_image_or_html_but_our_own(make: Callable[[], Report]) -> None:
+    found = list(tokens(render_markdown(make())))
+    assert not [token for token in found if token.type in ("link_open", "image")]
+    html = {token.content.strip() for token in found if token.type in ("html_inline", "html_block")}
+    assert html <= {"<br>", "<details><summary>How it was measured</summary>", "</details>"}
+
+
+@pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
+def test_no_letter_steers_a_terminal_or_a_line(make: Callable[[], Report]) -> None:
+    text = render_markdown(make()).replace("\N{VARIATION SELECTOR-16}", "")
+    assert all(letter == "\n" or letter.isprintable() for letter in text)
+
+
+def test_names_come_back_as_they_are() -> None:
+    rows = [row for row in cells(render_markdown(strange())) if len(row) == 12]
+    names = [row[2] for row in rows[1:]]
+    # A parser of tables takes \| for |, inside code too.
+    assert names == [printable(name) for name in STRANGE]
+
+
+def test_the_table_has_a_row_a_layer() -> None:
+    rows = [row for row in cells(render_markdown(sick())) if len(row) == 12]
+    assert [row[1] for row in rows[1:]] == [str(depth) for depth in range(11)]
+    assert rows[1][3] == "Linear → sigmoid"
+    assert rows[1][6] == "0.25"
+    assert rows[4][11] == "40 % saturated"
+
+
+def test_a_long_network_counts_what_it_leaves_out() -> None:
+    report = huge()
+    rows = [row for row in cells(render_markdown(report)) if len(row) == 12][1:]
+    left_out = sum(int(row[2].removesuffix(" left out").replace(",", "")) for row in rows if row[1] == "⋮")
+    assert left_out + sum(row[1] != "⋮" for row in rows) == len(report.layers)
+
+
+def test_code_is_whole_and_in_fences() -> None:
+    report = sick()
+    fences = [token.content for token in tokens(render_markdown(report)) if token.type == "fence"]
+    assert fences == [f.remedy.code for f in report.findings if f.remedy is not None and f.remedy.code]
+
+
+def test_scales_their_evidence_and_their_code_are_there() -> None:
+    text = render_markdown(full())
+    assert "Use these scales" in text
+    assert "base learning rate 0.03" in text
+    assert ["newton", "3.01", "0.45", "0.4, 0.5, 0.46"] in cells(text)
+    fences = [token.content for token in tokens(text) if token.type == "fence"]
+    assert any("torch.optim.SGD(" in fence for fence in fences)
+
+
+def test_remedies_and_what_is_missing_are_there() -> None:
+    text = render_markdown(nothing_learns())
+    assert "Probed instead: **rescaled weights** learned" in text
+    assert "never_shown" not in text
+    assert "- Curvature: the loss is not twice differentiable" in render_markdown(undetermined())

@@ -1,0 +1,72 @@
+"""The report that people hold: the contract's fields, and every form of showing them."""
+
+import json
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+from sample_reports import full, sick
+
+from gradinspect.contracts.document import from_json
+from gradinspect.contracts.report import Report as Contract
+from gradinspect.report.json_text import render_json
+from gradinspect.report.shown import Report
+from gradinspect.rules import headline
+
+
+def test_it_holds_the_contract_s_fields_and_parts() -> None:
+    contract = full()
+    report = Report.of(contract)
+    assert report.model_dump() == contract.model_dump()
+    assert report.layers is contract.layers
+    assert report.layers[0].backward_gain == 0.5
+    assert isinstance(report, Contract)
+
+
+def test_it_is_printed_as_the_terminal_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    text = str(Report.of(sick()))
+    assert "✖ FAIL" in text
+    assert "\x1b" not in text
+    prose = [line for line in text.splitlines() if not line.startswith("      ")]
+    assert max(map(len, prose)) <= 70
+
+
+def test_its_repr_is_one_line() -> None:
+    contract = sick()
+    assert repr(Report.of(contract)) == f"<Report fail: {headline(contract)}>"
+
+
+def test_a_notebook_gets_html() -> None:
+    report = Report.of(sick())
+    assert report._repr_html_().startswith('<div class="gradinspect">')
+    assert report.to_html().startswith("<!doctype html>")
+    assert report.to_markdown().startswith("## ❌ fail")
+
+
+def test_json_leaves_out_what_was_not_asked_for_and_can_be_read_back() -> None:
+    contract = sick()
+    document = json.loads(render_json(contract))
+    assert "curvature" not in document
+    assert document["inspection"] is None
+    assert document["layers"][0]["backward_gain"] == 0.25
+    assert from_json(Contract, render_json(Report.of(contract))) == contract
+
+
+def test_a_frame_has_a_row_a_layer_and_flat_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    pandas: Any = ModuleType("pandas")
+    pandas.DataFrame = list
+    monkeypatch.setitem(sys.modules, "pandas", pandas)
+    report = Report.of(sick())
+    layers = report.to_frame()
+    assert len(layers) == 11
+    assert layers[0]["signal_rms"] == report.layers[0].signal.rms  # type: ignore[union-attr]  # a chain has signals
+    assert layers[0]["activation_std"] == 0.6
+    assert [row["name"] for row in report.to_frame("parameters")][:2] == ["0.weight", "0.bias"]
+
+
+def test_a_frame_without_pandas_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match="pip install pandas"):
+        Report.of(sick()).to_frame()
