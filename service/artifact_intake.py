@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
 
 from sqlalchemy.orm import Session
 
+from gradinspect.contracts.data import ArtifactData
 from gradinspect.contracts.model_spec import ModelSpec
 from gradinspect.contracts.plan import Call
 from gradinspect.contracts.problems import FieldError, ProblemError
+from gradinspect.intake import Kind, check_safetensors, check_torchscript, recognise
 from service import artifacts
 from service.artifact_files import Upload
 from service.db import artifacts as rows
 from service.db.engine import Database
 from service.db.tables import ArtifactRecord
 from service.storage import Store
-
-Kind = Literal["torchscript", "safetensors", "unknown"]
 
 
 def keep_upload(
@@ -29,7 +28,7 @@ def keep_upload(
     limit: int,
     expected_digest: str | None = None,
     expected_length: int | None = None,
-    only: Kind | None = None,
+    must_be_model: bool = False,
 ) -> tuple[ArtifactRecord, bool]:
     """Take bytes in, look at them, and keep them; returns the row, and whether it is new.
 
@@ -37,7 +36,7 @@ def keep_upload(
         pieces: the bytes as they arrive; read to the end.
         limit: most bytes.
         expected_digest, expected_length: what the sender promised.
-        only: refuse every other kind.
+        must_be_model: refuse what is not TorchScript, with advice.
 
     Raises:
         ProblemError: `invalid_model`, `unsupported_operator` or `invalid_data` for a file that claims to be what it is
@@ -46,9 +45,7 @@ def keep_upload(
     with store.artifacts.receive(
         pieces, tenant=tenant, limit=limit, expected_digest=expected_digest, expected_length=expected_length
     ) as upload:
-        kind = _checked_kind(upload)
-        if only is not None and kind != only:
-            raise ProblemError("invalid_model", f"the file is {kind}, not {only}")
+        kind = _checked_kind(upload, must_be_model)
         return artifacts.keep(database, upload, tenant=tenant, kind=kind)
 
 
@@ -58,13 +55,11 @@ def check_weights(session: Session, store: Store, artifact_id: str, spec: ModelS
     Raises:
         ProblemError: `not_found`; `invalid_data`, naming the first tensors that are missing or of another shape.
     """
-    from gradinspect.intake import check_safetensors
-
     record = rows.hold(session, artifact_id, tenant=tenant)
     if record.kind != "safetensors":
         raise _wrong_weights(f"{artifact_id} is {record.kind}, not safetensors")
     with store.artifacts.open(artifact_id, tenant=tenant) as file:
-        held = {tensor.name: tuple(tensor.shape) for tensor in check_safetensors(file).tensors}
+        held = {tensor.name: tensor.shape for tensor in check_safetensors(file).tensors}
     for name, shape in _expected_shapes(spec).items():
         if name not in held:
             raise _wrong_weights(f"the file has no tensor {name!r}, which the spec would load")
@@ -72,12 +67,31 @@ def check_weights(session: Session, store: Store, artifact_id: str, spec: ModelS
             raise _wrong_weights(f"{name!r} has shape {list(held[name])}; the spec's has {list(shape)}")
 
 
-def _checked_kind(upload: Upload) -> Kind:
-    from gradinspect.intake import check_safetensors, check_torchscript, recognise
+def check_data(store: Store, data: ArtifactData, *, tenant: str) -> None:
+    """Hold the tensors that a request names against those of the uploaded file.
 
+    Raises:
+        ProblemError: `not_found`; `invalid_data` for another kind of file; `invalid_request`, naming the tensor.
+    """
+    with store.artifacts.open(data.artifact, tenant=tenant) as file:
+        held = {tensor.name: tensor.shape for tensor in check_safetensors(file).tensors}
+    named = [(f"/data/inputs/{place}", name) for place, name in enumerate(data.inputs)]
+    named += [("/data/target", data.target)] if data.target is not None else []
+    for pointer, name in named:
+        if name not in held:
+            known = ", ".join(sorted(held)[:10]) or "none"
+            raise _wrong_field(pointer, f"the file has no tensor {name[:80]!r}; it has {known}")
+        if not held[name]:
+            raise _wrong_field(pointer, f"{name!r} has no axis; the first one counts samples")
+        if held[name][0] != held[data.inputs[0]][0]:
+            counts = f"{held[name][0]} samples, and {data.inputs[0]!r} has {held[data.inputs[0]][0]}"
+            raise _wrong_field(pointer, f"{name!r} has {counts}; all must have the same number")
+
+
+def _checked_kind(upload: Upload, must_be_model: bool) -> Kind:
     with upload.path.open("rb") as file:
-        kind: Kind = recognise(file)
-        if kind == "torchscript":
+        kind = recognise(file)
+        if must_be_model or kind == "torchscript":
             check_torchscript(file)
         elif kind == "safetensors":
             check_safetensors(file)
@@ -96,3 +110,7 @@ def _expected_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
 
 def _wrong_weights(detail: str) -> ProblemError:
     return ProblemError("invalid_data", detail, errors=[FieldError("/weights", detail)])
+
+
+def _wrong_field(pointer: str, detail: str) -> ProblemError:
+    return ProblemError("invalid_request", detail, errors=[FieldError(pointer, detail)])

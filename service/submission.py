@@ -7,19 +7,22 @@ from typing import cast
 import structlog
 from sqlalchemy.orm import Session
 
+from gradinspect.contracts.data import ArtifactData
 from gradinspect.contracts.problems import FieldError, ProblemError
 from gradinspect.contracts.request import InlineModel, InspectionRequest
+from service.artifact_intake import check_data
 from service.db import idempotency, inspections, models, outbox, policies
 from service.db.engine import Database
 from service.db.tables import InspectionRecord, ModelRecord
 from service.dispatch import BrokerUnavailable, Dispatcher
 from service.settings import Queue, Settings
+from service.storage import Store
 
 _log = structlog.get_logger(__name__)
 
 
 def submit(
-    database: Database, settings: Settings, request: InspectionRequest, *, tenant: str, key: str | None
+    database: Database, store: Store, settings: Settings, request: InspectionRequest, *, tenant: str, key: str | None
 ) -> tuple[InspectionRecord, bool]:
     """Accept an inspection; returns its row, and whether this call made it.
 
@@ -29,6 +32,8 @@ def submit(
     Raises:
         ProblemError: what is wrong with the request, the key or the state of the queue; then nothing was changed.
     """
+    if isinstance(request.data, ArtifactData):
+        check_data(store, request.data, tenant=tenant)
     with database.write() as session:
         if key is not None:
             digest = idempotency.request_digest("POST", "/v1/inspections", request.model_dump_json())

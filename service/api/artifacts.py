@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
 
 from apiflask import APIBlueprint
 from flask import request
@@ -146,9 +147,16 @@ def _answer(record: ArtifactRecord, is_new: bool) -> Response:
 
 
 def _bytes_of(record: ArtifactRecord) -> Response:
-    file = context().store.artifacts.open(record.id, tenant=record.tenant_id)
-    pieces = iter(lambda: file.read(PIECE_BYTES), b"") if request.method != "HEAD" else ()
     headers = {"Content-Length": str(record.size_bytes), "Content-Disposition": "attachment"}
-    response = Response(pieces, mimetype=BYTES, headers=headers)
-    response.call_on_close(file.close)
+    response = Response(mimetype=BYTES, headers=headers)
+    if request.method != "HEAD":
+        file = context().store.artifacts.open(record.id, tenant=record.tenant_id)
+        response.response = _pieces(file)
+        response.call_on_close(file.close)
     return response
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(PIECE_BYTES):
+            yield piece

@@ -92,13 +92,16 @@ class WaitQuery(Query):
             200, "It has ended within the wait.", InspectionResource, headers=["Location", "Preference-Applied"]
         ),
     ],
-    problems=["not_found", "invalid_spec", "idempotency_in_progress", "idempotency_mismatch", "too_many_inspections"],
+    problems=[
+        "not_found", "invalid_spec", "invalid_data", "idempotency_in_progress", "idempotency_mismatch",
+        "too_many_inspections",
+    ],
     example=EXAMPLE,
 )  # fmt: skip
 def submit_inspection(body: InspectionRequest) -> Response:
     """Inspect a model. `{"model": "mdl_…"}` is a complete request."""
     here = context()
-    record, is_new = submit(here.database, here.settings, body, tenant=tenant(), key=_idempotency_key())
+    record, is_new = submit(here.database, here.store, here.settings, body, tenant=tenant(), key=_idempotency_key())
     if is_new:
         ring(here.database, here.dispatcher, here.settings, record)
     seconds = _preferred_wait()

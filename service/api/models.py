@@ -170,7 +170,7 @@ def _received_registration() -> ModelRegistration:
 
     def keep(pieces: Iterator[bytes]) -> ArtifactRecord:
         record, _ = keep_upload(
-            context().database, context().store, pieces, tenant=tenant(), limit=limit, only="torchscript"
+            context().database, context().store, pieces, tenant=tenant(), limit=limit, must_be_model=True
         )
         return record
 

@@ -16,8 +16,11 @@ from service.api.answers import json_answer
 from service.api.context import context, tenant
 from service.api.operations import Answer, operation
 from service.api.paging import Query, page_answer
+from service.api.reading import JSON, best_of
 from service.db import policies
 from service.db.tables import PolicyRecord
+
+FILE = "application/vnd.gradinspect.policy+json"
 
 blueprint = APIBlueprint("policies", __name__, tag="policies")
 
@@ -26,11 +29,11 @@ class PolicyQuery(Query):
     """In which form to answer."""
 
     format: Annotated[
-        Literal["resource", "file"],
+        Literal["json", "file"],
         Field(
             description="`file`: every rule with the thresholds that hold, as `gradinspect audit --policy` reads it."
         ),
-    ] = "resource"
+    ] = "json"
 
 
 @blueprint.get("/v1/policies")
@@ -57,14 +60,18 @@ def create_policy(body: Policy) -> Response:
 
 
 @blueprint.get("/v1/policies/<policy_id>")
-@operation(query=PolicyQuery, answers=[Answer(200, "The policy; as a file it is the document alone.", PolicyResource)])
+@operation(
+    query=PolicyQuery,
+    answers=[Answer(200, "The policy; as a file it is the document alone.", PolicyResource, other=[FILE])],
+)
 def get_policy(policy_id: str, query: PolicyQuery) -> Response:
     """One policy."""
     policy, resource = _find(policy_id)
-    if query.format == "resource":
+    if query.format != "file" and best_of([JSON, FILE]) == JSON:
         return json_answer(resource)
-    name = f'attachment; filename="{policy.name.replace(" ", "-")}-{policy.version}.json"'
-    return json_answer(complete(policy), headers={"Content-Disposition": name})
+    name = f"{policy.name.replace(' ', '-')}-{policy.version}.json"
+    text = complete(policy).model_dump_json(indent=2, exclude_unset=True)
+    return Response(text, mimetype=FILE, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
 
 @blueprint.delete("/v1/policies/<policy_id>")
