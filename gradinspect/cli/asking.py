@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from gradinspect.cli.failures import WRONG_CALL, Failure
-from gradinspect.contracts.document import from_python
 from gradinspect.contracts.problems import FieldError, ProblemError
-from gradinspect.contracts.request import InspectionSettings
+
+if TYPE_CHECKING:
+    from gradinspect.contracts.request import InspectionSettings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+# Written out, and not read off the request's contract: help is to be there before contracts are built.
 LOSSES = ("cross_entropy", "mse", "l1", "huber", "bce_with_logits", "nll", "output_mean", "random_cotangent")
 DIAGNOSTICS = ("gradients", "signals", "noise", "curvature", "jacobian", "training_trace")
 DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32")
@@ -110,6 +112,9 @@ def settings_of(asked: Asked, data: dict[str, Any] | None) -> InspectionSettings
     Raises:
         Failure: an option's value is wrong; it is named.
     """
+    from gradinspect.contracts.document import from_python
+    from gradinspect.contracts.request import InspectionSettings
+
     try:
         return from_python(InspectionSettings, settings_document(asked, data))
     except ProblemError as error:

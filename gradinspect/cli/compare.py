@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import click
 
-from gradinspect.contracts.report import Report
+if TYPE_CHECKING:
+    from gradinspect.contracts.report import Report
 
 EXAMPLES = """\b
 Examples:

@@ -88,7 +88,7 @@ def read_data(path: str, inputs: tuple[str, ...], target: str | None) -> DataFil
     unknown = [name for name in (*inputs, *([target] if target is not None else [])) if name not in names]
     if unknown or not inputs:
         wrong = f"has no tensor {unknown[0]!r}" if unknown else "has several tensors; say which with --inputs"
-        raise Failure(f"{path} {wrong}", details=(f"its tensors are {', '.join(names)}",), exit_code=WRONG_CALL)
+        raise Failure(f"{path} {wrong}", details=(f"its tensors are {', '.join(sorted(names))}",), exit_code=WRONG_CALL)
     return DataFile(content, inputs, target)
 
 

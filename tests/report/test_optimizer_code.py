@@ -32,10 +32,10 @@ class Tied(nn.Module):
 
 
 def suggestion(**named: float) -> LrScales:
-    parameters = {name: (f"{name}.weight",) if name == "tokens" else (f"{name}.weight", f"{name}.bias") for name in named}
-    groups = tuple(
-        ScaleGroup(layer=name, parameters=parameters[name], scale=scale) for name, scale in named.items()
-    )
+    parameters = {
+        name: (f"{name}.weight",) if name == "tokens" else (f"{name}.weight", f"{name}.bias") for name in named
+    }
+    groups = tuple(ScaleGroup(layer=name, parameters=parameters[name], scale=scale) for name, scale in named.items())
     return LrScales(verdict="use", method="newton", base_lr=0.5, groups=groups)
 
 

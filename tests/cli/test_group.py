@@ -1,0 +1,183 @@
+"""The command line as a whole: help without loading anything, exit codes, and mistakes that end in a line."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from gradinspect.cli import cli, group
+from gradinspect.cli.failures import Failure, failure_of
+from gradinspect.contracts.problems import FieldError, InspectionError, ProblemError
+from gradinspect.version import __version__
+
+
+def python(program: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=60,
+        check=False,
+    )  # fmt: skip
+
+
+LOADED = """
+import sys
+from gradinspect.cli import cli
+cli.main({arguments!r}, prog_name="gradinspect", standalone_mode=False)
+print("loaded", *sys.modules, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["inspect", "--help"], ["compare", "--help"], ["completion", "bash"]]
+)
+def test_help_loads_neither_torch_nor_a_server_nor_a_client(arguments: list[str], tmp_path: Path) -> None:
+    done = python(LOADED.format(arguments=arguments), tmp_path)
+    assert done.returncode == 0, done.stderr
+    loaded = done.stderr.rpartition("loaded")[2].split()
+    assert "click" in loaded
+    assert not {"torch", "numpy", "httpx", "flask", "sqlalchemy", "celery", "pydantic"} & set(loaded)
+
+
+def test_validating_a_spec_needs_no_torch(tmp_path: Path) -> None:
+    spec = {"input": {"shape": [4]}, "layers": [{"type": "Linear", "out_features": 3}]}
+    (tmp_path / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
+    done = python(LOADED.format(arguments=["validate", "spec.json"]), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "15 parameters" in done.stdout
+    assert not {"torch", "httpx", "flask"} & set(done.stderr.rpartition("loaded")[2].split())
+
+
+def test_every_command_of_the_table_can_be_loaded() -> None:
+    for name in group.COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert isinstance(command, click.Command)
+        assert command.help
+
+
+def test_the_help_lists_every_command_with_its_line() -> None:
+    text = CliRunner().invoke(cli, ["--help"]).output
+    for name, command in group.COMMANDS.items():
+        assert name in text
+        assert command.line in text
+
+
+def test_the_version_is_printed() -> None:
+    assert CliRunner().invoke(cli, ["--version"]).output == f"gradinspect {__version__}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script(shell: str) -> None:
+    result = CliRunner().invoke(cli, ["completion", shell])
+    assert result.exit_code == 0
+    assert "_GRADINSPECT_COMPLETE" in result.output
+
+
+@click.command()
+def added() -> None:
+    """A command of another package."""
+    click.echo("ran")
+
+
+def test_commands_of_other_packages_come_through_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint(name="added", value=f"{__name__}:added", group=group.ENTRY_POINTS)
+    monkeypatch.setattr(EntryPoint, "load", lambda _entry: added)
+    monkeypatch.setattr(group, "entry_points", lambda **_: [entry])
+    assert CliRunner().invoke(cli, ["added"]).output == "ran\n"
+    assert "added" in CliRunner().invoke(cli, ["--help"]).output
+
+
+def test_a_command_whose_parts_are_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_entry: EntryPoint) -> None:
+        raise ModuleNotFoundError("No module named 'flask'", name="flask")
+
+    entry = EntryPoint(name="serve", value="service.commands:serve", group=group.ENTRY_POINTS)
+    monkeypatch.setattr(EntryPoint, "load", missing)
+    monkeypatch.setattr(group, "entry_points", lambda **_: [entry])
+    result = CliRunner().invoke(cli, ["serve"])
+    assert result.exit_code == 2
+    assert "pip install 'gradinspect[server]'" in result.stderr
+
+
+FAILURES = [
+    (ProblemError("invalid_spec", "wrong", errors=[FieldError("/layers/0", "is odd")]), 2, "/layers/0: is odd"),
+    (ProblemError("not_found", "nothing there"), 2, "Check the id"),
+    (InspectionError("no_gradient", "all parameters are frozen"), 3, "no_gradient: all parameters are frozen"),
+    (ImportError("no torch", name="torch"), 2, "gradinspect[engine]"),
+    (KeyboardInterrupt(), 130, "interrupted"),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "says"), FAILURES, ids=lambda value: type(value).__name__)
+def test_what_goes_wrong_ends_in_lines_on_stderr_and_a_code(
+    error: BaseException, code: int, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @click.command()
+    def failing() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "get_command", lambda _ctx, _name: failing)
+    result = CliRunner().invoke(cli, ["anything"])
+    assert result.exit_code == code
+    assert says in result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+
+
+def test_a_defect_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    def failing() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "get_command", lambda _ctx, _name: failing)
+    assert isinstance(CliRunner().invoke(cli, ["anything"]).exception, ZeroDivisionError)
+
+
+def test_errors_of_the_client_have_codes_of_their_own() -> None:
+    from gradinspect.client import InspectionFailed, ServiceUnreachable
+    from gradinspect.client.errors import problem_of
+
+    codes = {
+        problem_of("not_found", 404, "none"): 2,
+        problem_of("too_many_requests", 429, "later"): 3,
+        problem_of("internal", 500, "broken"): 3,
+        InspectionFailed("insp_1", "time_limit", "took too long"): 3,
+        ServiceUnreachable("http://x", "refused"): 3,
+    }
+    for error, code in codes.items():
+        failure = failure_of(error)
+        assert isinstance(failure, Failure)
+        assert failure.exit_code == code
+
+
+def test_a_stranger_s_words_in_an_error_steer_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    def failing() -> None:
+        raise ProblemError("invalid_spec", "bad \x1b[2J", errors=[FieldError("/\x1b]0;x\x07", "\u202eodd")])
+
+    monkeypatch.setattr(cli, "get_command", lambda _ctx, _name: failing)
+    text = CliRunner().invoke(cli, ["anything"]).stderr
+    assert all(letter == "\n" or letter.isprintable() for letter in text)
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gradinspect", "inspect", "nowhere.json"], capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "gradinspect: nowhere.json cannot be read: No such file or directory\n"
+
+
+def test_the_names_in_the_help_are_those_of_the_request() -> None:
+    from typing import get_args
+
+    from gradinspect.cli import asking
+    from gradinspect.contracts import data, request
+
+    assert get_args(request.Loss) == asking.LOSSES
+    assert get_args(request.Diagnostic) == asking.DIAGNOSTICS
+    assert {*get_args(data.FloatType), *get_args(data.IntegerType)} == set(asking.DTYPES)

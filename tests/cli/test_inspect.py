@@ -1,0 +1,270 @@
+"""`gradinspect inspect` on this machine: what it reads, what it writes, and how it ends."""
+
+import hashlib
+import json
+import re
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from safetensors.torch import save_file
+from torch import nn
+
+from gradinspect.cli import cli
+from gradinspect.contracts.document import from_json
+from gradinspect.contracts.report import Report
+from gradinspect.rules import headline
+
+SPEC: dict[str, Any] = {
+    "input": {"shape": [6]},
+    "layers": [{"type": "Linear", "out_features": 5}, {"type": "Tanh"}, {"type": "Linear", "out_features": 3}],
+}
+SICK: dict[str, Any] = {
+    "input": {"shape": [32]},
+    "layers": [
+        {"repeat": 9, "layers": [{"type": "Linear", "out_features": 32}, {"type": "Sigmoid"}]},
+        {"type": "Linear", "out_features": 10},
+    ],
+}
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with spec.json, sick.json, model.pt, its weights and a batch."""
+    here = tmp_path_factory.mktemp("files")
+    (here / "spec.json").write_text(json.dumps(SPEC), encoding="utf-8")
+    (here / "sick.json").write_text(json.dumps(SICK), encoding="utf-8")
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+        batch = {"x": torch.randn(8, 6), "y": torch.randint(0, 3, (8,))}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is deprecated upstream, and supported here
+        torch.jit.save(torch.jit.script(model), here / "model.pt")
+    save_file(batch, here / "batch.safetensors")
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, here / "weights.safetensors")
+    return here
+
+
+@pytest.fixture
+def run(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command line in a copy of that directory."""
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def invoke(*arguments: str, stdin: str | None = None) -> Result:
+        return CliRunner().invoke(cli, list(arguments), input=stdin, catch_exceptions=False)
+
+    return invoke
+
+
+def reported(result: Result) -> Report:
+    assert result.exit_code == 0, result.stderr
+    return from_json(Report, result.stdout)
+
+
+def test_a_spec_gives_a_readable_report_and_exit_0_whatever_the_verdict(run: Run) -> None:
+    result = run("inspect", "sick.json")
+    assert result.exit_code == 0
+    assert "✖ FAIL  sick.json" in result.stdout
+    assert re.search(r"0 +0 +Linear → sigmoid", result.stdout)
+    assert "\x1b" not in result.stdout
+    assert result.stderr == ""
+
+
+def test_json_is_the_whole_report_and_nothing_else(run: Run) -> None:
+    report = reported(run("inspect", "sick.json", "--json"))
+    assert report.verdict == "fail"
+    assert report.model.name == "sick.json"
+    assert len(report.layers) == 10
+
+
+def test_the_same_seed_gives_the_same_numbers(run: Run) -> None:
+    first, second, other = (reported(run("inspect", "spec.json", "--json", "--seed", seed)) for seed in ("3", "3", "4"))
+    assert first.layers == second.layers
+    assert first.layers != other.layers
+
+
+def test_a_spec_comes_from_stdin(run: Run) -> None:
+    report = reported(run("inspect", "-", "--json", stdin=json.dumps(SPEC)))
+    assert report.summary.parameters == 6 * 5 + 5 + 5 * 3 + 3
+
+
+def test_html_and_markdown_are_written_beside_the_terminal(run: Run) -> None:
+    result = run("inspect", "sick.json", "--html", "out.html", "--markdown", "out.md")
+    assert "✖ FAIL" in result.stdout
+    assert Path("out.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert Path("out.md").read_text(encoding="utf-8").startswith("## ❌ fail: sick.json")
+
+
+def test_an_output_that_cannot_be_written_is_named(run: Run) -> None:
+    result = run("inspect", "spec.json", "--html", "nowhere/out.html")
+    assert result.exit_code == 2
+    assert "nowhere/out.html cannot be written" in result.stderr
+
+
+def test_a_torchscript_file_runs_on_a_batch_whose_tensors_are_found_by_name(run: Run) -> None:
+    result = run("inspect", "model.pt", "--data", "batch.safetensors", "--json")
+    report = reported(result)
+    assert [row.kind for row in report.layers] == ["Linear", "Linear"]
+    assert report.model.kind == "torchscript"
+    assert not report.environment.synthetic_data
+    assert "runs here with your rights, unconfined" in result.stderr
+
+
+def test_the_file_and_the_spec_with_its_weights_give_the_same_numbers(run: Run) -> None:
+    file = reported(run("inspect", "model.pt", "--data", "batch.safetensors", "--json"))
+    spec = reported(
+        run("inspect", "spec.json", "--weights", "weights.safetensors", "--data", "batch.safetensors",
+            "--inputs", "x", "--target", "y", "--json")
+    )  # fmt: skip
+    # float32, sums over at most 48 terms
+    assert [row.grad_norm for row in spec.parameters] == pytest.approx(
+        [row.grad_norm for row in file.parameters], rel=48 * 2**-24
+    )
+    assert spec.environment.data_digest == file.environment.data_digest
+
+
+def test_a_torchscript_file_runs_on_drawn_data_of_a_declared_shape(run: Run) -> None:
+    report = reported(run("inspect", "model.pt", "--input-shape", "6", "--samples", "16", "--json"))
+    assert report.environment.synthetic_data
+    assert report.layers[0].output_shape == (16, 5)
+
+
+def test_options_become_the_request(run: Run) -> None:
+    report = reported(
+        run("inspect", "spec.json", "--optimizer", "sgd,lr=0.5,momentum=0.9", "--samples", "32", "--loss", "mse",
+            "--precision", "compute=float64,intended=float16", "--seeds", "2", "--mode", "eval", "--json")
+    )  # fmt: skip
+    assert report.optimizer is not None
+    assert (report.optimizer.type, report.optimizer.lr) == ("sgd", 0.5)
+    assert report.environment.dtype == "float64"
+    assert report.precision is not None
+    assert report.precision.intended == "float16"
+    assert report.layers[0].output_shape == (32, 5)
+
+
+def test_an_optimizer_may_be_json(run: Run) -> None:
+    report = reported(run("inspect", "spec.json", "--optimizer", '{"type": "adam", "betas": [0.8, 0.9]}', "--json"))
+    assert report.optimizer is not None
+    assert report.optimizer.type == "adam"
+
+
+def test_a_policy_file_judges(run: Run) -> None:
+    policy = {
+        "name": "blind",
+        "rules": {"vanishing_signal": {"enabled": False}, "uneven_gradients": {"enabled": False}},
+    }
+    Path("policy.json").write_text(json.dumps(policy), encoding="utf-8")
+    report = reported(run("inspect", "sick.json", "--policy", "policy.json", "--json"))
+    assert "vanishing_signal" not in {finding.rule for finding in report.findings}
+    assert report.policy is not None
+    assert report.policy.name == "blind"
+
+
+WRONG: list[tuple[list[str], str]] = [
+    (["inspect", "nowhere.json"], "nowhere.json cannot be read"),
+    (["inspect", "text.txt"], "neither a model spec"),
+    (["inspect", "wrong.json"], "/layers/0/out_features"),
+    (["inspect", "broken.json"], "line 1, column"),
+    (["inspect", "spec.json", "--optimizer", "sgd,lr=-1"], "--optimizer lr: "),
+    (["inspect", "spec.json", "--optimizer", "sdg"], "--optimizer type: "),
+    (["inspect", "spec.json", "--optimizer", "{"], "is not JSON"),
+    (["inspect", "spec.json", "--diagnostics", "gradients,colour"], "--diagnostics"),
+    (["inspect", "spec.json", "--loss", "hinge"], "--loss"),
+    (["inspect", "spec.json", "--input-shape", "6"], "has an input of its own"),
+    (["inspect", "model.pt"], "--data batch.safetensors, or --input-shape"),
+    (["inspect", "model.pt", "--input-shape", "six"], "is not sizes"),
+    (["inspect", "model.pt", "--weights", "weights.safetensors", "--input-shape", "6"], "carries its own"),
+    (["inspect", "model.pt", "--data", "text.txt"], "text.txt is not a safetensors file"),
+    (["inspect", "model.pt", "--data", "batch.safetensors", "--inputs", "z"], "its tensors are x, y"),
+    (["inspect", "spec.json", "--policy", "text.txt"], "line 1, column"),
+    (["inspect", "spec.json", "--label", "team=vision"], "--label goes with --server"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else None
+)
+def test_a_wrong_call_ends_with_2_and_names_what_is_wrong(run: Run, arguments: list[str], says: str) -> None:
+    Path("text.txt").write_text("neither one nor the other", encoding="utf-8")
+    Path("broken.json").write_text("{", encoding="utf-8")
+    wrong = {**SPEC, "layers": [{"type": "Linear", "out_features": 0}]}
+    Path("wrong.json").write_text(json.dumps(wrong), encoding="utf-8")
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_model_that_cannot_be_measured_ends_with_3(run: Run) -> None:
+    save_file({"x": torch.zeros(4, 7), "y": torch.zeros(4, dtype=torch.int64)}, "other.safetensors")
+    result = run("inspect", "model.pt", "--data", "other.safetensors")
+    assert result.exit_code == 3
+    assert "data_mismatch" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_file_that_is_no_torchscript_ends_with_3(run: Run) -> None:
+    Path("zip.pt").write_bytes(b"PK\x03\x04 and nothing more")
+    result = run("inspect", "zip.pt", "--input-shape", "6")
+    assert result.exit_code == 3
+    assert "invalid_model" in result.stderr
+
+
+def test_torch_s_threads_stay(run: Run) -> None:
+    threads = torch.get_num_threads()
+    reported(run("inspect", "spec.json", "--json"))
+    assert torch.get_num_threads() == threads
+
+
+def test_reports_are_compared_and_a_worse_one_can_fail(run: Run) -> None:
+    Path("base.json").write_text(run("inspect", "spec.json", "--json").stdout, encoding="utf-8")
+    Path("head.json").write_text(run("inspect", "sick.json", "--json").stdout, encoding="utf-8")
+    result = run("compare", "base.json", "head.json")
+    assert result.exit_code == 0
+    assert "✖ worse" in result.stdout
+    assert "vanishing_signal" in result.stdout
+    assert run("compare", "base.json", "head.json", "--fail-if-worse").exit_code == 1
+    assert run("compare", "base.json", "base.json", "--fail-if-worse").exit_code == 0
+    document = json.loads(run("compare", "head.json", "base.json", "--json").stdout)
+    assert document["change"] == "better"
+
+
+def test_comparing_what_is_no_report_names_the_file_s_fault(run: Run) -> None:
+    Path("base.json").write_text(run("inspect", "spec.json", "--json").stdout, encoding="utf-8")
+    result = run("compare", "base.json", "spec.json")
+    assert result.exit_code == 2
+    assert "/layers" in result.stderr
+    unknown = run("compare", "base.json", "insp_00000000-0000-0000-0000-000000000000")
+    assert (unknown.exit_code, "give --server URL" in unknown.stderr) == (2, True)
+
+
+def test_validate_lists_the_layers(run: Run) -> None:
+    result = run("validate", "spec.json")
+    assert result.exit_code == 0
+    assert [line.split()[1] for line in result.stdout.splitlines()[1:4]] == ["Linear", "Tanh", "Linear"]
+    assert "53 parameters" in result.stdout
+    assert json.loads(run("validate", "spec.json", "--json").stdout)["parameters"] == 53
+
+
+def test_the_digest_of_a_batch_is_that_of_its_bytes(run: Run) -> None:
+    from gradinspect.cli.files import read_data
+
+    content = Path("batch.safetensors").read_bytes()
+    data = read_data("batch.safetensors", (), None)
+    assert (data.inputs, data.target) == (("x",), "y")
+    assert data.digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def test_the_sentence_of_the_report_is_the_headline(run: Run) -> None:
+    report = reported(run("inspect", "sick.json", "--json"))
+    shown = " ".join(run("inspect", "sick.json").stdout.split())
+    assert " ".join(headline(report).split()) in shown
