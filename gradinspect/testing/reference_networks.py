@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from gradinspect.contracts.report import Report, Severity
 from gradinspect.engine.reproducible import seeded
@@ -39,11 +40,13 @@ class Reference:
         make: draws it.
         data: the kind of batch.
         options: of `inspect`.
+        batch: draws inputs and targets, in place of `data`.
     """
 
     what: str
     make: Callable[[], nn.Module]
     data: Data = "flat"
+    batch: Callable[[], tuple[torch.Tensor, torch.Tensor]] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)  # Any: options of inspect
 
 
@@ -72,16 +75,19 @@ def inspect_reference(reference: Reference, *, loss_factor: float = 1.0) -> Repo
     """
     with seeded(0, torch.device("cpu")):
         model = reference.make()
-        inputs = _batch(reference.data)
-        classes = net.VOCABULARY if isinstance(model, net.Transformer) else CLASSES
-        targets = torch.randint(0, classes, (inputs.shape[0],))
+        inputs, targets = reference.batch() if reference.batch is not None else _drawn(reference.data, model)
         options = dict(reference.options)
         if loss_factor != 1.0:
-            options["loss"] = _multiplied(loss_factor)
+            options["loss"] = _multiplied(str(options.get("loss", "cross_entropy")), loss_factor)
         return inspect(model, inputs, targets, **options)
 
 
-def _batch(data: Data) -> torch.Tensor:
+def _drawn(data: Data, model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    inputs = _inputs(data)
+    return inputs, torch.randint(0, net.VOCABULARY if isinstance(model, net.Transformer) else CLASSES, inputs.shape[:1])
+
+
+def _inputs(data: Data) -> torch.Tensor:
     match data:
         case "tokens":
             return torch.randint(0, net.VOCABULARY, (32, 8))
@@ -93,10 +99,12 @@ def _batch(data: Data) -> torch.Tensor:
             return torch.randn(128, 64)
 
 
-def _multiplied(factor: float) -> Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]:
+def _multiplied(name: str, factor: float) -> Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]:
     def loss(output: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         assert target is not None
-        return factor * nn.functional.cross_entropy(output, target)
+        if name == "mse":
+            return factor * functional.mse_loss(output, target)
+        return factor * functional.cross_entropy(output, target)
 
     return loss
 

@@ -81,5 +81,7 @@ RULE = Rule(
     reference="Lu et al. 2019, Dying ReLU and initialization; Poole et al. 2016, for units that are off by correlation",
     check=check,
     warn=Level(0.2, "chosen: a fifth of the layer's width is lost"),
-    fail=Level(0.5, "chosen: half of the layer's width is lost; random weights alone never do that"),
+    fail=Level(
+        0.5, "Amazon SageMaker Debugger, DeadRelu: half of the layer's width is lost, which random weights never do"
+    ),
 )

@@ -73,5 +73,8 @@ RULE = Rule(
     reference="Bottou 2012, Stochastic gradient descent tricks; You, Gitman and Ginsburg 2017; Karpathy 2022",
     check=check,
     warn=Level((1e-4, 1e-1), "chosen: a decade under and two over the usual 1e-3"),
-    fail=Level((1e-8, 10.0), "chosen: below it float32 rounds the step away; above it one step forgets the start"),
+    fail=Level(
+        (1e-8, 10.0),
+        "Amazon SageMaker Debugger, WeightUpdateRatio: float32 rounds the step away, or one step forgets the start",
+    ),
 )

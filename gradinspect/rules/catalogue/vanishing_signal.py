@@ -90,7 +90,11 @@ RULE = Rule(
     unit="ratio of norms",
     reference="Hochreiter 1991; Bengio, Simard and Frasconi 1994; Glorot and Bengio 2010; Schoenholz et al. 2017",
     check=check,
-    warn=Level(1e-3, "chosen: beyond the three decades that a learning rate is usually searched over"),
+    warn=Level(
+        1e-3,
+        "chosen: beyond the three decades that a learning rate is usually searched over; AUTOTRAINER (Zhang et al. "
+        "2021) has the same number for gradients",
+    ),
     fail=Level(
         1e-6, "chosen: with updates of 1e-3 at the output, the first layer's fall under float32's resolution of 6e-8"
     ),

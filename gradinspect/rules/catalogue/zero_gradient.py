@@ -81,7 +81,8 @@ RULE = Rule(
     reference="Lu et al. 2019, for dying ReLUs; PyTorch forum threads on gradients that are all zero",
     check=check,
     warn=Level(
-        0.7, "chosen: a ReLU net at initialisation has about half of its units off for a sample, none for a batch"
+        0.7,
+        "AUTOTRAINER (Zhang et al. 2021), γ; a ReLU net at initialisation has hardly any unit off for a whole batch",
     ),
     fail=Level(1.0, "by definition: nothing of the parameter is trained"),
 )

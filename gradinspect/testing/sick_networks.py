@@ -1,0 +1,138 @@
+"""Write docs/sick-networks.md from the reference set: `python -m gradinspect.testing.sick_networks > that file`.
+
+A test inspects the same networks and keeps every cell of the tables.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+
+import torch
+
+from gradinspect.contracts.report import Finding, Report
+from gradinspect.rules import RULES
+from gradinspect.testing.known_tools import autotrainer, sagemaker
+from gradinspect.testing.reference_networks import HEALTHY, SICK, Reference, Sick, inspect_reference
+
+SCALED = 1e-6
+_TITLES = {rule.id: rule.title for rule in RULES}
+
+_INTRODUCTION = """# Sick networks, and what is said about them
+
+This page is generated from `gradinspect/testing/` by `python -m gradinspect.testing.sick_networks`, which draws and
+inspects every network here.
+
+Each network has one ailment, known by construction. Our column is the finding that names it, with the factor that it
+holds responsible. Beside it stands what rules of known tools say of the same network at the same step, computed from
+the same report with each tool's own definitions and defaults:
+
+- **SageMaker Debugger**, built-in rules: VanishingGradient (mean |g| of any tensor under 1e-7), ExplodingTensor (NaN or
+  infinity), PoorWeightInitialization (variances of what enters the ReLUs more than 10 apart), DeadRelu (more than half
+  of a layer's units inactive), WeightUpdateRatio (outside 1e-8 … 10).
+- **AUTOTRAINER** (Zhang, Zhai, Ma and Shen, ICSE 2021): vanish (‖g‖ of the first kernel under 1e-3 of the last one's,
+  and under 1e-4), explode (over 70 times the last one's, or NaN), dying ReLU (70 % of all gradient elements are 0).
+
+AUTOTRAINER looks at gradients only once training has not reached its accuracy; the columns say what its checks would
+find. A dash says that nothing was found.
+"""
+
+_SCALE = """
+## Healthy networks
+
+Nothing counts in any of them, whatever the loss is multiplied by. An absolute threshold on gradients turns into a false
+alarm as soon as the loss is a millionth of what it was, though a learning rate a million times larger then trains the
+very same network. Where it fires on the plain loss, it has found a bias before a normalisation or a branch that starts
+at zero: parameters that get no gradient by design.
+
+"""
+
+
+def document(inspect: Callable[[Reference, float], Report]) -> str:
+    """The whole page.
+
+    Args:
+        inspect: from a network and a factor of the loss to its report.
+    """
+    lines = [_INTRODUCTION, *_table(_SICK_HEAD, [sick_row(name, inspect) for name in SICK])]
+    lines += [_SCALE.strip("\n"), "", *_table(_HEALTHY_HEAD, [healthy_row(name, inspect) for name in HEALTHY])]
+    lines += [_summary(inspect)]
+    return "\n".join(lines) + "\n"
+
+
+_SICK_HEAD = ("network", "verdict", "what we find", "responsible", "SageMaker Debugger", "AUTOTRAINER")
+_HEALTHY_HEAD = ("network", "verdict", "verdict, loss × 1e-6", "SageMaker Debugger", "SageMaker Debugger, loss × 1e-6")
+
+
+def sick_row(name: str, inspect: Callable[[Reference, float], Report]) -> tuple[str, ...]:
+    """One sick network's cells."""
+    sick = SICK[name]
+    report = inspect(sick, 1.0)
+    found = finding_of(report, sick)
+    cause = str(found.remedy.arguments.get("cause", "")) if found is not None and found.remedy is not None else ""
+    ours = f"{found.severity}: `{found.rule}`" if found is not None else "–"
+    named = _words(cause) if sick.cause is not None else "–"
+    return (sick.what, report.verdict, ours, named, _listed(sagemaker(report)), _listed(autotrainer(report)))
+
+
+def healthy_row(name: str, inspect: Callable[[Reference, float], Report]) -> tuple[str, ...]:
+    """One healthy network's cells."""
+    healthy = HEALTHY[name]
+    report, scaled = inspect(healthy, 1.0), inspect(healthy, SCALED)
+    tools = _listed(sagemaker(report)), _listed(sagemaker(scaled))
+    return (healthy.what, report.verdict, scaled.verdict, *tools)
+
+
+def finding_of(report: Report, sick: Sick) -> Finding | None:
+    """The finding that names a network's ailment."""
+    return next((finding for finding in report.findings if finding.rule == sick.rule), None)
+
+
+def _summary(inspect: Callable[[Reference, float], Report]) -> str:
+    named = sum(finding_of(inspect(sick, 1.0), sick) is not None for sick in SICK.values())
+    counts: Mapping[str, int] = {
+        "SageMaker Debugger": sum(bool(sagemaker(inspect(sick, 1.0))) for sick in SICK.values()),
+        "AUTOTRAINER": sum(bool(autotrainer(inspect(sick, 1.0))) for sick in SICK.values()),
+    }
+    said = "; ".join(f"{tool} says something of {count}" for tool, count in counts.items())
+    alarms = [
+        sum(bool(sagemaker(inspect(healthy, factor))) for healthy in HEALTHY.values()) for factor in (1.0, SCALED)
+    ]
+    return (
+        f"Of {len(SICK)} sick networks we name the ailment in {named}; {said}. Of {len(HEALTHY)} healthy ones\nSageMaker "
+        f"Debugger's rules fire on {alarms[0]}, and on {alarms[1]} with the loss multiplied by 1e-6."
+    )
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    return [_line(head), _line(("---",) * len(head)), *(_line(row) for row in rows), ""]
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names) or "–"
+
+
+def _words(cause: str) -> str:
+    return cause.replace("_", " ")
+
+
+def main() -> None:
+    """Print the page."""
+    torch.set_num_threads(1)
+    known: dict[tuple[int, float], Report] = {}
+
+    def inspect(reference: Reference, factor: float) -> Report:
+        key = (id(reference), factor)
+        if key not in known:
+            known[key] = inspect_reference(reference, loss_factor=factor)
+        return known[key]
+
+    sys.stdout.write(document(inspect))
+
+
+if __name__ == "__main__":
+    main()
