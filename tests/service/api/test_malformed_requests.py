@@ -85,7 +85,7 @@ WRONG: dict[str, tuple[Send, str, str, str]] = {
     ),
     "a batch of huge size": (
         changed(data={"inputs": [{"kind": "normal", "shape": [2**31 - 1, 2**31 - 1]}]}),
-        "invalid_request", "/data/inputs/0", "parameters",
+        "invalid_request", "/data/inputs/0", "elements",
     ),
     "an empty range": (
         changed(data={"inputs": [{"kind": "uniform", "shape": [8, 16], "low": 1, "high": 1}]}),

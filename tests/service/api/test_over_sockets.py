@@ -1,0 +1,209 @@
+"""What only a real server shows: bodies that are cut or slow, and many of them at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+
+import httpx
+import pytest
+
+from service.db import migrate
+
+START_SECONDS = 60
+ANSWER_SECONDS = 30
+PROGRAM = """
+from service.logs import configure_logs
+from service.settings import Settings
+from service.web_server import run_api
+configure_logs(level="WARNING")
+run_api(Settings.from_environment())
+"""
+BYTES = os.urandom(100_000)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server of this test's own."""
+
+    port: int
+    data_dir: Path
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=ANSWER_SECONDS)
+
+    @contextmanager
+    def connection(self) -> Iterator[socket.socket]:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=ANSWER_SECONDS) as opened:
+            yield opened
+
+    def kept_files(self) -> list[Path]:
+        """Everything in the store, finished or not."""
+        return [path for path in (self.data_dir / "store").rglob("*") if path.is_file()]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """gunicorn with the threads that it has by default, on a free port, gone with the module."""
+    folder = tmp_path_factory.mktemp("served")
+    migrate.upgrade(f"sqlite:///{folder}/gradinspect.db")
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+    environment = os.environ | {"GRADINSPECT_DATA_DIR": str(folder), "GRADINSPECT_PORT": str(port)}
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment)
+    try:
+        found = Served(port, folder)
+        deadline = monotonic() + START_SECONDS
+        while True:
+            try:
+                found.get("/healthz")
+                break
+            except httpx.TransportError:
+                assert process.poll() is None
+                assert monotonic() < deadline
+                sleep(0.05)
+        yield found
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def heading(name: str, *headers: str) -> bytes:
+    lines = [f"PUT /v1/artifacts/{name} HTTP/1.1", "Host: test", "Connection: close", *headers, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def answer(connection: socket.socket) -> tuple[int, dict[str, object]]:
+    """Status and JSON of what the server says before it hangs up."""
+    said = b""
+    while piece := connection.recv(65536):
+        said += piece
+    head, _, body = said.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
+
+
+def test_a_whole_upload_is_kept(served: Served) -> None:
+    with served.connection() as connection:
+        connection.sendall(heading(digest(BYTES), f"Content-Length: {len(BYTES)}") + BYTES)
+        status, found = answer(connection)
+    assert (status, found["size_bytes"]) == (201, len(BYTES))
+    assert served.get(f"/v1/artifacts/{digest(BYTES)}").status_code == 200
+
+
+def test_a_cut_upload_is_a_400_and_leaves_no_file(served: Served) -> None:
+    before = served.kept_files()
+    data = os.urandom(50_000)
+    with served.connection() as connection:
+        connection.sendall(heading(digest(data), f"Content-Length: {len(data)}") + data[:20_000])
+        connection.shutdown(socket.SHUT_WR)
+        status, found = answer(connection)
+    assert (status, found["code"]) == (400, "short_body")
+    assert served.get(f"/v1/artifacts/{digest(data)}").status_code == 404
+    assert served.kept_files() == before
+
+
+def test_a_sender_who_is_gone_leaves_no_file(served: Served) -> None:
+    before = served.kept_files()
+    data = os.urandom(50_000)
+    with served.connection() as connection:
+        connection.sendall(heading(digest(data), f"Content-Length: {len(data)}") + data[:20_000])
+    deadline = monotonic() + ANSWER_SECONDS
+    while served.kept_files() != before:
+        assert monotonic() < deadline
+        sleep(0.02)
+    assert served.get("/healthz").status_code == 200
+
+
+def test_a_wrong_digest_is_a_422_and_leaves_no_file(served: Served) -> None:
+    before = served.kept_files()
+    with served.connection() as connection:
+        connection.sendall(heading(digest(b"others"), "Content-Length: 5") + b"bytes")
+        status, found = answer(connection)
+    assert (status, found["code"]) == (422, "digest_mismatch")
+    assert served.kept_files() == before
+
+
+@pytest.mark.parametrize("end", [b"", b"5\r\nby", b"5\r\nbytes\r\n0\r\n\r\n"], ids=["nothing", "cut", "whole"])
+def test_a_chunked_upload_is_asked_for_its_length(served: Served, end: bytes) -> None:
+    with served.connection() as connection:
+        connection.sendall(heading(digest(b"bytes"), "Transfer-Encoding: chunked") + end)
+        status, found = answer(connection)
+    assert (status, found["code"]) == (411, "length_required")
+
+
+def test_an_upload_that_is_refused_is_answered_before_its_body(served: Served) -> None:
+    with served.connection() as connection:
+        connection.sendall(heading("model.pt", f"Content-Length: {2**30}"))
+        status, found = answer(connection)
+    assert (status, found["code"]) == (422, "invalid_request")
+
+
+def test_the_server_answers_while_a_hundred_uploads_are_slow(served: Served) -> None:
+    data = os.urandom(200_000)
+    with ExitStack() as opened, ThreadPoolExecutor(8) as pool:
+        connections = [opened.enter_context(served.connection()) for _ in range(100)]
+        for place, connection in enumerate(connections):
+            connection.sendall(heading(digest(data), f"Content-Length: {len(data)}") + data[: 100 + place])
+        probes = list(pool.map(served.get, ["/healthz"] * 40 + ["/v1/models"] * 10))
+        assert [probe.status_code for probe in probes] == [200] * 50
+        # Two processes take sixteen at once each; the others were told to come back, and no file of theirs is left.
+        assert 0 < len(list((served.data_dir / "store" / "incoming").iterdir())) <= 32
+    deadline = monotonic() + ANSWER_SECONDS
+    while list((served.data_dir / "store" / "incoming").iterdir()):
+        assert monotonic() < deadline
+        sleep(0.02)
+
+
+def test_many_clients_wait_and_others_are_served(served: Served) -> None:
+    body = {"model": {"spec": {"input": {"shape": [4]}, "layers": [{"type": "Linear", "out_features": 2}]}}}
+    place = httpx.post(f"http://127.0.0.1:{served.port}/v1/inspections", json=body).headers["Location"]
+    with ThreadPoolExecutor(100) as pool:
+        waiting = [pool.submit(served.get, f"{place}?wait=20") for _ in range(100)]
+        assert served.get("/healthz").status_code == 200
+        cancelled = httpx.post(f"http://127.0.0.1:{served.port}{place}/cancel", timeout=ANSWER_SECONDS)
+        assert cancelled.status_code == 200
+        found = [answered.result().json()["status"] for answered in waiting]
+    assert set(found) <= {"queued", "cancelled"}
+    assert "cancelled" in found
+
+
+def test_events_arrive_while_they_happen(served: Served) -> None:
+    body = {"model": {"spec": {"input": {"shape": [4]}, "layers": [{"type": "Linear", "out_features": 2}]}}}
+    place = httpx.post(f"http://127.0.0.1:{served.port}/v1/inspections", json=body).headers["Location"]
+    address = f"http://127.0.0.1:{served.port}{place}"
+    names = []
+    with httpx.stream("GET", f"{address}/events", timeout=ANSWER_SECONDS) as stream:
+        for line in stream.iter_lines():
+            if line.startswith("event: "):
+                names.append(line.removeprefix("event: "))
+                if names == ["progress"]:
+                    httpx.post(f"{address}/cancel", timeout=ANSWER_SECONDS)
+    assert names == ["progress", "ended"]
+
+
+@pytest.mark.slow
+def test_a_stalled_upload_is_cut_off(served: Served) -> None:
+    with served.connection() as connection:
+        connection.settimeout(90)
+        connection.sendall(heading(digest(BYTES), f"Content-Length: {len(BYTES)}") + BYTES[:100])
+        status, found = answer(connection)
+    assert (status, found["code"]) == (400, "short_body")
