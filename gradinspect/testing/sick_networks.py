@@ -99,8 +99,9 @@ def _summary(inspect: Callable[[Reference, float], Report]) -> str:
         sum(bool(sagemaker(inspect(healthy, factor))) for healthy in HEALTHY.values()) for factor in (1.0, SCALED)
     ]
     return (
-        f"Of {len(SICK)} sick networks we name the ailment in {named}; {said}. Of {len(HEALTHY)} healthy ones\nSageMaker "
-        f"Debugger's rules fire on {alarms[0]}, and on {alarms[1]} with the loss multiplied by 1e-6."
+        f"Of {len(SICK)} sick networks we name the ailment in {named}; {said}.\n"
+        f"Of {len(HEALTHY)} healthy ones SageMaker Debugger's rules fire on {alarms[0]}, and on {alarms[1]} with the loss "
+        "multiplied by 1e-6."
     )
 
 
