@@ -195,6 +195,8 @@ class LayerCurvature(Document):
     hessian_trace_stderr: Number = None
     curvature_along_gradient: Number = None
     top_eigenvalue: Number = None
+    top_eigenvalue_residual: Number = None
+    reason: Text | None = Field(default=None, description="Why a number of this layer is missing.")
 
 
 class Curvature(_Section):

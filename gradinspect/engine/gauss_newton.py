@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 
 from gradinspect.engine.gradients import first_tensor
 from gradinspect.engine.parameters import ParameterEntry
-from gradinspect.engine.replay import output_of, replaying
+from gradinspect.engine.replay import output_of, replaying, twice_differentiable
 from gradinspect.engine.reproducible import seeded
 from gradinspect.engine.section import SectionInput
 from gradinspect.engine.statistics import norm
@@ -50,7 +50,7 @@ def output_direction(s: SectionInput, direction: Direction) -> torch.Tensor:
 def forward_mode(s: SectionInput, direction: Direction) -> torch.Tensor | None:
     """J·v exactly; None where an operator has no forward-mode rule, or the model hides a parameter from the swap."""
     try:
-        with replaying(s), _dual_level(), torch.enable_grad(), seeded(s.seed, s.device):
+        with replaying(s), twice_differentiable(), _dual_level(), torch.enable_grad(), seeded(s.seed, s.device):
             duals = {
                 entry: forward_ad.make_dual(entry.tensor.detach(), direction[entry].to(entry.tensor))  # type: ignore[no-untyped-call]  # torch leaves it untyped
                 if entry in direction

@@ -26,23 +26,24 @@ def output_of(s: SectionInput) -> torch.Tensor:
 
 @contextmanager
 def replaying(s: SectionInput) -> Iterator[None]:
-    """Run the model in its mode any number of times; buffers and the global switches are restored afterwards."""
-    with left_as_found(s.model, s.settings.mode), ordinary_graphs(), differentiable_kernels(s):
+    """Run the model in its mode any number of times; buffers and the global switches are restored afterwards.
+
+    Fused recurrent layers are run step by step, which shows their inside and can be differentiated; only in models
+    that have them, because without oneDNN convolutions would be slower too.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(left_as_found(s.model, s.settings.mode))
+        stack.enter_context(ordinary_graphs())
+        if any(call.operation in FUSED_RECURRENT for call in s.reading.calls):
+            stack.enter_context(_switched_off(torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled))
+            stack.enter_context(_switched_off(torch._C._get_cudnn_enabled, torch._C._set_cudnn_enabled))
         yield
 
 
 @contextmanager
-def differentiable_kernels(s: SectionInput) -> Iterator[None]:
-    """Take kernels that are made of differentiable operations, where the fast ones are not.
-
-    Flash and memory-efficient attention have no second derivative; their mathematical form has. Fused recurrent
-    layers are run step by step, but only in models that have them: without oneDNN convolutions would be slower too.
-    """
-    with ExitStack() as stack:
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        if any(call.operation in FUSED_RECURRENT for call in s.reading.calls):
-            stack.enter_context(_switched_off(torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled))
-            stack.enter_context(_switched_off(torch._C._get_cudnn_enabled, torch._C._set_cudnn_enabled))
+def twice_differentiable() -> Iterator[None]:
+    """Take attention's mathematical form: its flash and memory-efficient kernels have a first derivative only."""
+    with sdpa_kernel(SDPBackend.MATH):
         yield
 
 

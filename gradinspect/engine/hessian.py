@@ -1,0 +1,113 @@
+"""Exact Hessian-vector products: the gradient's graph is kept and differentiated along as many vectors as wanted.
+
+Source: Pearlmutter 1994, "Fast exact multiplication by the Hessian", in reverse over reverse mode: Hv = ∂⟨g, v⟩/∂θ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+
+from gradinspect.contracts.problems import InspectionError
+from gradinspect.engine.derivatives import parameter_gradients
+from gradinspect.engine.replay import output_of
+from gradinspect.engine.section import SectionInput
+
+
+class HessianProducts:
+    """Products of the loss's Hessian with vectors, at the batch of the first pass.
+
+    Make it and use it inside `replaying`: the graph lives as long as the object.
+
+    Attributes:
+        entries: the parameters that have a gradient; vectors are flat, in their order.
+        gradient: g, flat.
+        sizes: number of elements of each entry.
+
+    Raises:
+        InspectionError: `unsupported_operator`, with the operator that has no second derivative.
+
+    Cost: a forward and a backward pass at first; then about two backward passes each, less for a block near the loss.
+    """
+
+    def __init__(self, s: SectionInput) -> None:
+        self.entries = [entry for entry in s.parameters if entry in s.reading.gradients]
+        with torch.enable_grad(), named_operators():
+            found = parameter_gradients(s.loss_of(output_of(s)), self.entries, create_graph=True)
+        self._slopes = [
+            torch.zeros_like(entry.tensor) if slope is None else slope
+            for entry, slope in zip(self.entries, found, strict=True)
+        ]
+        self.sizes = [entry.tensor.numel() for entry in self.entries]
+        self.gradient = _flat([slope.detach() for slope in self._slopes])
+        starts = [0]
+        for size in self.sizes:
+            starts.append(starts[-1] + size)
+        self._starts = starts
+
+    @property
+    def size(self) -> int:
+        """Number of trained elements."""
+        return self._starts[-1]
+
+    def place(self, index: int) -> slice:
+        """Where the elements of one entry lie in a flat vector."""
+        return slice(self._starts[index], self._starts[index + 1])
+
+    def block_size(self, block: Sequence[int]) -> int:
+        """Number of elements of some entries."""
+        return sum(self.sizes[index] for index in block)
+
+    def product(self, vector: torch.Tensor) -> torch.Tensor:
+        """H·v, flat."""
+        return self.block_product(vector, range(len(self.entries)))
+
+    def block_product(self, vector: torch.Tensor, block: Sequence[int]) -> torch.Tensor:
+        """H_bb·v for the entries of a block: the others stand still. Flat over the block.
+
+        Only the part of the graph between these parameters and the loss is walked.
+        """
+        chosen = [self.entries[index] for index in block]
+        along = torch.split(vector, [self.sizes[index] for index in block])
+        moving = [
+            (self._slopes[index], part.view_as(self._slopes[index]).to(self._slopes[index].dtype))
+            for index, part in zip(block, along, strict=True)
+            if self._slopes[index].requires_grad
+        ]
+        if not moving:  # the gradient does not depend on the parameters
+            return torch.zeros_like(vector)
+        slopes, vectors = zip(*moving, strict=True)
+        with named_operators():
+            found = parameter_gradients(slopes, chosen, along=vectors, retain_graph=True)
+        return _flat(
+            [
+                torch.zeros_like(entry.tensor) if part is None else part
+                for entry, part in zip(chosen, found, strict=True)
+            ]
+        )
+
+
+def _flat(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+class named_operators:  # noqa: N801  # a context manager, used like a function
+    """Turn torch's refusal to differentiate twice into an error with the operator's name."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if not isinstance(error, RuntimeError):
+            return
+        match = re.search(r"derivative for ['\"]?(?:aten::)?([\w:]+)['\"]? is not implemented", str(error))
+        if match is not None:
+            raise InspectionError(
+                "unsupported_operator", f"the operator {match.group(1)} has no second derivative in torch"
+            ) from error
+        if "once_differentiable" in str(error):
+            raise InspectionError(
+                "unsupported_operator", "a custom operator can be differentiated only once"
+            ) from error

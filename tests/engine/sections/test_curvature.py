@@ -1,0 +1,273 @@
+"""Curvature against closed forms and explicit Hessians, all in float64."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from sample_models import TRANSFORMER, build
+from section_inputs import explicit_hessian, mlp, normal, scripted, section_input
+from torch import nn
+
+from gradinspect.contracts.report import Curvature
+from gradinspect.engine.curvature import PROBES, curvature_section
+from gradinspect.engine.hessian import HessianProducts
+from gradinspect.engine.hutchinson import signs, trace_of
+from gradinspect.engine.lanczos import top_eigenvalue
+from gradinspect.engine.replay import replaying, twice_differentiable
+from gradinspect.engine.section import SectionInput, SectionResult
+from gradinspect.engine.swap import swapped
+
+
+def curvature(s: SectionInput) -> tuple[Curvature, SectionResult]:
+    result = curvature_section(s)
+    assert isinstance(result.section, Curvature)
+    return result.section, result
+
+
+def linear_map(outputs: int = 3) -> tuple[SectionInput, torch.Tensor]:
+    x = normal(20, 5) * torch.tensor([3.0, 2.0, 1.0, 0.5, 0.1], dtype=torch.float64)
+    model = nn.Linear(5, outputs, bias=False).double()
+    return section_input(model, x, normal(20, outputs, seed=1)), x.T @ x / 20
+
+
+def test_squared_error_of_a_linear_map_has_its_known_top_eigenvalue() -> None:
+    s, second_moment = linear_map()
+    section, _ = curvature(s)
+    truth = 2 / 3 * float(torch.linalg.eigvalsh(second_moment)[-1])
+    # A residual r leaves an error of at most r²/gap; r ≤ 1e-3·θ and the gap is over half of θ.
+    assert section.top_eigenvalue == pytest.approx(truth, rel=2e-6)
+    assert section.top_eigenvalue_residual is not None
+    assert section.top_eigenvalue_residual <= 1e-3 * truth
+
+
+def test_squared_error_of_a_linear_map_has_its_known_trace() -> None:
+    s, second_moment = linear_map()
+    section, _ = curvature(s)
+    truth = 2 * float(second_moment.trace())
+    assert section.hessian_trace_stderr is not None
+    # 16 probes; 5 standard errors are passed by chance once in 4,000 draws of a t with 15 degrees of freedom.
+    assert section.hessian_trace == pytest.approx(truth, abs=5 * section.hessian_trace_stderr)
+    assert section.hessian_trace_stderr < truth
+
+
+def test_a_diagonal_hessian_has_its_trace_from_a_single_probe() -> None:
+    x = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+    section, result = curvature(section_input(nn.Linear(3, 1, bias=False).double(), x, normal(3, 1)))
+    assert section.hessian_trace == pytest.approx(2 * (1 + 4 + 9) / 3, rel=1e-12)
+    assert section.hessian_trace_stderr == pytest.approx(0.0, abs=1e-12)
+    assert result.parameters["weight"]["hessian_trace"] == pytest.approx(28 / 3, rel=1e-12)
+
+
+def test_softmax_at_zero_weights_has_its_known_curvature() -> None:
+    classes = 4
+    x = normal(30, 5)
+    model = nn.Linear(5, classes, bias=False).double()
+    nn.init.zeros_(model.weight)
+    target = torch.arange(30) % classes
+    s = section_input(model, x, target, loss="cross_entropy")
+    section, _ = curvature(s)
+    second_moment = x.T @ x / 30
+    top = float(torch.linalg.eigvalsh(second_moment)[-1]) / classes
+    assert section.top_eigenvalue == pytest.approx(
+        top, rel=1e-4
+    )  # K − 1 equal eigenvalues, and a gap of a few per cent
+    trace = (classes - 1) / classes * float(second_moment.trace())
+    with replaying(s):
+        hessian = HessianProducts(s)
+        units = torch.eye(hessian.size, dtype=torch.float64)
+        exact = sum(float(unit @ hessian.product(unit)) for unit in units)
+    assert exact == pytest.approx(trace, rel=1e-12)
+    assert section.hessian_trace_stderr is not None
+    assert section.hessian_trace == pytest.approx(trace, abs=5 * section.hessian_trace_stderr)
+
+
+def test_every_number_is_that_of_the_explicit_hessian() -> None:
+    s = section_input(mlp(3, 5, 2), normal(8, 3), normal(8, 2, seed=9))
+    with replaying(s):
+        H = explicit_hessian(s).detach()
+        hessian = HessianProducts(s)
+        v = normal(hessian.size, seed=4)
+        torch.testing.assert_close(hessian.product(v), H @ v, rtol=1e-11, atol=1e-13)
+    g = hessian.gradient
+    section, result = curvature(s)
+    assert section.curvature_along_gradient == pytest.approx(float(g @ H @ g / (g @ g)), rel=1e-10)
+    assert section.top_eigenvalue == pytest.approx(float(torch.linalg.eigvalsh(H)[-1]), rel=1e-5)
+    assert section.hessian_trace_stderr is not None
+    assert section.hessian_trace == pytest.approx(float(H.trace()), abs=5 * section.hessian_trace_stderr)
+    for index, entry in enumerate(hessian.entries):
+        place = hessian.place(index)
+        block, part, row = H[place, place], g[place], result.parameters[entry.name]
+        along = float(part @ block @ part / (part @ part))
+        assert row["curvature_along_gradient"] == pytest.approx(along, rel=1e-10), entry.name
+        assert row["top_eigenvalue"] == pytest.approx(float(torch.linalg.eigvalsh(block)[-1]), rel=1e-5), entry.name
+
+
+@pytest.mark.parametrize("name", ["cnn with group norm", "attention", "lstm", "repeated layer", TRANSFORMER])
+def test_products_are_the_slope_of_the_gradient(name: str) -> None:
+    model, inputs = build(name)
+    s = section_input(model, inputs, normal(6, 7 if name == TRANSFORMER else 3, seed=9))
+    with replaying(s), twice_differentiable():
+        hessian = HessianProducts(s)
+        v = normal(hessian.size, seed=4)
+        product = hessian.product(v)
+    step = 1e-5 / float(v.norm())
+
+    def gradient(sign: float) -> torch.Tensor:
+        moved = {
+            entry: entry.tensor.detach() + sign * step * v[hessian.place(place)].view_as(entry.tensor)
+            for place, entry in enumerate(hessian.entries)
+        }
+        with replaying(s), swapped(s.model, {e: value.requires_grad_() for e, value in moved.items()}):
+            return torch.cat(
+                [part.reshape(-1) for part in torch.autograd.grad(s.loss_of(s.model(inputs)), [*moved.values()])]
+            )
+
+    slope = (gradient(1.0) - gradient(-1.0)) / (2 * step)
+    # Truncation 1e-10 and rounding 1e-16/1e-5 relative to gradients of the size of the product.
+    assert float((product - slope).norm() / slope.norm()) < 1e-6
+
+
+def test_block_products_are_blocks_of_the_hessian() -> None:
+    s = section_input(mlp(3, 5, 2), normal(8, 3), normal(8, 2, seed=9))
+    with replaying(s):
+        H = explicit_hessian(s).detach()
+        hessian = HessianProducts(s)
+        chosen = torch.cat([torch.arange(hessian.size)[hessian.place(place)] for place in (1, 2)])
+        v = normal(len(chosen), seed=5)
+        expected = H[chosen][:, chosen] @ v
+        torch.testing.assert_close(hessian.block_product(v, [1, 2]), expected, rtol=1e-11, atol=1e-13)
+
+
+def test_a_layers_numbers_are_those_of_its_block() -> None:
+    s = section_input(mlp(4, 6, 3), normal(8, 4), normal(8, 3, seed=1))
+    with replaying(s):
+        H = explicit_hessian(s).detach()
+        g = HessianProducts(s).gradient
+    section, result = curvature(s)
+    first = slice(0, 4 * 6 + 6)
+    row = section.layers[0]
+    assert row.layer == "0"
+    part = g[first]
+    assert row.curvature_along_gradient == pytest.approx(
+        float(part @ H[first, first] @ part / (part @ part)), rel=1e-10
+    )
+    assert row.top_eigenvalue == pytest.approx(float(torch.linalg.eigvalsh(H[first, first])[-1]), rel=1e-4)
+    traces = (result.parameters["0.weight"]["hessian_trace"], result.parameters["0.bias"]["hessian_trace"])
+    assert row.hessian_trace == pytest.approx(sum(value for value in traces if value is not None), rel=1e-12)
+    assert row.reason is None
+
+
+def test_traces_of_the_layers_add_up_to_the_whole() -> None:
+    section, _ = curvature(section_input(mlp(4, 6, 6, 3), normal(8, 4), normal(8, 3, seed=1)))
+    parts = [row.hessian_trace for row in section.layers if row.hessian_trace is not None]
+    assert math.fsum(parts) == pytest.approx(section.hessian_trace, rel=1e-10)
+
+
+def test_a_torchscript_file_bends_as_its_eager_model_does() -> None:
+    model, inputs = build("mlp")
+    eager, _ = curvature(section_input(model, inputs, normal(6, 3, seed=9)))
+    loaded, _ = curvature(section_input(scripted(copy.deepcopy(model)), inputs, normal(6, 3, seed=9)))
+    assert loaded.curvature_along_gradient == pytest.approx(eager.curvature_along_gradient, rel=1e-9)
+    assert loaded.hessian_trace == pytest.approx(eager.hessian_trace, rel=1e-9)
+    assert loaded.top_eigenvalue == pytest.approx(eager.top_eigenvalue, rel=1e-6)
+
+
+class Distances(nn.Module):
+    """Distances to learned centres; torch differentiates them once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.centres = nn.Parameter(normal(30, 4, seed=2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cdist(x, self.centres, p=3.0)
+
+
+def test_an_operator_without_a_second_derivative_is_named() -> None:
+    from gradinspect.engine.sections import planned_sections, run_section
+
+    s = section_input(Distances(), normal(6, 4), normal(6, 30, seed=1), diagnostics=("curvature",))
+    (planned,) = planned_sections(s.settings)
+    section = run_section(planned, s).section
+    assert isinstance(section, Curvature)
+    assert section.status == "undetermined"
+    assert section.reason == "the operator _cdist_backward has no second derivative in torch"
+
+
+def test_a_gradient_that_does_not_depend_on_the_parameters_has_no_curvature() -> None:
+    section, _ = curvature(section_input(mlp(4, 3), normal(6, 4), loss="output_mean"))
+    assert section.hessian_trace == 0.0
+    assert section.top_eigenvalue == 0.0
+    assert section.curvature_along_gradient == 0.0
+
+
+def test_a_rescaled_loss_scales_every_curvature() -> None:
+    x, y = normal(8, 4), normal(8, 3, seed=1)
+    plain, _ = curvature(section_input(mlp(4, 6, 3), x, y))
+    scaled, _ = curvature(section_input(mlp(4, 6, 3), x, y, custom_loss=lambda o, t: 1e-3 * (o - t).square().mean()))
+    for name in ("hessian_trace", "hessian_trace_stderr", "curvature_along_gradient", "top_eigenvalue"):
+        assert getattr(scaled, name) == pytest.approx(1e-3 * getattr(plain, name), rel=1e-9), name
+
+
+def test_nothing_is_changed_by_measuring() -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)).double()
+    s = section_input(model, normal(8, 4), normal(8, 3, seed=1))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    curvature_section(s)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_spent_budget_leaves_curvature_undetermined() -> None:
+    section, _ = curvature(section_input(mlp(4, 3), normal(6, 4), normal(6, 3, seed=1), budget=0.0))
+    assert section.status == "undetermined"
+    assert str(section.reason).startswith("budget: needs about ")
+
+
+def test_random_signs_are_signs_and_uncorrelated() -> None:
+    v = signs(100_003, torch.Generator().manual_seed(0), torch.zeros((), dtype=torch.float64))
+    assert v.shape == (100_003,)
+    assert torch.equal(v.abs(), torch.ones_like(v))
+    # Means of 100,000 signs have a standard deviation of 0.0032; 5 of them, at 9 lags.
+    assert abs(float(v.mean())) < 0.016
+    assert all(abs(float((v[lag:] * v[:-lag]).mean())) < 0.016 for lag in range(1, 10))
+
+
+def test_a_trace_has_the_standard_error_of_its_mean() -> None:
+    trace = trace_of([[1.0, 10.0], [3.0, 20.0], [5.0, 60.0]], [0])
+    assert trace.value == 3.0
+    assert trace.stderr == pytest.approx(2 / math.sqrt(3))
+    assert trace_of([[1.0, 10.0]], [0, 1]).stderr is None
+
+
+def test_lanczos_finds_the_largest_eigenvalue_and_not_the_largest_magnitude() -> None:
+    values = torch.linspace(-50, 3, 40, dtype=torch.float64)
+    basis, _ = torch.linalg.qr(normal(40, 40))
+    matrix = basis @ torch.diag(values) @ basis.T
+    found = top_eigenvalue(lambda v: matrix @ v, normal(40, seed=1), max_products=40, tolerance=1e-10)
+    assert found.value == pytest.approx(3.0, rel=1e-9)
+
+
+def test_the_residual_of_lanczos_is_that_of_its_ritz_vector() -> None:
+    diagonal = torch.arange(1.0, 101.0, dtype=torch.float64)
+    found = top_eigenvalue(lambda v: diagonal * v, normal(100, seed=1), max_products=8, tolerance=0.0)
+    assert found.products == 8
+    # An eigenvalue lies within the residual of the Ritz value, which never exceeds the largest one.
+    assert 0 < 100 - found.value <= found.residual
+
+
+def test_lanczos_stays_orthogonal_in_float32_and_shows_no_eigenvalue_twice() -> None:
+    diagonal = torch.cat([torch.tensor([1e4]), torch.linspace(0, 1, 199)])
+    found = top_eigenvalue(lambda v: diagonal * v, normal(200, seed=1).float(), max_products=60, tolerance=0.0)
+    assert found.value == pytest.approx(1e4, rel=1e-6)
+
+
+def test_the_number_of_products_is_told() -> None:
+    s, _ = linear_map()
+    section, _ = curvature(s)
+    assert section.products >= 1 + PROBES + 3
