@@ -40,14 +40,13 @@ def inspect_remotely(model: str, asked: Asked, *, policy: Policy | None = None) 
     if policy is None and asked.policy.endswith(".json") and Path(asked.policy).exists():
         policy = read_policy(asked.policy)  # a file is applied here: rules need nothing but the report
     stored_policy = "default" if policy is not None else asked.policy
-    _checked(settings_document(asked, None) | {"model": _ANY_MODEL, "policy": stored_policy})
+    about = {"policy": stored_policy, "labels": labels_of(asked)}
+    _checked({"model": _ANY_MODEL, **about, **settings_document(asked, None)})
     with Client(asked.server) as client:
         with shown_progress(f"inspecting {given.name if given is not None else model}") as progress:
             progress("uploading", 0.0)
-            request = _checked({
-                "model": model if given is None else _registered(client, given, asked),
-                "policy": stored_policy, "labels": labels_of(asked), **settings_document(asked, _data(client, asked)),
-            })  # fmt: skip
+            chosen = model if given is None else _registered(client, given, asked)
+            request = _checked({"model": chosen, **about, **settings_document(asked, _data(client, asked))})
             submitted = client.inspections.submit(request)
             try:
                 client.inspections.wait(submitted.id, seconds=asked.time_limit, progress=progress)

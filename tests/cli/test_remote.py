@@ -1,0 +1,181 @@
+"""`gradinspect inspect --server`: the same command on a service, here the real application behind a transport."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+from click.testing import CliRunner, Result
+from pretend_worker import Watched, Worker
+
+from gradinspect.cli import cli
+from gradinspect.client import Client
+from gradinspect.client import client as client_module
+from gradinspect.contracts.document import from_json
+from gradinspect.contracts.report import Report
+from gradinspect.testing.measurements import chain
+from service.api import create_app
+from service.api.context import EXTENSION, Context
+from service.settings import Settings
+
+URL = "http://service.test"
+SPEC: dict[str, Any] = {"input": {"shape": [4]}, "layers": [{"type": "Linear", "out_features": 2}]}
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def watched(data_dir: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    """The application, reached by every client that the command makes."""
+    app = create_app(Settings.from_environment({}, data_dir=data_dir, database_url=sqlite_url))
+    context: Context = app.extensions[EXTENSION]
+    transport = Watched(httpx.WSGITransport(app=app), Worker(context))
+    monkeypatch.setattr(client_module.httpx, "HTTPTransport", lambda: transport)
+    with structlog.testing.capture_logs():  # the application logs to stdout, which is the command's here
+        yield transport
+    context.database.dispose()
+    context.dispatcher.close()
+
+
+@pytest.fixture
+def run(watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run `inspect spec.json --server` with more arguments."""
+    monkeypatch.chdir(tmp_path)
+    Path("spec.json").write_text(json.dumps(SPEC), encoding="utf-8")
+
+    def invoke(*arguments: str, model: str = "spec.json") -> Result:
+        call = ["inspect", model, "--server", URL, *arguments]
+        return CliRunner().invoke(cli, call, catch_exceptions=False)
+
+    return invoke
+
+
+def reported(result: Result) -> Report:
+    assert result.exit_code == 0, result.stderr
+    return from_json(Report, result.stdout)
+
+
+def test_the_report_of_the_service_is_shown_and_its_page_named(run: Run) -> None:
+    result = run()
+    assert result.exit_code == 0
+    assert "! WARN  spec.json" in result.stdout
+    assert result.stderr.startswith(f"{URL}/inspections/insp_")
+
+
+def test_a_registered_model_is_inspected_by_its_id(run: Run, watched: Watched) -> None:
+    first = reported(run("--json"))
+    assert first.model.id is not None
+    assert reported(run("--json", model=first.model.id)).model.id == first.model.id
+    assert watched.called("POST").count("/v1/models") == 1
+
+
+def test_options_reach_the_service(run: Run, watched: Watched) -> None:
+    reported(run("--json", "--optimizer", "adam", "--seeds", "2", "--samples", "16", "--label", "team=vision"))
+    sent = json.loads(
+        next(r.read() for r in watched.requests if r.url.path == "/v1/inspections" and r.method == "POST")
+    )
+    assert sent["optimizer"] == {"type": "adam"}
+    assert (sent["seeds"], sent["data"], sent["labels"]) == (2, {"samples": 16}, {"team": "vision"})
+
+
+def test_a_policy_file_judges_here_and_a_stored_one_there(run: Run, watched: Watched) -> None:
+    lenient = {"name": "lenient", "rules": {"vanishing_signal": {"enabled": False}}}
+    Path("policy.json").write_text(json.dumps(lenient), encoding="utf-8")
+    here = reported(run("--json", "--policy", "policy.json"))
+    with Client(URL, transport=watched) as client:
+        client.policies.create({**lenient, "name": "stored"})
+    there = reported(run("--json", "--policy", "stored"))
+    assert here.policy is not None
+    assert there.policy is not None
+    assert (here.policy.name, there.policy.name) == ("lenient", "stored")
+    for report in (here, there):
+        assert "vanishing_signal" not in {finding.rule for finding in report.findings}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--optimizer", "sgd,lr=0"], "--optimizer lr"),
+        (["--label", "team"], "is not KEY=VALUE"),
+        (["--policy", "unknown"], "unknown"),
+    ],
+)
+def test_a_wrong_call_ends_with_2(run: Run, arguments: list[str], says: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert result.stdout == ""
+
+
+def test_wrong_options_are_known_before_anything_is_uploaded(run: Run, watched: Watched) -> None:
+    assert run("--optimizer", "sgd,lr=0").exit_code == 2
+    assert watched.requests == []
+
+
+def test_a_model_that_the_service_does_not_know_ends_with_2(run: Run) -> None:
+    result = run(model="mdl_00000000-0000-0000-0000-000000000000")
+    assert result.exit_code == 2
+    assert "not_found" in result.stderr
+
+
+def test_a_failed_inspection_ends_with_3_and_its_remedy(run: Run, watched: Watched) -> None:
+    watched.worker.failure = ("no_gradient", "all parameters are frozen")
+    result = run()
+    assert result.exit_code == 3
+    assert "no_gradient: all parameters are frozen" in result.stderr
+    assert "check requires_grad" in result.stderr
+
+
+def test_an_inspection_that_takes_too_long_ends_with_3_and_its_id(run: Run, watched: Watched) -> None:
+    watched.worker.is_away = True
+    result = run("--time-limit", "1")
+    assert result.exit_code == 3
+    assert "has not ended within 1 s; it goes on" in result.stderr
+
+
+def test_an_interrupt_cancels_the_inspection_and_ends_with_130(run: Run, watched: Watched) -> None:
+    class Interrupted(Watched):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            if request.method == "GET" and request.url.path.startswith("/v1/inspections/"):
+                raise KeyboardInterrupt
+            return super().handle_request(request)
+
+    interrupted = Interrupted(watched.inner, watched.worker)
+    client_module.httpx.HTTPTransport = lambda: interrupted  # type: ignore[assignment,misc]  # the fixture puts it back
+    result = run()
+    assert result.exit_code == 130
+    assert "cancelled insp_" in result.stderr
+    with Client(URL, transport=watched) as client:
+        assert [found.status for found in client.inspections.list()] == ["cancelled"]
+
+
+def test_a_service_that_is_away_ends_with_3(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("connection refused", request=request)
+
+    from gradinspect.client import transport
+
+    monkeypatch.setattr(client_module.httpx, "HTTPTransport", lambda: httpx.MockTransport(refuse))
+    monkeypatch.setattr(transport, "FIRST_PAUSE_SECONDS", 0.0)
+    result = run()
+    assert result.exit_code == 3
+    assert f"the service at {URL}" in result.stderr
+
+
+def test_inspections_are_compared_by_their_ids(run: Run, watched: Watched) -> None:
+    base = reported(run("--json")).inspection
+    watched.worker.measured = chain((0.9,) * 5)
+    head = reported(run("--json")).inspection
+    assert base is not None
+    assert head is not None
+    result = CliRunner().invoke(cli, ["compare", base, head, "--server", URL], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "✔ better" in result.stdout
+
+
+def test_a_spec_is_validated_by_the_service(run: Run, watched: Watched) -> None:
+    result = CliRunner().invoke(cli, ["validate", "spec.json", "--server", URL], catch_exceptions=False)
+    assert "10 parameters" in result.stdout
+    assert watched.called("POST") == ["/v1/models:validate"]
