@@ -28,8 +28,8 @@ MAX_INDENT = 95  # levels; Python's own limit is 100
 MAX_TREE_DEPTH = 300
 
 _TOKEN = re.compile(
-    r"""(?P<indent>^\ *)|(?P<string>"(?:[^"\\\n]|\\[\\'"abfnrtv0-7x])*"|'(?:[^'\\\n]|\\[\\'"abfnrtv0-7x])*')"""
-    r"""|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<odd>[\\#`$?"'])|(?P<word>\w+)|(?P<space>[\ \n]+)|(?P<sign>.)""",
+    r"""(?P<indent>^\ +)|(?P<string>"(?:[^"\\\n]|\\[\\'"abfnrtv0-7x])*"|'(?:[^'\\\n]|\\[\\'"abfnrtv0-7x])*')"""
+    r"""|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<odd>[\\#`$?"'])|(?P<word>\w+)|(?P<space>\ +|\n)|(?P<sign>.)""",
     re.MULTILINE,
 )
 _ROOTS = frozenset({"torch", "ops", "CONSTANTS", "__torch__"})

@@ -23,7 +23,7 @@ MAX_TYPE_NESTING = 20
 
 _RECORDS = re.compile(
     r"data\.pkl|constants\.pkl|version|byteorder|\.format_version|\.storage_alignment|\.data/(?:serialization_id|version)"
-    r"|(data|constants)/\d{1,9}|code/[^/].*\.py(\.debug_pkl)?|extra/.+"
+    r"|traced_inputs\.pkl|(data|constants|traced_inputs)/\d{1,9}|code/[^/].*\.py(\.debug_pkl)?|extra/.+"
 )
 
 
@@ -34,7 +34,7 @@ class TorchScriptFacts:
     Attributes:
         class_name: of the module that was saved.
         operators: those that its code names, sorted.
-        tensors: tensors in it, shared ones once for each name.
+        tensors: tensors in it, shared ones once.
         elements: numbers stored, shared ones once.
         size_bytes: of the whole file.
     """
@@ -69,6 +69,9 @@ def check_torchscript(file: BinaryIO) -> TorchScriptFacts:
     constants, constant_storages = read_pickle(archive.read("constants.pkl", limit=MAX_PICKLE_BYTES), "constants.pkl")
     elements = _check_storages(archive, "data", storages) + _check_storages(archive, "constants", constant_storages)
     tensors = _check_values(root, "data.pkl") + _check_values(constants, "constants.pkl")
+    if archive.find("traced_inputs.pkl") is not None:
+        # The example's shapes, which torch reads only when asked to restore them; their records are left empty.
+        read_pickle(archive.read("traced_inputs.pkl", limit=MAX_PICKLE_BYTES), "traced_inputs.pkl")
     operators = _check_code(archive)
     return TorchScriptFacts(
         class_name=root.name.split(" ")[-1][:256],

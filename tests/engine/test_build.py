@@ -25,6 +25,7 @@ from gradinspect.engine.single_tensor import (
     TransformerEncoder,
     TransformerEncoderLayer,
 )
+from gradinspect.intake import check_torchscript
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +57,7 @@ def reloaded(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
     """Save and load, as an upload is."""
     file = io.BytesIO()
     torch.jit.save(module, file)
+    check_torchscript(file)  # what our own layers become is what uploads may hold
     file.seek(0)
     return torch.jit.load(file)
 

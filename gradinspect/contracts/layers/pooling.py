@@ -52,8 +52,8 @@ class _Pool(Layer):
         stride = kernel if self.stride is None else self.spread("stride", self.axes)
         spatial = []
         for size, k, step, pad, d in zip(shape[1:], kernel, stride, padding, dilation, strict=True):
-            if 2 * pad > d * (k - 1) + 1:
-                raise self.refuse("padding", f"{pad} is more than half of the kernel's reach, {d * (k - 1) + 1}")
+            if 2 * pad > k:
+                raise self.refuse("padding", f"{pad} is more than half of the kernel's size, {k}")
             room = size + 2 * pad - d * (k - 1) - 1
             windows = (room + step - 1 if self.ceil_mode else room) // step + 1
             if self.ceil_mode and (windows - 1) * step >= size + pad:

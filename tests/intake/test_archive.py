@@ -1,0 +1,130 @@
+"""Zip archives that two readers could understand differently, or that unfold without end."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+
+import pytest
+import torchscript_files as files
+
+from gradinspect.contracts.problems import ProblemError
+from gradinspect.intake import archive as zip_structure
+from gradinspect.intake.archive import Archive
+
+
+def opened(data: bytes) -> Archive:
+    return Archive(io.BytesIO(data))
+
+
+def refused(data: bytes) -> str:
+    """The reason for which an archive is refused."""
+    with pytest.raises(ProblemError) as caught:
+        opened(data)
+    assert caught.value.code == "invalid_model"
+    return caught.value.detail
+
+
+GOOD = [("net/data.pkl", b"first"), ("net/version", b"3\n")]
+
+
+def test_an_archive_is_read_by_path() -> None:
+    archive = opened(files.raw_zip(GOOD))
+    assert archive.paths() == ["data.pkl", "version"]
+    assert archive.read("data.pkl", limit=100) == b"first"
+
+
+def test_a_record_beyond_its_limit_is_not_read() -> None:
+    with pytest.raises(ProblemError, match="has 5 bytes; at most 4"):
+        opened(files.raw_zip(GOOD)).read("data.pkl", limit=4)
+
+
+def test_a_missing_record_is_named() -> None:
+    with pytest.raises(ProblemError, match=r"holds no constants\.pkl"):
+        opened(files.raw_zip(GOOD)).read("constants.pkl", limit=4)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (files.raw_zip([*GOOD, ("net/version", b"4\n")]), "holds 'net/version' twice"),
+        (files.raw_zip([*GOOD, ("net/VERSION", b"4\n")]), "differ only in case"),
+        (files.raw_zip([("net/../../etc/passwd", b"x")]), "points outside"),
+        (files.raw_zip([("/net/data.pkl", b"x")]), "points outside"),
+        (files.raw_zip([("net//data.pkl", b"x")]), "points outside"),
+        (files.raw_zip([("net\\data.pkl", b"x")]), "which no model has"),
+        (files.raw_zip([("net/\x1b[31m", b"x")]), "which no model has"),
+        (files.raw_zip([("net/" + "x" * 600, b"x")]), "which no model has"),
+        (files.raw_zip([("net/a", b"x"), ("other/b", b"x")]), "do not share one folder"),
+        (files.raw_zip([("data.pkl", b"x")]), "do not share one folder"),
+        (files.raw_zip(GOOD, flags=1), "is encrypted"),
+        (files.raw_zip(GOOD, flags=0x20), "in a way that torch does not write"),
+        (files.raw_zip([("net/a", b"xxxx"), ("net/b", b"yyyy")], claimed_size=60), "overlap"),
+        (files.raw_zip(GOOD, prefix=b"PK\x03\x04MZ"), "starts with bytes that belong to no entry"),
+        (files.raw_zip(GOOD, prefix=b"#!/bin/sh\n"), "no zip archive"),
+        (files.raw_zip(GOOD) + b"more", "does not end with a zip directory"),
+        (files.raw_zip([]), "the archive is empty"),
+    ],
+)
+def test_a_structure_that_torch_does_not_write_is_refused(data: bytes, reason: str) -> None:
+    assert reason in refused(data)
+
+
+def replaced_at(data: bytes, at: int, piece: bytes) -> bytes:
+    return data[:at] + piece + data[at + len(piece) :]
+
+
+def test_the_directory_and_the_entries_must_agree() -> None:
+    good = files.raw_zip(GOOD)
+    assert "something else" in refused(replaced_at(good, 30, b"net/DATA"))
+    assert "how it is stored" in refused(replaced_at(good, 8, struct.pack("<H", 8)))
+    assert "about its size" in refused(replaced_at(good, 18, struct.pack("<I", 4)))
+    assert "split over several" in refused(replaced_at(good, len(good) - 14, struct.pack("<H", 1)))
+    assert "not where the archive says" in refused(replaced_at(good, len(good) - 6, struct.pack("<I", 3)))
+
+
+def test_more_entries_than_the_limit_are_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zip_structure, "MAX_ENTRIES", 1)
+    assert "lists 2 entries; at most 1" in refused(files.raw_zip(GOOD))
+
+
+def test_a_damaged_record_is_refused_when_it_is_read() -> None:
+    good = files.raw_zip(GOOD)
+    archive = opened(good.replace(b"first", b"First"))
+    with pytest.raises(ProblemError, match="checksum"):
+        archive.read("data.pkl", limit=100)
+
+
+def bomb(size: int, count: int = 1) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as written:
+        for index in range(count):
+            written.writestr(zipfile.ZipInfo(f"net/code/{index}.py"), bytes(size), compress_type=zipfile.ZIP_DEFLATED)
+    return file.getvalue()
+
+
+def test_a_zip_bomb_is_refused_by_its_ratio() -> None:
+    assert "at most 200 times" in refused(bomb(10**7))
+
+
+def test_many_small_bombs_are_refused_by_their_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zip_structure, "MAX_INFLATED_BYTES", 10_000)
+    assert "unfold to 12000 bytes" in refused(bomb(4000, 3))
+
+
+def test_an_entry_that_unfolds_to_more_than_it_says_is_refused_without_unfolding_it() -> None:
+    data = bytearray(bomb(4000))
+    at = data.index(b"PK\x01\x02") + 24
+    data[at : at + 4] = struct.pack("<I", 10)
+    data[22:26] = struct.pack("<I", 10)
+    with pytest.raises(ProblemError, match="another size"):
+        opened(bytes(data)).read("code/0.py", limit=100)
+
+
+def test_what_torch_writes_has_a_64_bit_directory_that_agrees() -> None:
+    data = files.scripted(files.mlp())
+    assert b"PK\x06\x06" in data
+    opened(data)
+    at = data.index(b"PK\x06\x06") + 24
+    assert refused(replaced_at(data, at, struct.pack("<QQ", 7, 7)))
