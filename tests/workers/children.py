@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from workers.endings import Ending
-
-SPEC: dict[str, Any] = {
-    "input": {"shape": [4]},
-    "layers": [{"type": "Linear", "out_features": 8}, {"type": "ReLU"}, {"type": "Linear", "out_features": 3}],
-}
 
 
 @dataclass

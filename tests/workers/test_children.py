@@ -9,8 +9,9 @@ from time import monotonic
 
 import pytest
 import torch
-from children import SPEC, RunChild
+from children import RunChild
 from programs import HEALTHY, EndlessLoop, HugeTensor, ReadsAFile, TurnsGradientsOff, mlp, scripted
+from queueing import SPEC
 from safetensors.torch import save
 
 from gradinspect.contracts.report import Measurements

@@ -1,0 +1,111 @@
+"""Which process knows what: no torch beside the database, no secret beside torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from queueing import SPEC, wait_until
+
+from gradinspect.contracts.document import from_python
+from gradinspect.contracts.messages import Job, Limits
+from service.settings import Settings, SettingsError
+from workers.app import make_app
+from workers.commands import worker
+from workers.fork_client import ForkServers, scrubbed
+
+GIVEN = [name for name in os.environ if name.startswith("GRADINSPECT_")]
+
+
+def modules_after(statement: str) -> set[str]:
+    program = f"{statement}\nimport sys\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def test_the_worker_process_never_imports_torch() -> None:
+    loaded = modules_after("import workers.running, workers.commands, workers.tasks")
+    assert "celery" in loaded
+    assert "torch" not in loaded
+
+
+def test_the_runner_knows_no_service_and_no_broker() -> None:
+    loaded = modules_after("import workers.forkserver, workers.runner")
+    assert "torch" in loaded
+    assert not loaded & {"service", "celery", "redis", "sqlalchemy", "flask"}
+
+
+def test_the_fork_server_gets_none_of_our_variables() -> None:
+    ours = {"GRADINSPECT_DATABASE_URL": "postgresql://secret", "AWS_SECRET_ACCESS_KEY": "x", "PATH": "/bin"}
+    found = scrubbed(ours)
+    assert found["PATH"] == "/bin"
+    assert found["OMP_NUM_THREADS"] == found["OPENBLAS_NUM_THREADS"] == found["MKL_NUM_THREADS"] == "1"
+    assert "secret" not in repr(found)
+    assert "AWS_SECRET_ACCESS_KEY" not in found
+
+
+def test_a_fork_server_that_has_served_its_time_or_died_is_replaced() -> None:
+    limits = Limits()
+    job = from_python(Job, {"spec": SPEC, "settings": {}, "limits": limits.model_dump(mode="json")})
+    servers = ForkServers(jobs_per_server=1)
+    servers.start()
+    try:
+        servers.facts()
+        first = servers._server
+        assert first is not None
+        servers.spawn(job.model_dump_json().encode(), {}, limits, level="limits", cuda_device=None).close()
+        wait_until(lambda: servers._server is not first, "it is replaced")
+        wait_until(lambda: first.process.poll() is not None, "the first one has ended")
+        second = servers._server
+        assert second is not None
+        os.kill(second.process.pid, 9)
+        wait_until(lambda: servers._server not in (second, None), "it is replaced")
+        third = servers._server
+    finally:
+        servers.close()
+    assert third is not None
+    assert third.process.poll() is not None
+
+
+def settings(**fields: object) -> Settings:
+    return Settings.from_environment({}, **{"broker_url": "redis://127.0.0.1:1/0", **fields})
+
+
+def test_celery_decides_nothing_about_retries() -> None:
+    conf = make_app(settings(job_wall_seconds=7000.0, worker_slots=3)).conf
+    assert conf.task_acks_late
+    assert not conf.task_reject_on_worker_lost
+    assert conf.worker_prefetch_multiplier == 1
+    assert conf.task_ignore_result
+    assert conf.accept_content == ["json"]
+    assert not conf.worker_cancel_long_running_tasks_on_connection_loss
+    assert not conf.worker_enable_remote_control
+    assert conf.worker_concurrency == 3
+    options = conf.broker_transport_options
+    assert options["visibility_timeout"] > 7000
+    assert (options["unacked_restore_interval"], options["unacked_restore_throttle"]) == (5, 1)
+    assert options["socket_timeout"] > 0
+    assert options["health_check_interval"] > 0
+
+
+def test_a_worker_without_a_broker_says_what_to_set() -> None:
+    with pytest.raises(SettingsError, match="GRADINSPECT_BROKER_URL"):
+        make_app(Settings.from_environment({}))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--slots", "0"], "GRADINSPECT_WORKER_SLOTS"),
+        (["--queues", "gpu"], "GRADINSPECT_QUEUES"),
+        ([], "GRADINSPECT_BROKER_URL"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_exit_status_2(arguments: list[str], said: str) -> None:
+    done = CliRunner().invoke(worker, arguments, env=dict.fromkeys(GIVEN))
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
