@@ -18,6 +18,7 @@ Examples:
   gradinspect audit spec.json --policy release.json --fail-on fail
   gradinspect audit model.pt --data batch.safetensors --junit audit.xml --sarif audit.sarif
   gradinspect audit spec.json --markdown - >> "$GITHUB_STEP_SUMMARY"
+  gradinspect audit --show-policy > release.json
   gradinspect audit mdl_… --server http://127.0.0.1:8080 --policy release
 
 \b
@@ -27,7 +28,7 @@ EXIT_CODES: dict[AuditResult, int] = {"pass": 0, "findings": 1, "could_not_tell"
 
 
 @click.command("audit", epilog=EXAMPLES)
-@click.argument("model", metavar="MODEL")
+@click.argument("model", metavar="MODEL", required=False)
 @click.option(
     "--fail-on",
     type=click.Choice(["warn", "fail"]),
@@ -41,11 +42,12 @@ EXIT_CODES: dict[AuditResult, int] = {"pass": 0, "findings": 1, "could_not_tell"
 @click.option("--html", metavar="FILE", help="Write a page that stands alone.")
 @click.option("--markdown", metavar="FILE", help="Write markdown for a pull request or a job summary.")
 @click.option("--quiet", is_flag=True, help="Print nothing besides what was asked for.")
+@click.option("--show-policy", is_flag=True, help="Print the policy in full, as a file to edit, and exit.")
 @inspection_options
 @click.pass_context
 def audit(
     ctx: click.Context,
-    model: str,
+    model: str | None,
     asked: Asked,
     fail_on: FailOn,
     json_file: str | None,
@@ -54,6 +56,7 @@ def audit(
     html: str | None,
     markdown: str | None,
     quiet: bool,
+    show_policy: bool,
 ) -> None:
     """Inspect MODEL and exit with 1 when a policy finds something.
 
@@ -65,7 +68,7 @@ def audit(
     from gradinspect.report.junit import render_junit
     from gradinspect.report.sarif import render_sarif
     from gradinspect.report.terminal import render_terminal
-    from gradinspect.rules import audit_result
+    from gradinspect.rules import audit_result, policy_file
 
     outputs = {
         "json": json_file, "junit": junit, "sarif": sarif, "html": html, "markdown": markdown,
@@ -74,6 +77,13 @@ def audit(
     if list(given.values()).count("-") > 1:
         raise click.UsageError("only one output can go to stdout")
     policy = _policy(asked)
+    if show_policy:
+        if policy is None and asked.policy != DEFAULT_POLICY.name:
+            raise click.UsageError("--show-policy reads files; GET /v1/policies gives the policies of a service")
+        click.echo(policy_file(policy or DEFAULT_POLICY), nl=False)
+        return
+    if model is None:
+        raise click.UsageError("Missing argument 'MODEL'.")
     report = obtain_report(model, asked, policy=policy)
     render: dict[str, Callable[[], str]] = {
         "json": partial(render_json, report),

@@ -13,7 +13,7 @@ from gradinspect.rules.catalogue import RULES
 from gradinspect.rules.compare import compare
 from gradinspect.rules.headline import headline
 from gradinspect.rules.judge import Assessment, assess, judge, rejudge
-from gradinspect.rules.policies import check_policy, complete, find_policy
+from gradinspect.rules.policies import check_policy, complete, find_policy, policy_file
 from gradinspect.rules.rule import Rule
 from gradinspect.rules.trials import remedies_to_try
 
@@ -30,6 +30,7 @@ __all__ = [
     "find_policy",
     "headline",
     "judge",
+    "policy_file",
     "rejudge",
     "remedies_to_try",
 ]

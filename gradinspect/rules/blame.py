@@ -25,9 +25,9 @@ Cause = Literal[
 # (tanh) pass small values unchanged, and a sigmoid's 0.25 at best is its own fault. Closed form for ReLU (√½), by
 # quadrature for the smooth ones.
 BALANCED_SLOPE = {
-    "relu": 0.7071, "leaky_relu": 0.7071, "threshold": 0.7071, "rrelu_with_noise": 0.727, "_prelu_kernel": 0.729,
+    "relu": 0.7071, "leaky_relu": 0.7071, "threshold": 0.7071, "rrelu": 0.727, "prelu": 0.729,
     "elu": 0.817, "gelu": 0.675, "silu": 0.616, "mish": 0.692, "hardswish": 0.599, "softplus": 0.542,
-    "log_sigmoid_forward": 0.542,
+    "log_sigmoid": 0.542,
 }  # fmt: skip
 MILD_DECADES = math.log10(1.25)  # a layer within 0.8 … 1.25 is mild: the band of initialization_mismatch
 FEWEST_JOINS = 2  # one such place may be anything; a residual network has one a block

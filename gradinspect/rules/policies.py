@@ -60,5 +60,10 @@ def complete(policy: Policy) -> Policy:
     return policy.model_copy(update={"rules": rules})
 
 
+def policy_file(policy: Policy) -> str:
+    """Write a policy as a file that `--policy` and the service read again: JSON, every rule with its thresholds."""
+    return complete(policy).model_dump_json(exclude_unset=True, indent=2) + "\n"
+
+
 def _given(said: RulePolicy) -> list[str]:
     return [level for level in LEVELS if level in said.model_fields_set]

@@ -13,7 +13,7 @@ from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import Limits
 from gradinspect.rules.wording import number
 
-_RECTIFIERS = frozenset({"relu", "leaky_relu", "threshold", "rrelu_with_noise", "_prelu_kernel", "elu", "gelu", "silu",
+_RECTIFIERS = frozenset({"relu", "leaky_relu", "threshold", "rrelu", "prelu", "elu", "gelu", "silu",
                          "mish", "hardswish", "softplus"})  # fmt: skip
 
 

@@ -100,8 +100,8 @@ def _summary(inspect: Callable[[Reference, float], Report]) -> str:
     ]
     return (
         f"Of {len(SICK)} sick networks we name the ailment in {named}; {said}.\n"
-        f"Of {len(HEALTHY)} healthy ones SageMaker Debugger's rules fire on {alarms[0]}, and on {alarms[1]} with the loss "
-        "multiplied by 1e-6."
+        f"Of {len(HEALTHY)} healthy ones SageMaker Debugger's rules fire on {alarms[0]}, and on {alarms[1]} with the "
+        "loss multiplied by 1e-6."
     )
 
 

@@ -108,6 +108,23 @@ def test_a_policy_changes_what_is_found(audit: Any) -> None:
     assert report.findings[0].threshold == 0.8
 
 
+def test_the_policy_can_be_written_out_edited_and_used(audit: Any) -> None:
+    shown = CliRunner().invoke(cli, ["audit", "--show-policy"], catch_exceptions=False)
+    assert shown.exit_code == 0
+    document = json.loads(shown.stdout)
+    assert document["rules"]["vanishing_signal"] == {"enabled": True, "warn": 1e-3, "fail": 1e-6}
+    document |= {"name": "mine", "version": 4}
+    document["rules"]["vanishing_signal"]["fail"] = 5e-4
+    Path("mine.json").write_text(json.dumps(document), encoding="utf-8")
+    assert audit(HEALTHY, "--policy", "mine.json", "--quiet").exit_code == 0
+
+
+def test_without_a_model_the_call_is_wrong() -> None:
+    result = CliRunner().invoke(cli, ["audit"])
+    assert result.exit_code == 2
+    assert "MODEL" in result.stderr
+
+
 def test_a_wrong_policy_names_rule_and_field(audit: Any) -> None:
     Path("policy.json").write_text('{"name": "p", "rules": {"dead_units": {"warn": 30}}}', encoding="utf-8")
     result = audit(HEALTHY, "--policy", "policy.json")
