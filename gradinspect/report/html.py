@@ -37,6 +37,7 @@ from gradinspect.rules.wording import number
 
 MOST_LAYERS = 2_000  # chosen: beyond it a browser is slow; the JSON and the CSV have all
 MOST_NOTEBOOK_LAYERS = 40
+MOST_NAMES = 8
 SIGNS = {"pass": "✔", "warn": "▲", "fail": "✖", "undetermined": "?", "info": "ℹ"}
 _RULES = {rule.id: rule for rule in RULES}
 
@@ -128,13 +129,13 @@ def _finding(finding: Finding) -> str:
     rule = _RULES.get(finding.rule)
     title = rule.title if rule is not None else finding.rule.replace("_", " ")
     inside = [f"<p>{_message(finding.explanation)}</p>"]
+    for word, names in (("Layers", finding.layers), ("Parameters", finding.parameters)):
+        if names:
+            inside.append(f"<p>{word}: {_names(names)}</p>")
     remedy = finding.remedy
     words = remedy_in_words(remedy) if remedy is not None else None
     if words is not None:
         inside.append(f"<p><b>What to change:</b> {escaped(words)}</p>")
-    if remedy is not None and remedy.checked_gain is not None:
-        kept = f"Tried: with this change the signal arrives with {number(remedy.checked_gain)} times its size."
-        inside.append(f"<p>{kept}</p>")
     if remedy is not None and remedy.code:
         inside.append(_code(remedy.code))
     source = f" After {escaped(rule.reference)}." if rule is not None else ""
@@ -144,6 +145,11 @@ def _finding(finding: Finding) -> str:
         f'<details class="{finding.severity}"{is_open}><summary>{_mark(finding.severity)} <b>{escaped(title)}</b><br>'
         f'{_message(finding.message)}</summary><div class="inside">{"".join(inside)}</div></details>'
     )
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(f"<code>{escaped(printable(name))}</code>" for name in names[:MOST_NAMES])
+    return shown if len(names) <= MOST_NAMES else f"{shown} and {len(names) - MOST_NAMES:,} more"
 
 
 def _quiet_rules(report: Report, policy: Policy | None, settings: InspectionSettings | None) -> Iterator[str]:
@@ -197,7 +203,7 @@ def _layer(line: LayerLine | Gap, columns: int) -> str:
         return f'<tr><td></td><td colspan="{columns - 1}" class="quiet">… {line.count:,} left out</td></tr>'
     row = line.layer
     call = f' <span class="quiet">call {row.call}</span>' if row.call else ""
-    follows = f' <span class="quiet">→ {escaped(row.nonlinearity)}</span>' if row.nonlinearity else ""
+    follows = f' <span class="quiet">→ {escaped(printable(row.nonlinearity))}</span>' if row.nonlinearity else ""
     values = (
         row.signal.rms if row.signal is not None else None, row.backward_gain, row.cumulative_backward_gain,
         row.activation_gain, row.weight_gain, line.grad_norm, row.forward_gain,

@@ -85,8 +85,6 @@ def _finding(finding: Finding) -> Iterator[str]:
     words = remedy_in_words(remedy) if remedy is not None else None
     if words is not None:
         yield f"  <br>**Change:** {text(words)}"
-    if remedy is not None and remedy.checked_gain is not None:
-        yield f"  <br>Tried: with this change the signal arrives with {number(remedy.checked_gain)} times its size."
     yield ""
     if remedy is not None and remedy.code:
         yield from fenced(remedy.code, indent="  ")

@@ -62,6 +62,8 @@ def headline_facts(report: Report) -> tuple[Fact, ...]:
     slope = report.depth_decay.slope_log10_per_layer if report.depth_decay is not None else None
     if slope is not None:
         facts.append(Fact("backward signal per layer call", f"× {number(10 ** max(-300.0, min(slope, 300.0)))}"))
+    if report.spread is not None and report.spread.seeds > 1:
+        facts.append(Fact("averaged over", counted(report.spread.seeds, "seed")))
     if environment.wall_seconds is not None:
         facts.append(Fact("measured in", duration(environment.wall_seconds)))
     return tuple(facts)

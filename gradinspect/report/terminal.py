@@ -154,9 +154,6 @@ def _finding(finding: Finding, said: set[str]) -> Iterator[_Part]:
     words = remedy_in_words(remedy)
     if words is not None:
         yield _indented(Text.assemble(("Change: ", "bold green"), words))
-    if remedy.checked_gain is not None:
-        kept = f"Tried: with this change the signal arrives with {number(remedy.checked_gain)} times its size."
-        yield _indented(Text(kept))
     if remedy.code and remedy.code not in said:
         said.add(remedy.code)
         yield _Code(remedy.code)
