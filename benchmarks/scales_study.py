@@ -2,8 +2,8 @@
 
 Every cell is one network, optimizer and seed: the whole suggestion is made, and where it says `use` its scales are
 tried against uniform on initialisations that the gate has not seen, 300 steps, each at its own best base rate. The
-null arm gives the gate scales of random ±0.1 powers of ten, which it must not accept. Cells are appended to a JSON-lines
-file as they end, and a later run goes on where an earlier one stopped.
+null arm gives the gate scales of random ±0.1 powers of ten, which it must not accept. Cells are appended to a file of
+JSON lines as they end, and a later run goes on where an earlier one stopped.
 
 Run with `python benchmarks/scales_study.py [--out FILE] [--minutes M] [--seeds N]`, or `--table` for the table alone.
 """
@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -280,6 +281,7 @@ def unlimited(s: SectionInput) -> ProbeBudget:
     return ProbeBudget(s, LrScalesRequest(max_steps=10_000_000, max_seconds=86_400.0))
 
 
+@cache
 def samples(name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Standardised inputs, and classes."""
     load = {"digits": load_digits, "breast_cancer": load_breast_cancer, "wine": load_wine}[name]

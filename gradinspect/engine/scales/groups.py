@@ -32,9 +32,9 @@ class ParameterGroup:
     looked_up: frozenset[ParameterEntry]
 
     def report(self, scale: float) -> ScaleGroup:
-        """Its row in the report. A tensor that TorchScript keeps twice is listed under both names."""
-        names = [name for entry in self.entries for name in (entry.names if len(entry.members) > 1 else (entry.name,))]
-        return ScaleGroup(layer=self.layer, parameters=tuple(names[:_NAMES_SHOWN]), scale=scale)
+        """Its row in the report: every tensor under its first name."""
+        names = tuple(entry.name for entry in self.entries[:_NAMES_SHOWN])
+        return ScaleGroup(layer=self.layer, parameters=names, scale=scale)
 
 
 def make_groups(s: SectionInput) -> list[ParameterGroup]:

@@ -35,7 +35,8 @@ class GroupMeasurement:
         grad_rms: per element of those rows.
         weight_norm: l2 of the same rows.
         cv: coefficient of variation of the gradient's norm over the parts; None from a single part.
-        nonfinite: name of the first parameter whose gradient or value is not finite.
+        broken_weight: name of the first parameter with a value that is not finite.
+        broken_gradient: the same of gradients.
     """
 
     group: ParameterGroup
@@ -44,7 +45,8 @@ class GroupMeasurement:
     grad_rms: float
     weight_norm: float
     cv: float | None = None
-    nonfinite: str | None = None
+    broken_weight: str | None = None
+    broken_gradient: str | None = None
 
     @property
     def has_gradient(self) -> bool:
@@ -103,16 +105,19 @@ def _measurement(group: ParameterGroup, total: Gradients, norms: Sequence[float]
     gradient = {entry: total[entry] for entry in group.entries if entry in total}
     square = weight_square = 0.0
     numel = 0
-    nonfinite: str | None = None
+    broken_weight: str | None = None
+    broken_gradient: str | None = None
     for entry in group.entries:
         weight = entry.tensor.detach()
         rows = _touched_rows(gradient[entry]) if entry in group.looked_up and entry in gradient else None
         weights = moments(weight if rows is None else weight[rows])
         sums = moments(gradient[entry]) if entry in gradient else None
-        if nonfinite is None and (_is_broken(weights) or (sums is not None and _is_broken(sums))):
-            nonfinite = entry.name
+        if broken_weight is None and _is_broken(weights):
+            broken_weight = entry.name
         weight_square += weights.square_total
         if sums is not None:
+            if broken_gradient is None and _is_broken(sums):
+                broken_gradient = entry.name
             square += sums.square_total
             numel += weights.numel
     return GroupMeasurement(
@@ -122,7 +127,8 @@ def _measurement(group: ParameterGroup, total: Gradients, norms: Sequence[float]
         grad_rms=math.sqrt(square / numel) if numel else 0.0,
         weight_norm=math.sqrt(weight_square),
         cv=_variation(norms),
-        nonfinite=nonfinite,
+        broken_weight=broken_weight,
+        broken_gradient=broken_gradient,
     )
 
 

@@ -40,9 +40,9 @@ def suggest_scales(s: SectionInput) -> SectionResult:
     if not groups:
         return _undetermined("no parameter is trained, so there is no learning rate to scale")
     measured = measure_groups(s, groups)
-    broken = next((m for m in measured if m.nonfinite is not None), None)
+    broken = _what_is_broken(measured)
     if broken is not None:
-        return _undetermined(f"the gradient or the weight of {broken.nonfinite} is not finite")
+        return _undetermined(f"{broken} is not finite")
     if not any(m.has_gradient for m in measured):
         return _undetermined("every gradient is exactly zero, so no scale can be computed from it")
     candidates = make_candidates(measured, _affordable_curvature(s, measured))
@@ -63,6 +63,13 @@ def suggest_scales(s: SectionInput) -> SectionResult:
 
 def _undetermined(reason: str) -> SectionResult:
     return SectionResult(LrScales(status="undetermined", reason=reason))
+
+
+def _what_is_broken(measured: Sequence[GroupMeasurement]) -> str | None:
+    """The first weight that is not finite; without one, the first gradient."""
+    weight = next((m.broken_weight for m in measured if m.broken_weight is not None), None)
+    gradient = next((m.broken_gradient for m in measured if m.broken_gradient is not None), None)
+    return f"the weight {weight}" if weight else f"the gradient of {gradient}" if gradient else None
 
 
 def _affordable_curvature(s: SectionInput, measured: Sequence[GroupMeasurement]) -> GroupCurvature | None:

@@ -115,11 +115,12 @@ class RateSearch:
         return _best_complete(arm, steps)
 
     def refined(self, arm: Arm, found: ArmResult, steps: int) -> ArmResult:
-        """The better of an arm's best rate and the one halfway to its better neighbour."""
+        """The better of an arm's best rate and the one halfway to its better neighbour; where both fell, of both."""
         below, above = (arm.mean_score(found.k + step, steps) for step in (-HALF_DECADE, HALF_DECADE))
-        k = found.k + (HALF_DECADE if above < below else -HALF_DECADE) / 2
-        for seed in range(len(arm.starts)):
-            self._run(arm, k, seed, steps, arm.runs[found.k, seed])
+        sides = (-1, 1) if math.isinf(below) and math.isinf(above) else (1,) if above < below else (-1,)
+        for side in sides:
+            for seed in range(len(arm.starts)):
+                self._run(arm, found.k + side * HALF_DECADE / 2, seed, steps, arm.runs[found.k, seed])
         return _best_complete(arm, steps) or found
 
     def at(self, arm: Arm, k: float, steps: int) -> ArmResult | None:

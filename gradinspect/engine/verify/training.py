@@ -24,6 +24,7 @@ from gradinspect.engine.verify.update import Update, UpdateState
 
 BLOCK = 25  # steps between two looks at the clock and at a run's losses; random draws restart with each
 DIVERGED = 1e3  # times the first loss; chosen: no run was seen to come back from there within a probe
+ONE_THREAD = 2**26  # multiplications a step; chosen: under some ten milliseconds, threads cost more than they give
 KEPT_BYTES = 2**28  # of weights of finished runs, so that an extension need not train them again
 
 
@@ -79,11 +80,15 @@ class Trainer:
     @contextmanager
     def borrowed(self) -> Iterator[None]:
         """Train inside the block; weights, buffers, modes and gradients are put back."""
-        kept = [parameter.detach().clone() for parameter in self._parameters]
+        kept = _cloned(self._parameters)
+        threads = torch.get_num_threads()
+        if sum(parameter.numel() for parameter in self._parameters) * self.data.batch_size < ONE_THREAD:
+            torch.set_num_threads(1)
         try:
             with left_as_found(self._s.model, self._s.settings.mode), ordinary_graphs():
                 yield
         finally:
+            torch.set_num_threads(threads)
             with torch.no_grad():
                 torch._foreach_copy_(self._parameters, kept)
 

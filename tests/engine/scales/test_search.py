@@ -1,0 +1,127 @@
+"""The search for a base rate, on a loss whose best rate is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from probed import normal, section_input
+from torch import nn
+
+from gradinspect.contracts.request import LrScalesRequest, Sgd
+from gradinspect.engine.scales.groups import make_groups
+from gradinspect.engine.verify.budget import ProbeBudget
+from gradinspect.engine.verify.probe_data import probe_data
+from gradinspect.engine.verify.search import Arm, RateSearch
+from gradinspect.engine.verify.training import Trainer
+from gradinspect.engine.verify.update import declared_update
+
+STEPS = 20
+
+
+class Searched:
+    """A search over rates on one weight w with loss (w·1 − 0)² of equal samples: a step at rate η gives w·(1 − 2η)."""
+
+    def __init__(self, *, centre: float, seeds: int = 1, max_steps: int = 100_000) -> None:
+        model = nn.Linear(1, 1, bias=False, dtype=torch.float64)
+        with torch.no_grad():
+            model.weight.fill_(1.0)
+        s = section_input(model, torch.ones(40, 1, dtype=torch.float64), normal(40, 1) * 0, loss="mse")
+        entries = [entry for group in make_groups(s) for entry in group.entries]
+        self.trainer = Trainer(s, probe_data(s), entries)
+        self.budget = ProbeBudget(s, LrScalesRequest(max_steps=max_steps))
+        self.search = RateSearch(self.trainer, self.budget, lambda _fraction: None)
+        with self.trainer.borrowed():
+            starts = self.trainer.starts(seeds)
+        self.arm = Arm("uniform", declared_update(Sgd(type="sgd")), [1.0], centre, starts)
+
+    @contextmanager
+    def begun(self) -> Iterator[RateSearch]:
+        with self.trainer.borrowed():
+            yield self.search
+
+    def rates(self) -> list[float]:
+        return sorted(self.arm.rate(k) for k, _ in self.arm.runs)
+
+
+@pytest.mark.parametrize("centre", [0.5, 5.0, 0.05])
+def test_the_best_rate_is_the_one_nearest_to_the_newton_step(centre: float) -> None:
+    case = Searched(centre=centre)
+    with case.begun() as search:
+        found = search.best(case.arm, STEPS)
+    assert found is not None
+    assert found.base_lr == pytest.approx(0.5)  # one step at 1/2 ends at w = 0, and all three centres' grids hold it
+
+
+def test_the_search_goes_on_beyond_an_edge_that_is_best() -> None:
+    case = Searched(centre=0.5e-4)
+    with case.begun() as search:
+        found = search.best(case.arm, STEPS)
+    assert found is not None
+    assert found.base_lr == pytest.approx(0.5)
+    assert found.k == 8
+
+
+def test_above_a_rate_that_diverges_nothing_is_run() -> None:
+    case = Searched(centre=5.0)  # at k = 0 each step multiplies w by 1 − 2·5 = −9
+    with case.begun() as search:
+        search.best(case.arm, STEPS)
+    assert case.arm.runs[0, 0].ended == "diverged"
+    assert max(k for k, _ in case.arm.runs) == 0
+
+
+def test_beyond_rates_that_fell_clearly_behind_nothing_is_run() -> None:
+    case = Searched(centre=0.5)  # at k = 0 the first step ends at w = 0
+    with case.begun() as search:
+        search.best(case.arm, STEPS)
+    assert {k for k, _ in case.arm.runs} == {-1, 0, 1}
+    for k in (-1, 1):
+        assert case.arm.runs[k, 0].ended == "dropped"
+        assert len(case.arm.runs[k, 0].losses) in (STEPS // 4, STEPS // 2)
+
+
+def test_the_refined_rate_lies_between_the_best_and_its_better_neighbour() -> None:
+    case = Searched(centre=0.5 / 10**0.2)  # the best rate is k = 0.4, between 0 and 1
+    with case.begun() as search:
+        found = search.best(case.arm, STEPS)
+        assert found is not None
+        refined = search.refined(case.arm, found, STEPS)
+    assert (found.k, refined.k) == (0, 0.5)
+    assert refined.score < found.score
+
+
+def test_a_longer_search_continues_the_runs_of_a_shorter_one() -> None:
+    case = Searched(centre=0.05)
+    with case.begun() as search:
+        search.best(case.arm, STEPS)
+        short = {key: list(run.losses) for key, run in case.arm.runs.items() if run.ended is None}
+        spent = case.budget.steps_run
+        found = search.best(case.arm, 3 * STEPS)
+    assert found is not None
+    for key, losses in short.items():
+        run = case.arm.runs[key]
+        assert run.losses[:STEPS] == losses
+    continued = [key for key in short if len(case.arm.runs[key].losses) == 3 * STEPS]
+    assert case.budget.steps_run - spent < 3 * STEPS * len(short)
+    assert continued
+
+
+def test_the_budget_in_steps_is_never_exceeded_and_tells_that_it_cut_something_off() -> None:
+    case = Searched(centre=0.05, seeds=3, max_steps=100)
+    with case.begun() as search:
+        assert search.best(case.arm, STEPS) is None
+    assert case.budget.steps_run <= 100
+    assert case.budget.is_exhausted
+
+
+def test_all_seeds_of_the_best_rate_are_run_and_their_mean_decides() -> None:
+    case = Searched(centre=0.5, seeds=3)
+    with case.begun() as search:
+        found = search.best(case.arm, STEPS)
+    assert found is not None
+    assert len(found.scores) == len(found.finals) == 3
+    assert found.score == pytest.approx(sum(found.scores) / 3)
+    assert all(math.isfinite(score) for score in found.scores)
