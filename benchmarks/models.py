@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -106,10 +107,7 @@ def resnet() -> Subject:
     """ResNet-18's stages for 3×64×64 images, batch 32."""
     torch.manual_seed(0)
     widths = [64, 64, 64, 128, 128, 256, 256, 512, 512]
-    blocks = [
-        BasicBlock(before, after, 2 if before != after else 1)
-        for before, after in zip(widths, widths[1:], strict=False)
-    ]
+    blocks = [BasicBlock(before, after, 2 if before != after else 1) for before, after in pairwise(widths)]
     model = nn.Sequential(
         nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1), *blocks,
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 100),

@@ -111,7 +111,7 @@ class DeviceLedger:
         if values is None:
             sink(NO_UNITS)
             return
-        by_unit = units_last(values, channels_first)
+        by_unit = units_last(values, shape, channels_first)
         count, looked_at = by_unit.shape[-1], by_unit.shape[0] * by_unit.shape[1]
         alive = torch.count_nonzero(by_unit, dim=(0, 1))
         dead = torch.count_nonzero(alive <= (1 - DEAD_SHARE) * looked_at)

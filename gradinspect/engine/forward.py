@@ -27,7 +27,7 @@ from gradinspect.engine.distributions import strided_chunks
 from gradinspect.engine.graph import through_reshapes
 from gradinspect.engine.ledger import HostLedger, Ledger
 from gradinspect.engine.nonlinearities import Nonlinearities, Step
-from gradinspect.engine.parameters import ParameterEntry, ParameterIndex
+from gradinspect.engine.parameters import ParameterEntry, ParameterIndex, owner_of
 from gradinspect.engine.units import ACTIVATION_SAMPLE
 
 __all__ = ["LOOKUPS", "ForwardRecorder", "LayerCall"]
@@ -42,7 +42,16 @@ CHANNELS_FIRST = frozenset(
     {"convolution", "_convolution", "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm",
      "_batch_norm_with_update", "native_group_norm", "mkldnn_convolution", "cudnn_convolution"}
 )  # fmt: skip
-_DATA = "data"  # what `_gradinspect` says of a tensor that comes from the inputs
+MATRIX_PRODUCTS = frozenset({"addmm", "mm", "bmm", "addmv", "mv", "baddbmm"})
+
+
+class _State(tuple[ParameterEntry, ...]):
+    """Weights times a constant, such as W·h₀ + b at the first step of a recurrence: they have met no data there."""
+
+
+# What `_gradinspect` says of a tensor: that it comes from the inputs, or from which parameters alone.
+_DATA = "data"
+_Mark = str | tuple[ParameterEntry, ...]
 
 
 @dataclass(eq=False, slots=True)
@@ -52,7 +61,6 @@ class _Pending:
     shape: tuple[int, ...]
     entries: list[ParameterEntry]
     data: torch.Tensor | None
-    meets_data: bool
     step: Step | None
     activation: ActivationCall | None
     arguments: tuple[Any, ...]  # Any: as ATen has them
@@ -123,15 +131,17 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         tensors = list(_tensors(args))
         if keywords:
             tensors.extend(_tensors(tuple(keywords.values())))
-        entries, data = self._sort_arguments(tensors)
+        entries, data, mark = self._sort_arguments(tensors, operation)
         step = None if entries and operation != "_prelu_kernel" else self.nonlinearities.step(operation, tensors)
         follows = self._origin(args[0], step) if activation is not None else None
         before = None
         if activation is not None and follows is not None and activation.needs_input:
             before = _slope_sample(args[0], activation, in_place=operation.endswith("_"))
         output = func(*args, **keywords)
+        if mark is not None:
+            self._mark_outputs(output, operation, mark)
         first = output[0] if isinstance(output, tuple | list) and output else output
-        if isinstance(first, torch.Tensor) and first.is_floating_point():
+        if mark is _DATA and isinstance(first, torch.Tensor) and first.is_floating_point():
             scalars = tuple(None if isinstance(a, torch.Tensor) else a for a in args)
             call = None
             if activation is not None and follows is not None:
@@ -140,8 +150,7 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
                 )
                 self._read_slope(follows, call, before, first, args)
             self._pending = _Pending(
-                operation, first, first.shape, entries, data, data is not None or operation in LOOKUPS,
-                step, call, scalars,
+                operation, first, first.shape, entries, data, step, call, scalars,
             )  # fmt: skip
             if call is not None and step is None:
                 self._attach_without_graph(follows, call, first)
@@ -150,32 +159,53 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
     def _pass_view(self, output: Any, operation: str, args: tuple[Any, ...]) -> Any:  # Any: as ATen returns it
         source = args[0] if args else None
         pending = self._pending
-        if pending is not None and source is pending.output and operation in SHAPE_GIVING:
+        if pending is not None and source is pending.output and _unfolds(pending, operation, output):
             pending.shape = output.shape
-        if isinstance(source, torch.Tensor) and (operation in RESHAPES or not source.requires_grad):
+        if isinstance(source, torch.Tensor):
             mark = getattr(source, "_gradinspect", None)
-            if mark is None and source.untyped_storage().data_ptr() in self._inputs:
-                mark = _DATA
             if mark is not None:
-                for part in _tensors((output,)):
-                    _mark(part, mark)
+                self._mark_outputs(output, operation, mark)
         return output
 
-    def _sort_arguments(self, tensors: list[torch.Tensor]) -> tuple[list[ParameterEntry], torch.Tensor | None]:
-        """Split an operation's tensors into parameters and the first tensor that carries data."""
+    def _mark_outputs(self, output: Any, operation: str, mark: _Mark) -> None:
+        """Say of what an operation returned whether it comes from the inputs, or from which parameters alone."""
+        if operation.endswith("_like") or operation.startswith("new_"):
+            return  # a constant of somebody's shape
+        for tensor in (output,) if isinstance(output, torch.Tensor) else _tensors((output,)):
+            tensor._gradinspect = mark  # type: ignore[attr-defined]  # lives as long as the tensor, unlike its address
+
+    def _sort_arguments(
+        self, tensors: list[torch.Tensor], operation: str
+    ) -> tuple[list[ParameterEntry], torch.Tensor | None, _Mark | None]:
+        """Split an operation's tensors into parameters and the first tensor that carries data.
+
+        Returns:
+            The parameters, the data, and what the operation's output is to be marked with.
+        """
         entries: list[ParameterEntry] = []
+        states: list[ParameterEntry] = []
         data: torch.Tensor | None = None
+        has_constant = False
         for tensor in tensors:
-            mark = getattr(tensor, "_gradinspect", None)
+            mark: _Mark | None = getattr(tensor, "_gradinspect", None)
             if mark is None:
                 entry = self._parameters.of_memory(tensor)
                 if entry is not None:
                     mark = (entry,)
-            if mark is not None and mark is not _DATA:
-                entries.extend(entry for entry in mark if entry not in entries)
-            elif data is None and (mark is _DATA or tensor.grad_fn is not None or self._is_input(tensor)):
-                data = tensor
-        return entries, data
+            if mark is _DATA or (mark is None and (tensor.grad_fn is not None or self._is_input(tensor))):
+                data = tensor if data is None else data
+            elif mark is None:
+                has_constant |= tensor.is_floating_point()
+            else:
+                assert isinstance(mark, tuple)
+                (states if isinstance(mark, _State) else entries).extend(mark)
+        if data is not None or operation in LOOKUPS:
+            return _distinct(entries), data, _DATA
+        if states or (has_constant and entries and operation in MATRIX_PRODUCTS):
+            entries = _distinct([*entries, *states])
+            return entries, None, _State(entries)
+        entries = _distinct(entries)
+        return entries, None, tuple(entries) if entries else None
 
     def _is_input(self, tensor: torch.Tensor) -> bool:
         if tensor.requires_grad:
@@ -214,14 +244,8 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         pending, self._pending = self._pending, None
         if pending is None:
             return
-        if not pending.meets_data:
-            if pending.entries:  # computed from parameters alone: it stands for them
-                _mark(pending.output, tuple(pending.entries))
-            return
         node = pending.output.grad_fn
-        if node is None:
-            _mark(pending.output, _DATA)
-        elif pending.step is None and not pending.entries and self.nonlinearities.is_custom(node):
+        if node is not None and pending.step is None and not pending.entries and self.nonlinearities.is_custom(node):
             pending.step = self.nonlinearities.custom_step(node)
         if pending.step is not None and node is not None:
             self._extend(pending, pending.step, node)
@@ -247,8 +271,9 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         self._ledger.amplitude(output, partial(setattr, made, "output"))
         self._last_read = (output, _version(output), made)
         # In-place calls return their own input, so the shape that counts is the layer call's.
+        shape = call.output_shape if output.numel() == call.output_numel else tuple(output.shape)
         self._ledger.units(
-            output, call.output_shape, self._samples, call.operation in CHANNELS_FIRST, partial(setattr, made, "units")
+            output, shape, self._samples, call.operation in CHANNELS_FIRST, partial(setattr, made, "units")
         )
         call.sampled |= output.numel() > ACTIVATION_SAMPLE
 
@@ -292,7 +317,7 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
 
     def _continues(self, pending: _Pending, node: Node | None) -> LayerCall | None:
         """The earlier call that a separate bias or gain belongs to."""
-        if pending.operation not in ELEMENTWISE or not self.calls:
+        if pending.operation not in ELEMENTWISE or not self.calls or not all(map(_is_vector, pending.entries)):
             return None
         if node is None:
             earlier: LayerCall | None = self.calls[-1]
@@ -301,10 +326,23 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
             earlier = next((self._by_node[source] for source in sources if source in self._by_node), None)
         if earlier is None or set(earlier.entries) & set(pending.entries):
             return None
-        same_owner = {_owner(n) for e in earlier.entries for n in e.names} & {
-            _owner(n) for e in pending.entries for n in e.names
+        same_owner = {owner_of(n) for e in earlier.entries for n in e.names} & {
+            owner_of(n) for e in pending.entries for n in e.names
         }
         return earlier if same_owner else None
+
+
+def _unfolds(pending: _Pending, operation: str, view: torch.Tensor) -> bool:
+    """Whether a view gives a call's output the shape that the module returns: leading axes were folded for it.
+
+    Splitting features into heads, or folding the axes for the next layer, is none of the module's doing.
+    """
+    if operation not in SHAPE_GIVING:
+        return False
+    before, after = pending.output.shape, view.shape
+    if "batch_norm" in pending.operation:  # instance norm folds samples into channels
+        return before[0] == 1 and len(before) == len(after) and after[0] * after[1] == before[1]
+    return len(after) > len(before) and before[-1:] == after[-1:]
 
 
 def _shares_memory(left: torch.Tensor | None, right: torch.Tensor) -> bool:
@@ -329,12 +367,12 @@ def _slope_sample(tensor: torch.Tensor, activation: Activation, *, in_place: boo
     return sample.clone() if in_place and sample.data_ptr() == values.data_ptr() else sample
 
 
-def _owner(name: str) -> str:
-    return name.rpartition(".")[0]
+def _is_vector(entry: ParameterEntry) -> bool:
+    return sum(size != 1 for size in entry.tensor.shape) <= 1
 
 
-def _mark(tensor: torch.Tensor, mark: str | tuple[ParameterEntry, ...]) -> None:
-    tensor._gradinspect = mark  # type: ignore[attr-defined]  # survives as long as the tensor does, unlike its address
+def _distinct(entries: list[ParameterEntry]) -> list[ParameterEntry]:
+    return list(dict.fromkeys(entries)) if len(entries) > 1 else entries
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:

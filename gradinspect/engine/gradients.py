@@ -8,7 +8,7 @@ frees it, so that never more than one gradient is alive.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -151,13 +151,20 @@ def first_tensor(output: Any) -> torch.Tensor:  # Any: a model may return whatev
     Raises:
         InspectionError: `data_mismatch` when there is none.
     """
+    found = next(_float_tensors(output), None)
+    if found is None:
+        kind = str(output.dtype) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise InspectionError("data_mismatch", f"the model returned {kind}, which holds no floating-point tensor")
+    return found
+
+
+def _float_tensors(output: Any) -> Iterator[torch.Tensor]:  # Any: likewise
     if isinstance(output, torch.Tensor):
-        return output
-    parts = output.values() if isinstance(output, dict) else output if isinstance(output, list | tuple) else ()
-    for part in parts:
-        if isinstance(part, torch.Tensor) and part.is_floating_point():
-            return part
-    raise InspectionError("data_mismatch", f"the model returned {type(output).__name__}, which holds no float tensor")
+        if output.is_floating_point() or output.is_complex():
+            yield output
+    elif isinstance(output, Mapping | list | tuple):
+        for part in output.values() if isinstance(output, Mapping) else output:
+            yield from _float_tensors(part)
 
 
 def _why_no_gradient(parameters: ParameterIndex) -> str:
@@ -182,7 +189,8 @@ def _trace_graph(root: Node, reading: PassReading, nonlinearities: Nonlinearitie
         following = reading.following.get(call.order)
         if following is not None and last is not None:
             users = users_of(last, used_by)
-            if len(users) == 1 and users[0] in reading.calls[following].nodes:
+            is_open = not any(map(nonlinearities.is_custom, users))  # an author's own function hides what it holds
+            if len(users) == 1 and is_open and users[0] in reading.calls[following].nodes:
                 reading.direct.add(call.order)
 
 

@@ -35,7 +35,8 @@ def compute_loss(
         cotangent = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output)
         return (output * cotangent).sum() / output.shape[0]
     if target is None:
-        raise InspectionError("data_mismatch", f"the loss {name} needs a target")
+        single = "; the model gives a single number, for which there is output_mean" if not output.dim() else ""
+        raise InspectionError("data_mismatch", f"the loss {name} needs a target{single}")
     _check_fit(name, output, target)
     if name in CLASSIFIERS:
         logits = _classes_on_axis_1(output, target)
@@ -56,7 +57,7 @@ def draw_target(
     name: Loss, output: torch.Tensor, source: TargetSource | None, generator: torch.Generator
 ) -> torch.Tensor | None:
     """Draw a target that fits an output; what `source` leaves out follows from the output and the loss."""
-    if name in TARGETLESS:
+    if name in TARGETLESS or (name in CLASSIFIERS and not output.dim()):
         return None
     shape = tuple(source.shape) if source is not None and source.shape is not None else None
     if name in CLASSIFIERS:

@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
-from gradinspect.engine.forward import LOOKUPS, LayerCall
-from gradinspect.engine.parameters import ParameterEntry, ParameterIndex
+from gradinspect.engine.calls import FUSED_RECURRENT, LayerCall
+from gradinspect.engine.forward import LOOKUPS
+from gradinspect.engine.parameters import ParameterEntry, ParameterIndex, owner_of
+
+__all__ = ["CallName", "layer_of_parameters", "name_calls", "owner_of"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,10 @@ def name_calls(calls: Sequence[LayerCall], parameters: ParameterIndex) -> list[C
     for owner, call in zip(owners, calls, strict=True):
         split = owner == "" or len(sets_of_owner[owner]) > 1
         name = _weight(call, owner) if split else owner
-        kind = parameters.kinds.get(owner, "") if owner else ""
-        names.append(CallName(name, kind or call.operation, seen[name]))
+        kind = (parameters.kinds.get(owner, "") if owner else "") or call.operation
+        if call.operation in FUSED_RECURRENT:
+            kind = f"{kind} (time steps fused)"  # one kernel and one node: what happens between steps is not seen
+        names.append(CallName(name, kind, seen[name]))
         seen[name] += 1
     return names
 
@@ -53,11 +59,6 @@ def layer_of_parameters(calls: Sequence[LayerCall], names: Sequence[CallName]) -
     return found
 
 
-def owner_of(name: str) -> str:
-    """The path of the module that holds a parameter; empty for the root."""
-    return name.rpartition(".")[0]
-
-
 def _owner(call: LayerCall, parameters: ParameterIndex, uses: Counter[ParameterEntry]) -> str:
     """The module path of a call; a tied tensor has several, and the operation and the count of uses choose."""
     common: set[str] | None = None
@@ -66,12 +67,18 @@ def _owner(call: LayerCall, parameters: ParameterIndex, uses: Counter[ParameterE
         common = paths if common is None or not common & paths else common & paths
     first = max(call.entries, key=lambda entry: entry.tensor.dim())
     candidates = [path for path in map(owner_of, first.names) if common and path in common]
-    if not candidates:
-        return owner_of(first.name)
+    if not candidates:  # a fused operation of several modules belongs to the one that holds them
+        return _common_path([owner_of(entry.name) for entry in call.entries])
     looks_up = call.operation in LOOKUPS
     fitting = [path for path in candidates if ("Embedding" in parameters.kinds.get(path, "")) == looks_up]
     choices = fitting or candidates
     return choices[min(uses[first], len(choices) - 1)] if len(choices) > 1 else choices[0]
+
+
+def _common_path(paths: Sequence[str]) -> str:
+    """The innermost module that holds all the modules at these paths."""
+    together = takewhile(lambda parts: len(set(parts)) == 1, zip(*(path.split(".") for path in paths), strict=False))
+    return ".".join(parts[0] for parts in together)
 
 
 def _weight(call: LayerCall, owner: str) -> str:

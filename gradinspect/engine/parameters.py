@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
+
+from gradinspect.contracts.problems import InspectionError
 
 
 @dataclass(eq=False)
@@ -76,6 +79,10 @@ class ParameterIndex:
         return None
 
     def _add(self, name: str, tensor: torch.Tensor) -> None:
+        if isinstance(tensor, UninitializedParameter):
+            raise InspectionError(
+                "invalid_model", f"the parameter {name!r} of a lazy module has no shape yet; call the model once first"
+            )
         known = self._by_object.get(id(tensor)) or self._same_memory(tensor)
         if known is None:
             known = ParameterEntry(name, [tensor])
@@ -98,7 +105,19 @@ class ParameterIndex:
         return None
 
 
+def owner_of(name: str) -> str:
+    """The path of the module that holds a parameter; empty for the root.
+
+    A parametrised weight (`0.parametrizations.weight.original0`) belongs to the module whose weight it becomes.
+    """
+    path = f".{name}".rpartition(".")[0]
+    return path.partition(".parametrizations")[0].removeprefix(".")
+
+
 def _kind(module: nn.Module) -> str:
-    """The class name a person wrote: TorchScript keeps it as `original_name`."""
+    """The class name a person wrote: TorchScript keeps it as `original_name`, a parametrisation as its base class."""
     original = getattr(module, "original_name", None)
-    return original if isinstance(original, str) else type(module).__name__
+    if isinstance(original, str):
+        return original
+    kind = type(module)
+    return kind.__bases__[0].__name__ if kind.__name__ == f"Parametrized{kind.__bases__[0].__name__}" else kind.__name__

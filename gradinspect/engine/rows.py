@@ -24,6 +24,8 @@ from gradinspect.engine.statistics import Amplitude
 from gradinspect.engine.theory import predicted_chi1
 
 MAX_BINS = 128
+# ATen's names of its kernels, where they are not the names that people know.
+_KNOWN_AS = {"_prelu_kernel": "prelu", "rrelu_with_noise": "rrelu", "log_sigmoid_forward": "log_sigmoid"}
 
 
 def finite(value: float | None) -> float | None:
@@ -76,7 +78,7 @@ def _layer_row(
         output_shape=call.output_shape,
         activation=_activation(shown),
         preactivation=_activation(call.output) if activation is not None else None,
-        nonlinearity=activation.operation.rstrip("_") if activation is not None else None,
+        nonlinearity=_shown_name(activation.operation) if activation is not None else None,
         signal=SignalStatistics(norm=finite(signal), rms=finite(signal / math.sqrt(elements)) if elements else None)
         if signal is not None
         else None,
@@ -93,6 +95,11 @@ def _layer_row(
         predicted_chi1=chi1,
         measured_chi1=backward_gain**2 if chi1 is not None and backward_gain is not None else None,
     )
+
+
+def _shown_name(operation: str) -> str:
+    name = operation.rstrip("_")
+    return _KNOWN_AS.get(name, name.removeprefix("_"))
 
 
 def _activation(values: Amplitude) -> ActivationStatistics:

@@ -18,6 +18,7 @@ BLOCK = 65_536
 _SAFE_LOW, _SAFE_HIGH = 1e-15, 1e15  # magnitudes whose squares stay far inside float32
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.floating]]
+_quietly = np.errstate(invalid="ignore", over="ignore")  # NaN and infinity are findings here, not warnings
 _ONES = {dtype: np.ones(BLOCK, dtype) for dtype in (np.dtype(np.float32), np.dtype(np.float64))}
 
 
@@ -80,6 +81,8 @@ def flat_values(tensor: torch.Tensor, *, in_order: bool = False) -> torch.Tensor
     values = tensor.detach()
     if values.layout is not torch.strided:
         values = values.coalesce().values() if values.is_sparse else values.to_dense()
+    if values.is_complex():
+        values = torch.view_as_real(values)
     if values.dtype is not torch.float32 and values.dtype is not torch.float64:
         values = values.float()
     if not in_order and not values.is_contiguous() and _fills_its_memory(values):
@@ -109,6 +112,7 @@ def moments(tensor: torch.Tensor) -> Moments:
     return found if found.numel == tensor.numel() else replace(found, numel=tensor.numel())  # zeros of a sparse tensor
 
 
+@_quietly
 def array_moments(values: Array) -> Moments:
     """`moments` of a flat array."""
     total = square_total = abs_total = abs_max = 0.0
@@ -160,6 +164,7 @@ class Amplitude:
         return self.rms * math.sqrt(self.numel) if self.numel else 0.0
 
 
+@_quietly
 def amplitude(tensor: torch.Tensor) -> Amplitude:
     """`moments` without magnitudes' sum and zero count: about half the cost, for tensors read once a layer."""
     values = flat_array(tensor)
@@ -181,6 +186,7 @@ def amplitude(tensor: torch.Tensor) -> Amplitude:
     return Amplitude(values.size, total / values.size, math.sqrt(square_total / values.size), abs_max)
 
 
+@_quietly
 def norm(tensor: torch.Tensor) -> float:
     """l2 norm, accurate for tensors of any size and any magnitude that their dtype holds; NaN when not finite."""
     values = flat_array(tensor)
@@ -199,6 +205,7 @@ def norm(tensor: torch.Tensor) -> float:
     return math.sqrt(total)
 
 
+@_quietly
 def dot(left: torch.Tensor, right: torch.Tensor) -> float:
     """Inner product of two tensors of one shape, accumulated in float64 over blocks."""
     a, b = flat_array(left, in_order=True), flat_array(right, in_order=True)

@@ -40,7 +40,7 @@ def read_units(output: torch.Tensor, shape: tuple[int, ...], samples: int, chann
     values = readable(output)
     if values is None:
         return NO_UNITS
-    units = units_last(values, channels_first)
+    units = units_last(values, shape, channels_first)
     dead = _count_dead(units) / units.shape[-1]
     rows = sample_rows(values, shape, samples)
     return UnitReading(dead, None if rows is None else similarity_from(*_pair_sums(rows)))
@@ -54,8 +54,10 @@ def readable(output: torch.Tensor) -> torch.Tensor | None:
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
-def units_last(values: torch.Tensor, channels_first: bool) -> torch.Tensor:
+def units_last(values: torch.Tensor, shape: tuple[int, ...], channels_first: bool) -> torch.Tensor:
     """(blocks, rows, units): units on the last axis, everything they are counted over before it."""
+    if channels_first and math.prod(shape) == values.numel():
+        values = values.reshape(shape)
     if channels_first and values.dim() > 2:
         return values.flatten(2).transpose(1, 2)  # (batch, positions, channels)
     return values.reshape(1, -1, values.shape[-1])  # (1, samples × positions, units)
