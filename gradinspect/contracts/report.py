@@ -19,6 +19,7 @@ MAX_PARAMETERS = 50_000
 
 Number = Finite | None
 Share = Fraction | None
+ScalesVerdict = Literal["use", "keep_uniform", "inconclusive_plateau", "none_learns", "undetermined"]
 Verdict = Literal["pass", "warn", "fail", "undetermined"]
 Severity = Literal["info", "warn", "fail"]
 ParameterStatus = Literal["trained", "frozen", "unused", "zero"]
@@ -309,7 +310,7 @@ class ScaleRemedy(Document):
 class LrScales(_Section):
     """Per-layer learning-rate scales and the evidence for them."""
 
-    verdict: Literal["use", "keep_uniform", "inconclusive_plateau", "none_learns", "undetermined"] = "undetermined"
+    verdict: ScalesVerdict = "undetermined"
     method: Name | None = None
     base_lr: Number = Field(default=None, description="A safe one: half a decade under the probe's best.")
     groups: Annotated[tuple[ScaleGroup, ...], Field(max_length=MAX_LAYERS)] = ()
@@ -438,6 +439,9 @@ class Summary(MeasuredSummary):
 
     verdict: Verdict
     worst: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
+    lr_scales: ScalesVerdict | None = Field(
+        default=None, description="The answer about learning-rate scales; null when it was not asked for."
+    )
 
 
 class PolicyReference(Document):

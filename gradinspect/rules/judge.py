@@ -117,7 +117,8 @@ def _report(
     optimizer: Sgd | Adam | None,
 ) -> Report:
     numbers = {name: getattr(measured.summary, name) for name in MeasuredSummary.model_fields}
-    summary = Summary(**numbers, verdict=assessment.verdict, worst=worst_names(assessment.findings))
+    scales = measured.lr_scales.verdict if measured.lr_scales is not None else None
+    summary = Summary(**numbers, verdict=assessment.verdict, worst=worst_names(assessment.findings), lr_scales=scales)
     fields: dict[str, Any] = {  # Any: the report's own fields, each of its own type
         name: value for name in Measurements.model_fields if (value := getattr(measured, name)) is not None
     }
