@@ -182,6 +182,32 @@ def test_the_model_is_left_as_it_was_when_inspecting_fails() -> None:
     assert torch.equal(net[0].weight.grad, torch.ones_like(net[0].weight))
 
 
+def test_every_section_leaves_the_model_as_it_was() -> None:
+    net = model()
+    net[0].weight.grad = torch.ones_like(net[0].weight)
+    before, hooks = copy.deepcopy(net.state_dict()), hooks_of(net)
+    kept = list(net.parameters())
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    report = inspect(
+        net, *batch(64), optimizer={"type": "sgd", "lr": 0.1},
+        diagnostics=("gradients", "signals", "noise", "curvature", "jacobian", "training_trace"),
+        lr_scales={"probe_steps": 10, "seeds": 1},
+    )  # fmt: skip
+    assert report.curvature is not None
+    assert report.lr_scales is not None
+    assert torch.equal(torch.rand(3), expected)
+    after = net.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert [a is b for a, b in zip(net.parameters(), kept, strict=True)] == [True] * len(kept)
+    assert torch.equal(net[0].weight.grad, torch.ones_like(net[0].weight))
+    assert [parameter.grad is None for parameter in net.parameters()] == [False] + [True] * (len(kept) - 1)
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    assert net.training
+    assert hooks_of(net) == hooks
+
+
 def numbers(report: Report) -> list[float | None]:
     return [
         *(row.signal.norm if row.signal is not None else None for row in report.layers),

@@ -88,10 +88,12 @@ def _body(
         *_quiet_rules(report, policy, settings),
     ]
     if report.layers:
-        parts += ["<h2>Signal against depth</h2>", _chart(report.layers, policy, table_id)]
+        parts += [f"<h2>{TITLES['depth_decay']}</h2>", _chart(report.layers, policy, table_id)]
+        parts += [_facts(section.facts) for section in measured_sections(report) if section.name == "depth_decay"]
         parts += _layers(report, most, table_id)
     for section in measured_sections(report):
-        parts += [f"<h2>{escaped(section.title)}</h2>", _facts(section.facts)]
+        if section.name != "depth_decay":
+            parts += [f"<h2>{escaped(section.title)}</h2>", _facts(section.facts)]
     if report.lr_scales is not None and report.lr_scales.status == "measured":
         parts += [f"<h2>{TITLES['lr_scales']}</h2>", *_scales(report, report.lr_scales)]
     missing = undetermined_sections(report)
@@ -212,7 +214,7 @@ def _layer(line: LayerLine | Gap, columns: int) -> str:
         f"<td>{_mark(line.flag) if line.flag is not None else ''}</td>",
         f'<td class="number">{row.depth}</td>',
         f'<th scope="row"><code>{escaped(printable(row.name))}</code>{call}</th>',
-        f"<td>{escaped(printable(row.kind))}{follows}</td>",
+        f'<td class="fixed">{escaped(printable(row.kind))}{follows}</td>',
         f"<td>{shape(row.output_shape)}</td>",
         *(f'<td class="number">{"–" if value is None else number(value)}</td>' for value in values),
         f"<td>{', '.join(line.notes)}</td>",
