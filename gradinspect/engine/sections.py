@@ -48,7 +48,11 @@ class PlannedSection:
 
 _TABLE: tuple[PlannedSection, ...] = (
     PlannedSection("noise", "noise", Noise, ("gradinspect.engine.noise", "noise_section"), 1.0),
+    PlannedSection("jacobian", "jacobian", Jacobian, ("gradinspect.engine.jacobian", "jacobian_section"), 1.0),
     PlannedSection("curvature", "curvature", Curvature, ("gradinspect.engine.curvature", "curvature_section"), 4.0),
+    PlannedSection(
+        "training_trace", "time_decay", TimeDecay, ("gradinspect.engine.training_trace", "training_trace_section"), 2.0
+    ),
     PlannedSection("lr_scales", "lr_scales", LrScales, ("gradinspect.engine.scales.suggest", "suggest_scales"), 20.0),
 )
 

@@ -1,0 +1,158 @@
+"""Gradients against training steps: a short run with the declared optimizer on the first pass's batch.
+
+The parameters are moved in place, as training moves them, and put back afterwards bit for bit. One batch is used again
+and again, so the trace shows what the optimizer does to the gradients and not what new data does.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from gradinspect.contracts.report import TimeDecay, TracePoint
+from gradinspect.contracts.request import Adam, Optimizer, Sgd
+from gradinspect.engine.decay import FEWEST_LAYERS as FEWEST_POINTS
+from gradinspect.engine.decay import fit_line
+from gradinspect.engine.derivatives import parameter_gradients
+from gradinspect.engine.gradients import first_tensor
+from gradinspect.engine.naming import layer_of_parameters, owner_of
+from gradinspect.engine.parameters import ParameterEntry
+from gradinspect.engine.replay import replaying
+from gradinspect.engine.reproducible import seeded
+from gradinspect.engine.rows import finite, ratio
+from gradinspect.engine.section import SectionInput, SectionResult, refused
+from gradinspect.engine.statistics import norm
+
+STEPS = 30  # chosen: the slope's standard error is then under a fiftieth of the residual's size
+STEP_PASSES = 1.5  # of the first pass's time
+
+
+def training_trace_section(s: SectionInput) -> SectionResult:
+    """Train for some steps and fit log10 of the total gradient norm against them.
+
+    Without a declared optimizer, SGD with its default rate is used, and the section says so.
+
+    Cost: `STEPS` training steps; the parameters twice more in memory, and the optimizer's state.
+    """
+    entries = [entry for entry in s.parameters if entry in s.reading.gradients]
+    reason = refused(s.budget, FEWEST_POINTS * STEP_PASSES * s.pass_seconds)
+    if reason is not None:
+        return SectionResult(TimeDecay(status="undetermined", reason=reason))
+    groups = _groups(s, entries)
+    declared = s.settings.optimizer
+    with replaying(s), _put_back(entries), seeded(s.seed, s.device), torch.enable_grad():
+        trace, stopped = _train(s, entries, groups, declared or Sgd(type="sgd"))
+    return SectionResult(_fitted(trace, list(groups), stopped, declared=declared is not None))
+
+
+def make_optimizer(declared: Optimizer, tensors: Sequence[torch.Tensor]) -> torch.optim.Optimizer:
+    """The optimizer of torch.optim that a request declares."""
+    if isinstance(declared, Sgd):
+        return torch.optim.SGD(
+            tensors, lr=declared.lr, momentum=declared.momentum, weight_decay=declared.weight_decay,
+            nesterov=declared.nesterov,
+        )  # fmt: skip
+    assert isinstance(declared, Adam)
+    kind = torch.optim.AdamW if declared.type == "adamw" else torch.optim.Adam
+    given = declared.weight_decay
+    decay = given if given is not None else (0.01 if declared.type == "adamw" else 0.0)  # torch's own defaults
+    return kind(tensors, lr=declared.lr, betas=declared.betas, eps=declared.eps, weight_decay=decay)
+
+
+def _groups(s: SectionInput, entries: Sequence[ParameterEntry]) -> dict[str, list[int]]:
+    layer_of = layer_of_parameters(s.reading.calls, s.names)
+    groups: dict[str, list[int]] = {}
+    for place, entry in enumerate(entries):
+        groups.setdefault(layer_of.get(entry, owner_of(entry.name) or entry.name), []).append(place)
+    return groups
+
+
+@contextmanager
+def _put_back(entries: Sequence[ParameterEntry]) -> Iterator[None]:
+    values = [entry.tensor.detach().clone() for entry in entries]
+    gradients = [entry.tensor.grad for entry in entries]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for entry, value, gradient in zip(entries, values, gradients, strict=True):
+                entry.tensor.copy_(value)
+                entry.tensor.grad = gradient
+
+
+def _train(
+    s: SectionInput, entries: Sequence[ParameterEntry], groups: dict[str, list[int]], declared: Optimizer
+) -> tuple[list[TracePoint], str | None]:
+    """Returns the trace, and why it ended early."""
+    optimizer = make_optimizer(declared, [entry.tensor for entry in entries])
+    trace: list[TracePoint] = []
+    unit = STEP_PASSES * s.pass_seconds
+    for step in range(STEPS):
+        lacking = refused(s.budget, unit)
+        if lacking is not None:
+            return trace, lacking
+        started = time.perf_counter()
+        loss = s.loss_of(first_tensor(s.model(*s.batch.inputs)))
+        gradients = parameter_gradients(loss, entries)
+        before = [entry.tensor.detach().clone() for entry in entries]
+        for entry, gradient in zip(entries, gradients, strict=True):
+            entry.tensor.grad = gradient
+        optimizer.step()
+        trace.append(_point(step, loss, entries, before, groups))
+        if trace[-1].loss is None or trace[-1].total_grad_norm is None:
+            return trace, f"the run left the finite numbers at step {step}"
+        unit = time.perf_counter() - started
+        s.progress((step + 1) / STEPS)
+    return trace, None
+
+
+def _point(
+    step: int,
+    loss: torch.Tensor,
+    entries: Sequence[ParameterEntry],
+    before: Sequence[torch.Tensor],
+    groups: dict[str, list[int]],
+) -> TracePoint:
+    slopes = [0.0 if entry.tensor.grad is None else norm(entry.tensor.grad) ** 2 for entry in entries]
+    weights = [norm(value) ** 2 for value in before]
+    moves = [norm(entry.tensor.detach() - value) ** 2 for entry, value in zip(entries, before, strict=True)]
+    return TracePoint(
+        step=step,
+        loss=finite(float(loss.detach())),
+        total_grad_norm=finite(math.sqrt(math.fsum(slopes))),
+        layer_grad_norms=tuple(finite(_root(slopes, group)) for group in groups.values()),
+        layer_update_to_weight=tuple(ratio(_root(moves, group), _root(weights, group)) for group in groups.values()),
+    )
+
+
+def _root(squares: Sequence[float], places: Sequence[int]) -> float:
+    return math.sqrt(math.fsum(squares[place] for place in places))
+
+
+def _fitted(trace: list[TracePoint], layers: list[str], stopped: str | None, *, declared: bool) -> TimeDecay:
+    points = [
+        (float(point.step), math.log10(point.total_grad_norm))
+        for point in trace
+        if point.total_grad_norm is not None and point.total_grad_norm > 0
+    ]
+    assumed = None if declared else f"no optimizer was declared; SGD with lr {Sgd(type='sgd').lr} was used"
+    if len(points) < FEWEST_POINTS:
+        reason = stopped or f"{len(points)} steps have a gradient that is finite and not zero"
+        return TimeDecay(
+            status="undetermined", reason=f"{reason}; a line needs {FEWEST_POINTS} steps", steps_used=len(points),
+            layers=tuple(layers), trace=tuple(trace),
+        )  # fmt: skip
+    line = fit_line(*zip(*points, strict=True))
+    return TimeDecay(
+        reason="; ".join(note for note in (assumed, stopped) if note is not None) or None,
+        slope_log10_per_step=line.slope,
+        stderr=line.stderr,
+        r2=line.r2,
+        steps_used=len(points),
+        layers=tuple(layers),
+        trace=tuple(trace),
+    )
