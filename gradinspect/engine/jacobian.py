@@ -60,10 +60,11 @@ class _Map:
 
     def pull(self, u: torch.Tensor, *, create_graph: bool = False) -> torch.Tensor:
         """Jᵀu: (samples, outputs) → (samples, inputs)."""
+        # A scalar needs no `grad_outputs`, whose shape check makes torch import a computer algebra system.
+        pulled = (self.output * u.view_as(self.output)).sum()
         found = torch.autograd.grad(
-            self.output, self.points, u.view_as(self.output), retain_graph=True, create_graph=create_graph,
-            allow_unused=True,
-        )  # fmt: skip
+            pulled, self.points, retain_graph=True, create_graph=create_graph, allow_unused=True
+        )
         parts = [torch.zeros_like(x) if part is None else part for x, part in zip(self.points, found, strict=True)]
         return torch.cat([part.reshape(self.samples, -1) for part in parts], 1)
 
@@ -77,7 +78,7 @@ class _Map:
 
         def push(v: torch.Tensor) -> torch.Tensor:
             with named_operators():
-                (image,) = torch.autograd.grad(pulled, u, v, retain_graph=True, allow_unused=True)
+                (image,) = torch.autograd.grad((pulled * v).sum(), u, retain_graph=True, allow_unused=True)
             return torch.zeros_like(u) if image is None else image
 
         return push

@@ -205,8 +205,10 @@ def _backward(
     lowest_nodes = set(stops)
     handles = [node.register_prehook(partial(_first, hook, node)) for node in nodes if node not in lowest_nodes]
     try:
+        # A scalar needs no `grad_outputs`, whose shape check makes torch import a computer algebra system.
+        pulled = (output * cotangent).sum()
         signals = torch.autograd.grad(
-            output, [GradientEdge(node, 0) for node in stops], cotangent, retain_graph=retain, allow_unused=True
+            pulled, [GradientEdge(node, 0) for node in stops], retain_graph=retain, allow_unused=True
         )
     finally:
         for handle in handles:

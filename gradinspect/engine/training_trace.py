@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 
 from gradinspect.contracts.report import TimeDecay, TracePoint
-from gradinspect.contracts.request import Adam, Optimizer, Sgd
+from gradinspect.contracts.request import Optimizer, Sgd
 from gradinspect.engine.decay import FEWEST_LAYERS as FEWEST_POINTS
 from gradinspect.engine.decay import fit_line
 from gradinspect.engine.derivatives import parameter_gradients
@@ -26,6 +26,7 @@ from gradinspect.engine.reproducible import seeded
 from gradinspect.engine.rows import finite, ratio
 from gradinspect.engine.section import SectionInput, SectionResult, refused
 from gradinspect.engine.statistics import norm
+from gradinspect.engine.verify.update import UpdateState, declared_update
 
 STEPS = 30  # chosen: the slope's standard error is then under a fiftieth of the residual's size
 STEP_PASSES = 1.5  # of the first pass's time
@@ -49,20 +50,6 @@ def training_trace_section(s: SectionInput) -> SectionResult:
     return SectionResult(_fitted(trace, list(groups), stopped, declared=declared is not None))
 
 
-def make_optimizer(declared: Optimizer, tensors: Sequence[torch.Tensor]) -> torch.optim.Optimizer:
-    """The optimizer of torch.optim that a request declares."""
-    if isinstance(declared, Sgd):
-        return torch.optim.SGD(
-            tensors, lr=declared.lr, momentum=declared.momentum, weight_decay=declared.weight_decay,
-            nesterov=declared.nesterov,
-        )  # fmt: skip
-    assert isinstance(declared, Adam)
-    kind = torch.optim.AdamW if declared.type == "adamw" else torch.optim.Adam
-    given = declared.weight_decay
-    decay = given if given is not None else (0.01 if declared.type == "adamw" else 0.0)  # torch's own defaults
-    return kind(tensors, lr=declared.lr, betas=declared.betas, eps=declared.eps, weight_decay=decay)
-
-
 def _groups(s: SectionInput, entries: Sequence[ParameterEntry]) -> dict[str, list[int]]:
     layer_of = layer_of_parameters(s.reading.calls, s.names)
     groups: dict[str, list[int]] = {}
@@ -74,21 +61,21 @@ def _groups(s: SectionInput, entries: Sequence[ParameterEntry]) -> dict[str, lis
 @contextmanager
 def _put_back(entries: Sequence[ParameterEntry]) -> Iterator[None]:
     values = [entry.tensor.detach().clone() for entry in entries]
-    gradients = [entry.tensor.grad for entry in entries]
     try:
         yield
     finally:
         with torch.no_grad():
-            for entry, value, gradient in zip(entries, values, gradients, strict=True):
+            for entry, value in zip(entries, values, strict=True):
                 entry.tensor.copy_(value)
-                entry.tensor.grad = gradient
 
 
 def _train(
     s: SectionInput, entries: Sequence[ParameterEntry], groups: dict[str, list[int]], declared: Optimizer
 ) -> tuple[list[TracePoint], str | None]:
     """Returns the trace, and why it ended early."""
-    optimizer = make_optimizer(declared, [entry.tensor for entry in entries])
+    update, state = declared_update(declared), UpdateState()
+    tensors = [entry.tensor.detach() for entry in entries]  # the same memory, outside the graph
+    rates = [declared.lr] * len(tensors)
     trace: list[TracePoint] = []
     unit = STEP_PASSES * s.pass_seconds
     for step in range(STEPS):
@@ -97,12 +84,14 @@ def _train(
             return trace, lacking
         started = time.perf_counter()
         loss = s.loss_of(first_tensor(s.model(*s.batch.inputs)))
-        gradients = parameter_gradients(loss, entries)
-        before = [entry.tensor.detach().clone() for entry in entries]
-        for entry, gradient in zip(entries, gradients, strict=True):
-            entry.tensor.grad = gradient
-        optimizer.step()
-        trace.append(_point(step, loss, entries, before, groups))
+        found = parameter_gradients(loss, entries)
+        slopes = [torch.zeros_like(x) if slope is None else slope for x, slope in zip(tensors, found, strict=True)]
+        before = [tensor.clone() for tensor in tensors]
+        lengths = [norm(slope) for slope in slopes]  # before the update, which may use their memory
+        with torch.no_grad():
+            update(tensors, slopes, rates, state)
+        moves = [norm(tensor - value) for tensor, value in zip(tensors, before, strict=True)]
+        trace.append(_point(step, float(loss.detach()), lengths, [norm(value) for value in before], moves, groups))
         if trace[-1].loss is None or trace[-1].total_grad_norm is None:
             return trace, f"the run left the finite numbers at step {step}"
         unit = time.perf_counter() - started
@@ -112,25 +101,24 @@ def _train(
 
 def _point(
     step: int,
-    loss: torch.Tensor,
-    entries: Sequence[ParameterEntry],
-    before: Sequence[torch.Tensor],
+    loss: float,
+    slopes: Sequence[float],
+    weights: Sequence[float],
+    moves: Sequence[float],
     groups: dict[str, list[int]],
 ) -> TracePoint:
-    slopes = [0.0 if entry.tensor.grad is None else norm(entry.tensor.grad) ** 2 for entry in entries]
-    weights = [norm(value) ** 2 for value in before]
-    moves = [norm(entry.tensor.detach() - value) ** 2 for entry, value in zip(entries, before, strict=True)]
+    """One row of the trace, from l2 norms of each parameter's gradient, value and step."""
     return TracePoint(
         step=step,
-        loss=finite(float(loss.detach())),
-        total_grad_norm=finite(math.sqrt(math.fsum(slopes))),
-        layer_grad_norms=tuple(finite(_root(slopes, group)) for group in groups.values()),
-        layer_update_to_weight=tuple(ratio(_root(moves, group), _root(weights, group)) for group in groups.values()),
+        loss=finite(loss),
+        total_grad_norm=finite(math.hypot(*slopes)),
+        layer_grad_norms=tuple(finite(_over(slopes, group)) for group in groups.values()),
+        layer_update_to_weight=tuple(ratio(_over(moves, group), _over(weights, group)) for group in groups.values()),
     )
 
 
-def _root(squares: Sequence[float], places: Sequence[int]) -> float:
-    return math.sqrt(math.fsum(squares[place] for place in places))
+def _over(norms: Sequence[float], places: Sequence[int]) -> float:
+    return math.hypot(*(norms[place] for place in places))
 
 
 def _fitted(trace: list[TracePoint], layers: list[str], stopped: str | None, *, declared: bool) -> TimeDecay:
