@@ -25,12 +25,11 @@ from gradinspect.report.plotting import (
     decades,
     escaped,
     line,
+    names_at_ends,
     svg,
     thinned,
 )
 from gradinspect.rules.wording import counted, fold, number
-
-LABEL_HEIGHT = 16
 
 
 def signal_profile(
@@ -63,10 +62,10 @@ def signal_profile(
     parts = [
         axes(frame),
         _guides(frame, guides),
-        line(frame, forward, "forward", FORWARD),
+        line(frame, forward, "forward", FORWARD, dashed=True),
         line(frame, backward, "backward", BACKWARD),
         _marks(frame, layers, forward, "forward", FORWARD) + _marks(frame, layers, backward, "backward", BACKWARD),
-        _direct_labels(frame, backward, forward),
+        names_at_ends(frame, ((backward, "backward", BACKWARD), (forward, "forward", FORWARD))),
         _rail(frame, faults),
     ]
     return svg(width, height, conclusion(layers), "".join(parts), "signal-profile", described_by)
@@ -157,25 +156,6 @@ def _marks(frame: Frame, layers: Sequence[LayerMeasurement], values: Series, nam
 def _shortened(row: LayerMeasurement) -> str:
     name, kind = printable(row.name if len(row.name) <= 60 else f"…{row.name[-59:]}"), printable(row.kind)
     return f"{name} ({kind})" if row.call == 0 else f"{name}, call {row.call} ({kind})"
-
-
-def _direct_labels(frame: Frame, backward: Series, forward: Series) -> str:
-    """Name each line at its right end, apart from each other."""
-    ends: list[tuple[float, str, str]] = []
-    for values, word, colour in ((backward, "backward", BACKWARD), (forward, "forward", FORWARD)):
-        last = next((value for value in reversed(values) if value is not None and value > 0), None)
-        if last is not None:
-            ends.append((frame.y(last), word, colour))
-    ends.sort()
-    if len(ends) == 2 and ends[1][0] - ends[0][0] < LABEL_HEIGHT:
-        middle = (ends[0][0] + ends[1][0]) / 2
-        heights = (middle - LABEL_HEIGHT / 2, middle + LABEL_HEIGHT / 2)
-        ends = [(height, word, colour) for height, (_, word, colour) in zip(heights, ends, strict=True)]
-    x = frame.left + frame.width + 10
-    return "".join(
-        f'<text class="{word}-text" x="{x}" y="{y + 4:.1f}" fill="{colour}" {FONT} font-weight="600">{word}</text>'
-        for y, word, colour in ends
-    )
 
 
 def _faults(layers: Sequence[LayerMeasurement], backward: Series, forward: Series) -> list[int]:

@@ -1,4 +1,4 @@
-"""The parts that charts share: an area with a log axis, lines on it, and the image around them."""
+"""The parts that charts share: an area with a log axis, lines on it with their names, and the image around them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from html import escape
 
 BACKWARD, FORWARD, FAULT, INK = "#3b82c4", "#b7791f", "#d1383f", "#7a828c"  # 3:1 or better on white and on near-black
 FONT = 'font-family="system-ui, sans-serif" font-size="12"'
+LABEL_HEIGHT = 16
 MOST_MARKS = 200  # beyond it, points and tooltips would hide the line and swell the page
 MOST_POINTS = 1_000  # more than the pixels of a wide chart
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -29,8 +30,8 @@ class Frame:
     top: float
     width: float
     height: float
-    low: int
-    high: int
+    low: float
+    high: float
     count: int
 
     def x(self, index: float) -> float:
@@ -59,25 +60,33 @@ def decades(values: Sequence[float], margin: float = 0.15) -> tuple[int, int]:
 def axes(frame: Frame) -> str:
     """Grid lines with powers of ten on the left, depths under the area."""
     step = max(1, math.ceil((frame.high - frame.low) / 6))
-    right, bottom = frame.left + frame.width, frame.top + frame.height
-    parts = []
-    for exponent in range(-(-frame.low // step) * step, frame.high + 1, step):
-        y = frame.y_of_decade(exponent)
-        parts.append(
-            f'<path class="grid" d="M{frame.left} {y:.1f}H{right}" stroke="{INK}" stroke-opacity="0.25"/>'
-            f'<text class="ink" x="{frame.left - 8}" y="{y + 4:.1f}" text-anchor="end" fill="{INK}" {FONT}>'
-            f"{_power(exponent)}</text>"
-        )
-    for index in _ticks(frame.count):
-        x = frame.x(index)
-        parts.append(
-            f'<path class="grid" d="M{x:.1f} {bottom}v4" stroke="{INK}"/>'
-            f'<text class="ink" x="{x:.1f}" y="{bottom + 17}" text-anchor="middle" fill="{INK}" {FONT}>{index}</text>'
-        )
+    exponents = range(math.ceil(frame.low / step) * step, math.floor(frame.high) + 1, step)
+    heights = "".join(height(frame, exponent, _power(exponent)) for exponent in exponents)
+    return heights + places(frame, "input ← depth of the layer call → output")
+
+
+def height(frame: Frame, exponent: float, word: str) -> str:
+    """One grid line with its word on the left."""
+    y = frame.y_of_decade(exponent)
+    return (
+        f'<path class="grid" d="M{frame.left} {y:.1f}h{frame.width}" stroke="{INK}" stroke-opacity="0.25"/>'
+        f'<text class="ink" x="{frame.left - 8}" y="{y + 4:.1f}" text-anchor="end" fill="{INK}" {FONT}>'
+        f"{escaped(word)}</text>"
+    )
+
+
+def places(frame: Frame, title: str) -> str:
+    """Whole numbers under the area, from 0 on, and what they count."""
+    bottom = frame.top + frame.height
+    parts = [
+        f'<path class="grid" d="M{frame.x(index):.1f} {bottom}v4" stroke="{INK}"/><text class="ink" '
+        f'x="{frame.x(index):.1f}" y="{bottom + 17}" text-anchor="middle" fill="{INK}" {FONT}>{index}</text>'
+        for index in _ticks(frame.count)
+    ]
     middle = frame.left + frame.width / 2
     parts.append(
         f'<text class="ink" x="{middle}" y="{bottom + 34}" text-anchor="middle" fill="{INK}" {FONT}>'
-        "input ← depth of the layer call → output</text>"
+        f"{escaped(title)}</text>"
     )
     return "".join(parts)
 
@@ -97,8 +106,14 @@ def _power(exponent: int) -> str:
     return "1" if exponent == 0 else "10" if exponent == 1 else f"10{str(exponent).translate(_SUPERSCRIPT)}"
 
 
-def line(frame: Frame, values: Series, name: str, colour: str) -> str:
-    """One path; it breaks where a value cannot be drawn."""
+def octave(exponent: int) -> str:
+    """A power of two as a factor: × 4, ÷ 16, × 2²⁶."""
+    size = f"{2 ** abs(exponent):,}" if abs(exponent) < 14 else f"2{str(abs(exponent)).translate(_SUPERSCRIPT)}"
+    return f"{'÷' if exponent < 0 else '×'} {size}"
+
+
+def line(frame: Frame, values: Series, name: str, colour: str, *, dashed: bool = False, weight: float = 2.0) -> str:
+    """One path; it breaks where a value cannot be drawn. Long lines are never dashed: the dashes would hide them."""
     path, pen = [], "M"
     for index, value in _sampled(values):
         if value is None or value <= 0:
@@ -108,11 +123,41 @@ def line(frame: Frame, values: Series, name: str, colour: str) -> str:
         pen = "L"
     if not path:
         return ""
-    dash = ' stroke-dasharray="6 4"' if name == "forward" and len(values) <= MOST_MARKS else ""
+    dash = ' stroke-dasharray="6 4"' if dashed and len(values) <= MOST_MARKS else ""
     return (
-        f'<path class="{name}" d="{"".join(path)}" fill="none" stroke="{colour}" stroke-width="2" '
+        f'<path class="{name}" d="{"".join(path)}" fill="none" stroke="{colour}" stroke-width="{weight:g}" '
         f'stroke-linejoin="round" stroke-linecap="round"{dash}/>'
     )
+
+
+def names_at_ends(frame: Frame, named: Sequence[tuple[Series, str, str]]) -> str:
+    """Name lines at their right ends, apart from each other.
+
+    Args:
+        named: for each line its values, its name (which is its class too) and its colour.
+    """
+    ends: list[tuple[float, str, str]] = []
+    for values, word, colour in named:
+        last = next((value for value in reversed(values) if value is not None and value > 0), None)
+        if last is not None:
+            ends.append((frame.y(last), word, colour))
+    ends.sort()
+    heights = _apart([y for y, _, _ in ends])
+    x = frame.left + frame.width + 10
+    return "".join(
+        f'<text class="{escaped(word)}-text" x="{x}" y="{y + 4:.1f}" fill="{colour}" {FONT} font-weight="600">'
+        f"{escaped(word)}</text>"
+        for y, (_, word, colour) in zip(heights, ends, strict=True)
+    )
+
+
+def _apart(heights: Sequence[float]) -> list[float]:
+    """Move labels down where they would cover each other, and all of them up by half of that."""
+    moved: list[float] = []
+    for y in heights:
+        moved.append(max(y, moved[-1] + LABEL_HEIGHT) if moved else y)
+    lift = (moved[-1] - heights[-1]) / 2 if moved else 0.0
+    return [y - lift for y in moved]
 
 
 def _sampled(values: Series) -> list[tuple[int, float | None]]:

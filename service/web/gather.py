@@ -11,9 +11,12 @@ from sqlalchemy.orm import Session
 from gradinspect.contracts.policy import Policy
 from gradinspect.contracts.report import Report
 from gradinspect.contracts.request import InspectionSettings
+from gradinspect.rules.compare import compare
 from service.api.context import context, tenant
 from service.api.inspections import as_resource
+from service.api.reports import report_of
 from service.db import inspections, overviews, queries
+from service.web.compare_view import CompareView, SideName
 from service.web.list_view import Filters, InspectionRow, Overview
 from service.web.report_view import Inspection
 
@@ -82,6 +85,23 @@ def open_inspection(inspection_id: str) -> tuple[Inspection, datetime]:
         ),
         at,
     )
+
+
+def comparison(base_id: str, head_id: str) -> CompareView:
+    """Compare two inspections.
+
+    Raises:
+        ProblemError: `not_found`; `not_finished` or `no_report`, when one of them has nothing to compare.
+    """
+    compared = compare(report_of(base_id), report_of(head_id))
+    with context().database.read() as session:
+        sides = [
+            SideName(
+                inspection_id, _model_name(session, inspections.get(session, inspection_id, tenant=tenant()).model_id)
+            )
+            for inspection_id in (base_id, head_id)
+        ]
+    return CompareView(compared, base=sides[0], head=sides[1])
 
 
 def _model_name(session: Session, model_id: str) -> str:

@@ -9,7 +9,14 @@ from math import log10
 
 from gradinspect.contracts.resources import InspectionResource
 from gradinspect.report.charts import sparkline
+from gradinspect.report.figures import shortened
 from service.web.formats import ago
+
+LONGEST_NAME = 60  # a model without a name has its id
+_SCALES = {
+    "use": "use scales", "keep_uniform": "keep uniform", "inconclusive_plateau": "undecided",
+    "none_learns": "none learns", "undetermined": "not tested",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,13 +43,15 @@ class InspectionRow:
         severities = overview.severities or {}
         summary = resource.summary
         self.id, self.labels = resource.id, resource.labels
-        self.model_name, self.queue = overview.model_name, overview.queue
+        self.model_name, self.queue = shortened(overview.model_name, LONGEST_NAME), overview.queue
         self.word = resource.verdict or resource.status
         self.is_active = resource.status in ("queued", "running")
         self.stage, self.fraction = resource.progress.stage, resource.progress.fraction
         self.error_code = resource.error.code if resource.error is not None else None
         self.layers = summary.layers if summary is not None else None
         self.parameters = summary.parameters if summary is not None else None
+        self.has_report = summary is not None
+        self.scales = _SCALES.get(summary.lr_scales) if summary is not None and summary.lr_scales is not None else None
         self.fails, self.warns = severities.get("fail", 0), severities.get("warn", 0)
         self.created_at, self.age = resource.created_at, ago(resource.created_at, now)
         self.seconds = (

@@ -1,11 +1,14 @@
-"""The pages: the list at `/` and one report at `/inspections/{id}`. A view reads, and renders."""
+"""The pages: the list at `/`, a report at `/inspections/{id}`, two beside each other at `/compare`.
+
+A view reads, and renders.
+"""
 
 from __future__ import annotations
 
 from urllib.parse import urlencode
 
 from apiflask import APIBlueprint
-from flask import request
+from flask import redirect, request
 from werkzeug.wrappers import Response
 
 from gradinspect.contracts.problems import ProblemError
@@ -59,6 +62,19 @@ def show_inspection(inspection_id: str) -> Response:
         downloads=downloads(inspection_id),
     )
     return page("inspection.html", is_active=view.is_active, page="report", view=view)
+
+
+@blueprint.get("/compare")
+def show_comparison() -> Response:
+    """Two inspections compared; ticked in the list they come as `of`, the newer one first."""
+    ticked = request.args.getlist("of")
+    if len(ticked) == 2:
+        return redirect(f"/compare?{urlencode({'base': ticked[1], 'head': ticked[0]})}", 303)
+    base, head = (request.args.get(name, "").strip()[:64] for name in ("base", "head"))
+    if not base or not head:
+        mistake = f"Tick two inspections, not {len(ticked)}." if ticked else None
+        return page("compare_form.html", page="compare", base=base, head=head, mistake=mistake)
+    return page("compare.html", page="compare", view=gather.comparison(base, head))
 
 
 @blueprint.get("/assets/<digest>/<name>")

@@ -14,10 +14,12 @@ from gradinspect.contracts.request import InspectionSettings
 from gradinspect.contracts.resources import ErrorResource, InspectionResource
 from gradinspect.report.charts import signal_profile
 from gradinspect.report.remedy_words import remedy_in_words
+from gradinspect.report.sections import Section, measured_sections
 from gradinspect.rules import RULES, Assessment, Rule, assess, headline
 from gradinspect.rules.document import bound_in_words
 from service.web.formats import ago
 from service.web.layer_table import COLUMNS, LayerTable, layer_table
+from service.web.scales_view import ScalesView
 
 MOST_NAMES = 8
 _RULES = {rule.id: rule for rule in RULES}
@@ -27,13 +29,6 @@ _SECTIONS = {
     "precision": "what low precision would do", "lr_scales": "learning-rate scales",
 }  # fmt: skip
 _DIAGNOSTICS = {"noise": "noise", "curvature": "curvature", "jacobian": "jacobian", "training_trace": "time_decay"}
-_SCALES = {
-    "use": "These scales trained better than one learning rate for all on this very model.",
-    "keep_uniform": "Keep one learning rate for all layers: scales did not help this model.",
-    "inconclusive_plateau": "Nothing learned within the probe's steps, so it could not tell which scales help.",
-    "none_learns": "No learning rate and no scales let this model learn; change the network first.",
-    "undetermined": "The scales could not be tested.",
-}
 
 
 @dataclass(frozen=True)
@@ -272,7 +267,13 @@ class InspectionView:
         slope = decay.slope_log10_per_layer if decay is not None else None
         return float(10 ** max(-300.0, min(slope or 0.0, 300.0)))
 
+    @cached_property
+    def scales(self) -> ScalesView | None:
+        """The learning-rate suggestion, where one was asked for and made."""
+        scales = self._finished.lr_scales
+        return ScalesView(scales, self._finished) if scales is not None and scales.status == "measured" else None
+
     @property
-    def scales_sentence(self) -> str:
-        """The answer about learning-rate scales."""
-        return _SCALES[self._finished.lr_scales.verdict] if self._finished.lr_scales is not None else ""
+    def sections(self) -> tuple[Section, ...]:
+        """What was measured besides: noise, curvature, the Jacobian, the training trace, low precision."""
+        return tuple(section for section in measured_sections(self._finished) if section.name != "depth_decay")
