@@ -2,6 +2,7 @@
 
 import copy
 import random
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -319,3 +320,10 @@ def test_a_job_reads_its_batch_from_safetensors() -> None:
     job = Job(spec=gradinspect_spec(), has_data=True, settings=settings, limits=local_limits())
     report = inspect_job(job, data_bytes=save({"x": inputs, "y": targets}), model=ModelReference(kind="spec"))
     assert numbers(report) == numbers(inspect(SPEC, inputs, targets))
+
+
+def test_without_torch_the_import_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "gradinspect.local")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match=r"pip install 'gradinspect\[engine\]'"):
+        _ = gradinspect.inspect

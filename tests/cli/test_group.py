@@ -1,8 +1,12 @@
 """The command line as a whole: help without loading anything, exit codes, and mistakes that end in a line."""
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -25,6 +29,7 @@ def python(program: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
 
 LOADED = """
 import sys
+import time
 from gradinspect.cli import cli
 cli.main({arguments!r}, prog_name="gradinspect", standalone_mode=False)
 print("loaded", *sys.modules, file=sys.stderr)
@@ -181,3 +186,26 @@ def test_the_names_in_the_help_are_those_of_the_request() -> None:
     assert get_args(request.Loss) == asking.LOSSES
     assert get_args(request.Diagnostic) == asking.DIAGNOSTICS
     assert {*get_args(data.FloatType), *get_args(data.IntegerType)} == set(asking.DTYPES)
+
+
+def test_ctrl_c_ends_with_130_and_a_line(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    os.mkfifo(model)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "gradinspect", "inspect", str(model)], stderr=subprocess.PIPE, text=True
+    )
+    writer = reached(model, child)  # it has opened the model, and waits for its bytes
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+    os.close(writer)
+    assert child.returncode == 130
+    assert said == "gradinspect: interrupted\n"
+
+
+def reached(fifo: Path, child: subprocess.Popen[str]) -> int:
+    """Open a pipe for writing as soon as somebody reads from it."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and child.poll() is None:
+        with contextlib.suppress(OSError):  # nobody reads yet
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    raise AssertionError("the command never opened its model")
