@@ -15,6 +15,7 @@ from gradinspect.report.layer_lines import Gap, LayerLine, layer_lines
 from gradinspect.report.optimizer_code import optimizer_code
 from gradinspect.report.plotting import escaped
 from gradinspect.report.remedy_words import remedy_in_words
+from gradinspect.report.scale_charts import paired_evidence, scale_bars
 from gradinspect.report.scale_words import (
     answer,
     base_rate_words,
@@ -95,7 +96,8 @@ def _body(
         if section.name != "depth_decay":
             parts += [f"<h2>{escaped(section.title)}</h2>", _facts(section.facts)]
     if report.lr_scales is not None and report.lr_scales.status == "measured":
-        parts += [f"<h2>{TITLES['lr_scales']}</h2>", *_scales(report, report.lr_scales)]
+        own_id = "scales-table" if table_id is not None else None
+        parts += [f"<h2>{TITLES['lr_scales']}</h2>", *_scales(report, report.lr_scales, own_id)]
     missing = undetermined_sections(report)
     if missing:
         parts += ["<h2>Not measured</h2>", _facts(missing)]
@@ -222,17 +224,18 @@ def _layer(line: LayerLine | Gap, columns: int) -> str:
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _scales(report: Report, scales: LrScales) -> Iterator[str]:
+def _scales(report: Report, scales: LrScales, table_id: str | None) -> Iterator[str]:
     base = base_rate_words(scales)
     yield f"<p><b>{escaped(answer(scales))}</b>{f' Suggested {base}.' if base else ''}</p>"
     if scales.groups:
+        yield f'<div class="chart">{scale_bars(scales.groups, described_by=table_id)}</div><p></p>'
         rows = (
             f'<tr><th scope="row"><code>{escaped(printable(group.layer))}</code></th><td class="number">'
             f'{"–" if group.scale is None else f"× {number(group.scale)}"}</td><td class="number">'
             f"{'–' if group.cv is None else number(group.cv)}</td><td>{group_note(group)}</td></tr>"
             for group in scales.groups
         )
-        yield _table(("Layer", "#Scale", "#Variation over the batch", ""), rows)
+        yield _table(("Layer", "#Scale", "#Variation over the batch", ""), rows, table_id)
     candidates = [
         f'<tr><th scope="row">{escaped(method)}</th><td class="number">{spread}</td><td class="number">{ratio}</td>'
         f"<td>{escaped(seeds)}</td></tr>"
@@ -244,6 +247,8 @@ def _scales(report: Report, scales: LrScales) -> Iterator[str]:
     evidence = evidence_words(scales)
     if evidence:
         yield f'<p class="quiet">{escaped(evidence)}</p>'
+    if scales.evidence is not None and scales.evidence.curves:
+        yield f'<div class="chart">{paired_evidence(scales)}</div>'
     for name, outcome, source in remedy_rows(scales):
         yield f"<p>Probed instead: <b>{escaped(name)}</b> {escaped(outcome)}</p>"
         if source is not None:

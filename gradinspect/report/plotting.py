@@ -16,8 +16,11 @@ MOST_POINTS = 1_000  # more than the pixels of a wide chart
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _ROUND = [base * 10**power for power in range(8) for base in (1, 2, 5)]
 
-# What XML 1.0 does not allow even escaped; a model may name a layer with it.
-_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# What XML 1.0 does not allow even escaped, and what reorders or hides text; a model may name a layer with it.
+_NOT_XML = re.compile(
+    "[^\t\n\r\u0020-\u007e\u00a0-\u061b\u061d-\u200a\u2010-\u2027\u202f-\u205f\u2070-\ud7ff\ue000-\ufefe\uff00-\ufffd"
+    "\U00010000-\U0010ffff]"
+)
 
 Series = Sequence[float | None]
 

@@ -13,6 +13,7 @@ from gradinspect.contracts.report import (
     ModelReference,
     Noise,
     PrecisionSection,
+    ProbeCurve,
     Report,
     ScaleCandidate,
     ScaleEvidence,
@@ -80,6 +81,8 @@ def scales(**fields: Any) -> LrScales:
         "evidence": ScaleEvidence(
             statement="This covers 100 steps of 3 paired seeds.", steps=100, seeds=3, seeds_are="initialisations",
             is_synthetic=True, samples=1000, batch_size=128,
+            curves=(ProbeCurve(arm="uniform", base_lr=0.1, losses=tuple(2.3 - 0.001 * i for i in range(100))),
+                    ProbeCurve(arm="newton", base_lr=0.1, losses=tuple(2.3 - 0.01 * i for i in range(100)))),
         ),
     }  # fmt: skip
     return LrScales(**(given | fields))

@@ -100,6 +100,14 @@ def test_the_chart_points_to_the_table_that_says_the_same() -> None:
     assert ("table", {"id": "layers-table"}) in page.elements
 
 
+def test_scales_and_their_evidence_are_drawn() -> None:
+    page = Page(render_html(full()))
+    drawn = {attributes["class"]: attributes for tag, attributes in page.elements if tag == "svg"}
+    assert drawn["scale-bars"]["aria-describedby"] == "scales-table"
+    assert ("table", {"id": "scales-table"}) in page.elements
+    assert "newton ends at" in (drawn["paired-evidence"]["aria-label"] or "")
+
+
 def test_failed_findings_are_open_and_say_what_to_change() -> None:
     page = Page(render_html(sick()))
     cards = [attributes for tag, attributes in page.elements if tag == "details" and "class" in attributes]
