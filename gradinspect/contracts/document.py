@@ -109,7 +109,8 @@ def field_errors(error: ValidationError, value: object) -> list[FieldError]:
 
     Pydantic puts the tags of discriminated unions into its locations; they name no place in the document, so a
     location keeps only the parts that lead somewhere in `value` (and a last part that is missing there). Where the
-    tag itself is wrong or missing, the pointer names the field that holds it.
+    tag itself is wrong or missing, the pointer names the field that holds it; where a default does not fit, the field
+    that would have to be given.
     """
     found: list[FieldError] = []
     items = error.errors(include_url=False, include_context=True)
@@ -120,7 +121,7 @@ def field_errors(error: ValidationError, value: object) -> list[FieldError]:
         context: Mapping[str, Any] = item.get("ctx", {})  # Any: pydantic's own context
         key = str(context.get("discriminator", "")).strip("'")
         tagged = kind.startswith("union_tag") and not key.endswith("()")
-        missing = kind == "missing" or tagged
+        missing = kind in ("missing", "misfit") or tagged
         place = pointer(_walk((*location, key) if tagged else location, value, missing=missing))
         entry = FieldError(pointer=place, detail=_detail(kind, item["msg"], context, item["input"]))
         if entry not in found:

@@ -15,7 +15,7 @@ Output = Literal["last", "sequence"]
 class _Recurrent(Layer):
     inferable: ClassVar[frozenset[str]] = frozenset({"input_size"})
     gates: ClassVar[int]
-    # Elements a step keeps for backward, in units of hidden_size: gates, state, and the cell where there is one.
+    # Elements a step keeps for backward, in units of hidden_size, as seen with torch 2.13 on the CPU.
     kept: ClassVar[int]
 
     input_size: Inferred = None
@@ -79,7 +79,7 @@ class GRU(_Recurrent):
     """`torch.nn.GRU`."""
 
     gates: ClassVar[int] = 3
-    kept: ClassVar[int] = 5
+    kept: ClassVar[int] = 7
 
     type: Literal["GRU"]
 
@@ -88,7 +88,7 @@ class LSTM(_Recurrent):
     """`torch.nn.LSTM`."""
 
     gates: ClassVar[int] = 4
-    kept: ClassVar[int] = 6
+    kept: ClassVar[int] = 16
 
     type: Literal["LSTM"]
     proj_size: int = Field(default=0, ge=0, le=2**31 - 1)

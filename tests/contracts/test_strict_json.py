@@ -1,0 +1,121 @@
+"""The one way into a contract: strict JSON, with the place of what is wrong."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gradinspect.contracts.document import (
+    MAX_INTEGER,
+    MAX_JSON_DEPTH,
+    from_json,
+    from_python,
+    parse_strict_json,
+    pointer,
+)
+from gradinspect.contracts.problems import FAILURES, PROBLEMS, InspectionError, ProblemError
+from gradinspect.contracts.request import InspectionRequest, Sgd
+
+
+def refused(text: bytes | str) -> str:
+    """Why `text` is not strict JSON."""
+    with pytest.raises(ProblemError) as caught:
+        parse_strict_json(text)
+    assert caught.value.code == "malformed_json"
+    assert caught.value.problem.status == 400
+    return caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "Expecting value at line 1, column 1"),
+        ('{"a": 1,}', "line 1, column"),
+        ('{"a": 1} {"b": 2}', "Extra data"),
+        ('{"a": 1, "a": 2}', "the key 'a' is given twice"),
+        ('{"x": {"a": 1, "b": 2, "b": 3}}', "the key 'b' is given twice"),
+        ('{"a": NaN}', "NaN is not a JSON number"),
+        ('{"a": Infinity}', "Infinity is not a JSON number"),
+        ('{"a": -Infinity}', "-Infinity is not a JSON number"),
+        (f'{{"a": {2**63}}}', "does not fit in 64 bits"),
+        ('{"a": ' + "9" * 10_000 + "}", "does not fit in 64 bits"),
+        ("[" * 100 + "]" * 100, f"nested deeper than {MAX_JSON_DEPTH}"),
+        ("[" * 100_000, f"nested deeper than {MAX_JSON_DEPTH}"),
+        (b"\xff\xfe{}", "not UTF-8: byte 0"),
+        ("{'a': 1}", "Expecting property name"),
+    ],
+)
+def test_what_is_not_strict_json_is_refused_with_its_place(text: bytes | str, reason: str) -> None:
+    assert reason in refused(text)
+
+
+def test_a_byte_order_mark_is_refused() -> None:
+    assert "BOM" in refused(b"\xef\xbb\xbf{}")
+
+
+def test_a_number_that_overflows_a_double_is_refused_by_its_field() -> None:
+    with pytest.raises(ProblemError) as caught:
+        from_json(Sgd, '{"type": "sgd", "lr": 1e999}')
+    assert [error.pointer for error in caught.value.errors] == ["/lr"]
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-MAX_INTEGER, MAX_INTEGER)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(values)
+def test_every_json_value_reads_back_the_same(value: Any) -> None:
+    assert parse_strict_json(json.dumps(value)) == value
+
+
+@given(st.text() | st.binary())
+def test_any_text_is_read_or_refused_as_malformed(text: str | bytes) -> None:
+    try:
+        parse_strict_json(text)
+    except ProblemError as problem:
+        refusal = problem.code
+    else:
+        return
+    assert refusal == "malformed_json"
+
+
+def test_pointers_are_escaped_as_rfc_6901_says() -> None:
+    assert pointer(["a/b", "c~d", 3]) == "/a~1b/c~0d/3"
+    assert pointer([]) == ""
+
+
+def test_python_values_take_the_same_path() -> None:
+    as_json = from_json(InspectionRequest, '{"model": {"spec": {"preset": "mlp", "widths": [8, 8]}}}')
+    assert from_python(InspectionRequest, {"model": {"spec": {"preset": "mlp", "widths": (8, 8)}}}) == as_json
+    with pytest.raises(ProblemError, match="cannot be written as JSON"):
+        from_python(InspectionRequest, {"model": object()})
+    with pytest.raises(ProblemError, match="cannot be written as JSON"):
+        from_python(Sgd, {"type": "sgd", "lr": float("nan")})
+
+
+def test_codes_are_from_the_tables() -> None:
+    for code, problem in PROBLEMS.items():
+        assert code == code.lower()
+        assert 400 <= problem.status < 600
+        assert problem.title
+        assert problem.hint.endswith(".")
+    assert InspectionError("memory_limit", "x").remedy == FAILURES["memory_limit"]
+    with pytest.raises(ValueError, match="unknown failure code"):
+        InspectionError("nonsense", "x")
+
+
+def test_a_problem_reads_as_its_detail_and_its_fields() -> None:
+    with pytest.raises(ProblemError) as caught:
+        from_python(InspectionRequest, {"model": {"spec": {"preset": "mlp"}}, "seeds": 0})
+    assert str(caught.value) == "one field is wrong\n  /seeds: Input should be greater than or equal to 1, got 0"
