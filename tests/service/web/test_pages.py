@@ -1,0 +1,260 @@
+"""The pages over HTTP: every state, no script needed, nothing from elsewhere, strangers' text escaped."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+from apiflask import APIFlask
+from flask.testing import FlaskClient
+from specimens import spec, submit, take
+
+from gradinspect.contracts.report import LayerSpread, LrScales, ProbeCurve, ScaleEvidence, ScaleGroup, SeedSpread
+from gradinspect.testing.measurements import chain, changed
+from service.api.context import EXTENSION, Context
+from service.db import leases, models
+
+EVIL = '</code><script>alert(1)</script>"><img src=x onerror=alert(1)>'
+SCALES = LrScales(
+    verdict="use", method="newton", base_lr=0.03,
+    groups=(
+        ScaleGroup(layer="0", parameters=("0.weight",), scale=2.0),
+        ScaleGroup(layer="1", parameters=("1.weight",), scale=0.5),
+    ),
+    evidence=ScaleEvidence(
+        statement="It covers 20 steps.", steps=20, seeds=3, seeds_are="initialisations", is_synthetic=False,
+        samples=128, batch_size=32,
+        curves=(
+            ProbeCurve(arm="uniform", base_lr=0.1, losses=(2.0, 1.9)),
+            ProbeCurve(arm="newton", base_lr=0.1, losses=(2.0, 1.0)),
+        ),
+    ),
+)  # fmt: skip
+
+
+class Outline(HTMLParser):
+    """What a page is made of: tags with their attributes, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def context_of(app: APIFlask) -> Context:
+    here: Context = app.extensions[EXTENSION]
+    return here
+
+
+def show(client: FlaskClient, address: str, status: int = 200) -> Outline:
+    """Read a page, which must keep the promises of all pages."""
+    answer = client.get(address)
+    assert answer.status_code == status, answer.get_data(as_text=True)[:500]
+    assert answer.mimetype == "text/html"
+    policy = answer.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+    assert "unsafe" not in policy
+    text = answer.get_data(as_text=True)
+    found = Outline(text)
+    assert all("src" in script for script in found.all("script"))
+    for tag, attributes in found.tags:
+        assert not any(name.startswith("on") or name == "style" for name in attributes), (tag, attributes)
+        for name in ("src", "href", "action"):
+            address = attributes.get(name) or "/"
+            assert address.startswith(("/", "#", "?")), address
+    for image in found.all("svg"):
+        assert image.get("role") == "img" or image.get("aria-hidden") == "true"
+        assert image.get("aria-label") or image.get("aria-hidden") == "true"
+    ids = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    described = [image.get("aria-describedby") for image in found.all("svg") if image.get("aria-describedby")]
+    assert set(described) <= set(ids)
+    return found
+
+
+def test_the_empty_page_is_the_line_that_makes_the_first_inspection(client: FlaskClient) -> None:
+    found = show(client, "/")
+    assert "curl -s http://localhost/v1/inspections" in found.text
+
+
+def test_the_list_shows_every_inspection_and_what_became_of_it(app: APIFlask, client: FlaskClient, ended) -> None:
+    database = context_of(app).database
+    with database.write() as session:
+        named = models.register_spec(session, spec(), tenant="default", name="my model", parameters=10).id
+    ended(chain((0.01,) * 5, lr_scales=SCALES), model_id=named, labels={"team": "vision"})
+    running = submit(database).id
+    take(database, running)
+    found = show(client, "/")
+    for word in ("my model", "fail", "running", "1 fail", "−10.0", "use scales", "team=vision"):
+        assert word in found.text
+    (followed,) = [row.get("id") for row in found.all("tr") if "data-active" in row]
+    assert followed == f"row-{running}"
+
+
+def test_filters_are_in_the_address(client: FlaskClient, ended) -> None:
+    sick, healthy = ended(chain((0.01,) * 5)), ended(chain((0.9,) * 5))
+    rows = [row.get("id") for row in show(client, "/?verdict=fail&rule=vanishing_signal").all("tr") if row.get("id")]
+    assert rows == [f"row-{sick}"]
+    assert f"row-{healthy}" not in rows
+    assert "is one of" in show(client, "/?verdict=nonsense").text
+    assert "No inspection matches" in show(client, "/?label=nobody").text
+
+
+def test_a_long_list_has_pages(client: FlaskClient, app: APIFlask) -> None:
+    for _ in range(26):
+        submit(context_of(app).database)
+    first = show(client, "/")
+    (older,) = [link["href"] for link in first.all("a") if link.get("rel") == "next"]
+    assert older is not None
+    rest = show(client, older)
+    assert len([row for row in rest.all("tr") if row.get("id")]) == 1
+
+
+def test_a_report_has_everything_in_its_order(client: FlaskClient, ended) -> None:
+    inspection = ended(chain((0.1,) * 40, lr_scales=SCALES))
+    found = show(client, f"/inspections/{inspection}")
+    headings = [attributes["id"] for tag, attributes in found.tags if tag == "h2" and "id" in attributes]
+    assert headings == ["findings", "signal", "layers", "scales", "how", "downloads"]
+    assert "The backward signal shrinks" in found.text
+    assert "Use these scales" in found.text
+    assert {"signal-profile", "scale-bars", "paired-evidence"} <= {image.get("class") for image in found.all("svg")}
+    assert "torch.optim.SGD" in found.text
+    links = [link["href"] or "" for link in found.all("a") if "download" in link]
+    for link in links:
+        assert client.get(link).status_code == 200
+    assert len(links) == 4
+
+
+def test_the_layers_can_be_sorted_and_shown_all(client: FlaskClient, ended) -> None:
+    place = f"/inspections/{ended(chain((0.9,) * 60))}"
+    assert len([row for row in show(client, place).all("tr") if "data-depth" in row]) == 25
+    rows = [
+        row["data-depth"] for row in show(client, f"{place}?layers=all&sort=-depth").all("tr") if "data-depth" in row
+    ]
+    assert len(rows) == 61
+
+
+@pytest.mark.parametrize("layers", ["", "worst", "all", "x"])
+@pytest.mark.parametrize("sort", ["", "depth", "-signal_rms", "__class__", "%00"])
+def test_no_address_breaks_a_report(client: FlaskClient, ended, layers: str, sort: str) -> None:
+    show(client, f"/inspections/{ended()}?layers={layers}&sort={sort}")
+
+
+def test_the_four_states(app: APIFlask, client: FlaskClient) -> None:
+    database = context_of(app).database
+    inspection = submit(database).id
+    place = f"/inspections/{inspection}"
+    assert "Waiting for a worker" in show(client, place).text
+    claim = take(database, inspection)
+    with database.write() as session:
+        leases.progress(session, claim.lease, stage="backward", fraction=0.4)
+    running = show(client, place)
+    assert "Inspecting: backward" in running.text
+    assert any(meta.get("http-equiv") == "refresh" for meta in running.all("meta"))  # for those without a script
+    with database.write() as session:
+        leases.fail(session, claim.lease, code="memory_limit", detail=EVIL)
+    failed = show(client, place)
+    assert "memory_limit" in failed.text
+    assert EVIL in " ".join(failed.words)  # as text
+    assert not [image for image in failed.all("img") if image.get("src") == "x"]
+    other = submit(database).id
+    client.post(f"/v1/inspections/{other}/cancel")
+    assert "was cancelled" in show(client, f"/inspections/{other}").text
+
+
+def test_strangers_text_is_text(client: FlaskClient, ended) -> None:
+    measured = changed(chain((0.01,) * 5), "2", name=EVIL, kind=EVIL, nonlinearity=EVIL)
+    inspection = ended(measured, labels={"note": EVIL[:100]})
+    for address in ("/", f"/inspections/{inspection}", f"/compare?base={inspection}&head={inspection}"):
+        found = show(client, address)
+        assert not found.all("img") or all(
+            (image.get("src") or "").startswith("/assets/") for image in found.all("img")
+        )
+
+
+def test_a_page_that_did_not_change_is_not_sent_again(client: FlaskClient, app: APIFlask) -> None:
+    place = f"/inspections/{submit(context_of(app).database).id}"
+    answer = client.get(place)
+    text = re.sub(r"\d+ seconds? ago|just now", "", answer.get_data(as_text=True))
+    again = client.get(place, headers={"If-None-Match": answer.headers["ETag"]})
+    assert again.status_code == 304 or re.sub(r"\d+ seconds? ago|just now", "", again.get_data(as_text=True)) == text
+
+
+@pytest.mark.parametrize("name", ["insp_1", "insp_00000000-0000-7000-8000-000000000000", "%00"])
+def test_an_inspection_that_does_not_exist_is_a_page_too(client: FlaskClient, name: str) -> None:
+    assert "There is nothing here" in show(client, f"/inspections/{name}", 404).text
+    show(client, f"/compare?base={name}&head={name}", 404)
+
+
+def test_assets_are_kept_for_ever_and_have_their_types(client: FlaskClient) -> None:
+    found = show(client, "/")
+    addresses = [*(link["href"] for link in found.all("link")), *(script["src"] for script in found.all("script"))]
+    assert len(addresses) == 3
+    for address in addresses:
+        assert address is not None
+        answer = client.get(address)
+        assert answer.status_code == 200
+        assert "immutable" in answer.headers["Cache-Control"]
+    assert client.get("/assets/x/nobody.css").status_code == 404
+
+
+def test_two_inspections_are_compared(client: FlaskClient, ended) -> None:
+    base, head = ended(chain((0.9,) * 5)), ended(chain((0.1,) * 5))
+    found = show(client, f"/compare?base={base}&head={head}")
+    assert found.text.count("worse") >= 2
+    assert "from pass to warn" in found.text
+    assert {"overlaid-signals", "ratio-profile"} <= {image.get("class") for image in found.all("svg")}
+    assert "How far chance alone goes is not known" in found.text
+    back = show(client, f"/compare?base={head}&head={base}")
+    assert "better" in back.text
+    same = show(client, f"/compare?base={base}&head={base}")
+    assert "No rule changed" in same.text
+
+
+def test_the_band_of_chance_is_shown_where_it_is_known(client: FlaskClient, ended) -> None:
+    measured = chain((0.9,) * 5)
+    spread = SeedSpread(seeds=4, layers=tuple(LayerSpread(signal_rms=0.1) for _ in measured.layers))
+    sides = [ended(measured.model_copy(update={"spread": spread})) for _ in range(2)]
+    found = show(client, f"/compare?base={sides[0]}&head={sides[1]}")
+    assert "Within the grey band seeds alone explain the difference" in found.text
+    assert [path for path in found.all("path") if path.get("class") == "band"]
+
+
+def test_layers_of_one_side_only_are_listed(client: FlaskClient, ended) -> None:
+    base, head = ended(chain((0.9,) * 5)), ended(chain((0.9,) * 8))
+    found = show(client, f"/compare?base={base}&head={head}")
+    assert "Only in the head" in found.text
+
+
+def test_two_are_ticked_in_the_list(client: FlaskClient, ended) -> None:
+    older, newer = ended(), ended()
+    boxes = [box["value"] for box in show(client, "/").all("input") if box.get("type") == "checkbox"]
+    assert boxes == [newer, older]
+    answer = client.get(f"/compare?of={newer}&of={older}")
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"/compare?base={older}&head={newer}")
+    assert "Tick two inspections, not 1" in show(client, f"/compare?of={newer}").text
+
+
+def test_a_comparison_without_two_sides_asks_for_them(client: FlaskClient) -> None:
+    fields = [field.get("name") for field in show(client, "/compare").all("input")]
+    assert fields == ["base", "head"]
+
+
+def test_what_has_no_report_cannot_be_compared(app: APIFlask, client: FlaskClient, ended) -> None:
+    waiting = submit(context_of(app).database).id
+    assert "has not ended yet" in show(client, f"/compare?base={ended()}&head={waiting}", 409).text
