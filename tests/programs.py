@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zipfile
 from collections.abc import Callable
 
 import torch
@@ -104,3 +105,16 @@ def scripted(model: nn.Module) -> bytes:
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.save(torch.jit.script(model), file)
     return file.getvalue()
+
+
+def deeply_nested() -> bytes:
+    """A file whose code is nested so deeply that torch's parser runs over the end of its stack."""
+    whole, changed = zipfile.ZipFile(io.BytesIO(scripted(mlp()))), io.BytesIO()
+    deep = b"    y = " + b"(" * 200_000 + b"1" + b")" * 200_000 + b"\n"
+    with zipfile.ZipFile(changed, "w", zipfile.ZIP_STORED) as file:
+        for entry in whole.infolist():
+            content = whole.read(entry)
+            if entry.filename.endswith("container.py"):
+                content = content.replace(b"    return ", deep + b"    return ", 1)
+            file.writestr(entry.filename, content)
+    return changed.getvalue()

@@ -1,0 +1,147 @@
+"""What goes wrong around a worker that lives: killed runners, lost and repeated messages, poison, cancels."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Iterator
+from time import sleep
+
+import pytest
+from fleet import Fleet, MakeFleet, WorkerProcess
+from programs import EndlessLoop, HugeTensor, deeply_nested, mlp, scripted
+from queueing import queue_spec, queue_upload, wait_until
+from specimens import TENANT, read
+
+from service.db import inspections, leases
+from service.db.tables import InspectionRecord
+
+WIDE = {"input": {"shape": [512]}, "layers": [{"type": "Linear", "out_features": 512}, {"type": "ReLU"}] * 20}
+SLOW = {"spec": WIDE, "seeds": 4, "data": {"samples": 256}}  # about a second on an idle CPU
+
+
+@pytest.fixture(scope="module")
+def fleet(make_fleet: MakeFleet) -> Fleet:
+    # Two maintainers throughout: whatever one of them may do twice, two of them do.
+    made = make_fleet(job_wall_seconds=6.0, job_memory_bytes=2**30)
+    made.start_worker()
+    made.start_maintainer()
+    made.start_maintainer()
+    return made
+
+
+@pytest.fixture
+def worker(fleet: Fleet) -> Iterator[WorkerProcess]:
+    """The one worker, which none of these faults may kill."""
+    (worker,) = fleet.workers
+    yield worker
+    assert worker.process.poll() is None, worker.log.read_text()
+
+
+def slow(fleet: Fleet) -> InspectionRecord:
+    return queue_spec(fleet.database, **SLOW)
+
+
+def kill_a_runner(worker: WorkerProcess) -> None:
+    for runner in worker.runners()[:1]:
+        os.kill(runner, signal.SIGKILL)
+
+
+def test_1_a_killed_runner_is_tried_again(fleet: Fleet, worker: WorkerProcess) -> None:
+    queued = slow(fleet)
+    fleet.publish(queued.id)
+    fleet.wait_until_running(queued.id, worker)
+    kill_a_runner(worker)
+    fleet.wait_until_ended([queued.id])
+    assert (fleet.status(queued.id), read(fleet.database, queued.id).attempt) == ("succeeded", 2)
+    fleet.assert_settled([queued.id])
+
+
+def test_1_a_runner_that_is_always_killed_ends_after_three_attempts(fleet: Fleet, worker: WorkerProcess) -> None:
+    queued = slow(fleet)
+    fleet.publish(queued.id)
+
+    def is_over() -> bool:
+        kill_a_runner(worker)
+        return fleet.status(queued.id) == "failed"
+
+    wait_until(is_over, "it failed")
+    ended = read(fleet.database, queued.id)
+    assert (ended.error_code, ended.attempt) == ("worker_lost", 3)
+    fleet.assert_settled([queued.id])
+
+
+def test_4_a_flushed_broker_loses_no_inspection(fleet: Fleet, worker: WorkerProcess, valkey: object) -> None:
+    queued = [slow(fleet).id, slow(fleet).id, *(queue_spec(fleet.database).id for _ in range(6))]
+    for one in queued:
+        fleet.publish(one)
+    fleet.wait_until_running(queued[0], worker)
+    valkey.flush()  # type: ignore[attr-defined]  # a ValkeyServer, of a module that is not imported as a type here
+    fleet.wait_until_ended(queued)
+    assert {fleet.status(one) for one in queued} == {"succeeded"}
+    fleet.assert_settled(queued)
+
+
+def test_8_a_message_that_comes_fifty_times_is_worked_off_once(fleet: Fleet, worker: WorkerProcess) -> None:
+    queued = slow(fleet)
+    for _ in range(50):
+        fleet.publish(queued.id)
+    fleet.wait_until_ended([queued.id])
+    wait_until(lambda: fleet.dispatcher.depths(["cpu"])["cpu"] == 0, "all fifty were taken")
+    assert (fleet.status(queued.id), read(fleet.database, queued.id).attempt) == ("succeeded", 1)
+    fleet.assert_settled([queued.id])
+
+
+def test_9_an_api_that_died_between_commit_and_publish_lost_nothing(fleet: Fleet, worker: WorkerProcess) -> None:
+    queued = [queue_spec(fleet.database).id for _ in range(3)]  # committed, and nobody rings
+    fleet.wait_until_ended(queued)
+    assert {fleet.status(one) for one in queued} == {"succeeded"}
+    fleet.assert_settled(queued)
+
+
+def test_13_poison_ends_with_its_reason_and_its_neighbours_are_unharmed(fleet: Fleet, worker: WorkerProcess) -> None:
+    poison = {
+        "model_crashed": queue_upload(fleet.database, fleet.store, deeply_nested()).id,
+        "memory_limit": queue_upload(fleet.database, fleet.store, scripted(HugeTensor())).id,
+        "time_limit": queue_upload(fleet.database, fleet.store, scripted(EndlessLoop())).id,
+    }
+    neighbours = [queue_spec(fleet.database).id for _ in range(4)]
+    neighbours.append(queue_upload(fleet.database, fleet.store, scripted(mlp())).id)
+    everyone = [*poison.values(), *neighbours]
+    for one in everyone:
+        fleet.publish(one)
+    fleet.wait_until_ended(everyone)
+    assert {code: read(fleet.database, one).error_code for code, one in poison.items()} == {c: c for c in poison}
+    assert {fleet.status(one) for one in neighbours} == {"succeeded"}
+    fleet.assert_settled(everyone)
+
+
+def test_16_a_cancel_that_races_the_end_leaves_one_of_both(fleet: Fleet, worker: WorkerProcess) -> None:
+    pauses = random.Random(16)
+    queued = []
+    for _ in range(20):
+        one = queue_spec(fleet.database).id
+        fleet.publish(one)
+        sleep(pauses.uniform(0.0, 0.12))  # the race itself: an inspection takes about as long
+        with fleet.database.write() as session:
+            inspections.cancel(session, one, tenant=TENANT)
+        queued.append(one)
+    fleet.wait_until_ended(queued)
+    wait_until(lambda: not worker.runners(), "every child is gone")
+    assert {fleet.status(one) for one in queued} <= {"succeeded", "cancelled"}
+    fleet.assert_settled(queued)
+
+
+def test_21_two_maintainers_count_each_lost_worker_once(fleet: Fleet, worker: WorkerProcess) -> None:
+    # Leases of a worker that will not be heard of again.
+    lost = []
+    for _ in range(10):
+        one = queue_spec(fleet.database).id
+        with fleet.database.write() as session:
+            if leases.claim(session, one, owner="gone", lease_seconds=0.0) is not None:
+                lost.append(one)
+    fleet.wait_until_ended(lost)
+    assert {fleet.status(one) for one in lost} == {"succeeded"}
+    assert {read(fleet.database, one).attempt for one in lost} == {2}
+    fleet.assert_settled(lost)
