@@ -19,6 +19,7 @@ from gradinspect.contracts.policy import Policy
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.report import ModelReference
 from gradinspect.contracts.request import InspectionSettings
+from gradinspect.engine.autocast import weight_dtype
 from gradinspect.engine.batch import Batch, digest, make_batch
 from gradinspect.engine.build import build
 from gradinspect.engine.job import choose_device, run_job
@@ -100,7 +101,7 @@ def inspect(
     else:
         spec = model if isinstance(model, ModelSpec) else from_python(ModelSpec, model, code="invalid_spec")
         where = choose_device(settings)
-        dtype = getattr(torch, settings.precision.compute or "float32")
+        dtype = weight_dtype(settings.precision.compute) or torch.float32
         built = build(spec, seed=seed, dtype=dtype, device=where)
         if inputs is None:
             given = make_batch(

@@ -224,11 +224,15 @@ class Jacobian(_Section):
 class PrecisionSection(_Section):
     """What low precision would do to the gradients that were measured."""
 
-    compute: Name | None = None
+    compute: Name | None = Field(
+        default=None, description="float16 and bfloat16 by autocast over float32 weights, unless the file holds others."
+    )
     intended: Name | None = None
     loss_scale: Number = None
     fp16_flush_fraction: Share = None
     bf16_flush_fraction: Share = None
+    fp8_e4m3_flush_fraction: Share = None
+    fp8_e5m2_flush_fraction: Share = None
     loss_scale_window: tuple[Finite, Finite] | None = Field(
         default=None,
         description="[2⁻¹⁴ / p01 of non-zero |g|, 65504 / max |g|]: scales that keep fp16 gradients normal.",
@@ -375,6 +379,9 @@ class Environment(Document):
     wall_seconds: Number = None
     cpu_seconds: Number = None
     peak_memory_bytes: Count | None = None
+    sampled_layers: Count = Field(
+        default=0, description="Layer calls with so large an output that slopes or similarity come from a sample of it."
+    )
     stages: Annotated[dict[Name, Finite], Field(max_length=32)] = Field(
         default={}, description="Seconds spent in each stage."
     )

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from gradinspect.contracts.request import InspectionSettings
+from gradinspect.engine.autocast import HALF, casting
 from gradinspect.engine.batch import Batch
 from gradinspect.engine.gradients import run_pass
 from gradinspect.engine.losses import compute_loss
@@ -51,10 +52,11 @@ class FixedLoss:
 
     def between(self, output: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         """The same loss of an output and any target."""
-        if self._custom is not None:
-            return self._custom(output, target)
-        # A generator of its own for each call: the random cotangent is then the same one every time.
-        return compute_loss(self._settings.loss, output, target, generator(self._subject.seed, "cotangent"))
+        with casting(self._settings.precision, output.device):
+            if self._custom is not None:
+                return self._custom(output, target)
+            # A generator of its own for each call: the random cotangent is then the same one every time.
+            return compute_loss(self._settings.loss, output, target, generator(self._subject.seed, "cotangent"))
 
 
 def first_pass(
@@ -80,8 +82,9 @@ def first_pass(
     started = time.perf_counter()
     with left_as_found(subject.model, settings.mode), seeded(subject.seed, device):
         reading = run_pass(
-            subject.model, parameters, subject.batch.inputs, loss_of, first_step=step, stage=stage
-        )
+            subject.model, parameters, subject.batch.inputs, loss_of, first_step=step, stage=stage,
+            casting=casting(settings.precision, device), loss_scale=_loss_scale(parameters, settings),
+        )  # fmt: skip
     seconds = time.perf_counter() - started
     return SectionInput(
         model=subject.model,
@@ -99,3 +102,9 @@ def first_pass(
         budget=budget or Budget(None),
         rebuild=subject.rebuild,
     )
+
+
+def _loss_scale(parameters: ParameterIndex, settings: InspectionSettings) -> float:
+    """The declared scale where gradients pass through half precision; elsewhere it would only be divided out again."""
+    halved = settings.precision.compute in HALF or any(entry.tensor.dtype in HALF.values() for entry in parameters)
+    return settings.precision.loss_scale if halved else 1.0

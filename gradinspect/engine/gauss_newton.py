@@ -15,9 +15,8 @@ from contextlib import contextmanager
 import torch
 from torch.autograd import forward_ad
 
-from gradinspect.engine.gradients import first_tensor
 from gradinspect.engine.parameters import ParameterEntry
-from gradinspect.engine.replay import output_of, replaying, twice_differentiable
+from gradinspect.engine.replay import output_of, replaying, run_model, twice_differentiable
 from gradinspect.engine.reproducible import seeded
 from gradinspect.engine.section import SectionInput
 from gradinspect.engine.statistics import norm
@@ -58,7 +57,7 @@ def forward_mode(s: SectionInput, direction: Direction) -> torch.Tensor | None:
                 for entry in s.parameters
             }
             with swapped(s.model, duals):
-                output = first_tensor(s.model(*s.batch.inputs))
+                output = run_model(s, s.batch.inputs)
             if output.requires_grad:
                 return None
             tangent = forward_ad.unpack_dual(output).tangent  # type: ignore[no-untyped-call]  # torch leaves it untyped

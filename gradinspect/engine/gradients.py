@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -57,6 +57,7 @@ class PassReading:
         loss: the mean-reduced loss.
         output_shape: shape of the model's output.
         calls: layer calls in order.
+        loss_scale: what the loss was multiplied with on its way back; taken out of everything here.
         signals: call order → ‖δ‖, NaN where it is not finite; calls that no gradient reaches are left out.
         signal_sizes: call order → number of elements of δ.
         signals_after: call order → ‖gradient at the output of its nonlinearity‖.
@@ -70,6 +71,7 @@ class PassReading:
     loss: float
     output_shape: tuple[int, ...]
     calls: list[LayerCall]
+    loss_scale: float = 1.0
     signals: dict[int, float] = field(default_factory=dict)
     signal_sizes: dict[int, int] = field(default_factory=dict)
     signals_after: dict[int, float] = field(default_factory=dict)
@@ -90,6 +92,8 @@ def run_pass(
     stage: Callable[[str], None] = lambda _name: None,
     ledger: Ledger | None = None,
     record_layers: bool = True,
+    casting: AbstractContextManager[object] | None = None,
+    loss_scale: float = 1.0,
 ) -> PassReading:
     """Run the model forwards and backwards once and summarise both.
 
@@ -101,6 +105,9 @@ def run_pass(
         stage: told "forward" and "backward" when they begin.
         ledger: takes the readings; by default one that fits the device of the parameters.
         record_layers: False for the parameters' gradients alone.
+        casting: entered while the model runs (autocast); the loss function sees to itself.
+        loss_scale: multiplies the loss before the backward pass, as mixed-precision training does; what is read is
+            divided by it again.
 
     Raises:
         InspectionError: `data_mismatch` when the model does not take the inputs, `no_gradient` when nothing that
@@ -113,18 +120,19 @@ def run_pass(
     stage("forward")
     recorder = ForwardRecorder(parameters, inputs, ledger)
     with torch.enable_grad():
-        with recorder if record_layers else nullcontext(), _as_data_mismatch(inputs, recorder):
+        recording = recorder if record_layers else nullcontext()
+        with casting or nullcontext(), recording, _as_data_mismatch(inputs, recorder):
             output = first_tensor(model(*inputs))
         loss = loss_function(output)
     if loss.grad_fn is None:
         raise InspectionError("no_gradient", _why_no_gradient(parameters))
-    reading = PassReading(math.nan, tuple(output.shape), recorder.calls)
+    reading = PassReading(math.nan, tuple(output.shape), recorder.calls, loss_scale=loss_scale)
     if record_layers:
         _trace_graph(loss.grad_fn, reading, recorder.nonlinearities)
     stage("backward")
     del output
     with _clean_gradients(parameters), _watching(reading, parameters, first_step, ledger):
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        (loss if loss_scale == 1.0 else loss * loss_scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     for entry in parameters:
         ledger.amplitude(entry.tensor, partial(reading.weights.__setitem__, entry))
     ledger.settle()
@@ -269,7 +277,7 @@ def _note_after(
     delta = gradients[0]
     if delta is None:
         return
-    ledger.norm(delta, partial(reading.signals_after.__setitem__, call.order))
+    ledger.norm(delta, partial(_keep_unscaled, reading.signals_after, call.order, reading.loss_scale))
     if call.activation is not None and call.activation.activation is None and call.activation.is_elementwise:
         between[call.order] = delta
 
@@ -286,11 +294,15 @@ def _note_signal(
     if delta is None:
         return
     reading.signal_sizes[call.order] = delta.numel()
-    ledger.norm(delta, partial(reading.signals.__setitem__, call.order))
+    ledger.norm(delta, partial(_keep_unscaled, reading.signals, call.order, reading.loss_scale))
     after = between.pop(call.order, None)
     if after is not None and call.activation is not None and after.numel() == delta.numel():
         slope, known = slope_between(delta, after)
         ledger.slope(slope, call.activation.largest_slope, partial(setattr, call.activation, "slope"), known)
+
+
+def _keep_unscaled(norms: dict[int, float], order: int, loss_scale: float, value: float) -> None:
+    norms[order] = value / loss_scale
 
 
 def _note_gradient(
@@ -322,8 +334,13 @@ def _read_gradient(
     def note(sums: Moments, spread: Distribution | None, product: float) -> None:
         reading.gradients[entry] = GradientReading(sums, spread, product)
 
+    if reading.loss_scale != 1.0:  # in float32, where a small quotient of half-precision values stays
+        gradient = (gradient if gradient.dtype in _WIDE else gradient.float()) / reading.loss_scale
     ledger.gradient(weight, gradient, note)
     if first_step is not None:
         factor = first_step.factor
         step = first_step.direction(weight.detach(), gradient)
         ledger.norm(step, lambda length: reading.update_norms.__setitem__(entry, factor * length))
+
+
+_WIDE = (torch.float32, torch.float64)

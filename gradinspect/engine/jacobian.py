@@ -18,11 +18,10 @@ from statistics import fmean
 import torch
 
 from gradinspect.contracts.report import Jacobian
-from gradinspect.engine.gradients import first_tensor
 from gradinspect.engine.hessian import named_operators
 from gradinspect.engine.hutchinson import signs
 from gradinspect.engine.lanczos import top_eigenvalue
-from gradinspect.engine.replay import replaying, twice_differentiable
+from gradinspect.engine.replay import replaying, run_model, twice_differentiable
 from gradinspect.engine.reproducible import generator, seeded
 from gradinspect.engine.rows import finite
 from gradinspect.engine.section import SectionInput, SectionResult, refused
@@ -98,7 +97,7 @@ def jacobian_section(s: SectionInput) -> SectionResult:
         points = [x[:samples].detach().clone() for x in s.batch.inputs]
         moving = [point.requires_grad_() for point in points if point.is_floating_point()]
         with seeded(s.seed, s.device):
-            output = first_tensor(s.model(*points))
+            output = run_model(s, points)
         if output.grad_fn is None:
             return SectionResult(Jacobian(status="undetermined", reason="the output does not depend on the input"))
         network = _Map(moving, output, samples)

@@ -13,7 +13,8 @@ from gradinspect.contracts.model_spec import ModelSpec
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.report import Measurements
 from gradinspect.contracts.request import InspectionSettings
-from gradinspect.engine.batch import FLOATS, make_batch
+from gradinspect.engine.autocast import weight_dtype
+from gradinspect.engine.batch import make_batch
 from gradinspect.engine.build import build, load_weights
 from gradinspect.engine.estimate import batch_size, require_memory
 from gradinspect.engine.load import load_tensors, load_torchscript
@@ -89,7 +90,7 @@ def choose_device(settings: InspectionSettings) -> torch.device:
 def _spec_subjects(job: Job, weights: bytes | None, data: bytes | None, device: torch.device) -> Iterator[Subject]:
     assert job.spec is not None
     settings = job.settings
-    dtype = FLOATS[settings.precision.compute or "float32"]
+    dtype = weight_dtype(settings.precision.compute) or torch.float32
     tensors = load_tensors(data) if data is not None else None
     samples = batch_size(settings.data, tensors)
     require_memory(job.spec, samples=samples, dtype=dtype, limit_bytes=job.limits.memory_bytes)
@@ -113,7 +114,7 @@ def _builder(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Calla
 def _torchscript_subjects(job: Job, file: bytes, data: bytes | None, device: torch.device) -> Iterator[Subject]:
     settings = job.settings
     model: nn.Module = load_torchscript(file).to(device)
-    dtype = FLOATS[settings.precision.compute] if settings.precision.compute is not None else None
+    dtype = weight_dtype(settings.precision.compute)
     if dtype is not None:
         model = model.to(dtype)
     tensors = load_tensors(data) if data is not None else None

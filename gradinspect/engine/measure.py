@@ -21,6 +21,7 @@ from gradinspect.contracts.report import (
     SelfCheck,
 )
 from gradinspect.contracts.request import InspectionSettings
+from gradinspect.engine.autocast import HALF
 from gradinspect.engine.averages import average_layers, average_parameters
 from gradinspect.engine.decay import depth_decay
 from gradinspect.engine.distributions import Distribution
@@ -53,6 +54,7 @@ class _Collected:
     of_parameters: dict[str, dict[str, float | None]] = field(default_factory=dict)
     dtype: str = ""
     digest: str = ""
+    sampled_layers: int = 0
     synthetic: bool = False
 
 
@@ -117,6 +119,7 @@ def measure(
             wall_seconds=time.perf_counter() - started,
             cpu_seconds=time.process_time() - started_cpu,
             peak_memory_bytes=_peak_memory(device),
+            sampled_layers=found.sampled_layers,
             stages={name: round(seconds, 6) for name, seconds in stages.seconds.items()},
         ),
         summary=MeasuredSummary(
@@ -129,7 +132,7 @@ def measure(
         depth_decay=depth_decay(found.layers) if "signals" in settings.diagnostics else None,
         layers=layers,
         parameters=parameters,
-        precision=precision_section(found.spreads, settings.precision, found.dtype),
+        precision=precision_section(found.spreads, settings.precision, settings.precision.compute or found.dtype),
         self_checks=tuple(found.checks),
         spread=seed_spread(found.layers, found.parameters),
     ).model_copy(update=found.sections)
@@ -174,10 +177,11 @@ def _collect(s: SectionInput, index: int, found: _Collected, stages: Stages, *, 
     if index == 0:
         dtype = _dtype(s)
         found.dtype = str(dtype).removeprefix("torch.")
+        found.sampled_layers = sum(call.sampled for call in reading.calls)
         found.digest, found.synthetic = s.batch.digest, s.batch.synthetic
         if named_loss:
             found.expected_loss = expected_initial_loss(settings.loss, reading.output_shape, s.target)
-        found.checks.append(balance_identity(reading, dtype))
+        found.checks.append(balance_identity(reading, HALF.get(settings.precision.compute or "", dtype)))
         found.spreads = [
             (gradient.distribution, gradient.moments.numel, gradient.moments.abs_max)
             for gradient in reading.gradients.values()

@@ -1,7 +1,9 @@
 """What low precision would do to gradients that were computed in higher precision.
 
-A float16 keeps |x| > 2⁻²⁵ (half its smallest subnormal, round to nearest even), a bfloat16 keeps |x| > 2⁻¹³⁴. Source:
-IEEE 754-2008 binary16; Micikevicius et al. 2018, "Mixed precision training", section 3.2, for loss scaling.
+A format keeps what is larger than half of its smallest subnormal (round to nearest, ties to even): |x| > 2⁻²⁵ in
+float16, 2⁻¹³⁴ in bfloat16, 2⁻¹⁰ in float8 e4m3, 2⁻¹⁷ in float8 e5m2. Sources: IEEE 754-2008 binary16; Micikevicius et
+al. 2018, "Mixed precision training", section 3.2, for loss scaling; Micikevicius et al. 2022, "FP8 formats for deep
+learning", table 1.
 """
 
 from __future__ import annotations
@@ -19,17 +21,25 @@ FP16_FLUSH = 2.0**-25
 FP16_SMALLEST_NORMAL = 2.0**-14
 FP16_LARGEST = 65_504.0
 BF16_FLUSH = 2.0**-134
+FP8_E4M3_FLUSH = 2.0**-10
+FP8_E5M2_FLUSH = 2.0**-17
+_FLUSHED_UP_TO = (FP16_FLUSH, BF16_FLUSH, FP8_E4M3_FLUSH, FP8_E5M2_FLUSH)
 _POOL = 1_024  # values a tensor adds to the pooled quantile
 
 
 def flush_fractions(spread: Distribution, loss_scale: float) -> tuple[float | None, float | None]:
     """Shares of non-zero gradient elements that become 0 in float16 and bfloat16 at a loss scale."""
+    fractions = _flushed(spread, loss_scale)
+    return (None, None) if fractions is None else (fractions[0], fractions[1])
+
+
+def _flushed(spread: Distribution, loss_scale: float) -> list[float] | None:
+    """The share for each limit of `_FLUSHED_UP_TO`; None where every element is zero."""
     nonzero = spread.magnitudes.size - spread.zeros
     if nonzero == 0:
-        return None, None
-    small16 = int(np.count_nonzero(spread.magnitudes <= FP16_FLUSH / loss_scale)) - spread.zeros
-    small_bf = int(np.count_nonzero(spread.magnitudes <= BF16_FLUSH / loss_scale)) - spread.zeros
-    return small16 / nonzero, small_bf / nonzero
+        return None
+    counts = (int(np.count_nonzero(spread.magnitudes <= limit / loss_scale)) for limit in _FLUSHED_UP_TO)
+    return [(count - spread.zeros) / nonzero for count in counts]
 
 
 def precision_section(
@@ -40,21 +50,20 @@ def precision_section(
     Args:
         spreads: for each gradient its distribution, its number of elements and its largest magnitude.
         settings: intended precision and loss scale.
-        compute: the dtype that the gradients were computed in.
+        compute: the precision that the gradients were computed in.
     """
     pooled: list[tuple[Array, float]] = []
     weights: list[float] = []
-    flushed16 = flushed_bf = 0.0
+    flushed = [0.0] * len(_FLUSHED_UP_TO)
     largest = 0.0
     for spread, numel, abs_max in spreads:
         nonzero = (1 - spread.zeros / max(spread.magnitudes.size, 1)) * numel
-        fp16, bf16 = flush_fractions(spread, settings.loss_scale)
-        if fp16 is None or bf16 is None:
+        fractions = _flushed(spread, settings.loss_scale)
+        if fractions is None:
             continue
         largest = max(largest, abs_max)
         weights.append(nonzero)
-        flushed16 += fp16 * nonzero
-        flushed_bf += bf16 * nonzero
+        flushed = [total + fraction * nonzero for total, fraction in zip(flushed, fractions, strict=True)]
         values = spread.magnitudes[spread.magnitudes > 0]
         values = values[:: max(values.size // _POOL, 1)]
         pooled.append((values, nonzero / values.size))
@@ -64,12 +73,15 @@ def precision_section(
             intended=settings.intended, loss_scale=settings.loss_scale,
         )  # fmt: skip
     total = sum(weights)
+    fp16, bf16, e4m3, e5m2 = (part / total for part in flushed)
     return PrecisionSection(
         compute=compute,
         intended=settings.intended,
         loss_scale=settings.loss_scale,
-        fp16_flush_fraction=flushed16 / total,
-        bf16_flush_fraction=flushed_bf / total,
+        fp16_flush_fraction=fp16,
+        bf16_flush_fraction=bf16,
+        fp8_e4m3_flush_fraction=e4m3,
+        fp8_e5m2_flush_fraction=e5m2,
         loss_scale_window=(FP16_SMALLEST_NORMAL / _weighted_quantile(pooled, 0.01), FP16_LARGEST / largest),
     )
 

@@ -4,12 +4,13 @@ derivatives that a section needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from gradinspect.engine.autocast import casting
 from gradinspect.engine.gradients import first_tensor
 from gradinspect.engine.reproducible import left_as_found, ordinary_graphs, seeded
 from gradinspect.engine.section import SectionInput
@@ -21,7 +22,13 @@ FUSED_RECURRENT = frozenset({"mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn"})
 def output_of(s: SectionInput) -> torch.Tensor:
     """The model's output, as the first pass had it; dropout draws the same masks. Call it inside `replaying`."""
     with seeded(s.seed, s.device):
-        return first_tensor(s.model(*s.batch.inputs))
+        return run_model(s, s.batch.inputs)
+
+
+def run_model(s: SectionInput, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The model's output for any inputs, in the precision of the first pass."""
+    with casting(s.settings.precision, s.device):
+        return first_tensor(s.model(*inputs))
 
 
 @contextmanager

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from gradinspect.engine.derivatives import parameter_gradients
-from gradinspect.engine.gradients import first_tensor
 from gradinspect.engine.parameters import ParameterEntry
-from gradinspect.engine.replay import output_of
+from gradinspect.engine.replay import output_of, run_model
 from gradinspect.engine.reproducible import seeded
 from gradinspect.engine.section import SectionInput
 from gradinspect.engine.swap import swapped
@@ -87,7 +86,7 @@ class _Sums:
 
 
 def _sample_loss(s: SectionInput, inputs: Sequence[torch.Tensor], target: torch.Tensor | None) -> torch.Tensor:
-    return s.loss_between(first_tensor(s.model(*inputs)), target)
+    return s.loss_between(run_model(s, inputs), target)
 
 
 def _by_vmap(s: SectionInput, entries: Sequence[ParameterEntry], part: slice) -> dict[ParameterEntry, torch.Tensor]:

@@ -18,10 +18,9 @@ from gradinspect.contracts.request import Optimizer, Sgd
 from gradinspect.engine.decay import FEWEST_LAYERS as FEWEST_POINTS
 from gradinspect.engine.decay import fit_line
 from gradinspect.engine.derivatives import parameter_gradients
-from gradinspect.engine.gradients import first_tensor
 from gradinspect.engine.naming import layer_of_parameters, owner_of
 from gradinspect.engine.parameters import ParameterEntry
-from gradinspect.engine.replay import replaying
+from gradinspect.engine.replay import replaying, run_model
 from gradinspect.engine.reproducible import seeded
 from gradinspect.engine.rows import finite, ratio
 from gradinspect.engine.section import SectionInput, SectionResult, refused
@@ -83,7 +82,7 @@ def _train(
         if lacking is not None:
             return trace, lacking
         started = time.perf_counter()
-        loss = s.loss_of(first_tensor(s.model(*s.batch.inputs)))
+        loss = s.loss_of(run_model(s, s.batch.inputs))
         found = parameter_gradients(loss, entries)
         slopes = [torch.zeros_like(x) if slope is None else slope for x, slope in zip(tensors, found, strict=True)]
         before = [tensor.clone() for tensor in tensors]
