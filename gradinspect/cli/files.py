@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from gradinspect.cli.failures import WRONG_CALL, Failure
 from gradinspect.contracts.document import from_json
 from gradinspect.contracts.model_spec import ModelSpec
 from gradinspect.contracts.policy import Policy
+from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.report import Report
+from gradinspect.intake import check_safetensors
+from gradinspect.intake.recognise import SNIFFED_BYTES, advice
 from gradinspect.rules import check_policy
 
 _ZIP = b"PK\x03\x04"  # how a TorchScript file begins
@@ -64,8 +67,9 @@ def read_model(path: str) -> ModelFile:
         return ModelFile(name, None, content)
     if content.lstrip()[:1] == b"{":
         return ModelFile(name, from_json(ModelSpec, content, code="invalid_spec"), None)
+    why = advice(content[:SNIFFED_BYTES]) or "it holds nothing that is known here"
     message = f"{path} is neither a model spec (a JSON object) nor a file that torch.jit.save wrote"
-    raise Failure(message, exit_code=WRONG_CALL)
+    raise Failure(message, hint=why, exit_code=WRONG_CALL)
 
 
 def read_spec(path: str) -> ModelSpec:
@@ -79,8 +83,7 @@ def read_spec(path: str) -> ModelSpec:
 
 def read_data(path: str, inputs: tuple[str, ...], target: str | None) -> DataFile:
     """Read a batch, and find its tensors by the names that people give them where no names were given."""
-    content = read_bytes(path)
-    names = _tensor_names(path, content)
+    content, names = read_tensors(path)
     if not inputs:
         inputs = tuple(name for name in INPUT_NAMES if name in names)[:1] or (names if len(names) == 1 else ())
     if target is None:
@@ -110,13 +113,10 @@ def read_report(path: str) -> Report:
     return from_json(Report, read_bytes(path), code="invalid_data")
 
 
-def _tensor_names(path: str, content: bytes) -> tuple[str, ...]:
-    """The names in a safetensors header, in their order: 8 bytes of length, then JSON."""
-    length = int.from_bytes(content[:8], "little")
+def read_tensors(path: str) -> tuple[bytes, tuple[str, ...]]:
+    """Read a safetensors file, and the names of its tensors."""
+    content = read_bytes(path)
     try:
-        header = json.loads(content[8 : 8 + length]) if 0 < length <= len(content) - 8 else None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
-        header = None
-    if not isinstance(header, dict):
-        raise Failure(f"{path} is not a safetensors file", exit_code=WRONG_CALL)
-    return tuple(name for name in header if name != "__metadata__")
+        return content, tuple(tensor.name for tensor in check_safetensors(BytesIO(content)).tensors)
+    except ProblemError as error:
+        raise Failure(f"{path}: {error.detail}", exit_code=WRONG_CALL) from None

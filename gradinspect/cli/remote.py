@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from gradinspect.cli.asking import Asked, declared_input, input_names, labels_of, settings_document, wrong_options
-from gradinspect.cli.files import ModelFile, read_bytes, read_data, read_model, read_policy
+from gradinspect.cli.files import ModelFile, read_data, read_model, read_policy, read_tensors
 from gradinspect.cli.progress import shown_progress
 from gradinspect.client import Client, GradinspectError
 from gradinspect.contracts.document import from_python
@@ -73,7 +73,7 @@ def _checked(document: dict[str, Any]) -> InspectionRequest:
 
 def _registered(client: Client, given: ModelFile, asked: Asked) -> str:
     if given.spec is not None:
-        weights = client.artifacts.upload(read_bytes(asked.weights)).id if asked.weights is not None else None
+        weights = client.artifacts.upload(read_tensors(asked.weights)[0]).id if asked.weights is not None else None
         return client.models.register(given.spec, name=given.name[:256], weights=weights).id
     assert given.torchscript is not None
     stored = client.artifacts.upload(given.torchscript).id

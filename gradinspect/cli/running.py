@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from gradinspect.cli.asking import Asked, declared_input, input_names, settings_of
-from gradinspect.cli.files import DataFile, ModelFile, read_bytes, read_data, read_model, read_policy
+from gradinspect.cli.files import DataFile, ModelFile, read_data, read_model, read_policy, read_tensors
 from gradinspect.cli.progress import shown_progress
 from gradinspect.contracts.data import SampleInput
 from gradinspect.contracts.document import from_python
@@ -37,7 +37,7 @@ def obtain_report(model: str, asked: Asked, *, policy: Policy | None = None) -> 
     _check(given, asked, data)
     rules = policy or (DEFAULT_POLICY if asked.policy == DEFAULT_POLICY.name else read_policy(asked.policy))
     job = _job(given, data, asked)
-    weights = read_bytes(asked.weights) if asked.weights is not None else None
+    weights = read_tensors(asked.weights)[0] if asked.weights is not None else None
     with shown_progress(f"inspecting {given.name}") as progress:
         progress("loading torch", 0.0)
         from gradinspect.local import inspect_job, local_limits

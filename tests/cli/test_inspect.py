@@ -172,6 +172,8 @@ def test_a_policy_file_judges(run: Run) -> None:
 WRONG: list[tuple[list[str], str]] = [
     (["inspect", "nowhere.json"], "nowhere.json cannot be read"),
     (["inspect", "text.txt"], "neither a model spec"),
+    (["inspect", "pickle.pt"], "the file is a pickle (an old torch.save)"),
+    (["inspect", "spec.json", "--weights", "text.txt"], "text.txt: the header says"),
     (["inspect", "wrong.json"], "/layers/0/out_features"),
     (["inspect", "broken.json"], "line 1, column"),
     (["inspect", "spec.json", "--optimizer", "sgd,lr=-1"], "--optimizer lr: "),
@@ -183,7 +185,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["inspect", "model.pt"], "--data batch.safetensors, or --input-shape"),
     (["inspect", "model.pt", "--input-shape", "six"], "is not sizes"),
     (["inspect", "model.pt", "--weights", "weights.safetensors", "--input-shape", "6"], "carries its own"),
-    (["inspect", "model.pt", "--data", "text.txt"], "text.txt is not a safetensors file"),
+    (["inspect", "model.pt", "--data", "text.txt"], "text.txt: the header says"),
     (["inspect", "model.pt", "--data", "batch.safetensors", "--inputs", "z"], "its tensors are x, y"),
     (["inspect", "spec.json", "--policy", "text.txt"], "line 1, column"),
     (["inspect", "spec.json", "--label", "team=vision"], "--label goes with --server"),
@@ -195,6 +197,7 @@ WRONG: list[tuple[list[str], str]] = [
 )
 def test_a_wrong_call_ends_with_2_and_names_what_is_wrong(run: Run, arguments: list[str], says: str) -> None:
     Path("text.txt").write_text("neither one nor the other", encoding="utf-8")
+    Path("pickle.pt").write_bytes(b"\x80\x02}.")
     Path("broken.json").write_text("{", encoding="utf-8")
     wrong = {**SPEC, "layers": [{"type": "Linear", "out_features": 0}]}
     Path("wrong.json").write_text(json.dumps(wrong), encoding="utf-8")
