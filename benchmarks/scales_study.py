@@ -145,13 +145,14 @@ class Cell:
 
 
 def cells(seeds: int) -> Iterator[Cell]:
-    """All cells, the broad ones first."""
+    """All cells, those that every row of the table needs first."""
+    yield from (Cell("net", name, "sgd", FIRST_SEED) for name in NETS)
+    yield Cell("deep", DEEP, "sgd", FIRST_SEED)
+    yield from null_cells(NULL_CELLS)
     for index in range(seeds):
         for optimizer in OPTIMIZERS:
             yield from (Cell("net", name, optimizer, FIRST_SEED + 10 * index) for name in NETS)
-        yield Cell("deep", DEEP, list(OPTIMIZERS)[index % 2], FIRST_SEED + 10 * index)
-        if index == 0:
-            yield from null_cells(NULL_CELLS)
+            yield Cell("deep", DEEP, optimizer, FIRST_SEED + 10 * index)
 
 
 def null_cells(count: int) -> Iterator[Cell]:
@@ -176,9 +177,8 @@ def main() -> None:
 
 def run(todo: Sequence[Cell], out: Path, *, deadline: float = math.inf) -> None:
     """Run the cells that the file does not have yet, and append each as it ends."""
-    done = {record["key"] for record in read(out)}
     for cell in todo:
-        if cell.key in done or time.monotonic() > deadline:
+        if cell.key in {record["key"] for record in read(out)} or time.monotonic() > deadline:
             continue
         started = time.process_time()
         record = {"key": cell.key, "part": cell.part, "net": cell.net, "optimizer": cell.optimizer}

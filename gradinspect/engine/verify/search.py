@@ -20,6 +20,7 @@ from gradinspect.engine.verify.update import Update
 
 LOWEST, HIGHEST = -6, 3  # k of η*·10^(k/2)
 EXTENSION = 6  # further rates beyond an edge that turns out best
+SLOWER_IN_VAIN = 2  # rates in a row; chosen: one may be a plateau's noise
 HALF_DECADE = 1.0  # in k
 EDGE_MARGIN = 0.01  # in A; a smaller lead over the neighbour is a plateau's noise, and no reason to go further
 # Share of T at which a run is looked at → how far its A may lie above the best rate's A at the same step. Chosen wide:
@@ -134,10 +135,12 @@ class RateSearch:
     def _search(self, arm: Arm, steps: int) -> None:
         """Run the grid on the first seed, then beyond an edge that is best.
 
-        Faster than a rate that diverges, and further from the best than one that was dropped, nothing is run.
+        Faster than a rate that diverges, further from the best than one that was dropped, and slower than two in a row
+        that were no better, nothing is run. Upwards the grid is run to its end: a plateau may be left at its top alone.
         """
         best: int | None = None
         lowest, highest = LOWEST, HIGHEST
+        no_better = 0
         for k in sorted(range(LOWEST, HIGHEST + 1), key=lambda k: (abs(k), k)):
             if not lowest <= k <= highest:
                 continue
@@ -149,7 +152,10 @@ class RateSearch:
             elif run.ended == "dropped":
                 lowest = max(lowest, k + 1)
             elif best is None or arm.score(k, 0, steps) < arm.score(best, 0, steps):
-                best = k
+                best, no_better = k, 0
+            elif k < best:
+                no_better += 1
+                lowest = max(lowest, k) if no_better == SLOWER_IN_VAIN else lowest
         for edge, step in ((HIGHEST, 1), (LOWEST, -1)):
             for k in range(edge, edge + step * EXTENSION, step):
                 if not arm.score(k, 0, steps) < arm.score(k - step, 0, steps) - EDGE_MARGIN:

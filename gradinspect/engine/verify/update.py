@@ -1,7 +1,7 @@
 """Training steps: SGD and Adam as torch.optim takes them, and steps normalised by layer.
 
-Written with one fused call a quantity for all parameters: on the small networks of a probe an optimizer's own
-bookkeeping would cost as much as the forward pass.
+The same operations in the same order as torch's, so that code pasted from a report trains with the probe's very curve;
+without an optimizer's bookkeeping, which on the small networks of a probe would cost as much as the forward pass.
 """
 
 from __future__ import annotations
@@ -48,14 +48,12 @@ def layer_normalised_update(groups: Sequence[Sequence[int]]) -> Update:
 
     def update(parameters: Tensors, gradients: Tensors, rates: Sequence[float], state: UpdateState) -> None:
         state.step += 1
-        weight_norms = torch.stack(torch._foreach_norm(parameters)).tolist()
-        gradient_norms = torch.stack(torch._foreach_norm(gradients)).tolist()
-        factors = [0.0] * len(parameters)
         for group in groups:
-            weight, gradient = (math.hypot(*(norms[i] for i in group)) for norms in (weight_norms, gradient_norms))
-            for i in group:
-                factors[i] = -rates[i] * (weight or 1.0) / gradient if gradient > 0 else 0.0
-        torch._foreach_add_(parameters, torch._foreach_mul(gradients, factors))
+            gradient = math.hypot(*(float(gradients[i].norm()) for i in group))
+            weight = math.hypot(*(float(parameters[i].norm()) for i in group)) or 1.0
+            if gradient > 0:
+                for i in group:
+                    parameters[i].add_(gradients[i], alpha=-rates[i] * weight / gradient)
 
     return update
 
@@ -64,18 +62,20 @@ def _sgd(optimizer: Sgd) -> Update:
     def update(parameters: Tensors, gradients: Tensors, rates: Sequence[float], state: UpdateState) -> None:
         state.step += 1
         if optimizer.weight_decay:
-            gradients = list(torch._foreach_add(gradients, parameters, alpha=optimizer.weight_decay))
+            gradients = [g.add(p, alpha=optimizer.weight_decay) for g, p in zip(gradients, parameters, strict=True)]
         if optimizer.momentum:
             if not state.first:
                 state.first = [gradient.clone() for gradient in gradients]
             else:
-                torch._foreach_mul_(state.first, optimizer.momentum)
-                torch._foreach_add_(state.first, gradients)
+                for moving, gradient in zip(state.first, gradients, strict=True):
+                    moving.mul_(optimizer.momentum).add_(gradient)
             if optimizer.nesterov:
-                gradients = list(torch._foreach_add(gradients, state.first, alpha=optimizer.momentum))
+                both = zip(gradients, state.first, strict=True)
+                gradients = [gradient.add(moving, alpha=optimizer.momentum) for gradient, moving in both]
             else:
                 gradients = state.first
-        torch._foreach_add_(parameters, torch._foreach_mul(gradients, [-rate for rate in rates]))
+        for parameter, gradient, rate in zip(parameters, gradients, rates, strict=True):
+            parameter.add_(gradient, alpha=-rate)
 
     return update
 
@@ -87,21 +87,17 @@ def _adam(optimizer: Adam) -> Update:
 
     def update(parameters: Tensors, gradients: Tensors, rates: Sequence[float], state: UpdateState) -> None:
         state.step += 1
-        if decay and decoupled:
-            torch._foreach_mul_(parameters, [1 - rate * decay for rate in rates])
-        elif decay:
-            gradients = list(torch._foreach_add(gradients, parameters, alpha=decay))
         if not state.first:
             state.first = [torch.zeros_like(gradient) for gradient in gradients]
             state.second = [torch.zeros_like(gradient) for gradient in gradients]
-        torch._foreach_lerp_(state.first, gradients, 1 - beta1)
-        torch._foreach_mul_(state.second, beta2)
-        torch._foreach_addcmul_(state.second, gradients, gradients, 1 - beta2)
-        correction = 1 - beta1**state.step
-        denominators = list(torch._foreach_sqrt(state.second))
-        torch._foreach_div_(denominators, math.sqrt(1 - beta2**state.step))
-        torch._foreach_add_(denominators, optimizer.eps)
-        steps = torch._foreach_div(state.first, denominators)
-        torch._foreach_add_(parameters, torch._foreach_mul(list(steps), [-rate / correction for rate in rates]))
+        correction, root = 1 - beta1**state.step, (1 - beta2**state.step) ** 0.5
+        for i, (parameter, gradient, rate) in enumerate(zip(parameters, gradients, rates, strict=True)):
+            if decay and decoupled:
+                parameter.mul_(1 - rate * decay)
+            elif decay:
+                gradient = gradient.add(parameter, alpha=decay)
+            first = state.first[i].lerp_(gradient, 1 - beta1)
+            second = state.second[i].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            parameter.addcdiv_(first, (second.sqrt() / root).add_(optimizer.eps), value=-(rate / correction))
 
     return update
