@@ -87,7 +87,7 @@ def _threshold(z: torch.Tensor, _y: torch.Tensor, arguments: Arguments, _keyword
 
 def _leaky_relu(_z: torch.Tensor, y: torch.Tensor, arguments: Arguments, keywords: Keywords) -> torch.Tensor:
     negative_slope = _argument(arguments, keywords, 1, "negative_slope", 0.01)
-    return torch.where(y > 0, 1.0, negative_slope).to(y.dtype)
+    return torch.where(y > 0, y.new_ones(()), negative_slope)
 
 
 def _prelu(z: torch.Tensor, _y: torch.Tensor, arguments: Arguments, _keywords: Keywords) -> torch.Tensor:

@@ -71,7 +71,7 @@ def mean_fan_in(call: LayerCall, weight: torch.Tensor) -> float | None:
     if "conv" not in call.operation:
         units = call.output_shape[-1]
         return weight.numel() / units if units and weight.numel() % units == 0 else None
-    if call.operation != "convolution" or len(call.arguments) < 9 or call.input_shape is None:
+    if call.operation not in ("convolution", "_convolution") or len(call.arguments) < 9 or call.input_shape is None:
         return None
     stride, padding, dilation, transposed = call.arguments[3:7]
     groups: int = call.arguments[8]
