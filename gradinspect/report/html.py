@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -11,6 +11,7 @@ from gradinspect.contracts.report import Finding, LayerMeasurement, LrScales, Re
 from gradinspect.contracts.request import InspectionSettings
 from gradinspect.report.charts import signal_profile
 from gradinspect.report.figures import printable, shape
+from gradinspect.report.html_parts import code, facts, inline, mark, message, table
 from gradinspect.report.layer_lines import Gap, LayerLine, layer_lines
 from gradinspect.report.optimizer_code import optimizer_code
 from gradinspect.report.plotting import escaped
@@ -39,7 +40,6 @@ from gradinspect.rules.wording import number
 MOST_LAYERS = 2_000  # chosen: beyond it a browser is slow; the JSON and the CSV have all
 MOST_NOTEBOOK_LAYERS = 40
 MOST_NAMES = 8
-SIGNS = {"pass": "✔", "warn": "▲", "fail": "✖", "undetermined": "?", "info": "ℹ"}
 _RULES = {rule.id: rule for rule in RULES}
 
 
@@ -80,9 +80,9 @@ def _body(
     if policy is None and (report.policy is None or report.policy.name == DEFAULT_POLICY.name):
         policy = DEFAULT_POLICY
     parts = [
-        f"{_mark(report.verdict)} <b>{escaped(_name(report))}</b>",
-        f"<h1>{_message(headline(report))}</h1>",
-        _inline(headline_facts(report)),
+        f"{mark(report.verdict)} <b>{escaped(_name(report))}</b>",
+        f"<h1>{message(headline(report))}</h1>",
+        inline(headline_facts(report)),
         "<h2>Findings</h2>",
         *(_finding(finding) for finding in report.findings),
         "" if report.findings else "<p>No rule found anything.</p>",
@@ -90,35 +90,23 @@ def _body(
     ]
     if report.layers:
         parts += [f"<h2>{TITLES['depth_decay']}</h2>", _chart(report.layers, policy, table_id)]
-        parts += [_facts(section.facts) for section in measured_sections(report) if section.name == "depth_decay"]
+        parts += [facts(section.facts) for section in measured_sections(report) if section.name == "depth_decay"]
         parts += _layers(report, most, table_id)
     for section in measured_sections(report):
         if section.name != "depth_decay":
-            parts += [f"<h2>{escaped(section.title)}</h2>", _facts(section.facts)]
+            parts += [f"<h2>{escaped(section.title)}</h2>", facts(section.facts)]
     if report.lr_scales is not None and report.lr_scales.status == "measured":
         own_id = "scales-table" if table_id is not None else None
         parts += [f"<h2>{TITLES['lr_scales']}</h2>", *_scales(report, report.lr_scales, own_id)]
     missing = undetermined_sections(report)
     if missing:
-        parts += ["<h2>Not measured</h2>", _facts(missing)]
-    parts += ["<h2>How it was measured</h2>", _facts(_measured_how(report))]
+        parts += ["<h2>Not measured</h2>", facts(missing)]
+    parts += ["<h2>How it was measured</h2>", facts(_measured_how(report))]
     return "\n".join(part for part in parts if part)
 
 
 def _name(report: Report) -> str:
     return report.model.name or report.model.id or report.model.kind
-
-
-def _mark(word: str) -> str:
-    return f'<span class="mark {word}">{SIGNS[word]} {word}</span>'
-
-
-def _inline(facts: Sequence[Fact]) -> str:
-    return f'<ul class="facts">{"".join(f"<li>{label} <b>{escaped(value)}</b></li>" for label, value in facts)}</ul>'
-
-
-def _facts(facts: Iterable[Fact]) -> str:
-    return f"<dl>{''.join(f'<dt>{escaped(label)}</dt><dd>{escaped(value)}</dd>' for label, value in facts)}</dl>"
 
 
 def _measured_how(report: Report) -> Iterator[Fact]:
@@ -132,7 +120,7 @@ def _measured_how(report: Report) -> Iterator[Fact]:
 def _finding(finding: Finding) -> str:
     rule = _RULES.get(finding.rule)
     title = rule.title if rule is not None else finding.rule.replace("_", " ")
-    inside = [f"<p>{_message(finding.explanation)}</p>"]
+    inside = [f"<p>{message(finding.explanation)}</p>"]
     for word, names in (("Layers", finding.layers), ("Parameters", finding.parameters)):
         if names:
             inside.append(f"<p>{word}: {_names(names)}</p>")
@@ -141,13 +129,13 @@ def _finding(finding: Finding) -> str:
     if words is not None:
         inside.append(f"<p><b>What to change:</b> {escaped(words)}</p>")
     if remedy is not None and remedy.code:
-        inside.append(_code(remedy.code))
+        inside.append(code(remedy.code))
     source = f" After {escaped(rule.reference)}." if rule is not None else ""
     inside.append(f'<p class="quiet">Rule <code>{escaped(finding.rule)}</code>.{source}</p>')
     is_open = " open" if finding.severity == "fail" else ""
     return (
-        f'<details class="{finding.severity}"{is_open}><summary>{_mark(finding.severity)} <b>{escaped(title)}</b><br>'
-        f'{_message(finding.message)}</summary><div class="inside">{"".join(inside)}</div></details>'
+        f'<details class="{finding.severity}"{is_open}><summary>{mark(finding.severity)} <b>{escaped(title)}</b><br>'
+        f'{message(finding.message)}</summary><div class="inside">{"".join(inside)}</div></details>'
     )
 
 
@@ -199,7 +187,7 @@ def _layers(report: Report, most: int, table_id: str | None) -> Iterator[str]:
     yield "<h2>Layer calls</h2>" if not left_out else f"<h2>{total - left_out:,} of {total:,} layer calls</h2>"
     head = ("", "#Depth", "Layer", "Kind", "Output", "#Signal rms", "#Backward gain", "#Cumulative", "#of activation",
             "#of weights", "#Gradient norm", "#Forward gain", "Notes")  # fmt: skip
-    yield _table(head, (_layer(line, len(head)) for line in lines), table_id)
+    yield table(head, (_layer(line, len(head)) for line in lines), table_id)
 
 
 def _layer(line: LayerLine | Gap, columns: int) -> str:
@@ -213,7 +201,7 @@ def _layer(line: LayerLine | Gap, columns: int) -> str:
         row.activation_gain, row.weight_gain, line.grad_norm, row.forward_gain,
     )  # fmt: skip
     cells = [
-        f"<td>{_mark(line.flag) if line.flag is not None else ''}</td>",
+        f"<td>{mark(line.flag) if line.flag is not None else ''}</td>",
         f'<td class="number">{row.depth}</td>',
         f'<th scope="row"><code>{escaped(printable(row.name))}</code>{call}</th>',
         f'<td class="fixed">{escaped(printable(row.kind))}{follows}</td>',
@@ -235,7 +223,7 @@ def _scales(report: Report, scales: LrScales, table_id: str | None) -> Iterator[
             f"{'–' if group.cv is None else number(group.cv)}</td><td>{group_note(group)}</td></tr>"
             for group in scales.groups
         )
-        yield _table(("Layer", "#Scale", "#Variation over the batch", ""), rows, table_id)
+        yield table(("Layer", "#Scale", "#Variation over the batch", ""), rows, table_id)
     candidates = [
         f'<tr><th scope="row">{escaped(method)}</th><td class="number">{spread}</td><td class="number">{ratio}</td>'
         f"<td>{escaped(seeds)}</td></tr>"
@@ -243,7 +231,7 @@ def _scales(report: Report, scales: LrScales, table_id: str | None) -> Iterator[
     ]
     if candidates:
         yield "<p></p>"
-        yield _table(("Method", "#Spread, decades", "#Loss against uniform", "Per seed"), candidates)
+        yield table(("Method", "#Spread, decades", "#Loss against uniform", "Per seed"), candidates)
     evidence = evidence_words(scales)
     if evidence:
         yield f'<p class="quiet">{escaped(evidence)}</p>'
@@ -252,29 +240,6 @@ def _scales(report: Report, scales: LrScales, table_id: str | None) -> Iterator[
     for name, outcome, source in remedy_rows(scales):
         yield f"<p>Probed instead: <b>{escaped(name)}</b> {escaped(outcome)}</p>"
         if source is not None:
-            yield _code(source)
+            yield code(source)
     if scales.verdict == "use":
-        yield _code(scales.code or optimizer_code(scales, optimizer=report.optimizer))
-
-
-def _table(head: Sequence[str], rows: Iterable[str], table_id: str | None = None) -> str:
-    """A table that scrolls inside its box; titles that begin with # stand over numbers."""
-    titles = "".join(
-        f'<th scope="col" class="number">{title[1:]}</th>' if title.startswith("#") else f'<th scope="col">{title}</th>'
-        for title in head
-    )
-    marked = f' id="{table_id}"' if table_id is not None else ""
-    table = f"<table{marked}><thead><tr>{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return f'<div class="scroll">{table}</div>'
-
-
-def _code(source: str) -> str:
-    return f'<pre tabindex="0">{escaped(source)}</pre>'
-
-
-def _message(message: str) -> str:
-    """A rule's sentence with the names between backticks as code."""
-    parts = printable(message).split("`")
-    if len(parts) % 2 == 0:  # a name holds a backtick itself
-        return escaped(printable(message))
-    return "".join(f"<code>{escaped(part)}</code>" if index % 2 else escaped(part) for index, part in enumerate(parts))
+        yield code(scales.code or optimizer_code(scales, optimizer=report.optimizer))
