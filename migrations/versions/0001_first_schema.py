@@ -36,7 +36,7 @@ LAYER_NUMBERS = (
 )
 LAYER_INDEXES = (
     "signal_rms activation_std forward_gain backward_gain cumulative_backward_gain "
-    "dead_unit_fraction saturated_fraction nonfinite_count"
+    "dead_unit_fraction saturated_fraction nonfinite_count name kind nonlinearity model_id"
 )
 PARAMETER_NUMBERS = (
     "grad_norm grad_rms grad_mean grad_std grad_abs_max grad_abs_mean "
@@ -47,7 +47,7 @@ PARAMETER_NUMBERS = (
 )
 PARAMETER_INDEXES = (
     "grad_norm grad_rms grad_to_weight update_to_weight zero_fraction fp16_flush_fraction "
-    "grad_snr noise_scale nan_count"
+    "grad_snr noise_scale nan_count name layer dtype status model_id"
 )
 
 

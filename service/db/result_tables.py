@@ -37,6 +37,11 @@ INDEXED_PARAMETER_FIELDS = (
 )
 
 
+# Asked for by equality, across all inspections; newest first.
+INDEXED_LAYER_TEXTS = ("name", "kind", "nonlinearity", "model_id")
+INDEXED_PARAMETER_TEXTS = ("name", "layer", "dtype", "status", "model_id")
+
+
 class _Result:
     """A row of one inspection, at a place of its own."""
 
@@ -105,7 +110,7 @@ class LayerRecord(_Result, Table):
 
     @classmethod
     def extra_indexes(cls) -> list[Index]:
-        return _field_indexes("layers", INDEXED_LAYER_FIELDS)
+        return _field_indexes("layers", INDEXED_LAYER_FIELDS + INDEXED_LAYER_TEXTS)
 
 
 class ParameterRecord(_Result, Table):
@@ -159,7 +164,7 @@ class ParameterRecord(_Result, Table):
 
     @classmethod
     def extra_indexes(cls) -> list[Index]:
-        return _field_indexes("parameters", INDEXED_PARAMETER_FIELDS)
+        return _field_indexes("parameters", INDEXED_PARAMETER_FIELDS + INDEXED_PARAMETER_TEXTS)
 
 
 class FindingRecord(_Result, Table):

@@ -1,8 +1,9 @@
 """Lists of layers and parameters, of one inspection or of all: filtered and sorted by any number they hold.
 
 Without `sort`, the rows of one inspection come in the report's order; across inspections they come by the first number
-they are filtered by, and else by inspection, newest first and from the loss back to the input. Rows without a value for
-the sorted field come last.
+they are filtered by that has an index, and else by inspection, newest first and from the loss back to the input. Rows
+without a value for the sorted field come last. Other numbers can be filtered and sorted by too; across inspections that
+reads rows until a page is full.
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ from sqlalchemy.orm import Session
 from gradinspect.contracts.resources import LayerRow, Page, ParameterRow
 from service.db import cursors, rows
 from service.db.filters import Comparison, Params, RowFilters, row_filters
-from service.db.result_tables import LayerRecord, ParameterRecord
+from service.db.result_tables import (
+    INDEXED_LAYER_FIELDS,
+    INDEXED_PARAMETER_FIELDS,
+    LayerRecord,
+    ParameterRecord,
+)
 from service.db.row_orders import ByNumber, ByPosition, NewestFirst, Order
 from service.db.rows import Shape
-from service.db.tables import InspectionRecord
 
 RowT = TypeVar("RowT", LayerRow, ParameterRow)
 
@@ -42,11 +47,22 @@ class Noun(Generic[RowT]):
     shape: Shape
     resource: type[RowT]
     texts: tuple[str, ...]
+    indexed: frozenset[str]
 
 
-LAYERS = Noun(LayerRecord, rows.LAYERS, LayerRow, ("name", "kind", "nonlinearity", "model", "inspection"))
+LAYERS = Noun(
+    LayerRecord,
+    rows.LAYERS,
+    LayerRow,
+    ("name", "kind", "nonlinearity", "model", "inspection"),
+    frozenset(INDEXED_LAYER_FIELDS),
+)
 PARAMETERS = Noun(
-    ParameterRecord, rows.PARAMETERS, ParameterRow, ("name", "layer", "dtype", "status", "model", "inspection")
+    ParameterRecord,
+    rows.PARAMETERS,
+    ParameterRow,
+    ("name", "layer", "dtype", "status", "model", "inspection"),
+    frozenset(INDEXED_PARAMETER_FIELDS),
 )
 
 
@@ -77,7 +93,7 @@ def _page(session: Session, noun: Noun[RowT], params: Params, tenant: str, inspe
     query = select(*(column for column in table if column is not table.tenant_id)).where(table.tenant_id == tenant)
     if inspection is not None:
         query = query.where(table.inspection_id == inspection)
-    for condition in _conditions(noun, asked, tenant):
+    for condition in _conditions(noun, asked):
         query = query.where(condition)
     order = _order(noun, asked, inspection)
     after = None if asked.cursor is None else cursors.decode(asked.cursor, bound_to, order.kinds)
@@ -90,26 +106,21 @@ def _page(session: Session, noun: Noun[RowT], params: Params, tenant: str, inspe
 def _asked(noun: Noun[RowT], params: Params, inspection: str | None) -> RowFilters:
     texts = noun.texts if inspection is None else tuple(text for text in noun.texts if text != "inspection")
     asked = row_filters(params, numbers=noun.shape.numbers, texts=texts)
-    if inspection is None and asked.sort is None and asked.numbers:
+    if inspection is None and asked.sort is None:
         # The index that finds the rows gives their order too; any other order would have to read them all first.
-        return replace(asked, sort=asked.numbers[0].field)
+        return replace(asked, sort=next((n.field for n in asked.numbers if n.field in noun.indexed), None))
     return asked
 
 
-def _conditions(noun: Noun[RowT], asked: RowFilters, tenant: str) -> Iterator[ColumnElement[bool]]:
+_COLUMNS = {"model": "model_id", "inspection": "inspection_id"}
+
+
+def _conditions(noun: Noun[RowT], asked: RowFilters) -> Iterator[ColumnElement[bool]]:
     table = noun.record.__table__.c
     for number in asked.numbers:
         yield _COMPARE[number.comparison](table[number.field], number.value)
     for name, text in asked.texts:
-        if name == "model":
-            of_model = select(InspectionRecord.id).where(
-                InspectionRecord.tenant_id == tenant, InspectionRecord.model_id == text
-            )
-            yield table.inspection_id.in_(of_model)
-        elif name == "inspection":
-            yield table.inspection_id == text
-        else:
-            yield table[name] == text
+        yield table[_COLUMNS.get(name, name)] == text
 
 
 def _order(noun: Noun[RowT], asked: RowFilters, inspection: str | None) -> Order:
