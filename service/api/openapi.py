@@ -58,11 +58,12 @@ HEADERS: dict[str, tuple[str, Schema]] = {
 def complete_specification(app: APIFlask, skeleton: dict[str, Any]) -> dict[str, Any]:
     """Fill in what APIFlask's skeleton leaves open."""
     described = list(operations_of(app))
-    names = _add_schemas(skeleton, [item for *_, item in described])
+    names = _add_schemas(skeleton, [item for _, item in described])
     paths: dict[str, dict[str, Schema]] = defaultdict(dict)
-    for path, method, view, item in described:
+    for (path, method, view, tag), item in described:
         heading = skeleton["paths"][path].get(method) or skeleton["paths"][path]["get"]
-        entry = {key: heading[key] for key in ("summary", "description", "tags") if key in heading}
+        entry = {key: heading[key] for key in ("summary", "description") if key in heading}
+        entry["tags"] = [tag]
         entry["operationId"] = f"{view}_head" if method == "head" else view
         entry["parameters"] = [*_path_parameters(path), *_query_parameters(item, skeleton), *_header_parameters(item)]
         if item.body is not None or item.other_bodies:

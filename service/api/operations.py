@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from flask import Flask
 from pydantic import BaseModel
@@ -102,15 +102,25 @@ def operation(
     return decorate
 
 
-def operations_of(app: Flask) -> Iterator[tuple[str, str, str, Operation]]:
-    """Every described operation: path as a specification writes it, method, name of the view, description."""
+class Place(NamedTuple):
+    """Where an operation is found, as a specification writes it; `name` is its view's, `tag` its blueprint's."""
+
+    path: str
+    method: str
+    name: str
+    tag: str
+
+
+def operations_of(app: Flask) -> Iterator[tuple[Place, Operation]]:
+    """Every described operation."""
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
         described = getattr(view, "operation", None)
         if described is not None:
             path = re.sub(r"<(?:[^:<>]+:)?([^<>]+)>", r"{\1}", rule.rule)
+            tag = str(getattr(app.blueprints[rule.endpoint.rpartition(".")[0]], "tag", ""))
             for method in sorted((rule.methods or set()) - {"OPTIONS"}):
-                yield path, method.lower(), view.__name__, described
+                yield Place(path, method.lower(), view.__name__, tag), described
 
 
 def offered_media_types(described: Operation) -> list[str]:
