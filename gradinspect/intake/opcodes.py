@@ -7,11 +7,13 @@ is a graph of nodes, held to a number of opcodes, a depth and no cycle, because 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gradinspect.intake.archive import refusal
 
-MAX_OPCODES = 500_000  # chosen: about 30 a tensor; some 100 MB of nodes at worst
+MAX_OPCODES = 500_000  # chosen: about 30 a tensor; a second and 120 MB at worst
 MAX_DEPTH = 200  # chosen: three levels for each level of modules; torch's own loader fails beyond some thousands
 MAX_STRING = 2**20
 
@@ -37,6 +39,15 @@ class Node:
 
 Value = Node | Literal
 
+
+class Pickle(NamedTuple):
+    """The value that a pickle ends with, all storages it names in order, and how many opcodes it took."""
+
+    value: Value
+    storages: list[Node]
+    opcodes: int
+
+
 _CALLABLE = frozenset({
     "torch._utils _rebuild_tensor_v2", "collections OrderedDict", "torch device", "builtins complex",
     "torch.jit._pickle build_intlist", "torch.jit._pickle build_tensorlist", "torch.jit._pickle build_doublelist",
@@ -49,25 +60,23 @@ STORAGE_BYTES = {
 }  # fmt: skip
 
 
-def read_pickle(data: bytes, name: str) -> tuple[Value, list[Node]]:
+def read_pickle(data: bytes, name: str, *, limit: int = MAX_OPCODES) -> Pickle:
     """Follow a pickle's opcodes.
 
     Args:
         data: the pickle.
         name: of the entry, for messages.
-
-    Returns:
-        The value that it ends with, and all storages it names, in order.
+        limit: most opcodes.
 
     Raises:
         ProblemError: `invalid_model`, with the entry and the byte.
 
-    Cost: about a microsecond an opcode, at most MAX_OPCODES of them.
+    Cost: two microseconds and 250 bytes an opcode.
     """
     machine = _Machine(data, name)
-    result = machine.run()
+    count, result = machine.run(limit)
     _check_depth(result, name)
-    return result, machine.storages
+    return Pickle(result, machine.storages, count)
 
 
 class _Machine:
@@ -80,69 +89,84 @@ class _Machine:
         self.memo: dict[int, Value] = {}
         self.storages: list[Node] = []
 
-    def run(self) -> Value:
-        for _ in range(MAX_OPCODES):
-            opcode = self.take(1)
-            if opcode == b".":
-                if self.at != len(self.data) or len(self.stack) != 1 or self.marks:
+    def run(self, limit: int) -> tuple[int, Value]:
+        data, length = self.data, len(self.data)
+        for count in range(limit):
+            if self.at >= length:
+                raise self.fault("ends in the middle of something")
+            opcode = data[self.at]
+            self.at += 1
+            if opcode == _STOP:
+                if self.at != length or len(self.stack) != 1 or self.marks:
                     raise self.fault("ends in the middle of something")
-                return self.stack[0]
-            self.step(opcode)
-        raise refusal(f"{self.name} has more than {MAX_OPCODES} opcodes")
+                return count + 1, self.stack[0]
+            step = _STEPS.get(opcode)
+            if step is None:
+                raise self.fault(f"uses the opcode {bytes([opcode])!r}, which torch.jit.save does not write")
+            step(self)
+        raise refusal(f"{self.name} has too many opcodes ({limit} were left); the model is too large to be inspected")
 
-    def step(self, opcode: bytes) -> None:
-        """Do one opcode."""
-        if opcode in _CONSTANTS:
-            self.stack.append(_CONSTANTS[opcode])
-        elif opcode in _NUMBERS:
-            layout, size = _NUMBERS[opcode]
-            self.stack.append(struct.unpack(layout, self.take(size))[0])
-        elif opcode in b"qr":
-            self.memo[self.number(opcode == b"q")] = self.top()
-        elif opcode in b"hj":
-            key = self.number(opcode == b"h")
-            if key not in self.memo:
-                raise self.fault("reads what it has not written")
-            self.stack.append(self.memo[key])
-        elif opcode == b"(":
-            self.marks.append(len(self.stack))
-        elif opcode == b"X":
-            self.stack.append(self.text())
-        elif opcode == b"\x8a":
-            digits = self.take(self.take(1)[0])
-            if len(digits) > 8:
-                raise self.fault("holds a number of more than 64 bits")
-            self.stack.append(int.from_bytes(digits, "little", signed=True))
-        elif opcode in _CONTAINERS:
-            self.stack.append(Node(_CONTAINERS[opcode], place=self.at))
-        elif opcode in b"\x85\x86\x87t":
-            count = b"\x85\x86\x87".find(opcode) + 1
-            items = self.pops(count) if count else self.since_mark()
-            self.stack.append(Node("tuple", items=items, place=self.at))
-        elif opcode in b"ae":
-            items = self.pops(1) if opcode == b"a" else self.since_mark()
-            self.node("list").items.extend(items)
-        elif opcode in b"su":
-            items = self.pops(2) if opcode == b"s" else self.since_mark()
-            if len(items) % 2:
-                raise self.fault("sets a key without a value")
-            self.node("dict").items.extend(items)
-        elif opcode == b"c":
-            self.stack.append(self.global_name())
-        elif opcode == b"\x81":
-            self.new_object()
-        elif opcode == b"R":
-            self.call()
-        elif opcode == b"b":
-            state = self.pop()
-            self.node("object").items.append(state)
-        elif opcode == b"Q":
-            self.storage()
-        elif opcode == b"\x80":
-            if self.at != 1 or self.take(1) != b"\x02":
-                raise self.fault("is not of pickle protocol 2, which torch.jit.save writes")
-        else:
-            raise self.fault(f"uses the opcode {opcode!r}, which torch.jit.save does not write")
+    def protocol(self) -> None:
+        if self.at != 1 or self.take(1) != b"\x02":
+            raise self.fault("is not of pickle protocol 2, which torch.jit.save writes")
+
+    def number(self, layout: str, size: int) -> None:
+        self.stack.append(struct.unpack(layout, self.take(size))[0])
+
+    def long(self) -> None:
+        digits = self.take(self.take(1)[0])
+        if len(digits) > 8:
+            raise self.fault("holds a number of more than 64 bits")
+        self.stack.append(int.from_bytes(digits, "little", signed=True))
+
+    def text(self) -> None:
+        length = struct.unpack("<I", self.take(4))[0]
+        if length > MAX_STRING:
+            raise self.fault(f"holds a text of {length} bytes; at most {MAX_STRING} are taken")
+        self.stack.append(self.take(length).decode("utf-8", "replace"))
+
+    def put(self, layout: str, size: int) -> None:
+        self.memo[struct.unpack(layout, self.take(size))[0]] = self.top()
+
+    def get(self, layout: str, size: int) -> None:
+        key = struct.unpack(layout, self.take(size))[0]
+        if key not in self.memo:
+            raise self.fault("reads what it has not written")
+        self.stack.append(self.memo[key])
+
+    def mark(self) -> None:
+        self.marks.append(len(self.stack))
+
+    def empty(self, kind: str) -> None:
+        self.stack.append(Node(kind, place=self.at))
+
+    def tuple(self, count: int) -> None:
+        self.stack.append(Node("tuple", items=self.pops(count), place=self.at))
+
+    def tuple_since_mark(self) -> None:
+        self.stack.append(Node("tuple", items=self.since_mark(), place=self.at))
+
+    def append(self) -> None:
+        items = self.pops(1)
+        self.node("list").items.extend(items)
+
+    def appends(self) -> None:
+        items = self.since_mark()
+        self.node("list").items.extend(items)
+
+    def set_item(self) -> None:
+        items = self.pops(2)
+        self.node("dict").items.extend(items)
+
+    def set_items(self) -> None:
+        items = self.since_mark()
+        if len(items) % 2:
+            raise self.fault("sets a key without a value")
+        self.node("dict").items.extend(items)
+
+    def build(self) -> None:
+        state = self.pop()
+        self.node("object").items.append(state)
 
     def new_object(self) -> None:
         arguments, kind = self.pop(), self.pop()
@@ -168,7 +192,7 @@ class _Machine:
         self.storages.append(node)
         self.stack.append(node)
 
-    def global_name(self) -> Node:
+    def global_name(self) -> None:
         module, name = self.line(), self.line()
         full = f"{module} {name}"
         if full.startswith("__torch__.torch.classes"):
@@ -178,7 +202,7 @@ class _Machine:
             if module == "torch" and name.startswith("Q") and name.endswith("Storage"):
                 raise self.fault(f"holds quantised tensors ({name}), which have no gradient")
             raise self.fault(f"names {module}.{name}, which a model does not need")
-        return Node("global", full, place=self.at)
+        self.stack.append(Node("global", full, place=self.at))
 
     def line(self) -> str:
         end = self.data.find(b"\n", self.at, self.at + 1024)
@@ -188,16 +212,6 @@ class _Machine:
         if not raw.isascii() or not raw.decode("ascii").isprintable():
             raise self.fault("holds a name that is no name")
         return raw.decode("ascii")
-
-    def text(self) -> str:
-        length = struct.unpack("<I", self.take(4))[0]
-        if length > MAX_STRING:
-            raise self.fault(f"holds a text of {length} bytes; at most {MAX_STRING} are taken")
-        return self.take(length).decode("utf-8", "replace")
-
-    def number(self, short: bool) -> int:
-        number: int = self.take(1)[0] if short else struct.unpack("<I", self.take(4))[0]
-        return number
 
     def take(self, count: int) -> bytes:
         piece = self.data[self.at : self.at + count]
@@ -235,9 +249,40 @@ class _Machine:
         return refusal(f"{self.name} {what} (byte {self.at})")
 
 
-_CONSTANTS: dict[bytes, Literal] = {b"N": None, b"\x88": True, b"\x89": False}
-_NUMBERS = {b"K": ("<B", 1), b"M": ("<H", 2), b"J": ("<i", 4), b"G": (">d", 8)}
-_CONTAINERS = {b")": "tuple", b"]": "list", b"}": "dict"}
+_STOP = ord(".")
+_STEPS: dict[int, Callable[[_Machine], None]] = {
+    0x80: _Machine.protocol,
+    ord("N"): lambda machine: machine.stack.append(None),
+    0x88: lambda machine: machine.stack.append(True),
+    0x89: lambda machine: machine.stack.append(False),
+    ord("K"): lambda machine: machine.number("<B", 1),
+    ord("M"): lambda machine: machine.number("<H", 2),
+    ord("J"): lambda machine: machine.number("<i", 4),
+    ord("G"): lambda machine: machine.number(">d", 8),
+    0x8A: _Machine.long,
+    ord("X"): _Machine.text,
+    ord("q"): lambda machine: machine.put("<B", 1),
+    ord("r"): lambda machine: machine.put("<I", 4),
+    ord("h"): lambda machine: machine.get("<B", 1),
+    ord("j"): lambda machine: machine.get("<I", 4),
+    ord("("): _Machine.mark,
+    ord(")"): lambda machine: machine.empty("tuple"),
+    ord("]"): lambda machine: machine.empty("list"),
+    ord("}"): lambda machine: machine.empty("dict"),
+    ord("t"): _Machine.tuple_since_mark,
+    0x85: lambda machine: machine.tuple(1),
+    0x86: lambda machine: machine.tuple(2),
+    0x87: lambda machine: machine.tuple(3),
+    ord("a"): _Machine.append,
+    ord("e"): _Machine.appends,
+    ord("s"): _Machine.set_item,
+    ord("u"): _Machine.set_items,
+    ord("c"): _Machine.global_name,
+    0x81: _Machine.new_object,
+    ord("R"): _Machine.call,
+    ord("b"): _Machine.build,
+    ord("Q"): _Machine.storage,
+}
 
 
 def _check_depth(root: Value, name: str) -> None:
@@ -248,7 +293,7 @@ def _check_depth(root: Value, name: str) -> None:
     stack: list[tuple[Node, bool]] = [(root, False)]
     while stack:
         node, left = stack.pop()
-        children = [item for item in node.items if isinstance(item, Node)]
+        children = [item for item in node.items if isinstance(item, Node) and item.items]  # the others are one deep
         if left:
             depth[id(node)] = 1 + max((depth[id(child)] for child in children), default=0)
             if depth[id(node)] > MAX_DEPTH:

@@ -22,7 +22,8 @@ from gradinspect.intake.operators import (
 )
 
 MAX_SOURCE_BYTES = 2 * 2**20  # of one file; a traced model of thousands of layers stays below
-MAX_TOKENS = 400_000  # of all files together: about two seconds, and 100 MB while one file is looked at
+MAX_FILE_TOKENS = 200_000  # of one file, whose tree then takes 150 MB
+MAX_TOKENS = 400_000  # of all files together: about two seconds
 MAX_BRACKETS = 60
 MAX_INDENT = 95  # levels; Python's own limit is 100
 MAX_TREE_DEPTH = 300
@@ -92,7 +93,7 @@ def count_tokens(text: bytes, path: str, left: int) -> int:
             raise _at(path, source, found.start(), "holds what TorchScript's printer does not write")
         if count > left:
             raise refusal(
-                f"the code has more than {MAX_TOKENS} words and signs; the model is too large to be inspected"
+                f"{path} has too many words and signs ({left} were left); the model is too large to be inspected"
             )
         before = kind
     return count

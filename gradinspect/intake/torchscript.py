@@ -13,13 +13,24 @@ from math import prod
 from typing import BinaryIO
 
 from gradinspect.intake.archive import Archive, refusal
-from gradinspect.intake.opcodes import STORAGE_BYTES, Node, Value, read_pickle
+from gradinspect.intake.opcodes import MAX_OPCODES, STORAGE_BYTES, Node, Value, read_pickle
 from gradinspect.intake.recognise import SNIFFED_BYTES, advice
-from gradinspect.intake.source import MAX_SOURCE_BYTES, MAX_TOKENS, Facts, check_attributes, count_tokens, read_source
+from gradinspect.intake.source import (
+    MAX_FILE_TOKENS,
+    MAX_SOURCE_BYTES,
+    MAX_TOKENS,
+    Facts,
+    check_attributes,
+    count_tokens,
+    read_source,
+)
 
 MAX_PICKLE_BYTES = 32 * 2**20
 MAX_DEBUG_BYTES = 8 * 2**20
+MAX_DEBUG_OPCODES = 1_500_000  # of all files together; about three seconds
+MAX_CODE_BYTES = 16 * 2**20  # of all files together
 MAX_TYPE_NESTING = 20
+MAX_AXES = 64  # torch's own limit
 
 _RECORDS = re.compile(
     r"data\.pkl|constants\.pkl|version|byteorder|\.format_version|\.storage_alignment|\.data/(?:serialization_id|version)"
@@ -55,7 +66,7 @@ def check_torchscript(file: BinaryIO) -> TorchScriptFacts:
     Raises:
         ProblemError: `invalid_model` or `unsupported_operator`, with the place in the file.
 
-    Cost: some 10 ms for most models; at most a few seconds and 200 MB, whatever the file holds.
+    Cost: some 10 ms for most models; at most about six seconds and 200 MB, whatever the file holds.
     """
     file.seek(0)
     told = advice(file.read(SNIFFED_BYTES))
@@ -63,11 +74,11 @@ def check_torchscript(file: BinaryIO) -> TorchScriptFacts:
         raise refusal(told)
     archive = Archive(file)
     _check_records(archive)
-    root, storages = read_pickle(archive.read("data.pkl", limit=MAX_PICKLE_BYTES), "data.pkl")
+    root, storages, _ = read_pickle(archive.read("data.pkl", limit=MAX_PICKLE_BYTES), "data.pkl")
     if not isinstance(root, Node) or root.kind != "object":
         raise refusal("data.pkl holds no module; save a scripted or traced module with torch.jit.save")
-    constants, constant_storages = read_pickle(archive.read("constants.pkl", limit=MAX_PICKLE_BYTES), "constants.pkl")
-    elements = _check_storages(archive, "data", storages) + _check_storages(archive, "constants", constant_storages)
+    constants, their_storages, _ = read_pickle(archive.read("constants.pkl", limit=MAX_PICKLE_BYTES), "constants.pkl")
+    elements = _check_storages(archive, "data", storages) + _check_storages(archive, "constants", their_storages)
     tensors = _check_values(root, "data.pkl") + _check_values(constants, "constants.pkl")
     if archive.find("traced_inputs.pkl") is not None:
         # The example's shapes, which torch reads only when asked to restore them; their records are left empty.
@@ -175,7 +186,7 @@ def _check_tensor(node: Node, where: str) -> None:
     shape, strides = _numbers(size), _numbers(stride)
     if not isinstance(storage, Node) or storage.kind != "storage" or shape is None or strides is None:
         raise refusal(f"{where} describes a tensor in a form that torch does not write")
-    if not isinstance(offset, int) or offset < 0 or len(shape) != len(strides) or len(shape) > 64:
+    if not isinstance(offset, int) or offset < 0 or len(shape) != len(strides) or len(shape) > MAX_AXES:
         raise refusal(f"{where} describes a tensor in a form that torch does not write")
     numel = storage.items[4]
     last = offset + sum((count - 1) * step for count, step in zip(shape, strides, strict=True))
@@ -184,7 +195,7 @@ def _check_tensor(node: Node, where: str) -> None:
 
 
 def _numbers(value: Value) -> list[int] | None:
-    if not isinstance(value, Node) or value.kind != "tuple":
+    if not isinstance(value, Node) or value.kind != "tuple" or len(value.items) > MAX_AXES:
         return None
     numbers = [item for item in value.items if isinstance(item, int) and not isinstance(item, bool) and item >= 0]
     return numbers if len(numbers) == len(value.items) else None
@@ -192,14 +203,18 @@ def _numbers(value: Value) -> list[int] | None:
 
 def _check_code(archive: Archive) -> set[str]:
     """Check the code, file by file, so that only one tree is alive; give the operators."""
-    left = MAX_TOKENS
+    code = [entry for path in archive.paths() if path.endswith(".py") and (entry := archive.find(path)) is not None]
+    if sum(entry.size_bytes for entry in code) > MAX_CODE_BYTES:
+        raise refusal(f"the code has more than {MAX_CODE_BYTES} bytes; the model is too large to be inspected")
+    left, opcodes_left = MAX_TOKENS, MAX_DEBUG_OPCODES
     files: list[Facts] = []
     for path in archive.paths():
         if path.endswith(".debug_pkl"):
-            read_pickle(archive.read(path, limit=MAX_DEBUG_BYTES), path)
+            limit = min(MAX_OPCODES, opcodes_left)
+            opcodes_left -= read_pickle(archive.read(path, limit=MAX_DEBUG_BYTES), path, limit=limit).opcodes
         elif path.endswith(".py"):
             text = archive.read(path, limit=MAX_SOURCE_BYTES)
-            left -= count_tokens(text, path, left)
+            left -= count_tokens(text, path, min(left, MAX_FILE_TOKENS))
             files.append(read_source(text, path))
     declared = {name for facts in files for name in facts.declared}
     for facts in files:

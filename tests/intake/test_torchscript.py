@@ -13,7 +13,7 @@ import torch
 import torchscript_files as files
 
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.intake import check_torchscript, recognise
+from gradinspect.intake import check_torchscript, recognise, torchscript
 from gradinspect.intake.operators import ATEN, FORBIDDEN_ATTRIBUTES, OPERATORS
 
 
@@ -142,7 +142,7 @@ def test_code_that_is_not_torchscripts_is_refused(source: str, reason: str) -> N
 
 
 def test_code_with_too_many_words_is_refused_before_it_is_parsed() -> None:
-    assert "more than 400000 words" in refused(files.program("return x\n" + "x;x;x;x\n" * 60_000))
+    assert "too many words and signs (200000 were left)" in refused(files.program("return x\n" + "x;x;x;x\n" * 30_000))
 
 
 @pytest.mark.parametrize("name", ["__setstate__", "__getstate__"])
@@ -225,7 +225,7 @@ def pickled(content: bytes) -> bytes:
         (b"\x80\x02" + b"]" * 300 + b"a" * 299 + b".", "nested deeper than 200"),
         (b"\x80\x02" + b")" + b"\x85" * 100_000 + b".", "nested deeper than 200"),
         (b"\x80\x02" + b"N0" * 10, "opcode b'0'"),
-        (b"\x80\x02" + b"(" + b"N" * 500_001 + b"t.", "more than 500000 opcodes"),
+        (b"\x80\x02" + b"(" + b"N" * 500_001 + b"t.", "too many opcodes (500000 were left)"),
     ],
 )  # fmt: skip
 def test_a_pickle_that_torch_does_not_write_is_refused(content: bytes, reason: str) -> None:
@@ -237,6 +237,26 @@ def test_an_opcode_inside_debug_information_is_looked_at_too() -> None:
     records = files.records_of(files.scripted(files.mlp()))
     name = next(name for name in records if name.endswith(".debug_pkl"))
     assert "os.system" in refused(files.archive(records | {name: b"\x80\x02cos\nsystem\n)R."}))
+
+
+def test_debug_information_counts_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    records = files.records_of(files.program("return x"))
+    debug = {f"code/{index}.py.debug_pkl": b"\x80\x02(" + b"N" * 50 + b"t." for index in range(3)}
+    check(files.archive(records | debug))
+    monkeypatch.setattr(torchscript, "MAX_DEBUG_OPCODES", 100)
+    assert "too many opcodes" in refused(files.archive(records | debug))
+
+
+def test_code_counts_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchscript, "MAX_CODE_BYTES", 100)
+    assert "more than 100 bytes" in refused(files.program("return x"))
+
+
+def test_one_huge_tuple_shared_by_many_tensors_is_refused_at_the_first() -> None:
+    # ((n numbers)) as the shape of a tensor: more axes than torch has, and never expanded.
+    huge = b"(" + b"K\x01" * 1000 + b"t"
+    tensor = files.tensor_pickle().replace(b"(J" + struct.pack("<i", 3) + b"t(", huge + b"(")
+    assert "in a form that torch does not write" in refused(with_tensor(tensor))
 
 
 def test_a_type_that_nests_too_deep_is_refused() -> None:

@@ -1,7 +1,7 @@
 """The layers of a model spec: one class for each class of `torch.nn` that is allowed, a family a file, and our few own.
 
 A class here states the constructor's arguments, their bounds and torch's defaults, and what shape goes out and which
-parameters are held for a given input shape. No torch; tests/engine compares every class with the real one.
+parameters are held for a given input shape. No torch; tests/contracts compares every class with the real one.
 """
 
 from __future__ import annotations
