@@ -14,6 +14,7 @@ from service.api.answers import conditional
 from service.api.operations import Answer, operation
 from service.api.problem_json import type_of
 from service.api.schema_text import rows_of, words_of
+from service.web.formats import marked
 
 PAGE_POLICY = "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'"
 
@@ -50,6 +51,7 @@ def get_documentation() -> Response:
         failures=FAILURES,
         rows_of=rows_of,
         words_of=words_of,
+        marked=marked,
         to_json=lambda value: json.dumps(value, indent=2, ensure_ascii=False),
         base_url=request.url_root.rstrip("/"),
     )
@@ -65,5 +67,5 @@ def _operations_with_tag(specification: dict[str, Any], tag: str) -> list[tuple[
         (path, method.upper(), entry)
         for path, methods in specification["paths"].items()
         for method, entry in methods.items()
-        if tag in entry.get("tags", [])
+        if tag in entry["tags"] and method != "head"  # a HEAD is its GET without the body
     ]
