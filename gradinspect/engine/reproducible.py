@@ -22,7 +22,11 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global generators (dropout inside models draws from them) and restore them afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        # `torch.manual_seed` would queue the seed, with a traceback, for devices that are not there: a millisecond.
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         yield
 
 
