@@ -174,8 +174,12 @@ def test_an_authors_own_function_has_a_gain_but_no_slope_that_anyone_could_vouch
 
 @pytest.mark.parametrize(
     ("make", "name"),
-    [(lambda: nn.Softmax(-1), "softmax"), (lambda: nn.LogSoftmax(-1), "log_softmax"), (lambda: nn.Softmin(-1), "softmin")],
-)  # fmt: skip
+    [
+        (lambda: nn.Softmax(-1), "softmax"),
+        (lambda: nn.LogSoftmax(-1), "log_softmax"),
+        (lambda: nn.Softmin(-1), "softmin"),
+    ],
+)
 def test_a_nonlinearity_that_mixes_elements_has_a_gain_but_no_slope(make: Callable[[], nn.Module], name: str) -> None:
     row = row_of(make())
     assert (row.nonlinearity, row.mean_squared_slope, row.saturated_fraction) == (name, None, None)

@@ -253,9 +253,10 @@ def test_tied_weights_are_one_parameter_and_two_layers(wrap: Callable[[nn.Module
 
 
 def test_parametrised_weights_belong_to_the_module_whose_weight_they_become() -> None:
+    parametrised = nn.utils.parametrizations
     model = nn.Sequential(
-        nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)), nn.ReLU(), nn.utils.parametrizations.orthogonal(nn.Linear(8, 8))
-    )  # fmt: skip
+        parametrised.weight_norm(nn.Linear(8, 8)), nn.ReLU(), parametrised.orthogonal(nn.Linear(8, 8))
+    )
     report = agrees_with_autograd(model, FLAT)
     assert calls(report) == [("0", 0, "Linear"), ("2", 0, "Linear")]
     assert {row.layer for row in report.parameters} == {"0", "2"}
@@ -369,7 +370,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "integers": (
         lambda: Calls(lambda part, x: part[0](x).argmax(-1), nn.Linear(8, 3)), "data_mismatch", "returned torch.int64",
     ),
-    "an object": (lambda: Calls(lambda part, x: object(), nn.Linear(8, 3)), "data_mismatch", "returned object"),
+    "an object": (lambda: Calls(lambda *_: object(), nn.Linear(8, 3)), "data_mismatch", "returned object"),
     "another width": (lambda: nn.Linear(9, 3), "data_mismatch", "does not take inputs float32[6, 8]"),
     "inference mode": (
         lambda: Calls(torch.inference_mode()(lambda part, x: part[0](x)), nn.Linear(8, 3)), "no_gradient", "no_grad",
