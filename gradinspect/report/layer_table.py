@@ -78,17 +78,23 @@ def _columns(low: float, high: float) -> list[_Column]:
         _Column("depth", 1, lambda line: str(line.layer.depth)),
         _Column("layer", 1, _name, is_number=False),
         _Column("kind", 2, _kind, is_number=False),
-        _Column("output", 9, lambda line: shape(line.layer.output_shape), is_number=False),
+        _Column("output", 10, lambda line: shape(line.layer.output_shape), is_number=False),
         _Column("signal", 1, signal, is_number=False),
-        _Column("signal\nrms", 3, lambda line: _number(line.layer.signal.rms if line.layer.signal else None)),
+        _Column("signal\nrms", 4, lambda line: _number(line.layer.signal.rms if line.layer.signal else None)),
         _Column("backward\ngain", 1, lambda line: _number(line.layer.backward_gain)),
+        _Column("theory", 3, lambda line: _number(_predicted_gain(line))),
         _Column("cumu-\nlative", 1, lambda line: _number(line.layer.cumulative_backward_gain)),
-        _Column("activation\ngain", 4, lambda line: _number(line.layer.activation_gain)),
-        _Column("weight\ngain", 5, lambda line: _number(line.layer.weight_gain)),
-        _Column("gradient\nnorm", 6, lambda line: _number(line.grad_norm)),
-        _Column("forward\ngain", 8, lambda line: _number(line.layer.forward_gain)),
-        _Column("notes", 7, lambda line: ", ".join(line.notes), is_number=False),
+        _Column("activation\ngain", 5, lambda line: _number(line.layer.activation_gain)),
+        _Column("weight\ngain", 6, lambda line: _number(line.layer.weight_gain)),
+        _Column("gradient\nnorm", 7, lambda line: _number(line.grad_norm)),
+        _Column("forward\ngain", 9, lambda line: _number(line.layer.forward_gain)),
+        _Column("notes", 8, lambda line: ", ".join(line.notes), is_number=False),
     ]  # fmt: skip
+
+
+def _predicted_gain(line: LayerLine) -> float | None:
+    """√χ1: the backward gain that mean-field theory gives for these weights and pre-activations."""
+    return None if line.layer.predicted_chi1 is None else math.sqrt(max(line.layer.predicted_chi1, 0.0))
 
 
 def _name(line: LayerLine) -> str:
@@ -155,4 +161,6 @@ def _footnotes(report: Report, lines: Sequence[LayerLine | Gap], columns: Sequen
         )
     if any(column.title == "signal" for column in columns):
         notes.append(f"signal: the gradient at each output relative to the last one, on a log scale; {FAULT} none.")
+    if any(column.title == "theory" for column in columns):
+        notes.append("theory: the backward gain √χ1 that mean-field theory gives for these weights in a wide network.")
     return [Text(note, style=_QUIET) for note in notes]

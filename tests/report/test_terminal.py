@@ -75,6 +75,15 @@ def test_the_table_shows_the_signal_falling() -> None:
     assert bars[0] < bars[-1]
 
 
+def test_the_gain_that_theory_gives_stands_beside_the_measured_one() -> None:
+    report = sick()
+    assert "theory" not in render_terminal(report, width=140)
+    known = tuple(layer.model_copy(update={"predicted_chi1": 0.0361}) for layer in report.layers)
+    text = render_terminal(report.model_copy(update={"layers": known}), width=140)
+    assert "mean-field theory" in text
+    assert sum(" 0.19 " in line for line in text.splitlines()) == len(report.layers)  # √0.0361
+
+
 def test_narrow_terminals_keep_names_and_gains_and_wide_ones_show_more() -> None:
     narrow, wide = (render_terminal(sick(), width=width) for width in (60, 140))
     for title in ("layer", "signal", "backward", "cumu-"):
