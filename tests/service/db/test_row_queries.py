@@ -185,6 +185,15 @@ def test_a_cursor_fits_its_own_filters_and_sort_only(database: Database, inspect
         page(database, ("sort", "backward_gain"), ("cursor", cursor), inspection=inspections[0])
 
 
+def test_across_inspections_a_number_without_an_index_leaves_the_newest_first(
+    database: Database, inspections: list[str]
+) -> None:
+    rows = walk(database, ("depth__gte", "5"), limit=1)
+    assert [(row.inspection, row.depth) for row in rows] == [
+        (one, depth) for one in inspections[::-1] for depth in (6, 5)
+    ]
+
+
 value = st.none() | st.floats(allow_nan=False, allow_infinity=False, width=16)
 
 
@@ -213,7 +222,10 @@ def test_filters_across_inspections_use_an_index(sqlite_url: str) -> None:
         raw.set_trace_callback(statements.append)
         row_queries.layers(session, [("backward_gain__lt", "1")], tenant=TENANT)
         row_queries.layers(session, [("sort", "-backward_gain")], tenant=TENANT)
+        row_queries.layers(session, [("name", "7")], tenant=TENANT)
+        row_queries.layers(session, [("model", "mdl_1")], tenant=TENANT)
         row_queries.parameters(session, [("grad_norm__lt", "1e-7")], tenant=TENANT)
+        row_queries.parameters(session, [("status", "frozen")], tenant=TENANT)
         queries.inspections(session, [("status", "queued")], tenant=TENANT)
         raw.set_trace_callback(None)
         plans = [
@@ -222,9 +234,9 @@ def test_filters_across_inspections_use_an_index(sqlite_url: str) -> None:
             if statement.startswith("SELECT")
         ]
     database.dispose()
-    assert len(plans) == 5
-    for text, index in zip(
-        plans, ["layers_backward_gain"] * 3 + ["parameters_grad_norm", "inspections_status"], strict=True
-    ):
+    indexes = [*["layers_backward_gain"] * 3, "layers_name", "layers_model_id", "parameters_grad_norm",
+               "parameters_status", "inspections_status"]  # fmt: skip
+    assert len(plans) == len(indexes)
+    for text, index in zip(plans, indexes, strict=True):
         assert index in text
         assert "TEMP B-TREE" not in text, "nothing is sorted: the index has the order"
