@@ -15,7 +15,7 @@ from typing import TypeVar
 LONGEST_WAIT_SECONDS = 30
 FIRST_PAUSE_SECONDS = 0.005  # chosen: a small inspection takes about 50 ms
 LONGEST_PAUSE_SECONDS = 0.25  # chosen: 64 waiters ask the database 256 times a second, at 0.1 ms each
-PAUSE_GROWTH = 1.4
+PAUSE_GROWTH = 1.15  # an end is noticed at most so much later than it came
 
 StateT = TypeVar("StateT")
 
