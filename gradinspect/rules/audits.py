@@ -18,7 +18,8 @@ def audit_result(report: Report, *, fail_on: FailOn = "warn", policy: Policy | N
     Args:
         report: judged.
         fail_on: the mildest severity that counts.
-        policy: what it was judged by, for the rules that it switches off; left out, the default.
+        policy: what it was judged by, for the rules that it switches off; left out, the default, or for a report that
+            was judged by another, its verdict alone.
 
     Returns:
         `findings` when a finding is at least so severe. Without one, `could_not_tell` when the backward signal could
@@ -28,5 +29,7 @@ def audit_result(report: Report, *, fail_on: FailOn = "warn", policy: Policy | N
         return "findings"
     if report.verdict == "undetermined":
         return "could_not_tell"
+    if policy is None and report.policy is not None and report.policy.name != DEFAULT_POLICY.name:
+        return "pass"
     open_rules = assess(report, policy=policy or DEFAULT_POLICY).not_judged.keys() & SIGNAL_RULES
     return "could_not_tell" if open_rules else "pass"

@@ -171,4 +171,6 @@ def test_a_signal_that_cannot_be_judged_is_no_pass_whatever_milder_finding_there
 def test_a_policy_without_the_signal_rules_can_pass_without_a_signal() -> None:
     off = RulePolicy(enabled=False)
     policy = Policy(name="lenient", rules={"vanishing_signal": off, "exploding_signal": off})
-    assert audit_result(judged(chain(()), policy), policy=policy) == "pass"
+    report = judged(chain(()), policy)
+    assert audit_result(report, policy=policy) == "pass"
+    assert audit_result(report) == "pass", "a policy that is known by its name only is taken at its word"

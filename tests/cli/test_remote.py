@@ -179,3 +179,30 @@ def test_a_spec_is_validated_by_the_service(run: Run, watched: Watched) -> None:
     result = CliRunner().invoke(cli, ["validate", "spec.json", "--server", URL], catch_exceptions=False)
     assert "10 parameters" in result.stdout
     assert watched.called("POST") == ["/v1/models:validate"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ((), 1),
+        (("--fail-on", "fail"), 0),
+        (("--policy", "lenient"), 0),
+        (("--policy", "lenient.json"), 0),
+        (("--policy", "unknown"), 2),
+    ],
+)
+def test_an_audit_on_a_service_ends_with_the_verdict_by_its_policies(
+    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lenient = {"name": "lenient", "rules": {"vanishing_signal": {"warn": None}}}
+    Path("spec.json").write_text(json.dumps(SPEC), encoding="utf-8")
+    Path("lenient.json").write_text(json.dumps(lenient), encoding="utf-8")
+    with Client(URL) as client:
+        client.policies.create(lenient)
+    watched.worker.measured = chain((0.2,) * 5)
+    result = CliRunner().invoke(
+        cli, ["audit", "spec.json", "--server", URL, "--junit", "out.xml", *arguments], catch_exceptions=False
+    )
+    assert result.exit_code == code, result.output
+    assert Path("out.xml").exists() == (code < 2)
