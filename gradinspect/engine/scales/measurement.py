@@ -63,16 +63,18 @@ def measure_groups(s: SectionInput, groups: Sequence[ParameterGroup]) -> list[Gr
     samples = s.batch.inputs[0].shape[0]
     parts = max(1, min(PARTS, samples // SAMPLES_A_PART, len(groups)))
     sliceable = s.target is None or (s.target.dim() > 0 and s.target.shape[0] == samples)
-    bounds = [(i * samples // parts, (i + 1) * samples // parts) for i in range(parts if sliceable else 1)]
+    parts = parts if sliceable else 1
+    bounds = [(i * samples // parts, (i + 1) * samples // parts) for i in range(parts)]
     total: dict[ParameterEntry, torch.Tensor] = {}
     norms: list[list[float]] = [[] for _ in groups]
-    for start, end in bounds if len(bounds) > 1 else [(0, samples)]:
-        gradients = _gradients(s, groups, start, end, whole=len(bounds) == 1)
-        for index, group in enumerate(groups):
-            norms[index].append(_norm(gradients, group))
-        for entry, gradient in gradients.items():
-            share = gradient * ((end - start) / samples) if len(bounds) > 1 else gradient
-            total[entry] = total[entry] + share if entry in total else share
+    with replaying(s):
+        for start, end in bounds:
+            gradients = _gradients(s, groups, start, end, whole=len(bounds) == 1)
+            for index, group in enumerate(groups):
+                norms[index].append(_norm(gradients, group))
+            for entry, gradient in gradients.items():
+                share = gradient * ((end - start) / samples) if len(bounds) > 1 else gradient
+                total[entry] = total[entry] + share if entry in total else share
     return [_measurement(group, total, norms[index]) for index, group in enumerate(groups)]
 
 
@@ -81,7 +83,7 @@ def _gradients(
 ) -> dict[ParameterEntry, torch.Tensor]:
     entries = [entry for group in groups for entry in group.entries]
     members = [member for entry in entries for member in entry.members if member.requires_grad]
-    with replaying(s), torch.enable_grad(), seeded(s.seed, s.device):
+    with torch.enable_grad(), seeded(s.seed, s.device):
         if whole:
             loss = s.loss_of(first_tensor(s.model(*s.batch.inputs)))
         else:

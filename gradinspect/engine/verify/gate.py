@@ -21,6 +21,7 @@ from gradinspect.engine.verify.search import HALF_DECADE, Arm, ArmResult, RateSe
 from gradinspect.engine.verify.training import Start, Trainer
 
 EXTENDED = 3  # times T, once, while uniform is on its plateau
+_RAISE = "raise lr_scales.max_steps or lr_scales.max_seconds"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,7 @@ class Probe:
         results: arm → result at its best rate; arms that could not be run to the end are left out.
         base_lr: half a decade under the chosen arm's best rate: what is recommended.
         safe: the chosen arm at that rate; None without one, or where the budget ended before.
-        undecided: why nothing could be decided; None where `decision` stands.
+        undecided: why nothing, or no more, could be decided.
     """
 
     steps: int
@@ -75,22 +76,25 @@ class Gate:
         if not all(math.isfinite(loss) and loss > 0 for loss in self._references):
             return self._undecided("the loss is not positive, so its logarithm, which the gate compares, says nothing")
         results = self._run(arms, steps)
-        uniform = results.get("uniform")
-        if uniform is not None and not self._budget.is_exhausted and not has_learned(uniform, self._references):
-            steps, is_extended = EXTENDED * steps, True
-            results = self._run(arms, steps)
+        if self._is_on_plateau(results):
+            longer = self._run(arms, EXTENDED * steps)
+            if self._budget.is_exhausted and not ("uniform" in longer and len(longer) > 1):
+                return self._cut_short(results, steps)
+            results, steps, is_extended = longer, EXTENDED * steps, True
         for arm in arms:
             if arm.name in results and has_learned(results[arm.name], self._references):
                 results[arm.name] = self._search.refined(arm, results[arm.name], steps)
         if any(math.isnan(score) for result in results.values() for score in result.scores):
             return self._undecided("the loss became negative, so its logarithm, which the gate compares, says nothing")
         candidates = {name: result for name, result in results.items() if name != "uniform"}
-        if self._budget.is_exhausted and ("uniform" not in results or not candidates):
+        if self._budget.is_exhausted and not ("uniform" in results and candidates):
             return self._undecided(
                 f"the budget ended after {self._budget.steps_run} steps, too few for uniform and a candidate on every "
-                "seed; raise lr_scales.max_steps or lr_scales.max_seconds"
+                f"seed; {_RAISE}"
             )
         decision = decide(results.get("uniform"), candidates, self._references)
+        if decision.verdict == "none_learns" and self._budget.is_exhausted:
+            return self._cut_short(results, steps)
         chosen = next((arm for arm in arms if arm.name == decision.arm), None)
         if chosen is None:
             return Probe(steps, is_extended, self._references, results, decision)
@@ -107,6 +111,15 @@ class Gate:
     def reference(self) -> float:
         """Mean reference loss of the seeds."""
         return fmean(self._references)
+
+    def _is_on_plateau(self, results: Mapping[str, ArmResult]) -> bool:
+        return "uniform" in results and not has_learned(results["uniform"], self._references)
+
+    def _cut_short(self, results: Mapping[str, ArmResult], steps: int) -> Probe:
+        """What can be said of a plateau that there was no budget to outlast."""
+        reason = f"the budget ended while the arms were still on their plateau; {_RAISE}"
+        decision = Decision("inconclusive_plateau", None) if len(results) > 1 else None
+        return Probe(steps, steps > self._steps, self._references, results, decision, undecided=reason)
 
     def _run(self, arms: Sequence[Arm], steps: int) -> dict[str, ArmResult]:
         found = {arm.name: self._search.best(arm, steps) for arm in arms}

@@ -12,6 +12,7 @@ import torch
 from probed import SGD, classes, digits, drawn, glorot, mlp, normal, scripted, section_input, suggestion
 from torch import nn
 
+from gradinspect import inspect
 from gradinspect.contracts.report import LrScales
 from gradinspect.engine.section import SectionInput
 from gradinspect.engine.verify.curves import geometric_mean_curve
@@ -224,6 +225,16 @@ def test_a_budget_that_is_too_small_decides_nothing_and_says_what_to_raise() -> 
     assert found.groups
 
 
+def test_a_plateau_that_the_budget_does_not_outlast_is_inconclusive() -> None:
+    asked = {"probe_steps": 10, "seeds": 1, "max_steps": 700}  # all five arms once, and not thrice as long
+    found = suggestion(subject(deep_net, optimizer=SGD, lr_scales=asked))
+    assert (found.verdict, found.method) == ("inconclusive_plateau", None)
+    assert "plateau" in (found.reason or "")
+    assert found.evidence is not None
+    assert not found.evidence.is_complete
+    assert found.remedies == ()
+
+
 def test_a_budget_in_seconds_ends_a_probe_too() -> None:
     found = suggestion(subject(sigmoid_net, optimizer=SGD, lr_scales={"max_seconds": 0.05}))
     assert found.verdict == "undetermined"
@@ -242,6 +253,25 @@ def test_a_loss_below_zero_cannot_be_compared() -> None:
     found = suggestion(s)
     assert found.verdict == "undetermined"
     assert "not positive" in (found.reason or "")
+
+
+def test_a_spec_is_probed_over_fresh_initialisations_and_a_module_over_data_orders() -> None:
+    x, y = digits(128)
+    spec = {
+        "input": {"shape": [64]},
+        "layers": [
+            {"type": "Linear", "in_features": 64, "out_features": 16}, {"type": "Sigmoid"},
+            {"type": "Linear", "out_features": 16}, {"type": "Sigmoid"}, {"type": "Linear", "out_features": 10},
+        ],
+    }  # fmt: skip
+    asked = {"probe_steps": 10, "seeds": 2}
+    of_spec = inspect(spec, x, y, optimizer=SGD, lr_scales=asked, seed=4).lr_scales
+    of_module = inspect(sigmoid_net(0).float(), x, y, optimizer=SGD, lr_scales=asked).lr_scales
+    assert of_spec is not None
+    assert of_module is not None
+    assert of_spec.evidence is not None
+    assert of_module.evidence is not None
+    assert (of_spec.evidence.seeds_are, of_module.evidence.seeds_are) == ("initialisations", "data_orders")
 
 
 def test_adam_is_probed_with_adam_where_verification_is_asked_for() -> None:
