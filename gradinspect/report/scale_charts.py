@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from gradinspect.contracts.report import LrScales, ProbeCurve, ScaleGroup
 from gradinspect.report.figures import shortened
@@ -27,7 +28,9 @@ from gradinspect.rules.wording import counted, number
 ROW, LEAST_ROW, MOST_HEIGHT = 20.0, 2.0, 1_200.0
 NAMED_ROW = 11.0  # a name needs that much room
 SMOOTHED = 10  # steps; what the gate compares is smoothed so, too
+NARROW, EXTREME = 0.7, 290.0  # decades: where even steps read well, and where floating-point numbers end
 UNIFORM = "uniform"
+LEARNED = "#2f8f4e"  # 3:1 or better on white and on near-black
 
 
 def scale_bars(groups: Sequence[ScaleGroup], *, described_by: str | None = None, width: int = 760) -> str:
@@ -76,42 +79,63 @@ def bars_conclusion(groups: Sequence[ScaleGroup]) -> str:
     )
 
 
-def paired_evidence(scales: LrScales, *, width: int = 760, height_: int = 280) -> str:
-    """Draw the training losses of the probe on a log axis: uniform and the suggestion bold, other arms thin.
+def paired_evidence(scales: LrScales, *, width: int = 760, tall: int = 280) -> str:
+    """Draw the training losses of the probe on a log axis: uniform, the suggestion and remedies that learned by name.
 
     Args:
-        scales: with evidence; without curves the image only says so.
-        width, height_: of the view box; the image scales.
+        scales: with evidence; without losses the image only says so.
+        width, tall: of the view box; the image scales.
     """
-    curves = best_curves(scales)
-    values = [value for curve in curves for value in curve.losses if value is not None and value > 0]
-    longest = max((len(curve.losses) for curve in curves), default=0)
+    arms = _arms(scales)
+    values = [value for arm in arms for value in arm.losses if value is not None and value > 0]
     if not values:
         return svg(width, 40, "The probe kept no losses to draw.", "", "paired-evidence", None)
+    longest = max(len(arm.losses) for arm in arms)
     low, high = math.log10(min(values)), math.log10(max(values))
     margin = max(0.05 * (high - low), 0.01)
-    frame = Frame(64, 12, width - 64 - 130, height_ - 12 - 44, low - margin, high + margin, max(longest, 2))
-    chosen = scales.method if scales.method != UNIFORM else None
-    parts, named = [_losses_axis(frame), places(frame, "step of the probe")], []
-    for curve in curves:
-        colour = FORWARD if curve.arm == UNIFORM else BACKWARD if curve.arm == chosen else INK
-        name = "forward" if curve.arm == UNIFORM else "backward" if curve.arm == chosen else "grid"
-        is_main = curve.arm in (UNIFORM, chosen)
-        smooth = smoothed(curve.losses)
-        parts.append(line(frame, _stretched(curve.losses, longest), f"{name} raw", colour, weight=0.6))
-        parts.append(line(frame, _stretched(smooth, longest), name, colour, weight=2.2 if is_main else 1))
-        if is_main:
-            named.append((smooth, curve.arm, colour))
+    frame = Frame(64, 12, width - 64 - 196, tall - 12 - 44, low - margin, high + margin, max(longest, 2))
+    parts = [_losses_axis(frame), places(frame, "step of the probe")]
+    for arm in arms:
+        if arm.is_named:
+            parts.append(line(frame, _stretched(arm.losses, longest), f"{arm.style} raw", arm.colour, weight=0.6))
+        smooth = _stretched(smoothed(arm.losses), longest)
+        parts.append(line(frame, smooth, arm.style, arm.colour, weight=2.2 if arm.is_named else 1.0))
+    named = [(smoothed(arm.losses), shortened(arm.name, 24), arm.colour) for arm in arms if arm.is_named]
     parts.append(names_at_ends(frame, named))
-    return svg(width, height_, evidence_conclusion(scales), "".join(parts), "paired-evidence", None)
+    return svg(width, tall, evidence_conclusion(scales), "".join(parts), "paired-evidence", None)
 
 
 def evidence_conclusion(scales: LrScales) -> str:
     """The chart of losses in one sentence."""
-    ends = {curve.arm: next((v for v in reversed(smoothed(curve.losses)) if v), None) for curve in best_curves(scales)}
-    said = [f"{arm} ends at {number(end)}" for arm, end in ends.items() if end is not None]
+    ends = {arm.name: next((v for v in reversed(smoothed(arm.losses)) if v), None) for arm in _arms(scales)}
+    said = [f"{name} ends at {number(end)}" for name, end in ends.items() if end is not None]
     steps = f" over {counted(scales.evidence.steps, 'step')}" if scales.evidence is not None else ""
     return f"Training loss of each arm at its best rate{steps}: {'; '.join(said) or 'nothing was kept'}."
+
+
+@dataclass(frozen=True)
+class _Arm:
+    """One line of the chart of losses."""
+
+    name: str
+    losses: Series
+    style: str
+    colour: str
+    is_named: bool
+
+
+def _arms(scales: LrScales) -> list[_Arm]:
+    """Uniform first, then the methods, then what learned where they did not."""
+    arms = []
+    for curve in best_curves(scales):
+        if curve.arm == UNIFORM:
+            arms.append(_Arm(curve.arm, curve.losses, "forward", FORWARD, True))
+        elif curve.arm == scales.method:
+            arms.append(_Arm(curve.arm, curve.losses, "backward", BACKWARD, True))
+        else:
+            arms.append(_Arm(curve.arm, curve.losses, "grid", INK, False))
+    learned = (remedy for remedy in scales.remedies if remedy.learned and remedy.curve)
+    return arms + [_Arm(one.name.replace("_", " "), one.curve, "remedy", LEARNED, True) for one in learned]
 
 
 def best_curves(scales: LrScales) -> list[ProbeCurve]:
@@ -146,13 +170,27 @@ def _stretched(losses: Series, longest: int) -> Series:
 
 
 def _losses_axis(frame: Frame) -> str:
-    """Four round losses between the lowest and the highest."""
-    bottom, top = 10**frame.low, 10**frame.high
+    """Some four round losses between the lowest and the highest: evenly apart, or by decades where they span many."""
+    span = frame.high - frame.low
+    if span <= NARROW and abs(frame.low) < EXTREME and abs(frame.high) < EXTREME:
+        exponents = _even_losses(10**frame.low, 10**frame.high)
+    else:
+        step, bases = max(1, math.ceil(span / 6)), (0.0,) if span > 2 else (0.0, math.log10(2), math.log10(5))
+        whole = range(math.floor(frame.low / step) * step, math.ceil(frame.high) + 1, step)
+        exponents = [exponent + base for exponent in whole for base in bases]
+    shown = (exponent for exponent in exponents if frame.low <= exponent <= frame.high)
+    return "".join(height(frame, exponent, _loss(exponent)) for exponent in shown)
+
+
+def _even_losses(bottom: float, top: float) -> list[float]:
     size = 10 ** math.floor(math.log10((top - bottom) / 4))
     step = next(base * size for base in (1, 2, 5, 10) if (top - bottom) / (base * size) <= 5)
-    first = math.ceil(bottom / step)
-    losses = [step * place for place in range(first, math.floor(top / step) + 1) if step * place > 0]
-    return "".join(height(frame, math.log10(loss), number(loss)) for loss in losses)
+    first = max(math.ceil(bottom / step), 1)
+    return [math.log10(step * place) for place in range(first, math.floor(top / step) + 1)]
+
+
+def _loss(exponent: float) -> str:
+    return number(10**exponent) if abs(exponent) < EXTREME else f"1e{exponent:.0f}"
 
 
 def _octaves(groups: Sequence[ScaleGroup]) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradinspect.contracts.report import LrScales, ProbeCurve, ScaleEvidence, ScaleGroup
+from gradinspect.contracts.report import LrScales, ProbeCurve, ScaleEvidence, ScaleGroup, ScaleRemedy
 from gradinspect.report.scale_charts import (
     bars_conclusion,
     best_curves,
@@ -93,6 +93,17 @@ def test_uniform_and_the_suggestion_are_named_and_others_are_not() -> None:
     root = ElementTree.fromstring(paired_evidence(scales))
     words = [text.text for text in root.iter(f"{SVG}text") if text.get("font-weight")]
     assert sorted(words, key=str) == ["newton", "uniform"]
+
+
+def test_a_remedy_that_learned_is_drawn_beside_the_arms_that_did_not() -> None:
+    remedies = (
+        ScaleRemedy(name="rescale_gains", learned=True, curve=(2.0, 0.2), code="pass"),
+        ScaleRemedy(name="adam", learned=False, curve=(2.0, 2.0), code="pass"),
+    )
+    scales = suggestion(curve("uniform", 2.0, 1.9)).model_copy(update={"remedies": remedies})
+    root = ElementTree.fromstring(paired_evidence(scales))
+    assert [text.text for text in root.iter(f"{SVG}text") if text.get("font-weight")] == ["uniform", "rescale gains"]
+    assert "rescale gains ends at 1.1" in evidence_conclusion(scales)
 
 
 def test_losses_are_smoothed_over_ten_steps() -> None:
