@@ -56,6 +56,8 @@ class Maintainer:
                 self._complained = False
             except UNAVAILABLE as error:
                 self._complain("database_unavailable", error)
+            except Exception:  # noqa: BLE001  # a defect in one round must not leave later lost workers unnoticed
+                _log.exception("round_failed")
             if stop.wait(self._settings.maintain_interval_seconds):
                 break
         self.close()

@@ -55,7 +55,11 @@ class LeaseKeeper(threading.Thread):
             except UNAVAILABLE as error:
                 failed_beats += is_beat
                 stands = failed_beats < MOST_FAILED_BEATS
-                _log.warning("lease_unknown", inspection=self._lease.inspection_id, detail=str(error).splitlines()[0])
+                detail = (str(error).splitlines() or [type(error).__name__])[0]
+                _log.warning("lease_unknown", inspection=self._lease.inspection_id, detail=detail)
+            except Exception:  # noqa: BLE001  # a lease that nobody keeps is not ours: the work must not run on
+                _log.exception("lease_keeper_failed", inspection=self._lease.inspection_id)
+                stands = False
             if is_beat:
                 beat_due = monotonic() + self._heartbeat_seconds
             if not stands and not self._done.is_set():

@@ -31,6 +31,7 @@ EVERYTHING: dict[str, Any] = {
     "optimizer": {"type": "adam", "lr": 1e-3},
     "precision": {"intended": "float16"},
 }
+SCALES: dict[str, Any] = {**EVERYTHING, "lr_scales": {"probe_steps": 10, "seeds": 1}}
 
 MLP = {
     "input": {"shape": [4]},
@@ -84,15 +85,14 @@ def warm_up() -> Warmed:
     """Run tiny jobs of every kind, on one thread."""
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
-    for spec in (MLP, CNN):
-        for asked in (PLAIN, EVERYTHING):
-            _try({"spec": spec, "settings": asked})
+    for asked in (PLAIN, SCALES):
+        _try({"spec": MLP, "settings": asked})
+    _try({"spec": CNN, "settings": EVERYTHING})
     for dtype in ("float64", "bfloat16", "float16"):
         _try({"spec": CNN, "settings": {"precision": {"compute": dtype}}})
     for model, sample in _uploads():
         file, job = _scripted(model), {"sample_input": sample}
-        for asked in (PLAIN, EVERYTHING):
-            _try({**job, "settings": asked}, file)
+        _try({**job, "settings": EVERYTHING}, file)
         # A file that does not load: the ways in which errors are made have lazy parts, too.
         _try({**job, "settings": {}}, file[: len(file) // 2])
     _warm_tensor_files()
@@ -146,5 +146,4 @@ def _warm_tensor_files() -> None:
 
     tokens = {"tokens": torch.zeros(4, 3, dtype=torch.int64), "y": torch.zeros(4, dtype=torch.int64)}
     data = {"artifact": f"sha256:{'0' * 64}", "inputs": ["tokens"], "target": "y"}
-    for asked in (PLAIN, EVERYTHING):
-        _try({"settings": {**asked, "data": data}}, _scripted(_Recurrent()), save(tokens))
+    _try({"settings": {**PLAIN, "data": data}}, _scripted(_Recurrent()), save(tokens))

@@ -132,6 +132,9 @@ class Worker:
             return Died(str(error))
         except ProblemError as error:
             return Failed("uploads_disabled" if error.code == "uploads_disabled" else "internal", error.detail)
+        except Exception:
+            log.exception("computing_failed")
+            return Failed("internal", "a defect of the worker; its log has the reason")
 
     def _settle(self, claim: Claim, ending: Ending, log: structlog.typing.FilteringBoundLogger) -> None:
         """Write the ending down, under the lease."""

@@ -50,11 +50,12 @@ def test_every_diagnostic_works_under_full_confinement(run_child: RunChild) -> N
         "diagnostics": ["gradients", "signals", "noise", "curvature", "jacobian", "training_trace"],
         "optimizer": {"type": "sgd", "lr": 0.1},
         "precision": {"intended": "float16"},
+        "lr_scales": {"probe_steps": 10, "seeds": 1},
     }
     found = measured(run_child(model=scripted(mlp()), sample_input=FOUR, settings=asked).ending)
     reasons = [
         section.reason
-        for section in (found.noise, found.curvature, found.jacobian, found.time_decay)
+        for section in (found.noise, found.curvature, found.jacobian, found.time_decay, found.lr_scales)
         if section is not None and section.reason is not None
     ]
     assert not any("permitted" in reason for reason in reasons)

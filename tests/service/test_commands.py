@@ -1,0 +1,76 @@
+"""The server's commands: what they print, and how they say that something is wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from specimens import submit
+
+from service import commands
+from service.db import migrate
+from service.db.engine import Database
+
+UNSET = dict.fromkeys(name for name in os.environ if name.startswith("GRADINSPECT_"))
+
+
+@pytest.fixture
+def run(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    # Logs of the commands would be set up for this whole process.
+    monkeypatch.setattr(commands, "configure_logs", lambda **_: None)
+
+    def invoke(name: str, *arguments: str) -> Result:
+        return CliRunner().invoke(getattr(commands, name), [*arguments, "--data-dir", str(data_dir)], env=UNSET)
+
+    return invoke
+
+
+def test_migrate_goes_up_and_down_and_says_where_it_is(run: Callable[..., Result], data_dir: Path) -> None:
+    up = run("migrate")
+    assert (up.exit_code, up.output.split()[-1]) == (0, migrate.head())
+    down = run("migrate", "--down-to", "base")
+    assert (down.exit_code, down.output.split()[-1]) == (0, "base")
+    assert migrate.current(f"sqlite:///{data_dir / 'gradinspect.db'}") is None
+
+
+def test_maintain_once_says_what_it_did(run: Callable[..., Result], data_dir: Path, broker_url: str) -> None:
+    run("migrate")
+    database = Database(f"sqlite:///{data_dir / 'gradinspect.db'}")
+    submit(database)
+    done = run("maintain", "--once", "--broker-url", broker_url)
+    database.dispose()
+    assert done.output == "0 queued again, 0 failed, 1 published\n"
+
+
+@pytest.mark.parametrize("name", ["serve", "api", "maintain", "migrate"])
+def test_a_wrong_setting_is_one_line_and_exit_status_2(run: Callable[..., Result], name: str) -> None:
+    done = run(name, "--database-url", "mysql://host/name")
+    assert done.exit_code == 2
+    assert done.stderr == (
+        f"gradinspect {name}: GRADINSPECT_DATABASE_URL: mysql is not supported; use postgresql:// or sqlite:///\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["maintain", "migrate"])
+def test_a_database_that_is_away_is_one_line(run: Callable[..., Result], name: str) -> None:
+    once = ["--once"] if name == "maintain" else []
+    done = run(name, *once, "--database-url", "postgresql://nobody@127.0.0.1:1/none")
+    assert done.exit_code == 1
+    assert "the database cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["serve", "api", "maintain", "migrate"])
+def test_help_has_examples(run: Callable[..., Result], name: str) -> None:
+    done = CliRunner().invoke(getattr(commands, name), ["--help"])
+    assert done.exit_code == 0
+    assert f"gradinspect {name}" in done.output.partition("Examples:")[2]
+
+
+def test_the_api_refuses_strangers_before_it_listens(run: Callable[..., Result]) -> None:
+    done = run("api", "--host", "0.0.0.0")
+    assert done.exit_code == 2
+    assert "GRADINSPECT_HOST" in done.stderr
