@@ -63,8 +63,8 @@ def receive_form(
 
 def _events(limit: int) -> Generator[Event]:
     boundary = request.mimetype_params.get("boundary", "")
-    if not 1 <= len(boundary) <= 70:  # RFC 2046
-        raise ProblemError("bad_request", "the Content-Type names no boundary of 1 to 70 characters")
+    if not 1 <= len(boundary) <= 200:  # RFC 2046 says 70, and some clients send a few more
+        raise ProblemError("bad_request", "the Content-Type names no boundary of 1 to 200 characters")
     decoder = MultipartDecoder(boundary.encode("latin-1", "replace"), max_parts=MAX_PARTS)
     pieces = arriving_bytes(limit)
     try:
