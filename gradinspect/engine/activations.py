@@ -82,7 +82,7 @@ def _hardtanh(z: torch.Tensor, _y: torch.Tensor, arguments: Arguments, keywords:
 
 def _threshold(z: torch.Tensor, _y: torch.Tensor, arguments: Arguments, _keywords: Keywords) -> torch.Tensor:
     threshold: float = arguments[1]
-    return (z > threshold).to(z.dtype)
+    return z > threshold
 
 
 def _leaky_relu(_z: torch.Tensor, y: torch.Tensor, arguments: Arguments, keywords: Keywords) -> torch.Tensor:
@@ -100,11 +100,11 @@ def _rrelu(z: torch.Tensor, y: torch.Tensor, _arguments: Arguments, _keywords: K
 
 
 def _shrink(_z: torch.Tensor, y: torch.Tensor, _arguments: Arguments, _keywords: Keywords) -> torch.Tensor:
-    return (y != 0).to(y.dtype)
+    return y != 0
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "relu": Activation(lambda _z, y, _a, _k: (y > 0).to(y.dtype)),
+    "relu": Activation(lambda _z, y, _a, _k: y > 0),
     "sigmoid": Activation(lambda _z, y, _a, _k: y * (1 - y), largest_slope=0.25),
     "tanh": Activation(lambda _z, y, _a, _k: 1 - y * y, largest_slope=1.0),
     "leaky_relu": Activation(_leaky_relu),
@@ -156,11 +156,14 @@ class SlopeReading:
 def slope_of(
     activation: Activation, z: torch.Tensor, y: torch.Tensor, arguments: Arguments, keywords: Keywords
 ) -> torch.Tensor | None:
-    """φ′ for each element of z, flat, in a precision that can be summed; None where φ is not element-wise."""
+    """φ′ for each element of z, flat, in a precision that can be summed; None where φ is not element-wise.
+
+    True and False stand for 1 and 0 where φ′ is nothing else.
+    """
     if activation.slope is None:
         return None
     slope = activation.slope(z, y, arguments, keywords).reshape(-1)
-    return slope if slope.dtype in (torch.float32, torch.float64) else slope.float()
+    return slope if slope.dtype in (torch.float32, torch.float64, torch.bool) else slope.float()
 
 
 def slope_between(before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -179,10 +182,12 @@ def slope_sums(
     """Sum of squares, number of saturated elements, number of elements looked at.
 
     Args:
-        slope: flat.
+        slope: flat, as `slope_of` gives it.
         largest: max φ′, None where φ does not saturate.
         known: where `slope` has a meaning; None for everywhere.
     """
+    if slope.dtype is torch.bool:
+        return torch.count_nonzero(slope), None, slope.numel()
     low = None if largest is None else slope < SATURATED_BELOW * largest
     if known is None:
         return torch.dot(slope, slope), None if low is None else torch.count_nonzero(low), slope.numel()

@@ -14,7 +14,7 @@ from gradinspect.engine.parameters import ParameterEntry
 from gradinspect.engine.statistics import Amplitude
 from gradinspect.engine.units import UnitReading
 
-UNREAD = Amplitude(0, math.nan, math.nan, math.nan)
+UNREAD = Amplitude(0, math.nan, math.nan)
 NO_SLOPE = SlopeReading(math.nan, None)
 # Fused recurrent kernels: one operation and one autograd node for all time steps of a layer.
 FUSED_RECURRENT = frozenset({"mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn"})

@@ -15,7 +15,7 @@ import torch
 from gradinspect.engine.activations import SlopeReading, slope_reading, slope_sums
 from gradinspect.engine.distributions import SAMPLE, array_distribution, magnitude_sample
 from gradinspect.engine.ledger import GradientSink
-from gradinspect.engine.statistics import Amplitude, Moments, flat_values
+from gradinspect.engine.statistics import Amplitude, Moments, Spread, flat_values
 from gradinspect.engine.units import (
     DEAD_SHARE,
     NO_UNITS,
@@ -43,18 +43,22 @@ class DeviceLedger:
         """See Ledger."""
         values = flat_values(tensor)
         if not values.numel():
-            sink(Amplitude(0, math.nan, math.nan, math.nan))
+            sink(Amplitude(0, math.nan, math.nan))
             return
 
         def give(numbers: Numbers) -> None:
             total, length, largest, nonfinite = numbers
             if nonfinite:
-                sink(Amplitude(values_count, math.nan, math.nan, math.nan, int(nonfinite)))
+                sink(Amplitude(values_count, math.nan, math.nan, int(nonfinite)))
             else:
-                sink(Amplitude(values_count, total / values_count, length / math.sqrt(values_count), largest))
+                sink(Amplitude(values_count, total / values_count, length / math.sqrt(values_count), 0, largest))
 
         values_count = values.numel()
         self._note([_total(values), _length(values), _largest(values), _nonfinite(values)], give)
+
+    def spread(self, tensor: torch.Tensor, sink: Callable[[Spread], None]) -> None:
+        """See Ledger."""
+        self.amplitude(tensor, sink)
 
     def norm(self, tensor: torch.Tensor, sink: Callable[[float], None]) -> None:
         """See Ledger."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -43,6 +44,13 @@ def distribution(tensor: torch.Tensor) -> Distribution:
     return array_distribution(magnitude_sample(tensor).cpu().numpy(), sampled=tensor.numel() > SAMPLE)
 
 
+def distribution_of(values: Array) -> Distribution:
+    """`distribution` of a flat array on the host."""
+    if values.size <= SAMPLE:
+        return array_distribution(np.abs(values), sampled=False)
+    return array_distribution(np.abs(values[:: coprime_stride(values.size, SAMPLE)]), sampled=True)
+
+
 def magnitude_sample(tensor: torch.Tensor) -> torch.Tensor:
     """|x| of all elements, or of a strided sample of them; new memory on the tensor's device."""
     values = flat_values(tensor)
@@ -55,6 +63,7 @@ def magnitude_sample(tensor: torch.Tensor) -> torch.Tensor:
     return (values if values.numel() <= SAMPLE else values[:: coprime_stride(values.numel(), SAMPLE)]).abs()
 
 
+@lru_cache(maxsize=4096)
 def coprime_stride(count: int, wanted: int) -> int:
     """The smallest step that leaves at most `wanted` of `count` elements and shares no factor with `count`.
 
@@ -128,15 +137,14 @@ def _binned(magnitudes: Array, zeros: int) -> tuple[tuple[float, ...], int, tupl
     """Quantiles and exponent counts of float32 magnitudes from one count of their leading bits."""
     shift = 23 - _FINE_BITS
     codes = magnitudes.view(np.int32) >> shift
-    lowest = int(np.minimum.reduce(codes)) >> _FINE_BITS << _FINE_BITS  # a whole exponent: the counts fold below
-    exponents = (int(np.maximum.reduce(codes)) - lowest >> _FINE_BITS) + 1
-    counts = np.bincount(codes - lowest, minlength=exponents << _FINE_BITS)
-    ranks = np.cumsum(counts)
-    bins = np.searchsorted(ranks, [q * (magnitudes.size - 1) for q in QUANTILES], side="right")
-    edges = ((np.stack([bins, bins + 1]) + lowest) << shift).astype(np.int32).view(np.float32)
-    quantiles = tuple(edges.mean(axis=0, dtype=np.float64).tolist())
-    by_exponent = counts.reshape(exponents, 1 << _FINE_BITS).sum(axis=1)
+    lowest = int(np.minimum.reduce(codes)) >> _FINE_BITS  # a whole exponent: the counts fold below
+    highest = (int(np.maximum.reduce(codes)) >> _FINE_BITS) + 1
+    counts = np.bincount(codes, minlength=highest << _FINE_BITS)[lowest << _FINE_BITS :]
+    bins = np.cumsum(counts).searchsorted([q * (magnitudes.size - 1) for q in QUANTILES], side="right")
+    edges = (np.array([bins, bins + 1], np.int32) + (lowest << _FINE_BITS) << shift).view(np.float32)
+    quantiles = edges.mean(axis=0, dtype=np.float64).tolist()
+    by_exponent = np.add.reduce(counts.reshape(-1, 1 << _FINE_BITS), axis=1)
     if lowest == 0:
         by_exponent[0] -= zeros
-        quantiles = tuple(0.0 if index == 0 else value for index, value in zip(bins.tolist(), quantiles, strict=True))
-    return quantiles, *_trimmed(by_exponent, (lowest >> _FINE_BITS) - 127)
+        quantiles = [0.0 if index == 0 else value for index, value in zip(bins.tolist(), quantiles, strict=True)]
+    return tuple(quantiles), *_trimmed(by_exponent, lowest - 127)

@@ -163,6 +163,9 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
             pending.shape = output.shape
         if isinstance(source, torch.Tensor):
             mark = getattr(source, "_gradinspect", None)
+            if mark is None:
+                entry = self._parameters.of_object(source)
+                mark = (entry,) if entry is not None else None
             if mark is not None:
                 self._mark_outputs(output, operation, mark)
         return output
@@ -189,7 +192,7 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         for tensor in tensors:
             mark: _Mark | None = getattr(tensor, "_gradinspect", None)
             if mark is None:
-                entry = self._parameters.of_memory(tensor)
+                entry = self._parameters.of_object(tensor) or self._parameters.of_memory(tensor)
                 if entry is not None:
                     mark = (entry,)
             if mark is _DATA or (mark is None and (tensor.grad_fn is not None or self._is_input(tensor))):

@@ -24,11 +24,11 @@ from gradinspect.engine.calls import LayerCall
 from gradinspect.engine.device_ledger import DeviceLedger
 from gradinspect.engine.distributions import Distribution
 from gradinspect.engine.forward import ForwardRecorder
-from gradinspect.engine.graph import consumers, consumers_first, next_calls
+from gradinspect.engine.graph import consumers, next_calls, read_graph
 from gradinspect.engine.ledger import HostLedger, Ledger
 from gradinspect.engine.nonlinearities import Nonlinearities, users_of
 from gradinspect.engine.parameters import ParameterEntry, ParameterIndex
-from gradinspect.engine.statistics import Amplitude, Moments
+from gradinspect.engine.statistics import Moments, Spread
 from gradinspect.engine.updates import FirstStep
 
 LossFunction = Callable[[torch.Tensor], torch.Tensor]
@@ -79,7 +79,7 @@ class PassReading:
     direct: set[int] = field(default_factory=set)
     gradients: dict[ParameterEntry, GradientReading] = field(default_factory=dict)
     update_norms: dict[ParameterEntry, float] = field(default_factory=dict)
-    weights: dict[ParameterEntry, Amplitude] = field(default_factory=dict)
+    weights: dict[ParameterEntry, Spread] = field(default_factory=dict)
 
 
 def run_pass(
@@ -134,7 +134,7 @@ def run_pass(
     with _clean_gradients(parameters), _watching(reading, parameters, first_step, ledger):
         (loss if loss_scale == 1.0 else loss * loss_scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     for entry in parameters:
-        ledger.amplitude(entry.tensor, partial(reading.weights.__setitem__, entry))
+        ledger.spread(entry.tensor, partial(reading.weights.__setitem__, entry))
     ledger.settle()
     reading.loss = float(loss.detach())
     _drop_unfinished(reading)
@@ -185,10 +185,10 @@ def _why_no_gradient(parameters: ParameterIndex) -> str:
 
 
 def _trace_graph(root: Node, reading: PassReading, nonlinearities: Nonlinearities) -> None:
-    order = consumers_first(root)
+    graph = read_graph(root)
     call_of = {node: call.order for call in reading.calls for node in call.nodes}
-    reading.following = next_calls(order, call_of)
-    used_by = consumers(order)
+    reading.following = next_calls(graph, call_of)
+    used_by = consumers(graph)
     for call in reading.calls:
         if call.node is None:
             continue

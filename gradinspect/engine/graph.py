@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from dataclasses import dataclass
 
 from torch.autograd.graph import Node
-
-KeyT = TypeVar("KeyT")
 
 # Nodes that re-lay values one to one; a layer call is looked for on the other side of them.
 RESHAPING = frozenset(
@@ -27,40 +25,60 @@ def through_reshapes(node: Node) -> Node:
     return node
 
 
-def consumers_first(root: Node) -> list[Node]:
-    """All nodes behind `root` in an order in which every node stands after all its consumers."""
-    state: dict[Node, bool] = {}  # False: entered, True: left
+@dataclass(frozen=True)
+class Graph:
+    """All nodes behind a root.
+
+    Attributes:
+        order: every node stands after all nodes that use its output.
+        sources: for each node, the nodes whose outputs it takes, one for each use.
+    """
+
+    order: list[Node]
+    sources: dict[Node, list[Node]]
+
+
+def read_graph(root: Node) -> Graph:
+    """Walk the graph behind a node once.
+
+    Cost: linear in nodes and edges; every access to a node's inputs makes Python objects, so they are kept.
+    """
+    sources: dict[Node, list[Node]] = {}
+    left: set[Node] = set()
     finished: list[Node] = []
     stack: list[Node] = [root]
     while stack:
         node = stack[-1]
-        if node in state:
+        if node in sources:
             stack.pop()
-            if not state[node]:
-                state[node] = True
+            if node not in left:
+                left.add(node)
                 finished.append(node)
             continue
-        state[node] = False
-        stack.extend(child for child, _ in node.next_functions if child is not None and child not in state)
+        inputs = sources[node] = [child for child, _ in node.next_functions if child is not None]
+        stack.extend(child for child in inputs if child not in sources)
     finished.reverse()
-    return finished
+    return Graph(finished, sources)
 
 
-def consumers(order: list[Node]) -> dict[Node, list[Node]]:
+def consumers_first(root: Node) -> list[Node]:
+    """All nodes behind `root` in an order in which every node stands after all its consumers."""
+    return read_graph(root).order
+
+
+def consumers(graph: Graph) -> dict[Node, list[Node]]:
     """For each node, the nodes nearer the loss that use its output."""
     found: dict[Node, list[Node]] = {}
-    for node in order:
-        for child, _ in node.next_functions:
-            if child is not None:
-                found.setdefault(child, []).append(node)
+    for node in graph.order:
+        for child in graph.sources[node]:
+            found.setdefault(child, []).append(node)
     return found
 
 
-def next_calls(order: list[Node], call_of: Mapping[Node, int]) -> dict[int, int]:
+def next_calls(graph: Graph, call_of: Mapping[Node, int]) -> dict[int, int]:
     """For each layer call, the nearest layer call towards the loss that its output reaches.
 
     Args:
-        order: nodes, consumers first.
         call_of: index of the layer call that a node belongs to, for nodes that belong to one.
 
     Returns:
@@ -69,7 +87,7 @@ def next_calls(order: list[Node], call_of: Mapping[Node, int]) -> dict[int, int]
     """
     reached: dict[Node, int] = {}
     following: dict[int, int] = {}
-    for node in order:
+    for node in graph.order:
         own = call_of.get(node)
         beyond = reached.get(node)
         if own is not None and beyond is not None and beyond != own:
@@ -77,7 +95,6 @@ def next_calls(order: list[Node], call_of: Mapping[Node, int]) -> dict[int, int]
         here = own if own is not None else beyond
         if here is None:
             continue
-        for child, _ in node.next_functions:
-            if child is not None:
-                reached[child] = min(here, reached.get(child, here))
+        for child in graph.sources[node]:
+            reached[child] = min(here, reached.get(child, here))
     return following

@@ -7,14 +7,15 @@ stay where they are until `settle`, which fetches all of them in one transfer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
 import torch
 
 from gradinspect.engine.activations import SlopeReading, slope_reading, slope_sums
-from gradinspect.engine.distributions import Distribution, distribution
-from gradinspect.engine.statistics import Amplitude, Moments, amplitude, dot, moments, norm
+from gradinspect.engine.distributions import Distribution, distribution, distribution_of
+from gradinspect.engine.statistics import Amplitude, Moments, Spread, amplitude, dot, flat_array, moments, norm, spread
 from gradinspect.engine.units import UnitReading, read_units
 
 GradientSink = Callable[[Moments, Distribution | None, float], None]
@@ -25,6 +26,9 @@ class Ledger(Protocol):
 
     def amplitude(self, tensor: torch.Tensor, sink: Callable[[Amplitude], None]) -> None:
         """Mean, rms and largest magnitude."""
+
+    def spread(self, tensor: torch.Tensor, sink: Callable[[Spread], None]) -> None:
+        """Mean and rms."""
 
     def norm(self, tensor: torch.Tensor, sink: Callable[[float], None]) -> None:
         """l2 norm; NaN when it is not finite."""
@@ -55,6 +59,10 @@ class HostLedger:
         """See Ledger."""
         sink(amplitude(tensor))
 
+    def spread(self, tensor: torch.Tensor, sink: Callable[[Spread], None]) -> None:
+        """See Ledger."""
+        sink(spread(tensor))
+
     def norm(self, tensor: torch.Tensor, sink: Callable[[float], None]) -> None:
         """See Ledger."""
         sink(norm(tensor))
@@ -63,10 +71,11 @@ class HostLedger:
         """See Ledger."""
         sums = moments(gradient)
         if sums.nan_count or sums.inf_count:
-            sink(sums, None, float("nan"))
+            sink(sums, None, math.nan)
+        elif gradient.layout is torch.strided:
+            sink(sums, distribution_of(flat_array(gradient)), dot(weight, gradient))
         else:
-            product = float("nan") if gradient.layout is not torch.strided else dot(weight, gradient)
-            sink(sums, distribution(gradient), product)
+            sink(sums, distribution(gradient), math.nan)
 
     def slope(
         self, slope: torch.Tensor, largest: float | None, sink: Callable[[SlopeReading], None],

@@ -38,8 +38,11 @@ def _flushed(spread: Distribution, loss_scale: float) -> list[float] | None:
     nonzero = spread.magnitudes.size - spread.zeros
     if nonzero == 0:
         return None
-    counts = (int(np.count_nonzero(spread.magnitudes <= limit / loss_scale)) for limit in _FLUSHED_UP_TO)
-    return [(count - spread.zeros) / nonzero for count in counts]
+    smallest = 2.0**spread.lowest_exponent if spread.lowest_exponent > -127 else 0.0  # no non-zero value is below it
+    return [
+        (int(np.count_nonzero(spread.magnitudes <= limit)) - spread.zeros) / nonzero if limit >= smallest else 0.0
+        for limit in (each / loss_scale for each in _FLUSHED_UP_TO)
+    ]
 
 
 def precision_section(

@@ -10,7 +10,6 @@ from gradinspect.contracts.report import SelfCheck
 from gradinspect.engine.calls import LayerCall
 from gradinspect.engine.gradients import PassReading
 from gradinspect.engine.parameters import ParameterEntry
-from gradinspect.engine.statistics import amplitude
 from gradinspect.engine.theory import AFFINE
 
 HOMOGENEOUS = frozenset({None, "relu", "leaky_relu"})
@@ -24,7 +23,7 @@ def balance_identity(reading: PassReading, dtype: torch.dtype) -> SelfCheck:
     point of the flow: both sides equal Σ δ·z, and z ↦ φ(Wz) carries that sum from layer to layer unchanged.
     """
     name = "balance_identity"
-    weights = [_only_weight(call) for call in reading.calls]
+    weights = [_only_weight(call, reading) for call in reading.calls]
     chained = all(call.order in reading.direct for call in reading.calls[:-1])
     if len(weights) < 2 or not chained or None in weights or len(set(weights)) != len(weights):
         return SelfCheck(
@@ -39,7 +38,7 @@ def balance_identity(reading: PassReading, dtype: torch.dtype) -> SelfCheck:
     # A product that is small against ‖W‖·‖dL/dW‖ comes from cancellation, and carries that scale's rounding error.
     scale = max(
         (
-            reading.gradients[weight].moments.norm * amplitude(weight.tensor).rms * math.sqrt(weight.tensor.numel())
+            reading.gradients[weight].moments.norm * reading.weights[weight].norm
             for weight in weights
             if weight is not None and weight in reading.gradients
         ),
@@ -58,13 +57,13 @@ def balance_identity(reading: PassReading, dtype: torch.dtype) -> SelfCheck:
     )
 
 
-def _only_weight(call: LayerCall) -> ParameterEntry | None:
+def _only_weight(call: LayerCall, reading: PassReading) -> ParameterEntry | None:
     """The weight of a call that is linear and homogeneous at this point: an affine map with zero biases."""
     activation = call.activation.operation.rstrip("_") if call.activation is not None else None
     if call.operation not in AFFINE or activation not in HOMOGENEOUS:
         return None
     weights = [entry for entry in call.entries if entry.tensor.dim() >= 2]
     biases = [entry for entry in call.entries if entry.tensor.dim() < 2]
-    if len(weights) != 1 or any(amplitude(bias.tensor).abs_max != 0 for bias in biases):
+    if len(weights) != 1 or any(reading.weights[bias].rms != 0 for bias in biases):
         return None
     return weights[0]

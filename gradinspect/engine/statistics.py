@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from threading import local
 
 import numpy as np
 import torch
@@ -17,9 +18,12 @@ import torch
 BLOCK = 65_536  # elements that are read at once: 256 KiB stay in the cache from one figure to the next
 _CHUNK = 1_024
 _SAFE_LOW, _SAFE_HIGH = 1e-15, 1e15  # magnitudes whose squares stay far inside float32
+# A sum of squares between these, the lower one for each element, shows that no square has left float32's range.
+_SQUARES_LOW, _SQUARES_HIGH = 1e-24, 1e30
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.floating]]
 _ONES = {dtype: np.ones(BLOCK, dtype) for dtype in (np.dtype(np.float32), np.dtype(np.float64))}
+_NATIVE = frozenset({torch.float32, torch.float64})
 _quietly = np.errstate(invalid="ignore", over="ignore")  # NaN and infinity are findings here, not warnings
 
 
@@ -103,6 +107,9 @@ def _fills_its_memory(values: torch.Tensor) -> bool:
 
 def flat_array(tensor: torch.Tensor, *, in_order: bool = False) -> Array:
     """`flat_values` as a NumPy array, fetched to the host where it is not there."""
+    if tensor.dtype in _NATIVE and tensor.layout is torch.strided and tensor.is_cpu and tensor.is_contiguous():
+        array: Array = tensor.detach().numpy()
+        return array.reshape(-1)
     values = flat_values(tensor, in_order=in_order)
     return (values if values.device.type == "cpu" else values.cpu()).numpy()
 
@@ -118,7 +125,7 @@ def array_moments(values: Array) -> Moments:
     """`moments` of a flat array."""
     total = square_total = abs_total = abs_max = 0.0
     nonzero = nan_count = inf_count = 0
-    scratch = np.empty(min(values.size, BLOCK), values.dtype)
+    scratch = _scratch(values.dtype)
     for start in range(0, values.size, BLOCK):
         block = values[start : start + BLOCK]
         magnitudes = np.abs(block, out=scratch[: block.size])
@@ -144,14 +151,25 @@ def array_moments(values: Array) -> Moments:
     return Moments(values.size, total, square_total, abs_total, abs_max, nonzero)
 
 
+_buffers = local()
+
+
+def _scratch(dtype: np.dtype[np.floating]) -> Array:
+    """One block of memory that this thread uses again and again: fresh memory costs more than the sums over it."""
+    buffers: dict[str, Array] = _buffers.__dict__
+    found = buffers.get(dtype.name)
+    if found is None:
+        found = buffers[dtype.name] = np.empty(BLOCK, dtype)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
-class Amplitude:
-    """Mean, spread and size of a tensor's values; NaN in all but the counts when a value is not finite."""
+class Spread:
+    """Mean and size of a tensor's values; NaN in all but the counts when a value is not finite."""
 
     numel: int
     mean: float
     rms: float
-    abs_max: float
     nonfinite_count: int = 0
 
     @property
@@ -163,6 +181,13 @@ class Amplitude:
     def norm(self) -> float:
         """l2 norm."""
         return self.rms * math.sqrt(self.numel) if self.numel else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Amplitude(Spread):
+    """A tensor's `Spread` with its largest magnitude."""
+
+    abs_max: float = math.nan
 
 
 @_quietly
@@ -183,8 +208,23 @@ def amplitude(tensor: torch.Tensor) -> Amplitude:
         square_total += _inner(block, block)
         abs_max = max(abs_max, largest)
     if nonfinite or not values.size:
-        return Amplitude(values.size, math.nan, math.nan, math.nan, nonfinite)
-    return Amplitude(values.size, total / values.size, math.sqrt(square_total / values.size), abs_max)
+        return Amplitude(values.size, math.nan, math.nan, nonfinite)
+    return Amplitude(values.size, total / values.size, math.sqrt(square_total / values.size), 0, abs_max)
+
+
+@_quietly
+def spread(tensor: torch.Tensor) -> Spread:
+    """`amplitude` without the largest magnitude: two reads of the memory instead of four."""
+    values = flat_array(tensor)
+    total = square_total = 0.0
+    for start in range(0, values.size, BLOCK):
+        block = values[start : start + BLOCK]
+        square = _inner(block, block)
+        if not _SQUARES_LOW * block.size < square < _SQUARES_HIGH:  # zero, not finite, or beyond float32's squares
+            return amplitude(tensor)
+        total += _inner(block, _ONES[block.dtype][: block.size])
+        square_total += square
+    return Spread(values.size, total / max(values.size, 1), math.sqrt(square_total / max(values.size, 1)))
 
 
 @_quietly
@@ -192,8 +232,7 @@ def norm(tensor: torch.Tensor) -> float:
     """l2 norm, accurate for tensors of any size and any magnitude that their dtype holds; NaN when not finite."""
     values = flat_array(tensor)
     square = _inner(values, values)
-    # Between these bounds no square can have left float32's range without showing in the sum.
-    if 1e-24 * values.size < square < 1e30:
+    if _SQUARES_LOW * values.size < square < _SQUARES_HIGH:
         return math.sqrt(square)
     return array_moments(values).norm
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 import torch
 
+from gradinspect.engine.activations import Activation
 from gradinspect.engine.calls import ActivationCall, LayerCall
 from gradinspect.engine.parameters import ParameterEntry
-from gradinspect.engine.statistics import Amplitude, amplitude
+from gradinspect.engine.statistics import Spread, spread
 
 AFFINE = frozenset({"addmm", "mm", "bmm", "convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution"})
 _NODES = 4096  # equal-probability nodes of N(0, 1); even, so that a step at 0 is halved exactly
@@ -36,17 +38,31 @@ def mean_squared_slope(call: ActivationCall, q: float) -> float | None:
     """
     if call.activation is None or call.activation.slope is None:
         return None
-    z = math.sqrt(q) * _normal_nodes()
     name = call.operation.removesuffix("_")
     if name in {"_prelu_kernel", "rrelu_with_noise"}:
         return None
-    output = getattr(torch.ops.aten, name)(z.clone(), *call.arguments[1:], **call.keywords)
+    scalars = tuple(call.arguments[1:])
+    if name in POSITIVELY_HOMOGENEOUS:
+        q = 1.0  # their slope does not depend on the scale, and one integral serves all layers
+    return _integral(call.activation, name, scalars, tuple(sorted(call.keywords.items())), q)
+
+
+POSITIVELY_HOMOGENEOUS = frozenset({"relu", "leaky_relu"})
+
+
+@lru_cache(maxsize=256)
+def _integral(
+    activation: Activation, name: str, scalars: tuple[Any, ...], keywords: tuple[tuple[str, Any], ...], q: float
+) -> float:  # Any: numbers and names of an ATen call
+    assert activation.slope is not None
+    z = math.sqrt(q) * _normal_nodes()
+    output = getattr(torch.ops.aten, name)(z.clone(), *scalars, **dict(keywords))
     values = output[0] if isinstance(output, tuple) else output
-    slope = call.activation.slope(z, values, (None, *call.arguments[1:]), call.keywords)
+    slope = activation.slope(z, values, (None, *scalars), dict(keywords))
     return float(slope.double().square().mean())
 
 
-def weight_variance(call: LayerCall, weights: Mapping[ParameterEntry, Amplitude] | None = None) -> float | None:
+def weight_variance(call: LayerCall, weights: Mapping[ParameterEntry, Spread] | None = None) -> float | None:
     """σ_w² = fan_in·Var W of an affine call, fan_in counted for one output unit; None for other calls.
 
     Args:
@@ -58,7 +74,7 @@ def weight_variance(call: LayerCall, weights: Mapping[ParameterEntry, Amplitude]
     if len(matrices) != 1 or not matrices[0].tensor.numel():
         return None
     fan_in = mean_fan_in(call, matrices[0].tensor)
-    values = weights[matrices[0]] if weights is not None else amplitude(matrices[0].tensor)
+    values = weights[matrices[0]] if weights is not None else spread(matrices[0].tensor)
     return None if fan_in is None else fan_in * values.std**2
 
 
@@ -90,7 +106,7 @@ def mean_fan_in(call: LayerCall, weight: torch.Tensor) -> float | None:
 
 
 def predicted_chi1(
-    call: LayerCall, following: LayerCall, weights: Mapping[ParameterEntry, Amplitude] | None = None
+    call: LayerCall, following: LayerCall, weights: Mapping[ParameterEntry, Spread] | None = None
 ) -> float | None:
     """χ1 between a call and the affine call that its output goes to; None where the theory has nothing to say."""
     variance = weight_variance(following, weights)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from gradinspect.engine.distributions import strided_chunks
+from gradinspect.engine.statistics import Array
 
+Counts = np.ndarray[tuple[int, ...], np.dtype[np.intp]]
 DEAD_SHARE = 0.99  # a unit is dead when it is exactly 0 for at least this share of samples and positions
 ACTIVATION_SAMPLE = 65_536  # similarities and slopes look at about as many elements of a larger output
-_SCREEN = 64  # rows that are looked at first; most units show there that they live
+_SCREENED = 65_536  # elements; of a larger output,
+_SCREEN = 64  # so many rows are looked at first, and most units show there that they live
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +45,9 @@ def read_units(output: torch.Tensor, shape: tuple[int, ...], samples: int, chann
     if values is None:
         return NO_UNITS
     units = units_last(values, shape, channels_first)
-    dead = _count_dead(units) / units.shape[-1]
+    dead = _count_dead(units.numpy()) / units.shape[-1]
     rows = sample_rows(values, shape, samples)
-    return UnitReading(dead, None if rows is None else similarity_from(*_pair_sums(rows)))
+    return UnitReading(dead, None if rows is None else similarity_from(*_pair_sums(rows.numpy())))
 
 
 def readable(output: torch.Tensor) -> torch.Tensor | None:
@@ -63,7 +67,7 @@ def units_last(values: torch.Tensor, shape: tuple[int, ...], channels_first: boo
     return values.reshape(1, -1, values.shape[-1])  # (1, samples × positions, units)
 
 
-def _count_dead(values: torch.Tensor) -> int:
+def _count_dead(values: Array) -> int:
     """Count units (last axis) that are non-zero in no more than a hundredth of the rows (first two axes).
 
     A unit that shows more non-zero values than that in a part of the rows is alive whatever the rest holds.
@@ -71,25 +75,32 @@ def _count_dead(values: torch.Tensor) -> int:
     blocks, rows, units = values.shape
     limit = (1 - DEAD_SHARE) * blocks * rows
     if blocks == 1:  # rows can be taken one by one, without a copy
-        values, blocks, rows = values.transpose(0, 1), rows, 1
-    undecided: torch.Tensor | None = None
-    seen = values.new_zeros(units)
-    start, step = 0, max(max(_SCREEN, math.ceil(2 * limit)) // rows, 1)
+        values, blocks, rows = values.transpose(1, 0, 2), rows, 1
+    undecided: Counts | None = None
+    seen = np.zeros(units, np.intp)
+    start, step = 0, blocks
+    if values.size > _SCREENED:
+        step = max(max(_SCREEN, math.ceil(2 * limit)) // rows, 1)
     while start < blocks:
         part = values[start : start + step].reshape(-1, units)
-        seen = seen + _count_nonzero(part if undecided is None else part[:, undecided])
-        alive = seen > limit
-        if alive.all():
+        seen += _count_nonzero(part if undecided is None else part[:, undecided])
+        left = np.flatnonzero(seen <= limit)
+        if not left.size:
             return 0
-        left = (~alive).nonzero()[:, 0]
         undecided, seen = left if undecided is None else undecided[left], seen[left]
         start, step = start + step, 4 * step
-    return seen.numel()
+    return seen.size
 
 
-def _count_nonzero(rows: torch.Tensor) -> torch.Tensor:
-    on = (rows != 0).to(rows.dtype)
-    return on.new_ones(on.shape[0]) @ on  # a product counts faster than a sum of booleans
+def _count_nonzero(rows: Array) -> Counts:
+    on = (rows != 0).view(np.uint8)
+    if len(on) < 256:  # as many as a byte can count, and bytes are added 64 at a time
+        few: Counts = np.add.reduce(on, axis=0, dtype=np.uint8).astype(np.intp)
+        return few
+    whole = len(on) - len(on) % 255
+    in_255s = np.add.reduce(on[:whole].reshape(-1, 255, on.shape[1]), axis=1, dtype=np.uint8)
+    found: Counts = in_255s.sum(axis=0, dtype=np.intp) + np.add.reduce(on[whole:], axis=0, dtype=np.uint8)
+    return found
 
 
 def sample_rows(values: torch.Tensor, shape: tuple[int, ...], samples: int) -> torch.Tensor | None:
@@ -105,9 +116,15 @@ def sample_rows(values: torch.Tensor, shape: tuple[int, ...], samples: int) -> t
     return strided_chunks(rows, max(ACTIVATION_SAMPLE // samples, 16))
 
 
-def _pair_sums(rows: torch.Tensor) -> tuple[float, float]:
-    squared, used = pair_sums(rows)
-    return float(squared), float(used)
+@np.errstate(invalid="ignore", over="ignore", divide="ignore")
+def _pair_sums(rows: Array) -> tuple[float, int]:
+    """`pair_sums` on the host."""
+    squares = np.matmul(rows[:, None, :], rows[:, :, None]).reshape(-1)
+    if rows.dtype == np.float32 and not 1e-30 < squares.min() <= squares.max() < 1e30:
+        return _pair_sums(rows.astype(np.float64))
+    inverse = np.where(squares > 0, 1 / np.sqrt(squares), 0).astype(rows.dtype)
+    total = inverse @ rows
+    return float(np.dot(total, total)), int(np.count_nonzero(squares))
 
 
 def pair_sums(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
