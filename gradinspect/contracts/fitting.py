@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from gradinspect.contracts.data import ArtifactData, Data, IntegersTensor, TensorSource
 from gradinspect.contracts.model_spec import ModelSpec
-from gradinspect.contracts.plan import Location, SpecError, make_plan
+from gradinspect.contracts.plan import make_plan
+from gradinspect.contracts.spec_error import Location, SpecError
 
 
 def misfit(spec: ModelSpec, data: Data | None) -> tuple[Location, str] | None:

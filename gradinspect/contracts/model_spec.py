@@ -13,8 +13,9 @@ from gradinspect.contracts.document import Document, located
 from gradinspect.contracts.initialization import Init
 from gradinspect.contracts.layers import Entry
 from gradinspect.contracts.layers.containers import MAX_CALLS
-from gradinspect.contracts.plan import Plan, SpecError, make_plan
+from gradinspect.contracts.plan import Plan, make_plan
 from gradinspect.contracts.presets import AnyPreset, Preset, PresetError
+from gradinspect.contracts.spec_error import SpecError
 from gradinspect.contracts.spec_input import SpecInput
 
 __all__ = ["ModelSpec", "SpecInput"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from math import prod
 
 from gradinspect.contracts.data import MAX_ELEMENTS
@@ -26,21 +25,12 @@ from gradinspect.contracts.layers import (
 )
 from gradinspect.contracts.layers.containers import MAX_CALLS
 from gradinspect.contracts.layers.layer import axis
+from gradinspect.contracts.spec_error import Location, SpecError, name_layer, suggest, write_place
+from gradinspect.contracts.surroundings import Surroundings, initializers
 
 MAX_NESTING = 32
 MAX_PARAMETERS = 2**34  # elements: 64 GiB of float32, beyond any machine this runs on
 MAX_PATH = 200  # characters; with torch's own suffixes it stays under the 256 of a report's names
-
-Location = tuple[int | str, ...]
-
-
-class SpecError(ValueError):
-    """One mistake in a spec: where (a path into the document) and what to change."""
-
-    def __init__(self, location: Location, detail: str) -> None:
-        super().__init__(detail)
-        self.location = location
-        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +110,7 @@ def make_plan(shape: Shape, *, tokens: bool, layers: Sequence[Entry], init: Init
     """
     walk = _Walk()
     start = _Signal(shape, tokens, None)
-    context = _Context().entered(init, frozen=False, location=())
+    context = Surroundings().entered(init, frozen=False, location=())
     steps, end = walk.row(layers, start, ("layers",), "", context)
     if end.tokens:
         raise SpecError(("layers",), "no layer turns the input's tokens into numbers; start with an Embedding")
@@ -148,30 +138,6 @@ class _Signal:
     source: Location | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Context:
-    """What surrounds a layer."""
-
-    frozen: bool = False
-    depth: int = 0
-    weight_init: tuple[Initializer, Location] | None = None
-    bias_init: tuple[Initializer, Location] | None = None
-    residual_init: tuple[Initializer, Location] | None = None
-    copies: tuple[int, ...] = ()  # which copy of each surrounding repeat
-
-    def entered(self, init: object, *, frozen: bool, location: Location) -> _Context:
-        weight, bias, residual = self.weight_init, self.bias_init, self.residual_init
-        if isinstance(init, Init):
-            residual = None if init.weight else residual  # a nearer `weight` counts for all weights
-            weight = (init.weight, (*location, "init", "weight")) if init.weight else weight
-            bias = (init.bias, (*location, "init", "bias")) if init.bias else bias
-            residual = (init.residual, (*location, "init", "residual")) if init.residual else residual
-        return replace(
-            self, frozen=self.frozen or frozen, depth=self.depth + 1, weight_init=weight, bias_init=bias,
-            residual_init=residual,
-        )  # fmt: skip
-
-
 @dataclass(slots=True)
 class _Walk:
     """The state of one walk through a spec."""
@@ -186,7 +152,7 @@ class _Walk:
     loosened: dict[int, Layer] = field(default_factory=dict)
 
     def row(
-        self, entries: Sequence[Entry], signal: _Signal, location: Location, prefix: str, context: _Context
+        self, entries: Sequence[Entry], signal: _Signal, location: Location, prefix: str, context: Surroundings
     ) -> tuple[tuple[Step, ...], _Signal]:
         """Walk entries one after the other."""
         if context.depth > MAX_NESTING:
@@ -202,7 +168,7 @@ class _Walk:
         signal: _Signal,
         location: Location,
         prefix: str,
-        context: _Context,
+        context: Surroundings,
     ) -> _Signal:
         for index, entry in enumerate(entries):
             here = (*location, index)
@@ -224,13 +190,13 @@ class _Walk:
             steps.append(step)
         return signal
 
-    def key(self, entry: Layer | Container, position: int, here: Location, prefix: str, context: _Context) -> str:
+    def key(self, entry: Layer | Container, position: int, here: Location, prefix: str, context: Surroundings) -> str:
         if entry.name is None:
             key = str(position)
         else:
             key = entry.name + "".join(f"_{copy}" for copy in context.copies)
             if key in self.names:
-                raise SpecError((*here, "name"), f"{key!r} is already the name of {_place(self.names[key])}")
+                raise SpecError((*here, "name"), f"{key!r} is already the name of {write_place(self.names[key])}")
             self.names[key] = here
             self.paths[key] = prefix + key
         if len(prefix) + len(key) > MAX_PATH:
@@ -242,7 +208,7 @@ class _Walk:
         if self.count > MAX_CALLS:
             raise SpecError(here, f"the spec has more than {MAX_CALLS} layer calls; repeat less often")
 
-    def call(self, layer: Layer, key: str, signal: _Signal, here: Location, path: str, context: _Context) -> Call:
+    def call(self, layer: Layer, key: str, signal: _Signal, here: Location, path: str, context: Surroundings) -> Call:
         self.counted(here)
         if any(context.copies) and layer.inferable:
             layer = self.loosen(layer)
@@ -257,17 +223,21 @@ class _Walk:
         except MisfitError as misfit:
             raise _fault(misfit, layer, signal, here, context) from None
         if prod(resolved.output) > MAX_ELEMENTS:
-            raise SpecError(here, f"{_label(layer, here)} gives {list(resolved.output)}, over {MAX_ELEMENTS} elements")
+            raise SpecError(
+                here, f"{name_layer(layer, here)} gives {list(resolved.output)}, over {MAX_ELEMENTS} elements"
+            )
         self.parameters += sum(prod(shape) for shape in resolved.parameters.values())
         if self.parameters > MAX_PARAMETERS:
-            raise SpecError(here, f"up to {_label(layer, here)} the model has more than {MAX_PARAMETERS} parameters")
+            raise SpecError(
+                here, f"up to {name_layer(layer, here)} the model has more than {MAX_PARAMETERS} parameters"
+            )
         if layer.takes == "tokens":
             self.vocabularies.append(int(getattr(layer, "num_embeddings", 1)))
         inside = context.entered(layer.init, frozen=layer.frozen, location=here)
         saved = prod(resolved.output) if resolved.saved is None else resolved.saved
         call = Call(
             key, path, layer, resolved.inferred, signal.shape, resolved.output, resolved.parameters,
-            _initializers(layer, resolved.parameters, inside, here), saved, inside.frozen,
+            initializers(layer, resolved.parameters, inside, here), saved, inside.frozen,
         )  # fmt: skip
         self.calls[path] = call, here
         if layer.tie is not None:
@@ -281,7 +251,7 @@ class _Walk:
         return known
 
     def block(
-        self, container: Container, key: str, signal: _Signal, here: Location, path: str, context: _Context
+        self, container: Container, key: str, signal: _Signal, here: Location, path: str, context: Surroundings
     ) -> tuple[Block, bool]:
         inside = context.entered(container.init, frozen=container.frozen, location=here)
         if isinstance(container, Concat):
@@ -295,19 +265,19 @@ class _Walk:
         around = signal
         if container.shortcut is not None:
             shortcut, around = self.row(container.shortcut, signal, (*here, "shortcut"), f"{path}.shortcut.", inside)
-        label = _label(container, here)
+        label = name_layer(container, here)
         if end.tokens or around.tokens:
             raise SpecError(here, f"{label} cannot add integer tokens; put an Embedding first")
         if around.shape != end.shape:
             what = "its shortcut gives" if container.shortcut else "its input has"
             raise SpecError(
                 here, f"{label} adds two shapes that differ: {what} {list(around.shape)}, its layers give "
-                f"{list(end.shape)} from {_place(end.source)}"
+                f"{list(end.shape)} from {write_place(end.source)}"
             )  # fmt: skip
         return Block(key, path, container, (steps,), shortcut, end.shape), False
 
     def concat(
-        self, container: Concat, key: str, signal: _Signal, here: Location, path: str, inside: _Context
+        self, container: Concat, key: str, signal: _Signal, here: Location, path: str, inside: Surroundings
     ) -> tuple[Block, bool]:
         self.counted(here)
         rows, ends = [], []
@@ -315,7 +285,7 @@ class _Walk:
             steps, end = self.row(branch, signal, (*here, "branches", index), f"{path}.{index}.", inside)
             rows.append(steps)
             ends.append(end)
-        label = _label(container, here)
+        label = name_layer(container, here)
         if len({end.tokens for end in ends}) > 1:
             raise SpecError(here, f"{label} joins integer tokens and floating-point numbers")
         first = ends[0].shape
@@ -344,9 +314,9 @@ class _Walk:
             target = self.paths.get(_nearest(name, copies, self.paths))
             mine = self.calls[path][0]
             if "weight" not in mine.parameters:
-                raise SpecError(place, f"{_label(mine.layer, here)} has no weight to share")
+                raise SpecError(place, f"{name_layer(mine.layer, here)} has no weight to share")
             if target is None:
-                raise SpecError(place, f"no layer is named {name!r}{_hint(name, self.paths)}")
+                raise SpecError(place, f"no layer is named {name!r}{suggest(name, self.paths)}")
             owner = self.calls.get(target)
             if owner is None or "weight" not in owner[0].parameters:
                 raise SpecError(place, f"{name!r} has no weight to share")
@@ -357,7 +327,7 @@ class _Walk:
             shapes = mine.parameters["weight"], owner[0].parameters["weight"]
             if shapes[0] != shapes[1]:
                 raise SpecError(
-                    place, f"the weight of {_label(mine.layer, here)} has shape {list(shapes[0])}, "
+                    place, f"the weight of {name_layer(mine.layer, here)} has shape {list(shapes[0])}, "
                     f"that of {name!r} has {list(shapes[1])}; they must agree to be shared"
                 )  # fmt: skip
             found[path] = target
@@ -372,57 +342,11 @@ def _nearest(name: str, copies: tuple[int, ...], names: Mapping[str, str]) -> st
     return name
 
 
-def _initializers(
-    layer: Layer, parameters: Mapping[str, Shape], context: _Context, here: Location
-) -> dict[str, Initializer]:
-    own = layer.init if isinstance(layer.init, Init) else None
-    found: dict[str, Initializer] = {}
-    parts = ("weight", context.weight_init), ("bias", context.bias_init), ("residual", context.residual_init)
-    for part, given in parts:
-        mine = own is not None and getattr(own, part) is not None
-        if given is None or not (mine or layer.inherits_init):
-            continue
-        initializer, origin = given
-        meant = [
-            name
-            for name, shape in parameters.items()
-            if layer.role(name) in (part, "residual" if part == "weight" else part)
-            and (mine or part == "bias" or len(shape) >= 2)
-            and not (layer.tie is not None and name == "weight")
-        ]
-        if mine and not meant:
-            why = "is shared; set init where it is owned" if layer.tie and part == "weight" else "does not exist"
-            raise SpecError(origin, f"the {part} of {_label(layer, here)} {why}")
-        for name in meant:
-            obstacle = initializer.obstacle(parameters[name])
-            if obstacle is not None:
-                raise SpecError(origin, f"{_label(layer, here)}, {name}: {obstacle}")
-            found[name] = initializer
-    return found
-
-
-def _fault(misfit: MisfitError, layer: Layer, signal: _Signal, here: Location, context: _Context) -> SpecError:
-    detail = f"{_label(layer, here)} {misfit.detail}"
+def _fault(misfit: MisfitError, layer: Layer, signal: _Signal, here: Location, context: Surroundings) -> SpecError:
+    detail = f"{name_layer(layer, here)} {misfit.detail}"
     if misfit.gets is not None:
-        detail += f" but gets {misfit.gets} from {_place(signal.source)}"
+        detail += f" but gets {misfit.gets} from {write_place(signal.source)}"
     if any(context.copies):
         detail += f" (in copy {context.copies[-1] + 1} of a repeat)"
     given = misfit.field is not None and misfit.field in layer.model_fields_set
     return SpecError((*here, misfit.field) if given and misfit.field else here, detail)
-
-
-def _label(node: Layer | Container, here: Location) -> str:
-    name = f" {node.name!r}" if node.name else ""
-    return f"{_place(here)}{name} ({node.type})"
-
-
-def _place(location: Location | None) -> str:
-    if location is None:
-        return "the input"
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return text.removeprefix(".")
-
-
-def _hint(name: str, names: Mapping[str, str]) -> str:
-    close = get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

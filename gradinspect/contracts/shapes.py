@@ -6,9 +6,10 @@ from math import prod
 
 from gradinspect.contracts.document import pointer
 from gradinspect.contracts.model_spec import ModelSpec
-from gradinspect.contracts.plan import Block, Call, SpecError
+from gradinspect.contracts.plan import Block, Call
 from gradinspect.contracts.problems import FieldError, ProblemError
 from gradinspect.contracts.resources import SpecDescription, SpecLayer
+from gradinspect.contracts.spec_error import SpecError
 
 ITEM_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
