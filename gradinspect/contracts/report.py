@@ -268,6 +268,8 @@ class ScaleCandidate(Document):
 
 
 Losses = Annotated[tuple[Number, ...], Field(max_length=6000)]
+MAX_CODE = 2_000_000  # letters: an optimizer with a group for each of 30,000 layers
+Code = Annotated[str, Field(max_length=MAX_CODE)]
 
 
 class ProbeCurve(Document):
@@ -308,7 +310,7 @@ class ScaleRemedy(Document):
     loss_ratio: Number = Field(default=None, description="Loss at the end of the probe over the reference loss.")
     base_lr: Number = None
     curve: Losses = ()
-    code: Annotated[str, Field(max_length=200_000)]
+    code: Code | None = Field(default=None, description="Left out where it would be longer than two million letters.")
 
 
 class LrScales(_Section):
@@ -321,7 +323,7 @@ class LrScales(_Section):
     candidates: Annotated[tuple[ScaleCandidate, ...], Field(max_length=16)] = ()
     evidence: ScaleEvidence | None = None
     remedies: Annotated[tuple[ScaleRemedy, ...], Field(max_length=32)] = ()
-    code: Annotated[str, Field(max_length=2_000_000)] | None = Field(
+    code: Code | None = Field(
         default=None, description="Python source that builds the optimizer with its param groups for `model`."
     )
 

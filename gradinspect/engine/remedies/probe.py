@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gradinspect.contracts.optimizer_code import optimizer_code
-from gradinspect.contracts.report import LrScales, ScaleRemedy
+from gradinspect.contracts.report import MAX_CODE, LrScales, ScaleRemedy
 from gradinspect.contracts.request import Adam, Sgd
 from gradinspect.engine.parameters import ParameterEntry
 from gradinspect.engine.remedies import adam, gain, layer_normalised
@@ -103,5 +103,5 @@ def _row(gate: Gate, result: ArmResult, learned: bool, code: str) -> ScaleRemedy
         loss_ratio=finite(result.final / gate.reference),
         base_lr=result.base_lr,
         curve=result.losses,
-        code=code,
+        code=code if len(code) <= MAX_CODE else None,
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from gradinspect.contracts.optimizer_code import DEFAULT_LR, optimizer_code
-from gradinspect.contracts.report import LrScales, ScaleCandidate, ScaleEvidence
+from gradinspect.contracts.report import MAX_CODE, LrScales, ScaleCandidate, ScaleEvidence
 from gradinspect.contracts.request import LrScalesRequest, Sgd
 from gradinspect.engine.remedies.probe import probe_remedies, signal_fails
 from gradinspect.engine.rows import finite
@@ -104,7 +104,8 @@ def _unprobed(
 
 
 def _with_code(s: SectionInput, section: LrScales) -> LrScales:
-    return section.model_copy(update={"code": optimizer_code(section, optimizer=s.settings.optimizer)})
+    code = optimizer_code(section, optimizer=s.settings.optimizer)
+    return section.model_copy(update={"code": code if len(code) <= MAX_CODE else None})
 
 
 def _row(candidate: Candidate, measured: Sequence[GroupMeasurement], probe: Probe | None) -> ScaleCandidate:
