@@ -4,16 +4,21 @@
 cheaper. Source: Goodfellow 2015, "Efficient per-example gradient computations", for one position; Li et al. 2022,
 "Large language models can be strong differentially private learners", section 4, for several; Bu, Mao and Xu 2022,
 "Scalable and efficient training of large convolutional neural networks with differential privacy", for the choice.
+
+Magnitudes are the caller's affair: what would leave float32's range arrives here in float64.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
+from gradinspect.engine.parameter_uses import Use
 from gradinspect.engine.sample_factors import Factor, Lookups, Products, Vectors
+from gradinspect.engine.sample_layout import Layout
 
 CHUNK_ELEMENTS = 4 * 2**20  # of temporaries at a time; 16 MiB of float32 stay near the last-level cache
 
@@ -45,18 +50,34 @@ def squared_norms(factors: Sequence[Factor]) -> torch.Tensor | None:
     return result
 
 
+def is_row_product(uses: Sequence[Use], signal: torch.Tensor, layout: object) -> bool:
+    """Whether an operation is a product with a weight in which each sample is one row, as in most small networks."""
+    return (
+        bool(uses)
+        and uses[0].node.name() == "AddmmBackward0"
+        and layout == Layout(1, signal.shape[0], signal.shape[-1])
+        and signal.dim() == 2
+        and all(use.slot == 2 or (use.slot == 0 and math.prod(use.shape) == signal.shape[1]) for use in uses)
+        and signal.dtype in (torch.float32, torch.float64)
+    )
+
+
+def row_product_squares(uses: Sequence[Use], signal: torch.Tensor) -> dict[Use, torch.Tensor]:
+    """‖g_n‖² of the weight and the bias of such an operation: ‖δ_n‖²·‖x_n‖² and ‖δ_n‖²."""
+    saved: Any = uses[0].node  # Any: saved attributes have no stubs
+    rows = _squares(signal)
+    return {
+        use: rows * _squares(saved._saved_mat1.to(signal.dtype)) * float(saved._saved_alpha) ** 2
+        if use.slot == 2
+        else rows * float(saved._saved_beta) ** 2
+        for use in uses
+    }
+
+
 def _squares(rows: torch.Tensor) -> torch.Tensor:
-    """Σ of squares of each row, in float64, whatever the magnitudes are: (rows, …) → (rows,)."""
-    flat = rows.reshape(rows.shape[0], -1)
-    norms: torch.Tensor = torch.linalg.vector_norm(flat, dim=1)
-    if flat.dtype == torch.float32 and flat.device.type == "cpu":
-        largest = float(norms.max()) if norms.numel() else 1.0
-        if not _SAFE_LOW < largest < _SAFE_HIGH:
-            norms = torch.linalg.vector_norm(flat.double(), dim=1)
-    return norms.double().square()
-
-
-_SAFE_LOW, _SAFE_HIGH = 1e-15, 1e15  # norms whose squares, elements included, stay inside float32
+    """Σ of squares of each row: (rows, …) → (rows,) in float64."""
+    norms: torch.Tensor = torch.linalg.vector_norm(rows.reshape(rows.shape[0], -1), dim=1)
+    return norms.double().square_()
 
 
 def _joined(products: list[Products]) -> Products | None:
@@ -91,39 +112,16 @@ def _product_squares(factor: Products) -> torch.Tensor:
 
 def _gram_squares(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Through ⟨δ_p, δ_q⟩⟨x_p, x_q⟩: (samples, groups, positions, …) twice → (samples,)."""
-    a, size_a = _to_unit(left.flatten(0, 1))
-    b, size_b = _to_unit(right.flatten(0, 1))
+    a, b = left.flatten(0, 1), right.flatten(0, 1)
     grams = torch.bmm(a, a.transpose(1, 2)).flatten(1)
     total: torch.Tensor = torch.linalg.vecdot(grams, torch.bmm(b, b.transpose(1, 2)).flatten(1)).double()
-    return total.reshape(left.shape[:2]).sum(1).clamp(min=0) * (size_a * size_b) ** 2
+    return total.reshape(left.shape[:2]).sum(1).clamp(min=0)
 
 
 def _direct_squares(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Through the per-sample gradients themselves."""
-    a, size_a = _to_unit(left.flatten(0, 1))
-    b, size_b = _to_unit(right.flatten(0, 1))
-    gradients = torch.bmm(a.transpose(1, 2), b)
-    return _squares(gradients).reshape(left.shape[:2]).sum(1) * (size_a * size_b) ** 2
-
-
-def _to_unit(values: torch.Tensor) -> tuple[torch.Tensor, float | torch.Tensor]:
-    """Scale values whose products would leave float32's range to a norm near 1: (scaled, factor that was taken out).
-
-    On a device the scale stays there and is always applied, so that nothing waits for it.
-    """
-    if values.dtype != torch.float32:
-        return values, 1.0
-    size = torch.linalg.vector_norm(values, math.inf)
-    if values.device.type != "cpu":
-        size = torch.where(torch.isfinite(size) & (size > 0), size, torch.ones_like(size))
-        return values / size, size.double()
-    largest = float(size)
-    if _UNIT_LOW < largest < _UNIT_HIGH or largest == 0 or not math.isfinite(largest):
-        return values, 1.0
-    return values / largest, largest
-
-
-_UNIT_LOW, _UNIT_HIGH = 1e-6, 1e6  # fourth powers of these, summed over 10⁶ pairs, are far inside float32
+    gradients = torch.bmm(left.flatten(0, 1).transpose(1, 2), right.flatten(0, 1))
+    return _squares(gradients).reshape(left.shape[:2]).sum(1)
 
 
 def _joined_lookups(lookups: list[Lookups]) -> Lookups:
@@ -155,7 +153,6 @@ def _cross(dense: Products, table: Lookups) -> torch.Tensor:
         indices = table.indices[part]
         picked = left.gather(2, indices.clamp(min=0).unsqueeze(1).expand(-1, positions, -1))
         picked = picked * (indices >= 0).unsqueeze(1)
-        inner, size = _to_unit(torch.bmm(right, table.values[part].transpose(1, 2)))
-        picked, scale = _to_unit(picked)
-        totals.append(torch.linalg.vecdot(picked.flatten(1), inner.flatten(1)).double() * size * scale)
+        inner = torch.bmm(right, table.values[part].transpose(1, 2))
+        totals.append(torch.linalg.vecdot(picked.flatten(1), inner.flatten(1)).double())
     return torch.cat(totals)

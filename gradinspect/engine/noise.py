@@ -19,7 +19,7 @@ from gradinspect.engine.sample_gradients import SampleMoments, sample_gradient_m
 from gradinspect.engine.sample_norms import SampleNorms, sample_norms
 from gradinspect.engine.section import SectionInput, SectionResult, refused
 
-PASSES = 1.5  # of the first pass's time: a forward pass, two backward passes without weight gradients, the norms
+PASSES = 1.5  # of the first pass's time: a forward and a backward pass without weight gradients, probe and norms
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def noise_figures(moments: Iterable[SampleMoments], samples: int) -> NoiseFigure
 def noise_section(s: SectionInput) -> SectionResult:
     """Measure the noise per parameter, per layer and in total.
 
-    Cost: a forward pass and two backward passes without weight gradients, and the norms: near one bare pass.
+    Cost: a forward and a backward pass without weight gradients, a probe on two samples, and the norms: near one bare
+    pass, with less memory.
     """
     samples = s.batch.inputs[0].shape[0] if s.batch.inputs[0].dim() else 1
     reason = _not_measurable(s, samples) or refused(s.budget, PASSES * s.pass_seconds)

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch.autograd.graph import Node
 
-from gradinspect.engine.graph import RESHAPING, consumers_first, through_reshapes
+from gradinspect.engine.graph import RESHAPING, Graph, through_reshapes
 from gradinspect.engine.parameters import ParameterEntry, ParameterIndex
 
 # Saved attributes that say which part of its input a node takes.
@@ -61,34 +61,66 @@ class _Source:
     turned: bool = False
 
 
-def parameter_uses(root: Node, parameters: ParameterIndex) -> list[Use]:
-    """All uses behind `root`, those nearest the loss first."""
-    seen: dict[tuple[Node, int], _Source | None] = {}
+class ParameterSources:
+    """Answers, for any node of one graph, which parameter it re-lays."""
+
+    def __init__(self, parameters: ParameterIndex) -> None:
+        self._parameters = parameters
+        self._seen: dict[tuple[Node, int], _Source | None] = {}
+
+    def behind(self, node: Node | None, output: int) -> _Source | None:
+        """The parameter that a node re-lays, and the part of it; None for anything else."""
+        if node is None:
+            return None
+        key = (node, output)
+        if key not in self._seen:
+            self._seen[key] = self._find(node, output)
+        return self._seen[key]
+
+    def _find(self, node: Node, output: int) -> _Source | None:
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            entry = self._parameters.of_object(variable)
+            return _Source(entry) if entry is not None else None
+        name = node.name()
+        if name not in RESHAPING and name not in _PARTS:
+            return None
+        children = [(child, place) for child, place in node.next_functions if child is not None]
+        inner = self.behind(*children[0]) if len(children) == 1 else None
+        if inner is None:
+            return None
+        part = (_part(node, output), *inner.part) if name in _PARTS else inner.part
+        return _Source(inner.entry, part, inner.turned != (name in _TRANSPOSES))
+
+
+def parameter_uses(graph: Graph, sources: ParameterSources) -> list[Use]:
+    """All uses in a graph, those nearest the loss first."""
     found: list[Use] = []
-    for node in consumers_first(root):
-        if _behind(node, 0, parameters, seen) is not None:
+    for node in graph.order:
+        if sources.behind(node, 0) is not None:
             continue  # it re-lays a parameter; whoever uses that is the use
         for slot, (child, output) in enumerate(node.next_functions):
-            source = _behind(child, output, parameters, seen)
             if child is None:
                 continue
-            shape = output_shape(child, output)
+            source = sources.behind(child, output)
             if source is not None:
+                shape = output_shape(child, output)
                 found.append(Use(source.entry, node, slot, source.part, shape, source.turned))
                 continue
             table = through_reshapes(child)
-            looked_up = _behind(*table.next_functions[0], parameters, seen) if table.name() == LOOKUP else None
+            looked_up = sources.behind(*table.next_functions[0]) if table.name() == LOOKUP else None
             if looked_up is not None and node.name() not in RESHAPING:
+                shape = output_shape(child, output)
                 found.append(Use(looked_up.entry, node, slot, looked_up.part, shape, looked_up.turned, table))
     return found
 
 
-def lowest(uses: Iterable[Use], root: Node) -> list[Node]:
+def lowest(uses: Iterable[Use], graph: Graph) -> list[Node]:
     """The nodes of these uses from which no other of them can be reached: where a backward pass may stop."""
     nodes = {use.node for use in uses}
     above: set[Node] = set()  # nodes with a use somewhere behind them
-    for node in reversed(consumers_first(root)):
-        if any(child in above or child in nodes for child, _ in node.next_functions if child is not None):
+    for node in reversed(graph.order):
+        if any(child in above or child in nodes for child in graph.sources[node]):
             above.add(node)
     return [node for node in dict.fromkeys(use.node for use in uses) if node not in above]
 
@@ -121,33 +153,6 @@ def _apart(slices: list[tuple[Any, ...]]) -> bool:  # Any: what autograd saved: 
         and all(start < _FROM_THE_END for start, _ in spans)
         and all(before[1] <= after[0] for before, after in pairwise(spans))
     )
-
-
-def _behind(
-    node: Node | None,
-    output: int,
-    parameters: ParameterIndex,
-    seen: dict[tuple[Node, int], _Source | None],
-) -> _Source | None:
-    """The parameter that a node re-lays, and the part of it; None for anything else."""
-    if node is None:
-        return None
-    key = (node, output)
-    if key in seen:
-        return seen[key]
-    result: _Source | None = None
-    variable = getattr(node, "variable", None)
-    if variable is not None:
-        entry = parameters.of_object(variable)
-        result = _Source(entry) if entry is not None else None
-    elif node.name() in RESHAPING or node.name() in _PARTS:
-        children = [(child, place) for child, place in node.next_functions if child is not None]
-        inner = _behind(*children[0], parameters, seen) if len(children) == 1 else None
-        if inner is not None:
-            part = (_part(node, output), *inner.part) if node.name() in _PARTS else inner.part
-            result = _Source(inner.entry, part, inner.turned != (node.name() in _TRANSPOSES))
-    seen[key] = result
-    return result
 
 
 def _part(node: Node, output: int) -> tuple[object, ...]:

@@ -1,26 +1,37 @@
-"""Norms of per-sample gradients for a whole model: one forward pass and two backward passes.
+"""Norms of per-sample gradients for a whole model: one forward and one backward pass, and a probe on a few samples.
 
-The first backward pass carries a cotangent that is zero for half of the samples and shows where each operation keeps
-its samples (`sample_layout`); the second carries the loss, and each operation's norms are taken from its signal and
-its saved input while both are there. No weight gradient is computed: the batch's is known from the first pass.
+The probe's backward pass carries a cotangent that is zero for half of its samples and shows where each operation keeps
+them (`sample_layout`); the batch's carries the loss, and each operation's norms are taken from its signal and its
+saved input while both are there. No weight gradient is computed: the batch's is known from the first pass.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from torch.autograd.graph import GradientEdge, Node
 
-from gradinspect.engine.ghost_norms import squared_norms
-from gradinspect.engine.parameter_uses import LOOKUP, Use, are_disjoint, lowest, output_shape, parameter_uses
+from gradinspect.engine.first_axis import on_first_axis
+from gradinspect.engine.ghost_norms import is_row_product, row_product_squares, squared_norms
+from gradinspect.engine.graph import read_graph
+from gradinspect.engine.memory import out_of_memory
+from gradinspect.engine.parameter_uses import (
+    LOOKUP,
+    ParameterSources,
+    Use,
+    are_disjoint,
+    lowest,
+    output_shape,
+    parameter_uses,
+)
 from gradinspect.engine.parameters import ParameterEntry
-from gradinspect.engine.replay import output_of
-from gradinspect.engine.reproducible import generator
+from gradinspect.engine.replay import output_of, run_model
+from gradinspect.engine.reproducible import generator, seeded
 from gradinspect.engine.sample_factors import ELEMENTWISE, Factor, factor_of, has_formula
 from gradinspect.engine.sample_layout import (
     MIXED,
@@ -64,10 +75,24 @@ def sample_norms(s: SectionInput, samples: int) -> SampleNorms | str:
             return "the loss is not a mean over the samples"
         assert output.grad_fn is not None, "the first pass went backwards through it"
         wanted = [entry for entry in s.parameters if entry in s.reading.gradients]
-        uses = [use for use in parameter_uses(output.grad_fn, s.parameters) if use.entry in wanted]
-        stops = lowest(uses, output.grad_fn)
-        verdicts = _layouts(s, output, uses, stops, samples)
-        return _measure(output, slope * samples, _telling(uses, verdicts), stops, verdicts, wanted)
+        graph, sources = read_graph(output.grad_fn), ParameterSources(s.parameters)
+        uses = [use for use in parameter_uses(graph, sources) if use.entry in s.reading.gradients]
+        stops = lowest(uses, graph)
+        known = on_first_axis(graph, sources, samples, {x.data_ptr() for x in s.batch.inputs})
+        verdicts = known if known is not None else _layouts(s, output, uses, stops, samples)
+        uses = _telling(uses, verdicts)
+        return _measure(output, slope * samples, uses, stops, verdicts, wanted, wide=not _products_fit(s))
+
+
+def _products_fit(s: SectionInput) -> bool:
+    """Whether products of four values, summed over positions, stay inside float32, judged by the first pass."""
+    sizes = [s.reading.signals[order] / math.sqrt(size) for order, size in s.reading.signal_sizes.items() if size]
+    for call in s.reading.calls:
+        sizes += [size for size in (call.input_rms, call.output.rms) if size is not None]
+    return all(_LOW < size < _HIGH for size in sizes if size)
+
+
+_LOW, _HIGH = 1e-8, 1e8  # rms per element; their fourth powers leave room for 10⁶ terms, or for spread, on both sides
 
 
 def _adds_up(s: SectionInput, output: torch.Tensor, slope: torch.Tensor, samples: int) -> bool:
@@ -90,6 +115,55 @@ _SAME = 1e-3  # relative; the two are equal up to rounding, and a sum instead of
 def _layouts(
     s: SectionInput, output: torch.Tensor, uses: Sequence[Use], stops: Sequence[Node], samples: int
 ) -> dict[Node, Verdict]:
+    """Where each operation keeps its samples: found on a few of them where that says it for all."""
+    if samples > FEW:
+        small = _layouts_of_few(s, uses, samples)
+        if small is not None:
+            return small
+    return _probe(s, output, uses, stops, samples)
+
+
+FEW = 2  # samples of the probe: one that is touched and one that is not
+
+
+def _layouts_of_few(s: SectionInput, uses: Sequence[Use], samples: int) -> dict[Node, Verdict] | None:
+    """The arrangement seen on `FEW` samples, with the axis that counts them grown to all.
+
+    None where the model does not take so few, or runs other operations on them.
+    """
+    try:
+        with seeded(s.seed, s.device):
+            output = run_model(s, [tensor[:FEW] for tensor in s.batch.inputs])
+    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
+        if out_of_memory(error):
+            raise
+        return None
+    if output.grad_fn is None or output.shape[0] != FEW:
+        return None
+    graph = read_graph(output.grad_fn)
+    few = [use for use in parameter_uses(graph, ParameterSources(s.parameters)) if use.entry in s.reading.gradients]
+    if [_role(use) for use in few] != [_role(use) for use in uses]:
+        return None
+    verdicts = _probe(s, output, few, lowest(few, graph), FEW)
+    grown: dict[Node, Verdict] = {}
+    for small, full in zip(few, uses, strict=True):
+        verdict = verdicts.get(small.node, SILENT)
+        if isinstance(verdict, Layout):
+            verdict = Layout(verdict.outer, samples, verdict.inner)
+            if verdict.outer * samples * verdict.inner != math.prod(output_shape(full.node)):
+                return None
+        grown[full.node] = verdict
+    return grown
+
+
+def _role(use: Use) -> tuple[object, ...]:
+    shape = use.shape if use.lookup is None else None  # what was looked up may have the samples in its shape
+    return use.entry, use.node.name(), use.slot, use.part, shape, use.turned
+
+
+def _probe(
+    s: SectionInput, output: torch.Tensor, uses: Sequence[Use], stops: Sequence[Node], samples: int
+) -> dict[Node, Verdict]:
     draws = generator(s.seed, "sample layout")
     chosen = chosen_samples(samples, draws)
     cotangent = torch.randn(output.shape, generator=draws, dtype=torch.float64).to(output)
@@ -103,7 +177,7 @@ def _layouts(
     return dict(zip(evidence, read_layouts(list(evidence.values()), chosen), strict=True))
 
 
-def _telling(uses: Sequence[Use], verdicts: dict[Node, Verdict]) -> list[Use]:
+def _telling(uses: Sequence[Use], verdicts: Mapping[Node, Verdict]) -> list[Use]:
     """Of a lookup and the operation behind it, the one that can tell samples apart."""
     stretched = {use.node for use in uses if use.node.name() == LOOKUP and verdicts.get(use.node) in (MIXED, UNPLACED)}
     return [use for use in uses if (use.lookup is None and use.node not in stretched) or use.lookup in stretched]
@@ -114,8 +188,10 @@ def _measure(
     slope: torch.Tensor,
     uses: Sequence[Use],
     stops: Sequence[Node],
-    verdicts: dict[Node, Verdict],
+    verdicts: Mapping[Node, Verdict],
     wanted: Sequence[ParameterEntry],
+    *,
+    wide: bool,
 ) -> SampleNorms:
     of_entry: dict[ParameterEntry, list[Use]] = {}
     at_node: dict[Node, list[Use]] = {}
@@ -129,7 +205,13 @@ def _measure(
     ahead = Counter(use.entry for use in uses)
 
     def take(node: Node, signal: torch.Tensor) -> None:
-        for use in at_node.get(node, ()):
+        signal = signal.double() if wide else signal
+        uses = at_node.get(node, [])
+        if is_row_product(uses, signal, verdicts.get(node)) and all(len(of_entry[use.entry]) == 1 for use in uses):
+            found = row_product_squares(uses, signal)
+            squares.update({use.entry: found[use] for use in uses if use.entry not in unknown | mixing})
+            return
+        for use in uses:
             ahead[use.entry] -= 1
             if use.entry in unknown or use.entry in mixing:
                 continue

@@ -1,0 +1,40 @@
+"""What the spectrum of the input-output Jacobian and a traced training step cost beside a bare pass.
+
+Run: python benchmarks/jacobian.py
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from models import MODELS
+from pairs import Row, ratio_of, sections_input, show
+
+from gradinspect.engine.jacobian import jacobian_section
+from gradinspect.engine.training_trace import STEPS, training_trace_section
+
+PAIRS = {"mlp": 5, "resnet": 3, "gpt": 3}
+
+
+def main() -> None:
+    """Measure each model and print the table; no goal was set for either."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    rows = []
+    for name, make in MODELS.items():
+        subject = make()
+        subject.model.eval()
+        s = sections_input(subject, mode="eval")
+        if subject.inputs.is_floating_point():
+            jacobian_section(s)
+            ratio = ratio_of(lambda s=s: jacobian_section(s), subject.bare, pairs=PAIRS[name])
+            rows.append(Row("Jacobian of 16 samples, written out", name, ratio, None))
+        training_trace_section(s)
+        steps = ratio_of(lambda s=s: training_trace_section(s), subject.bare, pairs=1)
+        rows.append(Row("one step of the training trace", name, steps / STEPS, None))
+    show("Jacobian and training trace", rows, [])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""What per-sample gradient norms cost beside a bare forward and backward pass.
+
+Run: python benchmarks/noise.py
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from models import MODELS
+from pairs import Row, peak_bytes, ratio_of, sections_input, show
+
+from gradinspect.contracts.report import Noise
+from gradinspect.engine.noise import noise_section
+
+GOALS = {"mlp": 1.15, "resnet": 1.5, "gpt": 1.2}
+MEMORY_GOAL = 1.1
+PAIRS = {"mlp": 15, "resnet": 5, "gpt": 5}
+
+
+def main() -> None:
+    """Measure each model and print the table."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    rows = []
+    for name, make in MODELS.items():
+        subject = make()
+        mode = "eval" if name == "resnet" else "train"  # batch normalisation in training mode mixes samples
+        subject.model.train(mode == "train")
+        s = sections_input(subject, mode=mode)
+        for _ in range(2):
+            section = noise_section(s).section
+            assert isinstance(section, Noise)
+            assert section.status == "measured", section.reason
+            subject.bare()
+        ratio = ratio_of(lambda s=s: noise_section(s), subject.bare, pairs=PAIRS[name])
+        subject.model.zero_grad(set_to_none=True)
+        memory = peak_bytes(lambda s=s: noise_section(s)) / peak_bytes(subject.bare)
+        rows.append(Row("per-sample norms, noise scale", name, ratio, GOALS[name], memory, MEMORY_GOAL))
+    show("Per-sample gradient norms (resnet in evaluation mode)", rows, ["opacus", "backpack"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Ratios on a noisy machine: CPU time of one thread, our run and a bare one in turns, and the allocator's peaks."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from models import Subject as BenchmarkModel
+from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile
+
+from gradinspect.contracts.request import InspectionSettings
+from gradinspect.engine.batch import Batch
+from gradinspect.engine.first_pass import Subject, first_pass
+from gradinspect.engine.reproducible import ordinary_graphs
+from gradinspect.engine.section import SectionInput
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: what was done, how it compares with a bare pass, and what was aimed at."""
+
+    work: str
+    model: str
+    ratio: float | None
+    goal: float | None
+    memory: float | None = None
+    memory_goal: float | None = None
+
+
+def ratio_of(work: Work, bare: Work, *, pairs: int, runs: int = 1) -> float:
+    """Median over pairs of CPU time of `runs` runs of work over as many of bare."""
+    ratios = []
+    for _ in range(pairs):
+        ratios.append(_cpu(work, runs) / _cpu(bare, runs))
+    return median(ratios)
+
+
+def _cpu(work: Work, runs: int) -> float:
+    started = time.process_time()
+    for _ in range(runs):
+        work()
+    return time.process_time() - started
+
+
+def peak_bytes(work: Work) -> int:
+    """Largest sum of what was allocated and not yet freed while `work` ran."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        work()
+    held = peak = 0
+    for event in sorted(seen.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak
+
+
+def sections_input(model: BenchmarkModel, *, mode: str = "train") -> SectionInput:
+    """The first pass over a benchmark's model, ready for a section."""
+    settings = InspectionSettings(loss="cross_entropy", mode=mode)  # type: ignore[arg-type]  # train or eval
+    batch = Batch((model.inputs,), lambda _output: model.target, False, "")
+    with ordinary_graphs():
+        return first_pass(
+            Subject(model.model, batch, 0), settings, device=torch.device("cpu"),
+            custom_loss=_cross_entropy,
+        )  # fmt: skip
+
+
+def _cross_entropy(output: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+    """The benchmark model's own loss, for any number of its samples."""
+    assert target is not None
+    return functional.cross_entropy(output.flatten(0, -2), target.flatten())
+
+
+def show(title: str, rows: Sequence[Row], peers: Sequence[str]) -> None:
+    """Print the table, and which peers could not be measured."""
+    print(f"\n{title}\n{'work':44} {'model':8} {'× bare':>8} {'goal':>6} {'memory':>8} {'goal':>6}")
+    for row in rows:
+        print(
+            f"{row.work:44} {row.model:8} {_number(row.ratio):>8} {_number(row.goal):>6} "
+            f"{_number(row.memory):>8} {_number(row.memory_goal):>6}"
+        )
+    absent = [peer for peer in peers if importlib.util.find_spec(peer) is None]
+    if absent:
+        print(f"not installed, not measured: {', '.join(absent)}")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
