@@ -223,8 +223,9 @@ def unseen_ratios(cell: Cell, section: LrScales) -> list[float]:
     update = declared_update(s.settings.optimizer or Sgd(type="sgd"))
     with trainer.borrowed():
         starts = trainer.starts(SEEDS)
-        uniform = Arm("uniform", update, [1.0] * len(per_entry), rate_of["uniform"], starts)
-        scaled = Arm("scaled", update, per_entry, rate_of[section.method or ""], starts)
+        chosen = rate_of[section.method or ""]
+        uniform = Arm("uniform", update, [1.0] * len(per_entry), rate_of.get("uniform", chosen), starts)
+        scaled = Arm("scaled", update, per_entry, chosen, starts)
         ends = [lowest_ends(search, arm) for arm in (scaled, uniform)]
     return [a / b for a, b in zip(*ends, strict=True)]
 

@@ -113,7 +113,12 @@ class RateSearch:
             if not math.isinf(scores.get(k, math.inf)):
                 for seed in range(1, len(arm.starts)):
                     self._run(arm, k, seed, steps, arm.runs.get((middle, seed)) if k != middle else None)
-        return _best_complete(arm, steps)
+        return _best_complete(arm, steps) or self._fastest_safe(arm, middle, steps)
+
+    def _fastest_safe(self, arm: Arm, above: float, steps: int) -> ArmResult | None:
+        """The fastest rate under this one that every seed survives, where the first seed's best diverges on another."""
+        slower = (above - HALF_DECADE * place for place in range(1, EXTENSION))
+        return next((found for k in slower if (found := self.at(arm, k, steps)) is not None), None)
 
     def refined(self, arm: Arm, found: ArmResult, steps: int) -> ArmResult:
         """The better of an arm's best rate and the one halfway to its better neighbour; where both fell, of both."""
@@ -129,7 +134,9 @@ class RateSearch:
         for seed in range(len(arm.starts)):
             if (run := arm.runs.get((k, seed))) is not None and run.ended == "dropped":
                 del arm.runs[k, seed]
-            self._run(arm, k, seed, steps, None)
+            run = self._run(arm, k, seed, steps, None)
+            if run is None or run.ended is not None:
+                return None
         return None if math.isinf(arm.mean_score(k, steps)) else _result(arm, k)
 
     def _search(self, arm: Arm, steps: int) -> None:

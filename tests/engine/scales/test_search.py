@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -125,3 +126,27 @@ def test_all_seeds_of_the_best_rate_are_run_and_their_mean_decides() -> None:
     assert len(found.scores) == len(found.finals) == 3
     assert found.score == pytest.approx(sum(found.scores) / 3)
     assert all(math.isfinite(score) for score in found.scores)
+
+
+def test_where_the_first_seeds_best_rate_diverges_on_another_the_fastest_that_all_survive_is_taken() -> None:
+    class Squared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.weight.square() * x  # loss w⁴: a step at rate η gives w·(1 − 4ηw²), stable up to 1/(2w²)
+
+    s = section_input(Squared(), torch.ones(40, 1, dtype=torch.float64), normal(40, 1) * 0, loss="mse")
+    trainer = Trainer(s, probe_data(s), [entry for group in make_groups(s) for entry in group.entries])
+    search = RateSearch(trainer, ProbeBudget(s, LrScalesRequest()), lambda _fraction: None)
+    with trainer.borrowed():
+        (start,) = trainer.starts(1)
+        larger = replace(start, parameters=[torch.full((1,), 10.0, dtype=torch.float64)])
+        arm = Arm("uniform", declared_update(Sgd(type="sgd")), [1.0], 0.25, [start, larger])
+        found = search.best(arm, STEPS)
+    assert found is not None
+    assert arm.score(0, 0, STEPS) < math.inf  # w = 1: one step at 1/4 ends at 0
+    assert arm.runs[0, 1].ended == "diverged"  # w = 10 is stable up to 1/200 alone
+    assert found.base_lr == pytest.approx(0.25 * 10**-2)
+    assert arm.runs[-3, 1].ended == "diverged"
