@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -19,14 +17,13 @@ from typing import BinaryIO
 import structlog
 
 from gradinspect.contracts.messages import Limits
+from workers.children import FORK_SECONDS, Child, spawn
 from workers.sandbox import Level
 
 JOBS_PER_SERVER = 1000  # chosen: what leaks in a server that only forks is small, and a new one costs two seconds
 START_SECONDS = 120  # chosen: a cold disk and a busy machine; importing torch takes 2-3 s
-FORK_SECONDS = 30
 LOOK_SECONDS = 0.2  # how soon the death of a server is noticed
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
-RESULT_PIPE_BYTES = 2**20
 
 # All that the fork server's environment holds besides what is fixed below: no URL, no key, no token.
 KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
@@ -52,30 +49,6 @@ class ServerFacts:
     torch_version: str
     level: Level
     reason: str
-
-
-@dataclass
-class Child:
-    """One running child, as its supervisor holds it. Close it: that is its end, too."""
-
-    pid: int
-    pidfd: int
-    frames: int
-    log: int
-    status: socket.socket
-    fork_seconds: float
-
-    def kill(self) -> None:
-        """SIGKILL; the process id cannot have passed to another process, because it is not used."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-
-    def close(self) -> None:
-        """Kill it, if it still runs, and let go of its pipes."""
-        self.kill()
-        self.status.close()
-        for descriptor in (self.pidfd, self.frames, self.log):
-            os.close(descriptor)
 
 
 class _Server:
@@ -184,12 +157,12 @@ class ForkServers(threading.Thread):
         header = json.dumps({**asked, "cuda_device": cuda_device}).encode()
         server, _ = self._warm()
         try:
-            return _spawn(server, header, job, files)
+            return spawn(server.ask, header, job, files)
         except (OSError, EOFError):
             self._sleep(LOOK_SECONDS)  # it may have been replaced at this moment
             server, _ = self._warm()
         try:
-            return _spawn(server, header, job, files)
+            return spawn(server.ask, header, job, files)
         except (OSError, EOFError) as error:
             raise ForkServerError(f"the fork server was lost: {error}") from error
 
@@ -251,46 +224,3 @@ class ForkServers(threading.Thread):
 def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
     """What a process that runs strangers' models may know of ours."""
     return {name: environment[name] for name in KEPT_VARIABLES if name in environment} | FIXED_VARIABLES
-
-
-def _spawn(server: _Server, header: bytes, job: bytes, files: Mapping[str, BinaryIO]) -> Child:
-    mine, theirs = socket.socketpair()
-    frames, frames_end = os.pipe()
-    log, log_end = os.pipe()
-    job_file = _in_memory(job)
-    _enlarge(frames)
-    given = [theirs.fileno(), job_file, frames_end, log_end, *(file.fileno() for file in files.values())]
-    try:
-        server.ask(header, given)
-        theirs.close()
-        mine.settimeout(FORK_SECONDS)
-        said, descriptors, _, _ = socket.recv_fds(mine, 4096, 1)
-        if not said or not descriptors:
-            raise EOFError("it ended while it was asked for a child")
-        answer = json.loads(said.splitlines()[0])
-        mine.setblocking(False)
-        return Child(answer["pid"], descriptors[0], frames, log, mine, answer["fork_seconds"])
-    except BaseException:
-        mine.close()
-        os.close(frames)
-        os.close(log)
-        raise
-    finally:
-        theirs.close()
-        for descriptor in (job_file, frames_end, log_end):
-            os.close(descriptor)
-
-
-def _in_memory(content: bytes) -> int:
-    descriptor = os.memfd_create("job")
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
-
-
-def _enlarge(pipe: int) -> None:
-    """A large report crosses in fewer steps; a user who has too many large pipes keeps the default."""
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, RESULT_PIPE_BYTES)

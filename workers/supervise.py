@@ -14,8 +14,8 @@ from pathlib import Path
 from time import monotonic, perf_counter
 
 from gradinspect.contracts.messages import FailureFrame, JobTimings, Limits, ProgressFrame
+from workers.children import Child
 from workers.endings import Died, Ending, Failed, Lost, Measured, Stopped, of_exit, time_limit
-from workers.fork_client import Child
 from workers.frames import Frame, FrameReader, HostileFrameError, OversizedResultError
 
 LOG_BYTES = 4096

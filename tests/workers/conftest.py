@@ -11,7 +11,8 @@ from children import Done, RunChild
 
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.messages import Job, Limits
-from workers.fork_client import Child, ForkServers
+from workers.children import Child
+from workers.fork_client import ForkServers
 from workers.sandbox import Level
 from workers.supervise import Watch, supervise
 

@@ -15,8 +15,8 @@ from queueing import SPEC
 from safetensors.torch import save
 
 from gradinspect.contracts.report import Measurements
+from workers.children import Child
 from workers.endings import Died, Failed, Lost, Measured, Stopped
-from workers.fork_client import Child
 
 FOUR = {"shape": [4]}
 
