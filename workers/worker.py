@@ -10,18 +10,15 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from time import monotonic
-from typing import BinaryIO
 
 import structlog
 
-from gradinspect.contracts.messages import Job
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.report import Measurements, Report
 from gradinspect.rules.judge import judge
-from gradinspect.version import __version__
 from service import worker_status
 from service.db import leases, outbox
 from service.db.engine import UNAVAILABLE, Database
@@ -35,7 +32,7 @@ from workers.devices import visible_gpus
 from workers.endings import Died, Ending, Failed, Lost, Measured, Stopped
 from workers.fork_client import ForkServerError, ForkServers, ServerFacts
 from workers.lease_keeper import LeaseKeeper
-from workers.sandbox import Level
+from workers.preparation import choose_level, make_job, open_files, with_trusted_environment
 from workers.supervise import Watch, supervise
 
 PROGRESS_SECONDS = 1.0  # chosen: a person watches; each step is a write
@@ -109,9 +106,10 @@ class Worker:
     def _compute(self, claim: Claim, keeper: LeaseKeeper, log: structlog.typing.FilteringBoundLogger) -> Ending:
         try:
             with ExitStack() as opened, self._device(claim) as cuda_device:
-                files = self._open_files(claim, opened)
-                level = self._level(claim, bool(files))
-                job = self._job(claim)
+                facts = self.fork_servers.facts()
+                files = open_files(claim, self.store, opened)
+                level = choose_level(claim, facts, has_uploads=bool(files), gpu_uploads=self.settings.gpu_uploads)
+                job = make_job(claim, self.settings.limits)
                 text = job.model_dump_json().encode()
                 child = self.fork_servers.spawn(text, files, job.limits, level=level, cuda_device=cuda_device)
                 opened.callback(child.close)
@@ -126,7 +124,7 @@ class Worker:
                 if said:
                     log.info("child_log", text=said.decode(errors="replace"))
                 if isinstance(ending, Measured):
-                    return Measured(self._trusted(ending, level), ending.timings)
+                    return replace(ending, measurements=with_trusted_environment(ending, facts, level))
                 return ending
         except ForkServerError as error:
             return Died(str(error))
@@ -181,55 +179,6 @@ class Worker:
             inspection=claim.lease.inspection_id,
             settings=claim.settings,
         )
-
-    def _trusted(self, ending: Measured, level: Level) -> Measurements:
-        """Overwrite what the child cannot be trusted with, and add the time that it cannot see."""
-        facts, timings = self.fork_servers.facts(), ending.timings
-        environment = ending.measurements.environment
-        stages = dict(list(environment.stages.items())[:24])
-        stages |= {"fork": round(timings.fork_seconds, 6), "child": round(timings.run_seconds, 6)}
-        return ending.measurements.model_copy(
-            update={
-                "environment": environment.model_copy(
-                    update={
-                        "gradinspect_version": __version__,
-                        "torch_version": facts.torch_version,
-                        "confinement": level,
-                        "stages": stages,
-                    }
-                )
-            }
-        )
-
-    def _job(self, claim: Claim) -> Job:
-        device = "cuda" if claim.queue == "gpu" else "cpu"
-        return Job(
-            spec=claim.spec,
-            has_weights=claim.weights is not None,
-            has_data=claim.data is not None,
-            sample_input=claim.sample_input,
-            settings=claim.settings.model_copy(update={"device": device}),
-            limits=self.settings.limits,
-        )
-
-    def _level(self, claim: Claim, has_uploads: bool) -> Level:
-        """Uploaded bytes meet torch under full confinement or not at all; a spec on synthetic data is our own code."""
-        if not has_uploads:
-            return "limits"
-        if claim.queue == "gpu" and (claim.torchscript is None or self.settings.gpu_uploads):
-            return "limits"  # a CUDA driver cannot be reached from full confinement; the operator has opted in
-        facts = self.fork_servers.facts()
-        if facts.level != "full":
-            raise ProblemError("uploads_disabled", f"this worker cannot confine uploaded bytes: {facts.reason}")
-        return "full"
-
-    def _open_files(self, claim: Claim, opened: ExitStack) -> dict[str, BinaryIO]:
-        wanted = {"model": claim.torchscript, "weights": claim.weights, "data": claim.data}
-        return {
-            name: opened.enter_context(self.store.artifacts.open(digest, tenant=claim.tenant))
-            for name, digest in wanted.items()
-            if digest is not None
-        }
 
     @contextmanager
     def _device(self, claim: Claim) -> Iterator[str | None]:

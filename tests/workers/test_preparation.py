@@ -1,0 +1,69 @@
+"""What a child is given, and what is believed of what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from specimens import make_report, spec
+
+from gradinspect.contracts.messages import JobTimings, Limits
+from gradinspect.contracts.policy import DEFAULT_POLICY
+from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.report import MeasuredSummary, Measurements, ModelReference
+from gradinspect.contracts.request import InspectionSettings
+from service.db.leases import Claim, Lease
+from workers.endings import Measured
+from workers.fork_client import ServerFacts
+from workers.preparation import choose_level, make_job, with_trusted_environment
+
+CAN = ServerFacts("2.13.0", "full", "")
+CANNOT = ServerFacts("2.13.0", "limits", "seccomp: Function not implemented")
+DIGEST = f"sha256:{'0' * 64}"
+CLAIM = Claim(
+    lease=Lease("insp_secret", "token-secret"), tenant="tenant-secret", attempt=1, settings=InspectionSettings(),
+    policy=DEFAULT_POLICY, model=ModelReference(kind="spec"), spec=spec(), torchscript=None, weights=None, data=None,
+    queue="cpu", sample_input=None,
+)  # fmt: skip
+ON_GPU = replace(CLAIM, queue="gpu")
+UPLOAD = replace(CLAIM, spec=None, torchscript=DIGEST)
+
+
+def test_a_job_holds_nothing_that_a_model_must_not_know() -> None:
+    assert "secret" not in make_job(CLAIM, Limits()).model_dump_json()
+
+
+def test_the_queue_decides_about_the_device() -> None:
+    assert make_job(CLAIM, Limits()).settings.device == "cpu"
+    assert make_job(ON_GPU, Limits()).settings.device == "cuda"
+
+
+def test_uploads_are_confined_wherever_they_may_run() -> None:
+    assert choose_level(CLAIM, CAN, has_uploads=False, gpu_uploads=False) == "limits"
+    assert choose_level(CLAIM, CAN, has_uploads=True, gpu_uploads=False) == "full"
+    assert choose_level(UPLOAD, CAN, has_uploads=True, gpu_uploads=True) == "full"
+
+
+def test_without_confinement_there_are_specs_and_no_uploads() -> None:
+    assert choose_level(CLAIM, CANNOT, has_uploads=False, gpu_uploads=False) == "limits"
+    with pytest.raises(ProblemError, match="Function not implemented") as refused:
+        choose_level(UPLOAD, CANNOT, has_uploads=True, gpu_uploads=True)
+    assert refused.value.code == "uploads_disabled"
+
+
+def test_a_model_goes_to_the_gpu_only_where_the_operator_opted_in() -> None:
+    on_gpu = replace(UPLOAD, queue="gpu")
+    assert choose_level(on_gpu, CAN, has_uploads=True, gpu_uploads=True) == "limits"
+    assert choose_level(on_gpu, CAN, has_uploads=True, gpu_uploads=False) == "full"
+
+
+def test_what_a_child_says_about_its_confinement_is_not_believed() -> None:
+    environment = make_report().environment.model_copy(
+        update={"confinement": "full", "torch_version": "9", "stages": {f"s{index}": 1.0 for index in range(32)}}
+    )
+    said = Measurements(environment=environment, summary=MeasuredSummary(loss=1.0, parameters=1, layers=0))
+    measured = Measured(said, JobTimings(fork_seconds=0.01, run_seconds=0.5, frames=3))
+    believed = with_trusted_environment(measured, CAN, "limits").environment
+    assert (believed.confinement, believed.torch_version) == ("limits", "2.13.0")
+    assert (believed.stages["fork"], believed.stages["child"]) == (0.01, 0.5)
+    assert len(believed.stages) <= 32
