@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from gradinspect.engine.activations import SlopeReading, slope_reading, slope_sums
-from gradinspect.engine.distributions import SAMPLE, array_distribution, magnitude_sample
+from gradinspect.engine.distributions import SAMPLE, magnitude_sample, row_distributions
 from gradinspect.engine.ledger import GradientSink
 from gradinspect.engine.statistics import Amplitude, Moments, Spread, flat_values
 from gradinspect.engine.units import (
@@ -83,7 +83,7 @@ class DeviceLedger:
                 sink(bad, None, math.nan)
                 return
             sums = Moments(numel, total, length**2, abs_total, largest, int(nonzero))
-            sink(sums, array_distribution(self._fetched[place], sampled=numel > SAMPLE), inner)
+            sink(sums, row_distributions(self._fetched[place][None], sampled=numel > SAMPLE)[0], inner)
 
         self._note(
             [_total(values), _length(values), torch.linalg.vector_norm(values, 1, dtype=torch.float64),

@@ -11,13 +11,30 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from gradinspect.engine.activations import SlopeReading, slope_reading, slope_sums
-from gradinspect.engine.distributions import Distribution, distribution, distribution_of
-from gradinspect.engine.statistics import Amplitude, Moments, Spread, amplitude, dot, flat_array, moments, norm, spread
+from gradinspect.engine.distributions import SAMPLE, Distribution, coprime_stride, distribution, row_distributions
+from gradinspect.engine.statistics import (
+    Amplitude,
+    Array,
+    Moments,
+    Spread,
+    amplitude,
+    array_moments,
+    dot,
+    flat_array,
+    moments,
+    norm,
+    row_moments,
+    row_products,
+    spread,
+)
 from gradinspect.engine.units import UnitReading, read_units
 
+_SAMPLES_TOGETHER = 64  # of 64 KiB each
+_TOGETHER = 32_768  # elements: more would leave the cache, and cost fresh memory for every intermediate result
 GradientSink = Callable[[Moments, Distribution | None, float], None]
 
 
@@ -53,7 +70,16 @@ class Ledger(Protocol):
 
 
 class HostLedger:
-    """Reads tensors in host memory on the spot."""
+    """Reads tensors in host memory.
+
+    Large ones on the spot, so that a gradient can be freed. Small gradients wait until some of one size can be read
+    together: what small arrays cost is the number of calls. The samples of large ones wait too: their quantiles take
+    half the time one after the other, because the code for them is then still in the cache.
+    """
+
+    def __init__(self) -> None:
+        self._samples: list[tuple[Array, Moments, float, GradientSink]] = []
+        self._small: dict[tuple[int, np.dtype[np.floating]], list[tuple[Array, torch.Tensor, GradientSink]]] = {}
 
     def amplitude(self, tensor: torch.Tensor, sink: Callable[[Amplitude], None]) -> None:
         """See Ledger."""
@@ -69,13 +95,25 @@ class HostLedger:
 
     def gradient(self, weight: torch.Tensor, gradient: torch.Tensor, sink: GradientSink) -> None:
         """See Ledger."""
-        sums = moments(gradient)
-        if sums.nan_count or sums.inf_count:
+        if gradient.layout is not torch.strided:
+            sums = moments(gradient)
+            sink(sums, distribution(gradient) if sums.is_finite else None, math.nan)
+            return
+        values = flat_array(gradient, in_order=True)
+        if values.size <= SAMPLE:
+            group = self._small.setdefault((values.size, values.dtype), [])
+            group.append((values, weight, sink))
+            if values.size * len(group) >= _TOGETHER:
+                self._read_small(self._small.pop((values.size, values.dtype)))
+            return
+        sums = array_moments(values)
+        if not sums.is_finite:
             sink(sums, None, math.nan)
-        elif gradient.layout is torch.strided:
-            sink(sums, distribution_of(flat_array(gradient)), dot(weight, gradient))
-        else:
-            sink(sums, distribution(gradient), math.nan)
+            return
+        sample = np.abs(values[:: coprime_stride(values.size, SAMPLE)])
+        self._samples.append((sample, sums, dot(weight, gradient), sink))
+        if len(self._samples) >= _SAMPLES_TOGETHER:
+            self._read_samples()
 
     def slope(
         self, slope: torch.Tensor, largest: float | None, sink: Callable[[SlopeReading], None],
@@ -93,4 +131,24 @@ class HostLedger:
         sink(read_units(output, shape, samples, channels_first))
 
     def settle(self) -> None:
-        """Nothing is owed."""
+        """Read the gradients that have waited for others of their size."""
+        self._read_samples()
+        while self._small:
+            self._read_small(self._small.popitem()[1])
+
+    def _read_samples(self) -> None:
+        samples, self._samples = self._samples, []
+        for sample, sums, product, sink in samples:
+            sink(sums, row_distributions(sample[None], sampled=True)[0], product)
+
+    def _read_small(self, group: list[tuple[Array, torch.Tensor, GradientSink]]) -> None:
+        gradients = np.stack([values for values, _, _ in group])
+        weights = np.stack([flat_array(weight, in_order=True) for _, weight, _ in group])
+        sums, products = row_moments(gradients), row_products(weights, gradients)
+        finite = [each.is_finite for each in sums]
+        spreads = iter(row_distributions(np.abs(gradients if all(finite) else gradients[finite]), sampled=False))
+        for (_, _, sink), each, product in zip(group, sums, products, strict=True):
+            if each.is_finite:
+                sink(each, next(spreads), product)
+            else:
+                sink(each, None, math.nan)

@@ -44,6 +44,11 @@ class Moments:
     inf_count: int = 0
 
     @property
+    def is_finite(self) -> bool:
+        """Whether every element is."""
+        return not (self.nan_count or self.inf_count)
+
+    @property
     def norm(self) -> float:
         """l2 norm."""
         return math.sqrt(self.square_total)
@@ -163,6 +168,29 @@ def _scratch(dtype: np.dtype[np.floating]) -> Array:
     return found
 
 
+@_quietly
+def row_moments(values: Array) -> list[Moments]:
+    """`moments` of each row of an array (tensors, elements) of small tensors."""
+    magnitudes = np.abs(values)
+    largest = np.maximum.reduce(magnitudes, axis=1)
+    safe = ((largest > _SAFE_LOW) & (largest < _SAFE_HIGH)).tolist()
+    sums = [np.add.reduce(part, axis=1).tolist() for part in (values, values * values, magnitudes)]
+    nonzero = np.count_nonzero(values, axis=1).tolist()
+    columns = zip(*sums, largest.tolist(), nonzero, strict=True)
+    size = values.shape[1]
+    return [
+        Moments(size, *figures) if ordinary else array_moments(row)
+        for row, ordinary, figures in zip(values, safe, columns, strict=True)
+    ]
+
+
+@_quietly
+def row_products(left: Array, right: Array) -> list[float]:
+    """Inner product of each pair of rows."""
+    found: list[float] = np.add.reduce(left * right, axis=1).tolist()
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Spread:
     """Mean and size of a tensor's values; NaN in all but the counts when a value is not finite."""
@@ -245,9 +273,11 @@ def dot(left: torch.Tensor, right: torch.Tensor) -> float:
 
 def _inner(left: Array, right: Array) -> float:
     """Σ left·right: chunks by BLAS in the arrays' own precision, their sum in float64."""
-    whole = left.size - left.size % _CHUNK
-    if not whole:
-        return float(np.dot(left, right))
-    rows, columns = left[:whole].reshape(-1, 1, _CHUNK), right[:whole].reshape(-1, _CHUNK, 1)
-    total = float(np.matmul(rows, columns).sum(dtype=np.float64))
-    return total if whole == left.size else total + float(np.dot(left[whole:], right[whole:]))
+    size = left.size
+    if size <= _CHUNK:
+        return float(left.dot(right))
+    rest = size % _CHUNK
+    if rest:
+        return _inner(left[:-rest], right[:-rest]) + float(left[-rest:].dot(right[-rest:]))
+    parts = np.matmul(left.reshape(-1, 1, _CHUNK), right.reshape(-1, _CHUNK, 1))
+    return float(np.add.reduce(parts, axis=None, dtype=np.float64))

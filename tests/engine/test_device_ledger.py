@@ -126,9 +126,10 @@ def test_the_host_would_be_caught_waiting() -> None:
 
 
 def test_every_reading_is_the_hosts_once_it_is_settled() -> None:
-    ledger, host = DeviceLedger(), readings(HostLedger())
-    device = readings(ledger)
-    ledger.settle()
+    on_host, on_device = HostLedger(), DeviceLedger()
+    host, device = readings(on_host), readings(on_device)
+    on_host.settle()
+    on_device.settle()
     assert isinstance(device[2], SlopeReading)
     for left, right in zip(host[:5], device[:5], strict=True):
         fields = getattr(left, "__dataclass_fields__", None)
