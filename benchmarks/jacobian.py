@@ -1,6 +1,6 @@
 """What the spectrum of the input-output Jacobian and a traced training step cost beside a bare pass.
 
-Run: python benchmarks/jacobian.py
+Run: python benchmarks/jacobian.py [model …]
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import warnings
 
 import torch
 from models import MODELS
-from pairs import Row, ratio_of, sections_input, show
+from pairs import Row, chosen, ratio_of, sections_input, show
 
 from gradinspect.engine.jacobian import jacobian_section
 from gradinspect.engine.training_trace import STEPS, training_trace_section
@@ -22,7 +22,7 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     rows = []
-    for name, make in MODELS.items():
+    for name, make in chosen(MODELS).items():
         subject = make()
         subject.model.eval()
         s = sections_input(subject, mode="eval")

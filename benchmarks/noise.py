@@ -1,6 +1,6 @@
 """What per-sample gradient norms cost beside a bare forward and backward pass.
 
-Run: python benchmarks/noise.py
+Run: python benchmarks/noise.py [model …]
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import warnings
 
 import torch
 from models import MODELS
-from pairs import Row, peak_bytes, ratio_of, sections_input, show
+from pairs import Row, chosen, peak_bytes, ratio_of, sections_input, show
 
 from gradinspect.contracts.report import Noise
 from gradinspect.engine.noise import noise_section
@@ -24,7 +24,7 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     rows = []
-    for name, make in MODELS.items():
+    for name, make in chosen(MODELS).items():
         subject = make()
         mode = "eval" if name == "resnet" else "train"  # batch normalisation in training mode mixes samples
         subject.model.train(mode == "train")

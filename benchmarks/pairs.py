@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -20,6 +21,7 @@ from gradinspect.engine.reproducible import ordinary_graphs
 from gradinspect.engine.section import SectionInput
 
 Work = Callable[[], object]
+Make = Callable[[], BenchmarkModel]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Row:
     goal: float | None
     memory: float | None = None
     memory_goal: float | None = None
+
+
+def chosen(models: Mapping[str, Make]) -> dict[str, Make]:
+    """The models that the command line names, or all of them."""
+    return {name: make for name, make in models.items() if name in sys.argv[1:] or len(sys.argv) == 1}
 
 
 def ratio_of(work: Work, bare: Work, *, pairs: int, runs: int = 1) -> float:

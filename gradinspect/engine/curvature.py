@@ -6,6 +6,7 @@ diagonal blocks of the Hessian). What matters most is computed first; what the b
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,10 +65,9 @@ def curvature_section(s: SectionInput) -> SectionResult:
     with replaying(s), twice_differentiable():
         hessian = HessianProducts(s)
         started = time.perf_counter()
-        steepness = hessian.product(hessian.gradient)
+        whole = _Whole(along=_quotient(hessian, hessian.everything))
         unit = time.perf_counter() - started
         s.progress(0.05)
-        whole = _Whole(along=_quotient(hessian.gradient, steepness))
         _probe(s, hessian, whole, unit)
         s.progress(0.3)
         _find_top(s, hessian, whole, unit)
@@ -77,14 +77,19 @@ def curvature_section(s: SectionInput) -> SectionResult:
     return _report(hessian, whole, layers, blocks)
 
 
-def _quotient(gradient: torch.Tensor, product: torch.Tensor) -> float | None:
-    """gᵀHg/gᵀg; None for a gradient that is zero."""
-    square = _inner(gradient, gradient)
-    return finite(_inner(gradient, product) / square) if square > 0 else None
+def _quotient(hessian: HessianProducts, block: Sequence[int]) -> float | None:
+    """gᵀHg/gᵀg within a block; None for a gradient that is zero."""
+    slopes = [hessian.slopes[index] for index in block]
+    square = math.fsum(_inner(slope, slope) for slope in slopes)
+    if square <= 0:
+        return None
+    return finite(math.fsum(map(_inner, slopes, hessian.parts(slopes, block))) / square)
 
 
 def _inner(left: torch.Tensor, right: torch.Tensor) -> float:
-    return dot(left, right) if left.device.type == "cpu" else float(torch.dot(left, right))
+    if left.device.type == "cpu":
+        return dot(left, right)
+    return float(torch.dot(left.reshape(-1), right.reshape(-1)))
 
 
 def _probe(s: SectionInput, hessian: HessianProducts, whole: _Whole, unit: float) -> None:
@@ -96,16 +101,13 @@ def _probe(s: SectionInput, hessian: HessianProducts, whole: _Whole, unit: float
             if probe < 2:
                 whole.reasons.append(f"hessian_trace after {probe} probes: {reason}")
             return
-        vector = signs(hessian.size, draws, hessian.gradient)
-        image = hessian.product(vector)
-        whole.probes.append(
-            [_inner(vector[place], image[place]) for place in map(hessian.place, range(len(hessian.entries)))]
-        )
+        vectors = torch.split(signs(hessian.size, draws, hessian.slopes[0]), hessian.sizes)
+        whole.probes.append(list(map(_inner, vectors, hessian.parts(vectors, hessian.everything))))
         s.progress(0.05 + 0.25 * (probe + 1) / PROBES)
 
 
 def _find_top(s: SectionInput, hessian: HessianProducts, whole: _Whole, unit: float) -> None:
-    steps = min(LANCZOS_STEPS, _steps_in_memory(hessian.gradient), hessian.size)
+    steps = min(LANCZOS_STEPS, _steps_in_memory(hessian), hessian.size)
     budget = s.budget.part(0.6)
     wanted = min(FEWEST_STEPS, hessian.size)
     reason = refused(budget, wanted * unit)
@@ -121,8 +123,8 @@ def _find_top(s: SectionInput, hessian: HessianProducts, whole: _Whole, unit: fl
 
     try:
         whole.top = top_eigenvalue(
-            hessian.product, _start(s, hessian.gradient, "lanczos"), max_products=steps, tolerance=TOLERANCE,
-            go_on=go_on,
+            hessian.product, _start(s, hessian.slopes[0], hessian.size, "lanczos"), max_products=steps,
+            tolerance=TOLERANCE, go_on=go_on,
         )  # fmt: skip
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
@@ -130,12 +132,12 @@ def _find_top(s: SectionInput, hessian: HessianProducts, whole: _Whole, unit: fl
         whole.reasons.append("top_eigenvalue: memory: it ran out; a smaller batch leaves more room")
 
 
-def _steps_in_memory(like: torch.Tensor) -> int:
-    return BASIS_BYTES // (like.numel() * like.element_size()) - 1
+def _steps_in_memory(hessian: HessianProducts) -> int:
+    return BASIS_BYTES // (hessian.size * hessian.slopes[0].element_size()) - 1
 
 
-def _start(s: SectionInput, like: torch.Tensor, purpose: str) -> torch.Tensor:
-    return torch.randn(like.numel(), generator=generator(s.seed, purpose), dtype=torch.float32).to(like)
+def _start(s: SectionInput, like: torch.Tensor, size: int, purpose: str) -> torch.Tensor:
+    return torch.randn(size, generator=generator(s.seed, purpose), dtype=torch.float32).to(like)
 
 
 def _layers(s: SectionInput, hessian: HessianProducts) -> dict[str, tuple[int, ...]]:
@@ -151,14 +153,13 @@ def _measure_blocks(
     s: SectionInput, hessian: HessianProducts, layers: Mapping[str, tuple[int, ...]], unit: float
 ) -> _Blocks:
     found = _Blocks()
-    wanted = list(dict.fromkeys([*layers.values(), *((place,) for place in range(len(hessian.entries)))]))
+    wanted = list(dict.fromkeys([*layers.values(), *((place,) for place in hessian.everything)]))
     budget = s.budget if s.budget.seconds_left < float("inf") else Budget(PATIENCE)
     for done, block in enumerate(wanted):
         found.reason = refused(budget, unit)
         if found.reason is not None:
             return found
-        gradient = _part(hessian, hessian.gradient, block)
-        along = _quotient(gradient, hessian.block_product(gradient, block))
+        along = _quotient(hessian, block)
         if along is not None:
             found.along[block] = along
         s.progress(0.6 + 0.1 * (done + 1) / len(wanted))
@@ -168,7 +169,7 @@ def _measure_blocks(
         found.reason = refused(budget, min(FEWEST_STEPS, size) * unit)
         if found.reason is not None:
             return found
-        start = _start(s, _part(hessian, hessian.gradient, block), "lanczos of a block")
+        start = _start(s, hessian.slopes[0], size, "lanczos of a block")
         top = _block_top(hessian, block, start, steps, budget, unit)
         if top.residual <= _CLOSE * abs(top.value):
             found.top[block] = top
@@ -188,14 +189,10 @@ def _block_top(
     )  # fmt: skip
 
 
-def _part(hessian: HessianProducts, vector: torch.Tensor, block: Sequence[int]) -> torch.Tensor:
-    return torch.cat([vector[hessian.place(index)] for index in block])
-
-
 def _report(
     hessian: HessianProducts, whole: _Whole, layers: Mapping[str, tuple[int, ...]], blocks: _Blocks
 ) -> SectionResult:
-    everything = range(len(hessian.entries))
+    everything = hessian.everything
     total = trace_of(whole.probes, everything) if whole.probes else Trace(float("nan"), None)
     products = 1 + len(whole.probes) + (whole.top.products if whole.top is not None else 0)
     section = Curvature(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 
@@ -22,9 +23,9 @@ class HessianProducts:
     Make it and use it inside `replaying`: the graph lives as long as the object.
 
     Attributes:
-        entries: the parameters that have a gradient; vectors are flat, in their order.
-        gradient: g, flat.
-        sizes: number of elements of each entry.
+        entries: the parameters that have a gradient.
+        slopes: their gradients.
+        sizes: their numbers of elements; flat vectors hold the entries one after the other.
 
     Raises:
         InspectionError: `unsupported_operator`, with the operator that has no second derivative.
@@ -36,21 +37,23 @@ class HessianProducts:
         self.entries = [entry for entry in s.parameters if entry in s.reading.gradients]
         with torch.enable_grad(), named_operators():
             found = parameter_gradients(s.loss_of(output_of(s)), self.entries, create_graph=True)
-        self._slopes = [
+        self._attached = [
             torch.zeros_like(entry.tensor) if slope is None else slope
             for entry, slope in zip(self.entries, found, strict=True)
         ]
+        self.slopes = [slope.detach() for slope in self._attached]
         self.sizes = [entry.tensor.numel() for entry in self.entries]
-        self.gradient = _flat([slope.detach() for slope in self._slopes])
-        starts = [0]
-        for size in self.sizes:
-            starts.append(starts[-1] + size)
-        self._starts = starts
+        self._starts = [0, *accumulate(self.sizes)]
 
     @property
     def size(self) -> int:
         """Number of trained elements."""
         return self._starts[-1]
+
+    @property
+    def everything(self) -> range:
+        """Places of all entries."""
+        return range(len(self.entries))
 
     def place(self, index: int) -> slice:
         """Where the elements of one entry lie in a flat vector."""
@@ -60,37 +63,36 @@ class HessianProducts:
         """Number of elements of some entries."""
         return sum(self.sizes[index] for index in block)
 
-    def product(self, vector: torch.Tensor) -> torch.Tensor:
-        """H·v, flat."""
-        return self.block_product(vector, range(len(self.entries)))
-
-    def block_product(self, vector: torch.Tensor, block: Sequence[int]) -> torch.Tensor:
-        """H_bb·v for the entries of a block: the others stand still. Flat over the block.
+    def parts(self, vectors: Sequence[torch.Tensor], block: Sequence[int]) -> list[torch.Tensor]:
+        """H_bb·v, entry by entry, for the entries of a block: the others stand still.
 
         Only the part of the graph between these parameters and the loss is walked.
+
+        Args:
+            vectors: v, in the shapes of the block's entries or flat.
         """
         chosen = [self.entries[index] for index in block]
-        along = torch.split(vector, [self.sizes[index] for index in block])
         moving = [
-            (self._slopes[index], part.view_as(self._slopes[index]).to(self._slopes[index].dtype))
-            for index, part in zip(block, along, strict=True)
-            if self._slopes[index].requires_grad
+            (slope, vector.view_as(slope).to(slope.dtype))
+            for slope, vector in zip((self._attached[index] for index in block), vectors, strict=True)
+            if slope.requires_grad
         ]
         if not moving:  # the gradient does not depend on the parameters
-            return torch.zeros_like(vector)
-        slopes, vectors = zip(*moving, strict=True)
+            return [torch.zeros_like(entry.tensor) for entry in chosen]
+        slopes, along = zip(*moving, strict=True)
         with named_operators():
-            found = parameter_gradients(slopes, chosen, along=vectors, retain_graph=True)
-        return _flat(
-            [
-                torch.zeros_like(entry.tensor) if part is None else part
-                for entry, part in zip(chosen, found, strict=True)
-            ]
-        )
+            found = parameter_gradients(slopes, chosen, along=along, retain_graph=True)
+        return [
+            torch.zeros_like(entry.tensor) if part is None else part for entry, part in zip(chosen, found, strict=True)
+        ]
 
+    def product(self, vector: torch.Tensor) -> list[torch.Tensor]:
+        """H·v for a flat v over all entries, entry by entry."""
+        return self.block_product(vector, self.everything)
 
-def _flat(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+    def block_product(self, vector: torch.Tensor, block: Sequence[int]) -> list[torch.Tensor]:
+        """H_bb·v for a flat v over the block, entry by entry."""
+        return self.parts(torch.split(vector, [self.sizes[index] for index in block]), block)
 
 
 class named_operators:  # noqa: N801  # a context manager, used like a function

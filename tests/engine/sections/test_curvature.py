@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -25,6 +26,10 @@ def curvature(s: SectionInput) -> tuple[Curvature, SectionResult]:
     result = curvature_section(s)
     assert isinstance(result.section, Curvature)
     return result.section, result
+
+
+def flat(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([part.reshape(-1) for part in parts])
 
 
 def linear_map(outputs: int = 3) -> tuple[SectionInput, torch.Tensor]:
@@ -78,7 +83,7 @@ def test_softmax_at_zero_weights_has_its_known_curvature() -> None:
     with replaying(s):
         hessian = HessianProducts(s)
         units = torch.eye(hessian.size, dtype=torch.float64)
-        exact = sum(float(unit @ hessian.product(unit)) for unit in units)
+        exact = sum(float(unit @ flat(hessian.product(unit))) for unit in units)
     assert exact == pytest.approx(trace, rel=1e-12)
     assert section.hessian_trace_stderr is not None
     assert section.hessian_trace == pytest.approx(trace, abs=5 * section.hessian_trace_stderr)
@@ -90,8 +95,8 @@ def test_every_number_is_that_of_the_explicit_hessian() -> None:
         H = explicit_hessian(s).detach()
         hessian = HessianProducts(s)
         v = normal(hessian.size, seed=4)
-        torch.testing.assert_close(hessian.product(v), H @ v, rtol=1e-11, atol=1e-13)
-    g = hessian.gradient
+        torch.testing.assert_close(flat(hessian.product(v)), H @ v, rtol=1e-11, atol=1e-13)
+    g = flat(hessian.slopes)
     section, result = curvature(s)
     assert section.curvature_along_gradient == pytest.approx(float(g @ H @ g / (g @ g)), rel=1e-10)
     assert section.top_eigenvalue == pytest.approx(float(torch.linalg.eigvalsh(H)[-1]), rel=1e-5)
@@ -112,7 +117,7 @@ def test_products_are_the_slope_of_the_gradient(name: str) -> None:
     with replaying(s), twice_differentiable():
         hessian = HessianProducts(s)
         v = normal(hessian.size, seed=4)
-        product = hessian.product(v)
+        product = flat(hessian.product(v))
     step = 1e-5 / float(v.norm())
 
     def gradient(sign: float) -> torch.Tensor:
@@ -138,14 +143,14 @@ def test_block_products_are_blocks_of_the_hessian() -> None:
         chosen = torch.cat([torch.arange(hessian.size)[hessian.place(place)] for place in (1, 2)])
         v = normal(len(chosen), seed=5)
         expected = H[chosen][:, chosen] @ v
-        torch.testing.assert_close(hessian.block_product(v, [1, 2]), expected, rtol=1e-11, atol=1e-13)
+        torch.testing.assert_close(flat(hessian.block_product(v, [1, 2])), expected, rtol=1e-11, atol=1e-13)
 
 
 def test_a_layers_numbers_are_those_of_its_block() -> None:
     s = section_input(mlp(4, 6, 3), normal(8, 4), normal(8, 3, seed=1))
     with replaying(s):
         H = explicit_hessian(s).detach()
-        g = HessianProducts(s).gradient
+        g = flat(HessianProducts(s).slopes)
     section, result = curvature(s)
     first = slice(0, 4 * 6 + 6)
     row = section.layers[0]
@@ -249,13 +254,13 @@ def test_lanczos_finds_the_largest_eigenvalue_and_not_the_largest_magnitude() ->
     values = torch.linspace(-50, 3, 40, dtype=torch.float64)
     basis, _ = torch.linalg.qr(normal(40, 40))
     matrix = basis @ torch.diag(values) @ basis.T
-    found = top_eigenvalue(lambda v: matrix @ v, normal(40, seed=1), max_products=40, tolerance=1e-10)
+    found = top_eigenvalue(lambda v: [matrix @ v], normal(40, seed=1), max_products=40, tolerance=1e-10)
     assert found.value == pytest.approx(3.0, rel=1e-9)
 
 
 def test_the_residual_of_lanczos_is_that_of_its_ritz_vector() -> None:
     diagonal = torch.arange(1.0, 101.0, dtype=torch.float64)
-    found = top_eigenvalue(lambda v: diagonal * v, normal(100, seed=1), max_products=8, tolerance=0.0)
+    found = top_eigenvalue(lambda v: [diagonal * v], normal(100, seed=1), max_products=8, tolerance=0.0)
     assert found.products == 8
     # An eigenvalue lies within the residual of the Ritz value, which never exceeds the largest one.
     assert 0 < 100 - found.value <= found.residual
@@ -263,7 +268,7 @@ def test_the_residual_of_lanczos_is_that_of_its_ritz_vector() -> None:
 
 def test_lanczos_stays_orthogonal_in_float32_and_shows_no_eigenvalue_twice() -> None:
     diagonal = torch.cat([torch.tensor([1e4]), torch.linspace(0, 1, 199)])
-    found = top_eigenvalue(lambda v: diagonal * v, normal(200, seed=1).float(), max_products=60, tolerance=0.0)
+    found = top_eigenvalue(lambda v: [diagonal * v], normal(200, seed=1).float(), max_products=60, tolerance=0.0)
     assert found.value == pytest.approx(1e4, rel=1e-6)
 
 
