@@ -126,6 +126,11 @@ def is_norm_kind(kind: str) -> bool:
     return "norm" in kind.lower()
 
 
+def is_batch_norm_kind(kind: str) -> bool:
+    """Whether a layer kind normalises each channel over the batch."""
+    return "batch" in kind.lower() and is_norm_kind(kind)
+
+
 def _is_matrix(row: ParameterMeasurement) -> bool:
     """Two or more axes, and not a vector of scales or shifts in the shape (channels, 1, 1)."""
     return len(row.shape) == 2 or (len(row.shape) > 2 and row.numel > max(row.shape))

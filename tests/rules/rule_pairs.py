@@ -126,7 +126,7 @@ PAIRS: dict[str, Pair] = {
     "vanishing_signal": Pair(orthogonal(0.5), orthogonal(0.54)),  # 6.3e-4 and 1.5e-3
     "exploding_signal": Pair(orthogonal(1.5), orthogonal(1.4)),  # 114 and 53
     "uneven_gradients": Pair(moved(3.1), moved(2.5)),
-    "poor_initialization": Pair(moved(11.0), moved(9.0)),
+    "poor_initialization": Pair(moved(33.0), moved(29.0)),
     "initialization_mismatch": Pair(he(aligned), he()),
     "dead_units": Pair(dead(0.25, 3), dead(0.19, 3)),
     "correlation_collapse": Pair(

@@ -104,7 +104,7 @@ CASES = {
         changed_parameter(chain(), "1.weight", grad_norm=0.5 / 90),
         "warn", "`1`",
     ),
-    "poor_initialization": Case(preactivations(1, 0.5, 0.09), preactivations(1, 0.5, 0.11), "warn", "`2`"),
+    "poor_initialization": Case(preactivations(1, 0.5, 0.03), preactivations(1, 0.5, 0.033), "warn", "`2`"),
     "initialization_mismatch": Case(chi1(1.3), chi1(1.2), "warn", "`0`"),
     "dead_units": Case(
         changed(chain(), "2", dead_unit_fraction=0.25), changed(chain(), "2", dead_unit_fraction=0.19), "warn", "`2`"
@@ -267,6 +267,12 @@ def test_uneven_gradients_leave_out_biases_norms_tables_and_zero_weights() -> No
     measured = changed(measured, "3", kind="Embedding")
     measured = changed_parameter(measured, "3.weight", grad_norm=1e-9)
     assert finding(measured, "uneven_gradients") is None
+
+
+def test_uneven_gradients_leave_out_weights_in_front_of_a_batch_normalisation() -> None:
+    measured = changed_parameter(chain(), "1.weight", grad_norm=1e-6)
+    assert finding(measured, "uneven_gradients") is not None
+    assert finding(changed(measured, "2", kind="BatchNorm1d"), "uneven_gradients") is None
 
 
 def test_uneven_gradients_leave_out_side_branches() -> None:

@@ -104,3 +104,10 @@ def test_the_published_ratio_rule_misses_what_the_signal_shows() -> None:
     assert report.layers[0].cumulative_backward_gain is not None
     assert report.layers[0].cumulative_backward_gain < 1e-3
     assert report.verdict == "fail"
+
+
+@pytest.mark.parametrize("preset", ["mlp", "cnn", "resnet", "rnn", "transformer"])
+def test_a_preset_as_it_comes_passes(preset: str) -> None:
+    report = inspect({"preset": preset})
+    assert counting(report) == []
+    assert report.verdict == "pass"

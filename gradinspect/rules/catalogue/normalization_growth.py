@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gradinspect.contracts.report import Finding, LayerMeasurement, Remedy
-from gradinspect.rules.evidence import Evidence, names
+from gradinspect.rules.evidence import Evidence, is_batch_norm_kind, names
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
 from gradinspect.rules.wording import number, quoted
 
@@ -12,7 +12,7 @@ FEWEST_LAYERS = 3  # one growth factor from two layers would be a single draw
 
 def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     """Take the geometric mean of the growth between the first and the last batch norm."""
-    rows = [row for row in evidence.layers if "batch" in row.kind.lower() and "norm" in row.kind.lower()]
+    rows = [row for row in evidence.layers if is_batch_norm_kind(row.kind)]
     rows = [row for row in rows if _signal(row) > 0]
     if len(rows) < FEWEST_LAYERS:
         return NotJudged(f"{len(rows)} batch normalisations carry a signal; at least {FEWEST_LAYERS} are needed")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from gradinspect.contracts.report import Finding, Remedy
 from gradinspect.contracts.request import Adam
-from gradinspect.rules.evidence import Evidence
+from gradinspect.rules.evidence import Evidence, is_batch_norm_kind
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
 from gradinspect.rules.signal import layer_signals
 from gradinspect.rules.wording import fold, number, quoted
@@ -42,11 +42,12 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
 def layer_ratios(evidence: Evidence) -> dict[str, float]:
     """Layer → ‖g‖/‖w‖ over its weights.
 
-    Left out are tables, of which one batch touches a few rows, and side branches: layers with far less signal than
-    layers on both sides of them. Attention's queries and keys at initialisation and branches behind a small layer scale
-    are like that on purpose, and grow in the first steps.
+    Left out are tables, of which one batch touches a few rows; weights in front of a batch normalisation, whose size
+    changes nothing but their own gradient, so that they find their own speed (van Laarhoven 2017); and side branches:
+    layers with far less signal than layers on both sides of them. Attention's queries and keys at initialisation and
+    branches behind a small layer scale are like that on purpose, and grow in the first steps.
     """
-    aside = _side_branches(evidence)
+    aside = _side_branches(evidence) | _normalised(evidence)
     gradients: dict[str, float] = {}
     weights: dict[str, float] = {}
     for row in evidence.weights:
@@ -54,6 +55,10 @@ def layer_ratios(evidence: Evidence) -> dict[str, float]:
             gradients[row.layer] = math.hypot(gradients.get(row.layer, 0.0), row.grad_norm)
             weights[row.layer] = math.hypot(weights.get(row.layer, 0.0), row.weight_norm)
     return {name: gradients[name] / weights[name] for name in gradients}
+
+
+def _normalised(evidence: Evidence) -> set[str]:
+    return {row.name for row, after in pairwise(evidence.layers) if is_batch_norm_kind(after.kind)}
 
 
 def _side_branches(evidence: Evidence) -> set[str]:
