@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import resource
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -34,7 +34,7 @@ from gradinspect.engine.reproducible import left_as_found, ordinary_graphs
 from gradinspect.engine.rows import finite, layer_rows, parameter_rows
 from gradinspect.engine.section import Budget, SectionInput
 from gradinspect.engine.sections import planned_sections, run_section
-from gradinspect.engine.self_checks import balance_identity
+from gradinspect.engine.self_checks import run_checks
 from gradinspect.engine.spread import seed_spread
 from gradinspect.engine.stages import Progress, Stages
 from gradinspect.version import __version__
@@ -181,7 +181,7 @@ def _collect(s: SectionInput, index: int, found: _Collected, stages: Stages, *, 
         found.digest, found.synthetic = s.batch.digest, s.batch.synthetic
         if named_loss:
             found.expected_loss = expected_initial_loss(settings.loss, reading.output_shape, s.target)
-        found.checks.append(balance_identity(reading, HALF.get(settings.precision.compute or "", dtype)))
+        found.checks.extend(run_checks(s, HALF.get(settings.precision.compute or "", dtype)))
         found.spreads = [
             (gradient.distribution, gradient.moments.numel, gradient.moments.abs_max)
             for gradient in reading.gradients.values()
@@ -227,8 +227,12 @@ def _device_name(device: torch.device) -> str:
     return f"cuda ({torch.cuda.get_device_name(device)})"[:256] if device.type == "cuda" else device.type
 
 
-def _peak_memory(device: torch.device) -> int:
-    """Bytes: the allocator's peak on a device, the process's largest resident size on the CPU."""
+def _peak_memory(device: torch.device) -> int | None:
+    """Bytes: the allocator's peak on a device, the process's largest resident size on the CPU (Unix)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
