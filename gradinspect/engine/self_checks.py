@@ -8,12 +8,26 @@ import torch
 
 from gradinspect.contracts.report import SelfCheck
 from gradinspect.engine.calls import LayerCall
+from gradinspect.engine.finite_differences import finite_differences
 from gradinspect.engine.gradients import PassReading
 from gradinspect.engine.parameters import ParameterEntry
+from gradinspect.engine.repeated_calls import repeated_calls
+from gradinspect.engine.section import SectionInput
 from gradinspect.engine.theory import AFFINE
 
 HOMOGENEOUS = frozenset({None, "relu", "leaky_relu"})
 _TOLERANCE_EPSILONS = 2_000  # chosen: rounding of L products of width n grows like √(L·n); 2,000 covers L·n = 4·10⁶
+
+
+def run_checks(s: SectionInput, dtype: torch.dtype) -> list[SelfCheck]:
+    """All checks of a pass; each says why where it does not apply.
+
+    Args:
+        dtype: the precision that the gradients were computed in.
+
+    Cost: nothing for the identity, about five passes of small models for the differences, two for TorchScript's calls.
+    """
+    return [balance_identity(s.reading, dtype), *finite_differences(s), *repeated_calls(s)]
 
 
 def balance_identity(reading: PassReading, dtype: torch.dtype) -> SelfCheck:
