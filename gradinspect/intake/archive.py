@@ -24,6 +24,8 @@ _LOCAL, _CENTRAL, _END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 _END64, _LOCATOR64 = b"PK\x06\x06", b"PK\x06\x07"
 _STORED, _DEFLATED = 0, 8
 _FULL32, _FULL16 = 0xFFFFFFFF, 0xFFFF
+_WIDE = 1  # the extra field with 64-bit numbers
+_DESCRIPTOR_BYTES = 24  # at most, between an entry's data and the next entry, which has 30 bytes before its name
 _ALLOWED_FLAGS = 0x0808  # sizes in a descriptor behind the data; names in UTF-8
 
 
@@ -54,7 +56,8 @@ class Archive:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.size_bytes = file.seek(0, os.SEEK_END)
-        listed = _Directory(self._read(*self._directory_span()), self.count)
+        self.directory_offset, directory_bytes = self._directory_span()
+        listed = _Directory(self._read(self.directory_offset, directory_bytes), self.count)
         self.entries: dict[str, Entry] = {}
         folded: dict[str, str] = {}
         spans: list[tuple[int, int, str]] = []
@@ -69,7 +72,7 @@ class Archive:
                 )
             self.entries[entry.name] = placed
             spans.append((offset, placed.start + placed.packed_bytes, entry.name))
-        self._check_spans(spans)
+        self._check_spans(spans, self.directory_offset)
         self.root = _common_root(list(self.entries))
         inflated = sum(entry.size_bytes for entry in self.entries.values() if entry.deflated)
         if inflated > MAX_INFLATED_BYTES:
@@ -161,13 +164,15 @@ class Archive:
         start = offset + 30 + name_length + extra_length
         return Entry(entry.name, start, entry.packed_bytes, entry.size_bytes, entry.deflated, entry.checksum)
 
-    def _check_spans(self, spans: list[tuple[int, int, str]]) -> None:
+    def _check_spans(self, spans: list[tuple[int, int, str]], directory: int) -> None:
         spans.sort()
         if spans[0][0] != 0:
             raise refusal("the archive starts with bytes that belong to no entry")
-        for (_, end, name), (start, _, following) in pairwise(spans):
+        for (_, end, name), (start, _, following) in pairwise([*spans, (directory, directory, "the zip directory")]):
             if start < end:
                 raise refusal(f"{_shown(name)} and {_shown(following)} overlap")
+            if start - end > _DESCRIPTOR_BYTES:
+                raise refusal(f"{start - end} bytes behind {_shown(name)} belong to no entry")
 
 
 class _Directory:
@@ -199,7 +204,7 @@ class _Directory:
             raise refusal(f"{_shown(name)} is encrypted")
         if flags & ~_ALLOWED_FLAGS or method not in (_STORED, _DEFLATED) or disk not in (0, _FULL16):
             raise refusal(f"{_shown(name)} is stored in a way that torch does not write")
-        size, packed, offset = _wide(data[extra_at : extra_at + extra_length], size, packed, offset)
+        size, packed, offset = _wide(name, data[extra_at : extra_at + extra_length], size, packed, offset)
         entry = Entry(name, 0, packed, size, method == _DEFLATED, checksum)
         if not entry.deflated and packed != size:
             raise refusal(f"{_shown(name)} says two things about its size")
@@ -208,17 +213,21 @@ class _Directory:
         return offset, entry
 
 
-def _wide(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int, int]:
-    """Read the 64-bit numbers that an entry has where the short ones are full."""
-    at, values = 0, iter(())
-    while at + 4 <= len(extra):
-        kind, length = struct.unpack("<HH", extra[at : at + 4])
-        if kind == 1 and length % 8 == 0 and at + 4 + length <= len(extra):
-            values = iter(struct.unpack(f"<{length // 8}Q", extra[at + 4 : at + 4 + length]))
-            break
+def _wide(name: str, extra: bytes, *numbers: int) -> list[int]:
+    """Read the 64-bit numbers that an entry has where the short ones are full; readers differ where it has more."""
+    at, wide = 0, None
+    while at < len(extra):
+        kind, length = struct.unpack("<HH", extra[at : at + 4]) if at + 4 <= len(extra) else (_WIDE, 0)
+        field = extra[at + 4 : at + 4 + length]
+        if len(field) < length or (kind == _WIDE and (wide is not None or length == 0 or length % 8)):
+            raise refusal(f"the 64-bit numbers of {_shown(name)} can be read in two ways")
+        wide = field if kind == _WIDE else wide
         at += 4 + length
-    size, packed, offset = (next(values, number) if number == _FULL32 else number for number in (size, packed, offset))
-    return size, packed, offset
+    left = iter(struct.unpack(f"<{len(wide) // 8}Q", wide) if wide is not None else ())
+    found = [next(left, None) if number == _FULL32 else number for number in numbers]
+    if None in found:
+        raise refusal(f"{_shown(name)} has no 64-bit number where its short one says that there is one")
+    return [number for number in found if number is not None]
 
 
 def _name(raw: bytes) -> str:

@@ -18,6 +18,7 @@ from gradinspect.contracts.problems import ProblemError
 
 MAX_HEADER_BYTES = 16 * 2**20  # the library takes 100 MB; 100 bytes a tensor are usual
 MAX_TENSORS = 50_000
+MAX_SIGNS = 30 * MAX_TENSORS  # of JSON, before it is parsed: a tensor takes about ten, and each may become an object
 MAX_NAME = 256
 MAX_AXES = 16
 ITEM_BYTES = {
@@ -85,6 +86,9 @@ def check_safetensors(file: BinaryIO) -> SafetensorsFacts:
 
 
 def _header(raw: bytes) -> dict[str, Any]:  # Any: JSON, checked tensor by tensor
+    signs = sum(raw.count(sign) for sign in (b",", b"[", b"{"))
+    if signs > MAX_SIGNS:
+        raise _refusal(f"the header holds {signs} commas and brackets; at most {MAX_SIGNS} are taken")
     try:
         header = parse_strict_json(raw)
     except ProblemError as problem:

@@ -34,6 +34,7 @@ _TOKEN = re.compile(
     re.MULTILINE,
 )
 _ROOTS = frozenset({"torch", "ops", "CONSTANTS", "__torch__"})
+_READ_ATTRIBUTES = frozenset({"getattr", "hasattr"})
 _CONSTANT = re.compile(r"c\d+")
 _GRAMMAR = (
     ast.Module, ast.ClassDef, ast.FunctionDef, ast.arguments, ast.arg, ast.Assign, ast.AnnAssign, ast.AugAssign,
@@ -162,6 +163,8 @@ class _Reader:
                 self.declare(node)
             for key in node._fields:
                 value = getattr(node, key)
+                if key == "func" and isinstance(value, ast.Name):
+                    continue  # `call` has looked at it
                 if isinstance(value, list):
                     pending.extend((part, depth + 1, function) for part in value if isinstance(part, ast.AST))
                 elif isinstance(value, ast.AST) and key != "ctx":
@@ -197,6 +200,9 @@ class _Reader:
     def name(self, node: ast.Name, function: _Function) -> None:
         if node.id in _ROOTS:
             raise refusal(f"{self.path}, line {node.lineno} uses {node.id!r} as a value")
+        # Under another name, what they are given would not be looked at.
+        if node.id in FORBIDDEN_BUILTINS or node.id in _READ_ATTRIBUTES:
+            raise _unsupported(node.id, self.path, node.lineno)
         if isinstance(node.ctx, ast.Store):
             function.stored.add(node.id)
 
@@ -237,7 +243,7 @@ class _Reader:
             raise _unsupported(called.id, self.path, node.lineno)
         if called.id not in BUILTINS:
             function.called.setdefault(called.id, node.lineno)
-        if called.id in ("getattr", "hasattr"):
+        if called.id in _READ_ATTRIBUTES:
             name = node.args[1] if len(node.args) > 1 else None
             if not isinstance(name, ast.Constant) or not isinstance(name.value, str):
                 raise refusal(f"{self.path}, line {node.lineno} computes the name of an attribute")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+from collections.abc import Callable
 
 import pytest
+import torch
 import torchscript_files as files
 
 from gradinspect.contracts.problems import ProblemError
@@ -82,6 +84,47 @@ def test_the_directory_and_the_entries_must_agree() -> None:
     assert "about its size" in refused(replaced_at(good, 18, struct.pack("<I", 4)))
     assert "split over several" in refused(replaced_at(good, len(good) - 14, struct.pack("<H", 1)))
     assert "not where the archive says" in refused(replaced_at(good, len(good) - 6, struct.pack("<I", 3)))
+
+
+def field(numbers: bytes) -> bytes:
+    """An extra field that holds 64-bit numbers."""
+    return struct.pack("<HH", 1, len(numbers)) + numbers
+
+
+@pytest.mark.parametrize(
+    "wide",
+    [
+        lambda listed, hidden: field(struct.pack("<QB", hidden, 0)) + field(struct.pack("<Q", listed)),
+        lambda listed, hidden: field(struct.pack("<Q", listed)) + field(struct.pack("<Q", hidden)),
+        lambda listed, _: field(struct.pack("<QB", listed, 0)),
+        lambda listed, _: field(struct.pack("<Q", listed)) + b"\0",
+        lambda listed, _: field(struct.pack("<Q", listed)) + struct.pack("<HH", 9, 9),
+        lambda *_: b"",
+    ],
+    ids=["a longer one first", "two of them", "half a number", "a rest", "beyond its end", "no number"],
+)
+def test_an_entry_says_once_and_plainly_where_it_is(wide: Callable[[int, int], bytes]) -> None:
+    assert "64-bit" in refused(files.raw_zip(GOOD, hidden={"net/data.pkl": b"other"}, wide=wide))
+
+
+def test_bytes_that_no_directory_lists_are_refused() -> None:
+    data = files.raw_zip(
+        GOOD, hidden={"net/data.pkl": b"other"}, wide=lambda listed, _: field(struct.pack("<Q", listed))
+    )
+    assert "47 bytes behind 'net/data.pkl' belong to no entry" in refused(data)
+
+
+def test_torch_reads_the_first_of_two_64_bit_fields() -> None:
+    # Otherwise the refusals above would prove nothing: the code that torch runs is not the code that is listed.
+    records = files.records_of(files.program("return torch.mul(x, 2)"))
+    code = "net/code/__torch__.py"
+    data = files.raw_zip(
+        [(f"net/{name}", content) for name, content in records.items()],
+        hidden={code: records["code/__torch__.py"].replace(b"mul(x, 2)", b"mul(x, 7)")},
+        wide=lambda listed, hidden: field(struct.pack("<QB", hidden, 0)) + field(struct.pack("<Q", listed)),
+    )
+    assert files.loaded(data)(torch.ones(1)).item() == 7
+    refused(data)
 
 
 def test_more_entries_than_the_limit_are_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:

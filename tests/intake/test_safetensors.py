@@ -97,3 +97,19 @@ def test_a_tensor_without_axes_or_elements_is_fine() -> None:
     header = {"scalar": tensor(0, 4, shape=[]), "empty": tensor(4, 4, shape=[0, 5])}
     facts = check_safetensors(io.BytesIO(written(header, bytes(4))))
     assert [part.shape for part in facts.tensors] == [(), (0, 5)]
+
+
+def test_a_header_that_would_unfold_in_memory_is_refused_unparsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parse(_: bytes) -> None:
+        raise AssertionError("it was parsed")
+
+    monkeypatch.setattr(headers, "parse_strict_json", parse)
+    for metadata in ("[" + "[]," * headers.MAX_SIGNS + "[]]", "[" + "1," * headers.MAX_SIGNS + "1]"):
+        assert "commas and brackets" in refused(written('{"__metadata__": ' + metadata + "}"))
+
+
+def test_as_many_tensors_as_are_taken_are_parsed() -> None:
+    count = headers.MAX_TENSORS
+    parts = {f"layers.{index}.weight": tensor(8 * index, 8 * index + 8) for index in range(count)}
+    facts = check_safetensors(io.BytesIO(written({"__metadata__": {"format": "pt"}, **parts}, bytes(8 * count))))
+    assert len(facts.tensors) == count

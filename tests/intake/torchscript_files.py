@@ -201,17 +201,30 @@ def changed(data: bytes, **replaced: bytes) -> bytes:
 
 
 def raw_zip(
-    entries: list[tuple[str, bytes]], *, prefix: bytes = b"", claimed_size: int | None = None, flags: int = 0
+    entries: list[tuple[str, bytes]],
+    *,
+    prefix: bytes = b"",
+    claimed_size: int | None = None,
+    flags: int = 0,
+    hidden: Mapping[str, bytes] | None = None,
+    wide: Callable[[int, int], bytes] = lambda *_: b"",
 ) -> bytes:
-    """A zip archive written by hand, so that its parts can contradict each other."""
+    """A zip archive written by hand, so that its parts can contradict each other.
+
+    Args:
+        hidden: by name, other data of the same length that lies behind an entry and that no directory lists.
+        wide: the extra field of such an entry in the directory, from the offsets of what is listed and what is hidden.
+    """
     body, directory = bytearray(prefix), bytearray()
     for name, data in entries:
         offset, size = len(body), len(data) if claimed_size is None else claimed_size
         head = struct.pack("<HHHHHIII", 20, flags, 0, 0, 0, zlib.crc32(data), size, size)
         body += b"PK\x03\x04" + head + struct.pack("<HH", len(name), 0) + name.encode() + data
-        directory += (
-            b"PK\x01\x02" + struct.pack("<H", 20) + head + struct.pack("<HHHHHII", len(name), 0, 0, 0, 0, 0, offset)
-        )
-        directory += name.encode()
+        extra = b""
+        if hidden is not None and name in hidden:
+            extra, offset = wide(offset, len(body)), 0xFFFFFFFF
+            body += b"PK\x03\x04" + head + struct.pack("<HH", len(name), 0) + name.encode() + hidden[name]
+        lengths = struct.pack("<HHHHHII", len(name), len(extra), 0, 0, 0, 0, offset)
+        directory += b"PK\x01\x02" + struct.pack("<H", 20) + head + lengths + name.encode() + extra
     end = struct.pack("<HHHHIIH", 0, 0, len(entries), len(entries), len(directory), len(body), 0)
     return bytes(body + directory + b"PK\x05\x06" + end)
