@@ -88,6 +88,7 @@ def parse_strict_json(text: bytes | str) -> Any:  # Any: JSON's own type, narrow
     except RecursionError:
         raise ProblemError("malformed_json", f"nested deeper than {MAX_JSON_DEPTH} levels") from None
     _refuse_deep(value)
+    _refuse_lone_surrogates(decoded, value)
     return value
 
 
@@ -101,7 +102,8 @@ def _validate(model: type[DocumentT], value: object, code: str) -> DocumentT:
         # JSON mode keeps strictness and still reads arrays into tuples and strings into enumerations.
         return model.model_validate_json(json.dumps(value))
     except ValidationError as error:
-        raise ProblemError(code, _headline(error), errors=field_errors(error, value)) from None
+        errors = field_errors(error, value)
+        raise ProblemError(code, _headline(len(errors)), errors=errors) from None
 
 
 def field_errors(error: ValidationError, value: object) -> list[FieldError]:
@@ -176,8 +178,7 @@ def number_or_list(value: object) -> str:
     return "list" if isinstance(value, list | tuple) else "number"
 
 
-def _headline(error: ValidationError) -> str:
-    count = error.error_count()
+def _headline(count: int) -> str:
     return "one field is wrong" if count == 1 else f"{count} fields are wrong"
 
 
@@ -198,6 +199,17 @@ def _bounded_int(digits: str) -> int:
     if len(digits) > 20 or abs(int(digits)) > MAX_INTEGER:
         raise ProblemError("malformed_json", f"the integer {digits[:24]}… does not fit in 64 bits")
     return int(digits)
+
+
+def _refuse_lone_surrogates(text: str, value: object) -> None:
+    r"""Half a character, `\ud800`, is no text: nothing that stores or sends UTF-8 can take it."""
+    if "\\u" not in text and "\\U" not in text:
+        return  # only an escape can bring one in: UTF-8 has none
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ProblemError("malformed_json", f"\\u{ord(half):04x} is half a character; escape both halves") from None
 
 
 def _refuse_deep(value: object) -> None:

@@ -1,25 +1,49 @@
-"""Do a request's data and its spec go together? Told here, before anything is queued or built."""
+"""Do a request's data, loss and spec go together? Told here, before anything is queued or built."""
 
 from __future__ import annotations
 
-from gradinspect.contracts.data import ArtifactData, Data, IntegersTensor, TensorSource
+from gradinspect.contracts.data import ArtifactData, ClassesTarget, Data, IntegersTensor, TensorSource
 from gradinspect.contracts.model_spec import ModelSpec
 from gradinspect.contracts.plan import make_plan
 from gradinspect.contracts.spec_error import Location, SpecError
 
+CLASS_LOSSES = ("cross_entropy", "nll")
+VALUE_LOSSES = ("mse", "l1", "huber", "bce_with_logits")
 
-def misfit(spec: ModelSpec, data: Data | None) -> tuple[Location, str] | None:
+
+def target_misfit(loss: str, data: Data | None) -> tuple[Location, str] | None:
+    """Say where in `data` the target is of a kind that `loss` does not take; None when it fits or was left out."""
+    target = None if data is None or isinstance(data, ArtifactData) else data.target
+    if target is None:
+        return None
+    is_classes = isinstance(target, ClassesTarget)
+    if loss in CLASS_LOSSES and not is_classes:
+        return ("target", "kind"), f"the loss {loss} takes classes, not {target.kind}"
+    if loss in VALUE_LOSSES and is_classes:
+        return ("target", "kind"), f"the loss {loss} takes normal or binary, not classes"
+    return None
+
+
+def misfit(spec: ModelSpec, data: Data | None, *, loss: str) -> tuple[Location, str] | None:
     """Say where in `data` something does not fit `spec`, and what to change; None when nothing is wrong.
 
     Args:
         spec: the model.
         data: a request's data; None, and an artifact's tensors, which are not looked at here, always fit.
+        loss: a request's loss.
     """
     if isinstance(data, ArtifactData):
         if len(data.inputs) != 1:
             return ("inputs",), f"a spec takes one tensor, and {len(data.inputs)} are named; keep one"
         return None
-    if data is None or data.inputs is None:
+    if data is None:
+        return None
+    output = spec.plan.output_shape
+    if loss in CLASS_LOSSES and isinstance(data.target, ClassesTarget) and len(output) == 1:
+        classes = data.target.num_classes
+        if classes > output[0]:
+            return ("target", "num_classes"), f"{classes} classes do not fit: the spec's output has {output[0]}"
+    if data.inputs is None:
         return None
     if len(data.inputs) != 1:
         return ("inputs",), f"a spec takes one tensor, and {len(data.inputs)} are given; keep one"

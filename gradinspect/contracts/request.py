@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from gradinspect.contracts.data import Data, FloatType
 from gradinspect.contracts.document import Document, Finite, located
-from gradinspect.contracts.fitting import misfit
+from gradinspect.contracts.fitting import misfit, target_misfit
 from gradinspect.contracts.model_spec import ModelSpec
 
 Loss = Literal["cross_entropy", "mse", "l1", "huber", "bce_with_logits", "nll", "output_mean", "random_cotangent"]
@@ -96,7 +96,14 @@ class InspectionSettings(Document):
     @model_validator(mode="after")
     def _distinct(self) -> InspectionSettings:
         if len(set(self.diagnostics)) != len(self.diagnostics):
-            raise ValueError("diagnostics names one section twice")
+            raise located(type(self).__name__, ("diagnostics",), "one section is named twice; name it once")
+        return self
+
+    @model_validator(mode="after")
+    def _comparable(self) -> InspectionSettings:
+        found = target_misfit(self.loss, self.data)
+        if found is not None:
+            raise located(type(self).__name__, ("data", *found[0]), found[1])
         return self
 
 
@@ -129,7 +136,7 @@ class InspectionRequest(InspectionSettings):
 
     @model_validator(mode="after")
     def _goes_together(self) -> InspectionRequest:
-        found = misfit(self.model.spec, self.data) if isinstance(self.model, InlineModel) else None
+        found = misfit(self.model.spec, self.data, loss=self.loss) if isinstance(self.model, InlineModel) else None
         if found is not None:
             raise located("InspectionRequest", ("data", *found[0]), found[1])
         return self

@@ -91,7 +91,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"optimizer": {"type": "adam", "momentum": 0.9}}, "/optimizer/momentum", "unknown field"),
     ({"diagnostics": []}, "/diagnostics", "at least 1 item"),
     ({"diagnostics": ["gradients", "hessian"]}, "/diagnostics/1", "'curvature'"),
-    ({"diagnostics": ["gradients", "gradients"]}, "", "names one section twice"),
+    ({"diagnostics": ["gradients", "gradients"]}, "/diagnostics", "named twice"),
     ({"seeds": True}, "/seeds", "valid integer, got true"),
     ({"seeds": 33}, "/seeds", "less than or equal to 32, got 33"),
     ({"seed": -1}, "/seed", "greater than or equal to 0, got -1"),
@@ -119,6 +119,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"data": {"inputs": [normal(2, 4)], "samples": 3}}, "/data", "their first axis is the batch"),
     ({"data": {"samples": 0}}, "/data/samples", "greater than or equal to 1"),
     ({"data": {"target": {"kind": "classes"}}}, "/data/target/num_classes", "required field"),
+    ({"loss": "mse", "data": {"target": {"kind": "classes", "num_classes": 3}}}, "/data/target/kind", "or binary"),
+    ({"loss": "nll", "data": {"target": {"kind": "normal"}}}, "/data/target/kind", "takes classes, not normal"),
     ({"data": {"artifact": "abc", "inputs": ["x"]}}, "/data/artifact", "match pattern"),
     ({"data": {"artifact": DIGEST}}, "/data/inputs", "required field"),
     ({"data": {"artifact": DIGEST, "inputs": ["x"], "samples": 3}}, "/data/samples", "unknown field"),
@@ -149,6 +151,11 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     (layers({"type": "ReLU", "init": {"weight": {"name": "ones_"}}}), f"{ROW}/0/init/weight", "does not exist"),
     (layers({"type": "Residual", "layers": [LINEAR]}), f"{ROW}/0", "its input has [4], its layers give [3]"),
     (layers({"type": "Concat", "branches": [[LINEAR], []], "dim": 2}), f"{ROW}/0/dim", "no axis"),
+    (
+        layers(LINEAR) | {"data": {"target": {"kind": "classes", "num_classes": 4}}},
+        "/data/target/num_classes",
+        "the spec's output has 3",
+    ),
     (layers(LINEAR) | inputs(normal(8, 5)), "/data/inputs/0/shape", "sizes would differ"),
     (layers(LINEAR) | inputs(normal(8, 4), normal(8, 4)), "/data/inputs", "keep one"),
     (layers(LINEAR) | inputs({"kind": "integers", "shape": [8, 4], "high": 3}), "/data/inputs/0/dtype", "give float"),
@@ -174,6 +181,22 @@ def test_containers_nest_as_deep_as_json_may() -> None:
     request(**layers(deep))
     with pytest.raises(ProblemError, match="nested deeper than 64 levels"):
         request(**layers({"type": "Sequential", "layers": [{"type": "Sequential", "layers": [deep]}]}))
+
+
+def test_the_headline_counts_the_fields_that_are_named() -> None:
+    with pytest.raises(ProblemError) as caught:
+        request(**layers(LINEAR | {"out_features": 2**40}))  # an item that is wrong makes its list too short as well
+    assert len(caught.value.errors) == 1
+    assert caught.value.detail == "one field is wrong"
+
+
+@pytest.mark.parametrize("loss", ["mse", "l1", "huber", "bce_with_logits", "output_mean", "random_cotangent"])
+def test_other_losses_take_values_or_ignore_the_target(loss: str) -> None:
+    assert request(loss=loss, data={"target": {"kind": "normal"}}).loss == loss
+
+
+def test_classes_below_the_outputs_are_fine() -> None:
+    assert request(**layers(LINEAR), data={"target": {"kind": "classes", "num_classes": 2}}).loss == "cross_entropy"
 
 
 def test_several_wrong_fields_are_all_named() -> None:

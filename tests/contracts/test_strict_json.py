@@ -90,6 +90,17 @@ def test_any_text_is_read_or_refused_as_malformed(text: str | bytes) -> None:
     assert refusal == "malformed_json"
 
 
+@pytest.mark.parametrize("text", [r'{"a": "\ud800"}', r'{"\uDFFF": 1}', r'["\ud83d \ude00"]'])
+def test_half_a_character_is_refused(text: str) -> None:
+    with pytest.raises(ProblemError, match="is half a character") as caught:
+        parse_strict_json(text)
+    assert caught.value.code == "malformed_json"
+
+
+def test_an_escaped_pair_is_one_character() -> None:
+    assert parse_strict_json(r'"\ud83d\ude00"') == "\N{GRINNING FACE}"
+
+
 def test_pointers_are_escaped_as_rfc_6901_says() -> None:
     assert pointer(["a/b", "c~d", 3]) == "/a~1b/c~0d/3"
     assert pointer([]) == ""
