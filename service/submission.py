@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import structlog
 from sqlalchemy.orm import Session
 
 from gradinspect.contracts.data import ArtifactData
+from gradinspect.contracts.document import from_python, pointer
+from gradinspect.contracts.fitting import misfit
+from gradinspect.contracts.model_spec import ModelSpec
 from gradinspect.contracts.problems import FieldError, ProblemError
 from gradinspect.contracts.request import InlineModel, InspectionRequest
 from service.artifact_intake import check_data
@@ -33,7 +38,8 @@ def submit(
         ProblemError: what is wrong with the request, the key or the state of the queue; then nothing was changed.
     """
     if isinstance(request.data, ArtifactData):
-        check_data(store, request.data, tenant=tenant)
+        with _named("/data/artifact"):
+            check_data(store, request.data, tenant=tenant)
     with database.write() as session:
         if key is not None:
             digest = idempotency.request_digest("POST", "/v1/inspections", request.model_dump_json())
@@ -62,7 +68,8 @@ def _insert(session: Session, settings: Settings, request: InspectionRequest, te
         spec = request.model.spec
         model = models.register_inline(session, spec, tenant=tenant, parameters=spec.plan.parameters)
     else:
-        model = models.hold(session, request.model, tenant=tenant)
+        with _named("/model"):
+            model = models.hold(session, request.model, tenant=tenant)
     _refuse_misfit(request, model)
     return inspections.insert(
         session,
@@ -80,9 +87,22 @@ def _refuse_misfit(request: InspectionRequest, model: ModelRecord) -> None:
     inputs = request.data.inputs if request.data is not None else None
     if model.kind == "torchscript" and model.input is None and inputs is None:
         raise _misfit("/data", "this TorchScript model was registered without `input`, so bring data.inputs")
-    if model.kind == "spec" and inputs is not None and len(inputs) != 1:
-        raise _misfit("/data/inputs", f"a spec takes one input, and {len(inputs)} are given")
+    if model.spec is not None and request.data is not None:
+        spec = from_python(ModelSpec, model.spec, code="invalid_spec")
+        if (found := misfit(spec, request.data, loss=request.loss)) is not None:
+            raise _misfit(pointer(["data", *found[0]]), found[1])
 
 
-def _misfit(pointer: str, detail: str) -> ProblemError:
-    return ProblemError("invalid_request", detail, errors=[FieldError(pointer, detail)])
+@contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Say which field of the request names what is not there."""
+    try:
+        yield
+    except ProblemError as problem:
+        if problem.code != "not_found":
+            raise
+        raise ProblemError(problem.code, problem.detail, errors=[FieldError(place, problem.detail)]) from None
+
+
+def _misfit(place: str, detail: str) -> ProblemError:
+    return ProblemError("invalid_request", detail, errors=[FieldError(place, detail)])

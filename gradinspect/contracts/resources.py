@@ -68,7 +68,9 @@ class ModelResource(Document):
     spec: ModelSpec | None = None
     torchscript: Digest | None = None
     weights: Digest | None = None
-    input: SampleInput | None = None
+    input: SampleInput | None = Field(
+        default=None, description="Without the batch axis. Null for a TorchScript file registered without one."
+    )
 
 
 class SpecLayer(Document):

@@ -60,7 +60,7 @@ class InspectionListQuery(PageQuery):
     verdict: Verdict | None = None
     model: Annotated[str | None, Field(max_length=64, description="Id of a model: its history in time.")] = None
     label: Annotated[
-        list[str], Field(max_length=32, description="`key=value`, or `key`; repeated, an inspection has them all.")
+        list[str], Field(max_length=32, description="`key=value`, `key:value` or `key`; repeated, all of them.")
     ] = []
     rule: Annotated[
         str | None,

@@ -134,6 +134,7 @@ def as_resource(record: ModelRecord, *, with_spec: bool = True) -> ModelResource
         with_spec: lists leave specs out, which may be large.
     """
     spec = record.spec if with_spec else None
+    given = record.input if record.spec is None else {name: record.spec["input"][name] for name in ("shape", "dtype")}
     return ModelResource(
         id=record.id,
         name=record.name,
@@ -144,7 +145,7 @@ def as_resource(record: ModelRecord, *, with_spec: bool = True) -> ModelResource
         spec=None if spec is None else from_python(ModelSpec, spec, code="invalid_spec"),
         torchscript=record.torchscript,
         weights=record.weights,
-        input=None if record.input is None else SampleInput.model_validate(record.input, strict=False),
+        input=None if given is None else SampleInput.model_validate(given, strict=False),
     )
 
 

@@ -30,6 +30,7 @@ from service.db.tables import InspectionRecord
 CSV, HTML, PYTHON = "text/csv", "text/html", "text/x-python"
 MEDIA_TYPES = {"json": JSON, "csv": CSV, "html": HTML}
 NO_REPORT = ["not_finished", "no_report"]
+_HOW_IT_ENDED = {"succeeded": "ended well", "failed": "failed", "cancelled": "was cancelled"}
 # A page that stands alone: styles of its own, no script, nothing from elsewhere.
 FILE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
 
@@ -126,10 +127,11 @@ def get_lr_scales(inspection_id: str, query: ScalesQuery) -> Response:
 @operation(
     query=LayerQuery,
     answers=[Answer(200, "One page of layer calls.", Page[LayerRow], other=[CSV], headers=["Link"])],
+    problems=NO_REPORT,
 )
 def list_layers_of_inspection(inspection_id: str, query: RowQuery) -> Response:
     """The layer calls of one inspection, in the network's order unless sorted."""
-    _read(inspection_id)
+    _ended_well(inspection_id)
     return answer_rows(LayerRow, row_queries.layers, query, inspection=inspection_id)
 
 
@@ -137,10 +139,11 @@ def list_layers_of_inspection(inspection_id: str, query: RowQuery) -> Response:
 @operation(
     query=ParameterQuery,
     answers=[Answer(200, "One page of parameters.", Page[ParameterRow], other=[CSV], headers=["Link"])],
+    problems=NO_REPORT,
 )
 def list_parameters_of_inspection(inspection_id: str, query: RowQuery) -> Response:
     """The parameters of one inspection, in the model's order unless sorted."""
-    _read(inspection_id)
+    _ended_well(inspection_id)
     return answer_rows(ParameterRow, row_queries.parameters, query, inspection=inspection_id)
 
 
@@ -163,7 +166,7 @@ def _ended_well(inspection_id: str) -> tuple[InspectionRecord, str]:
     if record.report_key is not None:
         return record, record.report_key
     if inspections.has_ended(record):
-        raise ProblemError("no_report", f"the inspection {record.status} and has no report")
+        raise ProblemError("no_report", f"the inspection {_HOW_IT_ENDED[record.status]} and has no report")
     raise ProblemError("not_finished", f"the inspection is {record.status}", retry_after=1)
 
 

@@ -5,6 +5,7 @@ Lists of layers and parameters are in `row_queries`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -39,8 +40,8 @@ def inspections(session: Session, params: Params, *, tenant: str) -> Listing[Ins
     """A page of inspections, newest first.
 
     Args:
-        params: query parameters as they came: `INSPECTION_FILTERS`, `cursor`, `limit`. `label` is `key=value` or `key`
-            and may be repeated: an inspection has them all. Times are exclusive.
+        params: query parameters as they came: `INSPECTION_FILTERS`, `cursor`, `limit`. `label` is `key=value`,
+            `key:value` or `key` and may be repeated: an inspection has them all. Times are exclusive.
 
     Raises:
         ProblemError: `invalid_request`, naming the parameter.
@@ -89,9 +90,9 @@ def _condition(name: str, value: str, tenant: str) -> ColumnElement[bool]:
 
 
 def _has_label(text: str, tenant: str) -> ColumnElement[bool]:
-    key, separator, value = text.partition("=")
+    key, *value = re.split("[=:]", text, maxsplit=1)  # no key has either
     labelled = select(LabelRecord.inspection_id).where(LabelRecord.tenant_id == tenant, LabelRecord.key == key)
-    return InspectionRecord.id.in_(labelled.where(LabelRecord.value == value) if separator else labelled)
+    return InspectionRecord.id.in_(labelled.where(LabelRecord.value == value[0]) if value else labelled)
 
 
 def _page(

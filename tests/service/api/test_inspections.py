@@ -66,7 +66,7 @@ def test_a_broker_that_is_down_loses_nothing(settings_of_sqlite: Settings) -> No
 
 def test_a_model_that_does_not_exist_is_a_404(client: FlaskClient) -> None:
     body = {"model": "mdl_00000000-0000-7000-8000-000000000000"}
-    problem(client.post("/v1/inspections", json=body), "not_found")
+    assert pointers(problem(client.post("/v1/inspections", json=body), "not_found")) == ["/model"]
 
 
 def test_a_policy_that_does_not_exist_is_a_wrong_field(client: FlaskClient) -> None:
@@ -76,13 +76,23 @@ def test_a_policy_that_does_not_exist_is_a_wrong_field(client: FlaskClient) -> N
 
 def test_data_that_was_not_uploaded_is_a_404(client: FlaskClient) -> None:
     data = {"artifact": f"sha256:{'0' * 64}", "inputs": ["x"]}
-    problem(client.post("/v1/inspections", json={**REQUEST, "data": data}), "not_found")
+    answer = client.post("/v1/inspections", json={**REQUEST, "data": data})
+    assert pointers(problem(answer, "not_found")) == ["/data/artifact"]
 
 
 def test_a_spec_takes_one_input(client: FlaskClient) -> None:
     tensor = {"kind": "normal", "shape": [4, 16]}
     answer = client.post("/v1/inspections", json={**REQUEST, "data": {"inputs": [tensor, tensor]}})
     assert pointers(problem(answer, "invalid_request")) == ["/data/inputs"]
+
+
+def test_data_is_held_against_a_registered_spec(client: FlaskClient) -> None:
+    model = client.post("/v1/models", json={"spec": SPEC}).get_json()["id"]
+    wide = {"inputs": [{"kind": "normal", "shape": [4, 17]}]}
+    many = {"target": {"kind": "classes", "num_classes": 5}}
+    for data, place in ((wide, "/data/inputs/0/shape"), (many, "/data/target/num_classes")):
+        answer = client.post("/v1/inspections", json={"model": model, "data": data})
+        assert pointers(problem(answer, "invalid_request")) == [place]
 
 
 def test_a_gpu_that_is_not_there_is_a_wrong_field(client: FlaskClient) -> None:
@@ -272,6 +282,7 @@ def test_lists_are_filtered_and_walked_by_cursor(client: FlaskClient, ended) -> 
     mine = [submitted(client, labels={"team": "vision", "run": str(run)}) for run in range(3)]
     done = ended(labels={"team": "audio"})
     assert ids(client.get("/v1/inspections?label=team%3Dvision")) == mine[::-1]
+    assert ids(client.get("/v1/inspections?label=team:vision")) == mine[::-1]
     assert ids(client.get("/v1/inspections?label=team&label=run%3D1")) == [mine[1]]
     assert ids(client.get("/v1/inspections?status=succeeded&verdict=warn&rule=vanishing_signal")) == [done]
     assert ids(client.get("/v1/inspections?rule=dead_units")) == []

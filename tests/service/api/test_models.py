@@ -17,6 +17,8 @@ def test_a_spec_is_registered_and_read_back(client: FlaskClient) -> None:
     assert (found.name, found.kind, found.parameters) == ("small", "spec", 16 * 8 + 8 + 8 * 4 + 4)
     assert found.spec is not None
     assert found.spec.layers[0].type == "Linear"
+    assert found.input is not None
+    assert (found.input.shape, found.input.dtype) == ((16,), "float32")
     assert client.get(f"/v1/models/{found.id}").get_json() == answer.get_json()
 
 

@@ -77,14 +77,15 @@ def test_a_representation_that_there_is_not_is_a_406(client: FlaskClient, ended)
     problem(client.get(f"/v1/inspections/{ended()}/report", headers={"Accept": "image/png"}), "not_acceptable")
 
 
-@pytest.mark.parametrize("part", ["report", "findings", "lr-scales"])
+@pytest.mark.parametrize("part", ["report", "findings", "lr-scales", "layers", "parameters"])
 def test_what_is_not_there_yet_is_a_409(client: FlaskClient, part: str) -> None:
     inspection = client.post("/v1/inspections", json=REQUEST).get_json()["id"]
     answer = client.get(f"/v1/inspections/{inspection}/{part}")
     problem(answer, "not_finished")
     assert answer.headers["Retry-After"] == "1"
     client.post(f"/v1/inspections/{inspection}/cancel")
-    problem(client.get(f"/v1/inspections/{inspection}/{part}"), "no_report")
+    found = problem(client.get(f"/v1/inspections/{inspection}/{part}"), "no_report")
+    assert found["detail"] == "the inspection was cancelled and has no report"
 
 
 def test_findings_are_as_they_were_stored(client: FlaskClient, ended) -> None:
