@@ -1,0 +1,28 @@
+"""How much memory torch's CPU allocator holds at the most while something runs, over what it held before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """Largest sum of live allocations minus those at the start; frees of older memory count as negative.
+
+    Source: the profiler's own memory events, each with the bytes that were taken or given back.
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        run()
+    held = peak = 0
+    events = recorded.profiler.kineto_results.events() if recorded.profiler is not None else []
+    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def free_of_gradients(model: torch.nn.Module) -> None:
+    """Start both sides from the same place: no gradient alive."""
+    model.zero_grad(set_to_none=True)

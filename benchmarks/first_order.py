@@ -1,0 +1,140 @@
+"""What the first-order pass costs over a bare forward and backward pass, against the goals of performance.md.
+
+Run with `python benchmarks/first_order.py [--rounds 30] [--models mlp resnet gpt]`. CPU time of one thread,
+interleaved pairs with the bare pass in the same process, median of the ratios; memory is the allocator's peak over the
+bare pass's. Peers are measured where they are installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from statistics import median
+
+import torch
+from allocations import free_of_gradients, peak_bytes
+from models import MODELS, Subject
+from peers import PEERS
+
+from gradinspect.engine.gradients import run_pass
+from gradinspect.engine.ledger import HostLedger
+from gradinspect.engine.naming import name_calls
+from gradinspect.engine.parameters import ParameterIndex
+from gradinspect.engine.reproducible import ordinary_graphs
+from gradinspect.engine.rows import layer_rows, parameter_rows
+
+ROUNDS = {"mlp": 30, "resnet": 8, "gpt": 6}
+GOALS = {
+    "parameter statistics": {"mlp": 1.25, "resnet": 1.10, "gpt": 1.05},
+    "all first-order diagnostics": {"mlp": 1.5, "resnet": 1.25, "gpt": 1.12},
+    "peak memory": {"mlp": 0.6, "resnet": 0.8, "gpt": 1.0},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=float, default=1.0, help="times the usual number")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--parts", action="store_true", help="say what each kind of reading costs on its own")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{'model':8} {'what':40} {'times bare':>10} {'goal':>8}")
+    for name in options.models:
+        subject = MODELS[name]()
+        rounds = max(int(ROUNDS[name] * options.rounds), 3)
+        work = {"parameter statistics": parameter_statistics, "all first-order diagnostics": everything}
+        for label, run in work.items():
+            show(name, label, f"{ratio(subject, run, rounds):.2f}", f"{GOALS[label][name]:.2f}")
+        show(name, "peak memory", f"{memory(subject):.2f}", f"{GOALS['peak memory'][name]:.2f}")
+        if options.parts:
+            for label, run in PARTS.items():
+                show(name, f"  {label}", f"{ratio(subject, run, rounds):.2f}", "")
+        for label, (package, make) in PEERS.items():
+            if find_spec(package) is None:
+                show(name, label, "not installed", "")
+            else:
+                show(name, label, f"{ratio(subject, make(subject), max(rounds // 3, 3)):.2f}", "")
+
+
+def parameter_statistics(subject: Subject) -> None:
+    """Every gradient's moments, quantiles, histogram and flush fractions, as rows."""
+    index = ParameterIndex(subject.model)
+    with ordinary_graphs():
+        reading = run_pass(subject.model, index, [subject.inputs], subject.loss, record_layers=False)
+    parameter_rows(reading, [], index, 1.0)
+
+
+def everything(subject: Subject) -> None:
+    """What an inspection does with diagnostics gradients and signals, up to the rows of the report."""
+    index = ParameterIndex(subject.model)
+    with ordinary_graphs():
+        reading = run_pass(subject.model, index, [subject.inputs], subject.loss)
+    names = name_calls(reading.calls, index)
+    layer_rows(reading, names, index)
+    parameter_rows(reading, names, index, 1.0)
+
+
+class Deaf:
+    """A ledger that reads nothing but what it is told to."""
+
+    def __init__(self, *heard: str) -> None:
+        self._host = HostLedger()
+        self._heard = heard
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return getattr(self._host, name) if name in (*self._heard, "spread", "settle") else lambda *_: None
+
+
+def only(*heard: str, record_layers: bool = True) -> Callable[[Subject], None]:
+    """The pass with some kinds of readings alone; every part holds the pass's own bookkeeping too."""
+
+    def run(subject: Subject) -> None:
+        index, ledger = ParameterIndex(subject.model), Deaf(*heard)
+        with ordinary_graphs():
+            run_pass(subject.model, index, [subject.inputs], subject.loss, ledger=ledger, record_layers=record_layers)
+
+    return run
+
+
+PARTS = {
+    "hooks on parameters": only(record_layers=False),
+    "hooks, recorder and graph": only(),
+    "with signals": only("norm"),
+    "with activations": only("amplitude"),
+    "with slopes": only("slope"),
+    "with units and similarity": only("units"),
+    "with gradients": only("gradient"),
+}
+
+
+def ratio(subject: Subject, run: Callable[[Subject], None], rounds: int) -> float:
+    """Median over interleaved pairs."""
+    subject.bare()
+    run(subject)
+    return median(cpu_seconds(lambda: run(subject)) / cpu_seconds(subject.bare) for _ in range(rounds))
+
+
+def cpu_seconds(run: Callable[[], None]) -> float:
+    started = time.process_time()
+    run()
+    return time.process_time() - started
+
+
+def memory(subject: Subject) -> float:
+    """Peak of everything over peak of the bare pass, both from a start without gradients."""
+    peaks = []
+    for run in (subject.bare, lambda: everything(subject)):
+        free_of_gradients(subject.model)
+        peaks.append(peak_bytes(run))
+    free_of_gradients(subject.model)
+    return peaks[1] / peaks[0]
+
+
+def show(model: str, what: str, measured: str, goal: str) -> None:
+    print(f"{model:8} {what:40} {measured:>10} {goal:>8}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
