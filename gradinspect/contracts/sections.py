@@ -172,6 +172,9 @@ class ScaleEvidence(Document):
     statement: Text = Field(description="One sentence: what the evidence covers.")
     steps: Count = Field(description="T, the length of each run.")
     seeds: Count = Field(description="Paired runs of each arm.")
+    confirming_seeds: Count = Field(
+        default=0, description="Further paired runs in which the best candidate had to win again, at the same rates."
+    )
     seeds_are: Literal["initialisations", "data_orders"]
     is_synthetic: bool = Field(description="The targets came from a fixed random teacher, not from the caller.")
     samples: Count

@@ -208,6 +208,7 @@ def _evidence(
         ),
         steps=probe.steps,
         seeds=request.seeds,
+        confirming_seeds=request.seeds if probe.confirmed is not None else 0,
         seeds_are="initialisations" if s.rebuild is not None else "data_orders",
         is_synthetic=data.is_synthetic,
         samples=data.samples,

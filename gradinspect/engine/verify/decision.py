@@ -29,6 +29,9 @@ class Comparison:
         return self.ratio <= WORTH_IT and all(ratio < 1 for ratio in self.per_seed)
 
 
+DIVERGED = Comparison(math.inf, (math.inf,))
+
+
 @dataclass(frozen=True)
 class Decision:
     """The verdict, and the arm to train with."""
@@ -39,8 +42,12 @@ class Decision:
 
 def compare(candidate: ArmResult, uniform: ArmResult) -> Comparison:
     """exp(A_candidate − A_uniform), of the seeds' means and for each seed."""
-    differences = [a - b for a, b in zip(candidate.scores, uniform.scores, strict=True)]
-    return Comparison(math.exp(fmean(differences)), tuple(map(math.exp, differences)))
+    return _comparison([a - b for a, b in zip(candidate.scores, uniform.scores, strict=True)])
+
+
+def together(first: Comparison, further: Comparison) -> Comparison:
+    """One comparison over the seeds of two."""
+    return _comparison([math.log(ratio) for ratio in (*first.per_seed, *further.per_seed)])
 
 
 def has_learned(arm: ArmResult, references: Sequence[float]) -> bool:
@@ -66,8 +73,14 @@ def decide(uniform: ArmResult | None, candidates: Mapping[str, ArmResult], refer
     worth_it = [name for name, comparison in compared.items() if comparison.is_worth_it]
     if worth_it:
         return Decision("use", min(worth_it, key=lambda name: compared[name].ratio))
-    return (
-        Decision("keep_uniform", "uniform")
-        if has_learned(uniform, references)
-        else Decision("inconclusive_plateau", None)
-    )
+    return without_candidates(uniform, references)
+
+
+def without_candidates(uniform: ArmResult, references: Sequence[float]) -> Decision:
+    """The verdict where some arm learned, and no candidate is worth it."""
+    is_learned = has_learned(uniform, references)
+    return Decision("keep_uniform", "uniform") if is_learned else Decision("inconclusive_plateau", None)
+
+
+def _comparison(differences: Sequence[float]) -> Comparison:
+    return Comparison(math.exp(fmean(differences)), tuple(map(math.exp, differences)))

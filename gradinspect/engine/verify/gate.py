@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import torch
@@ -15,7 +15,16 @@ import torch
 from gradinspect.contracts.report import ProbeCurve
 from gradinspect.engine.section import SectionInput
 from gradinspect.engine.verify.budget import ProbeBudget
-from gradinspect.engine.verify.decision import Comparison, Decision, compare, decide, has_learned
+from gradinspect.engine.verify.decision import (
+    DIVERGED,
+    Comparison,
+    Decision,
+    compare,
+    decide,
+    has_learned,
+    together,
+    without_candidates,
+)
 from gradinspect.engine.verify.probe_data import ProbeData
 from gradinspect.engine.verify.search import HALF_DECADE, Arm, ArmResult, RateSearch
 from gradinspect.engine.verify.training import Start, Trainer
@@ -30,6 +39,8 @@ class Probe:
 
     Attributes:
         results: arm → result at its best rate; arms that could not be run to the end are left out.
+        confirmed: the best candidate, and how it compares with uniform over the first and the confirming seeds
+            together; None where no candidate qualified, or the budget ended before.
         base_lr: half a decade under the chosen arm's best rate: what is recommended.
         safe: the chosen arm at that rate; None without one, or where the budget ended before.
         undecided: why nothing, or no more, could be decided.
@@ -40,6 +51,7 @@ class Probe:
     references: tuple[float, ...]
     results: Mapping[str, ArmResult]
     decision: Decision | None
+    confirmed: tuple[str, Comparison] | None = None
     base_lr: float | None = None
     safe: ArmResult | None = None
     undecided: str | None = None
@@ -51,6 +63,8 @@ class Probe:
 
     def comparison(self, name: str) -> Comparison | None:
         """A candidate against uniform; None where one of them has no result."""
+        if self.confirmed is not None and self.confirmed[0] == name:
+            return self.confirmed[1]
         candidate, uniform = self.results.get(name), self.results.get("uniform")
         return compare(candidate, uniform) if candidate is not None and uniform is not None else None
 
@@ -66,7 +80,7 @@ class Gate:
     def __init__(
         self, s: SectionInput, trainer: Trainer, budget: ProbeBudget, starts: Sequence[Start], *, steps: int
     ) -> None:
-        self._budget, self._steps = budget, steps
+        self._trainer, self._budget, self._steps = trainer, budget, steps
         self._search = RateSearch(trainer, budget, s.progress)
         self._references = tuple(reference_loss(s, trainer, start) for start in starts)
 
@@ -95,12 +109,38 @@ class Gate:
         decision = decide(results.get("uniform"), candidates, self._references)
         if decision.verdict == "none_learns" and self._budget.is_exhausted:
             return self._cut_short(results, steps)
+        confirmed = self._confirmed(arms, results, decision, steps)
+        if confirmed is not None and not confirmed[1].is_worth_it:
+            decision = without_candidates(results["uniform"], self._references)
+        found = Probe(steps, is_extended, self._references, results, decision, confirmed)
         chosen = next((arm for arm in arms if arm.name == decision.arm), None)
         if chosen is None:
-            return Probe(steps, is_extended, self._references, results, decision)
+            return found
         k = results[chosen.name].k - HALF_DECADE
-        safe = self._search.at(chosen, k, steps)
-        return Probe(steps, is_extended, self._references, results, decision, chosen.rate(k), safe)
+        return replace(found, base_lr=chosen.rate(k), safe=self._search.at(chosen, k, steps))
+
+    def _confirmed(
+        self, arms: Sequence[Arm], results: Mapping[str, ArmResult], decision: Decision, steps: int
+    ) -> tuple[str, Comparison] | None:
+        """The best candidate against uniform on as many seeds again, at the rates that were best on the first.
+
+        The best of several arms at the best of several rates owes a part of its lead to the seeds that chose it.
+        """
+        if decision.verdict != "use" or decision.arm is None or "uniform" not in results:
+            return None
+        pair = {arm.name: arm for arm in arms if arm.name in ("uniform", decision.arm)}
+        count = len(pair["uniform"].starts)
+        starts = self._trainer.starts(2 * count)[count:]
+        again = {name: replace(arm, starts=starts, runs={}) for name, arm in pair.items()}
+        rates = {name: results[name].k for name in pair}
+        uniform = self._search.at(again["uniform"], rates["uniform"], steps)
+        if uniform is None:  # it diverged where it had not before: bad luck, and no candidate's merit
+            uniform = self._search.at(again["uniform"], rates["uniform"] - HALF_DECADE, steps)
+        candidate = self._search.at(again[decision.arm], rates[decision.arm], steps)
+        if self._budget.is_exhausted or uniform is None:
+            return None
+        further = compare(candidate, uniform) if candidate is not None else DIVERGED
+        return decision.arm, together(compare(results[decision.arm], results["uniform"]), further)
 
     def try_remedy(self, arm: Arm, steps: int) -> tuple[ArmResult | None, bool]:
         """A remedy at its best rate, and whether it learned: judged against the model's own reference loss."""

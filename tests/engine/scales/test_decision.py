@@ -7,7 +7,7 @@ import math
 import pytest
 
 from gradinspect.engine.verify.curves import WINDOW, final_loss, geometric_mean_curve, mean_log_loss, smoothed
-from gradinspect.engine.verify.decision import compare, decide, has_learned
+from gradinspect.engine.verify.decision import DIVERGED, compare, decide, has_learned, together, without_candidates
 from gradinspect.engine.verify.search import ArmResult
 
 REFERENCES = (2.0, 2.0, 2.0)
@@ -67,6 +67,18 @@ def test_ratios_are_of_the_seeds_geometric_means() -> None:
     comparison = compare(arm("newton", 0.5, 2.0), arm("uniform", 1.0, 4.0))
     assert comparison.per_seed == (pytest.approx(0.5), pytest.approx(0.5))
     assert comparison.ratio == pytest.approx(0.5)
+
+
+def test_seeds_that_confirm_count_like_the_first_and_one_that_does_not_ends_it() -> None:
+    first = compare(arm("newton", 0.5, 0.5), arm("uniform", 1.0, 1.0))
+    agreeing = together(first, compare(arm("newton", 0.8, 0.8), arm("uniform", 1.0, 1.0)))
+    assert agreeing.per_seed == pytest.approx((0.5, 0.5, 0.8, 0.8))
+    assert agreeing.ratio == pytest.approx(math.sqrt(0.5 * 0.8))
+    assert agreeing.is_worth_it
+    assert not together(first, compare(arm("newton", 1.1, 0.4), arm("uniform", 1.0, 1.0))).is_worth_it
+    assert not together(first, DIVERGED).is_worth_it
+    assert without_candidates(UNIFORM, REFERENCES).verdict == "keep_uniform"
+    assert without_candidates(PLATEAU, REFERENCES).verdict == "inconclusive_plateau"
 
 
 def test_smoothing_is_a_trailing_mean_that_starts_short() -> None:

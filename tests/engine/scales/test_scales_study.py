@@ -33,12 +33,16 @@ def test_the_table_counts_wins_and_losses_on_unseen_seeds() -> None:
     name = next(iter(scales_study.NETS))
     ratios = [0.5, 0.9, 1.2, 2.0]
     records = [
-        {"part": "net", "net": name, "optimizer": "sgd", "verdict": "use", "unseen": [ratio] * 3} for ratio in ratios
+        {"part": "net", "net": name, "optimizer": "sgd", "verdict": "use"}
+        | {"unseen": [ratio] * 3, "unseen_mean": [ratio / 1.3] * 3}
+        for ratio in ratios
     ]
     rows = {what: measured for what, measured, _ in table(records)}
-    assert rows["use, on unseen seeds: wins"] == "2 of 4 (50 %)"
-    assert rows["use, on unseen seeds: worse than 1.05 ×"] == "2 of 4 (50 %)"
-    assert rows["use, on unseen seeds: worse than 1.5 ×"] == "1 of 4 (25 %)"
+    end, mean = "use, unseen seeds, loss after 300 steps", "use, unseen seeds, mean log loss over 300 steps"
+    assert rows[f"{end}: wins"] == "2 of 4 (50 %)"
+    assert rows[f"{end}: worse than 1.05 ×"] == "2 of 4 (50 %)"
+    assert rows[f"{end}: worse than 1.5 ×"] == "1 of 4 (25 %)"
+    assert rows[f"{mean}: wins"] == "3 of 4 (75 %)"
 
 
 @pytest.mark.slow

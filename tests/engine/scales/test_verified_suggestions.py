@@ -89,9 +89,11 @@ def test_a_sigmoid_network_is_told_to_use_scales_and_every_seed_agrees() -> None
     chosen = next(c for c in found.candidates if c.method == found.method)
     assert chosen.ratio is not None
     assert chosen.ratio <= 0.9
-    assert len(chosen.per_seed) == 3
+    assert len(chosen.per_seed) == 6  # three seeds that chose it, and three that confirmed
     assert all(ratio is not None and ratio < 1 for ratio in chosen.per_seed)
-    assert chosen.ratio == min(c.ratio for c in found.candidates if c.ratio is not None)
+    assert {len(c.per_seed) for c in found.candidates if c is not chosen} == {3}
+    assert found.evidence is not None
+    assert found.evidence.confirming_seeds == 3
     assert [g.scale for g in found.groups] == [g.scale for g in chosen.groups]
 
 
