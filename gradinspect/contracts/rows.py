@@ -55,6 +55,7 @@ class LayerMeasurement(Document):
     activation_gain: Number = Field(default=None, description="The nonlinearity's part of backward_gain.")
     weight_gain: Number = Field(default=None, description="The weight's part of backward_gain.")
     cumulative_backward_gain: Number = Field(default=None, description="‖δ_l‖ / ‖δ_L‖, L the last call.")
+    grad_norm: Number = Field(default=None, description="l2 norm of the gradients of its parameters together.")
     dead_unit_fraction: Share = None
     saturated_fraction: Share = None
     mean_squared_slope: Number = None

@@ -31,7 +31,7 @@ from gradinspect.engine.memory import memory_limit, out_of_memory
 from gradinspect.engine.precision import precision_section
 from gradinspect.engine.remedy_check import Suggest, Trial, check_remedies
 from gradinspect.engine.reproducible import left_as_found, ordinary_graphs
-from gradinspect.engine.rows import finite, layer_rows, parameter_rows
+from gradinspect.engine.rows import finite, layer_rows, parameter_rows, with_gradient_norms
 from gradinspect.engine.section import Budget, SectionInput
 from gradinspect.engine.sections import planned_sections, run_section
 from gradinspect.engine.self_checks import run_checks
@@ -104,7 +104,7 @@ def measure(
     parameters = _with_sections(average_parameters(found.parameters), found.of_parameters)
     squares = [row.grad_norm**2 for row in parameters if row.grad_norm is not None]
     finite_gradients = not any(row.nan_count or row.inf_count for row in parameters)
-    layers = average_layers(found.layers)
+    layers = with_gradient_norms(average_layers(found.layers), parameters)
     measured = Measurements(
         environment=Environment(
             gradinspect_version=__version__,

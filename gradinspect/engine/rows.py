@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from gradinspect.contracts.report import (
     ActivationStatistics,
@@ -48,6 +48,20 @@ def layer_rows(reading: PassReading, names: Sequence[CallName], parameters: Para
     return [
         _layer_row(call, name, reading, total, registration) for call, name in zip(reading.calls, names, strict=True)
     ]
+
+
+def with_gradient_norms(
+    layers: Iterable[LayerMeasurement], parameters: Iterable[ParameterMeasurement]
+) -> tuple[LayerMeasurement, ...]:
+    """Tell each layer call the l2 norm of its parameters' gradients, where it has some and all are finite."""
+    by_name = {row.name: row for row in parameters}
+
+    def norm(layer: LayerMeasurement) -> float | None:
+        own = [by_name[name] for name in layer.parameters if name in by_name]
+        norms = [row.grad_norm for row in own if row.grad_norm is not None]
+        return finite(math.hypot(*norms)) if norms and not any(row.nan_count or row.inf_count for row in own) else None
+
+    return tuple(layer.model_copy(update={"grad_norm": norm(layer)}) for layer in layers)
 
 
 def _layer_row(

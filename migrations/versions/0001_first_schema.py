@@ -32,10 +32,10 @@ LAYER_NUMBERS = (
     "activation_mean activation_std activation_rms activation_abs_max "
     "preactivation_mean preactivation_std preactivation_rms preactivation_abs_max "
     "signal_norm signal_rms forward_gain backward_gain activation_gain weight_gain cumulative_backward_gain "
-    "dead_unit_fraction saturated_fraction mean_squared_slope sample_similarity predicted_chi1 measured_chi1"
+    "grad_norm dead_unit_fraction saturated_fraction mean_squared_slope sample_similarity predicted_chi1 measured_chi1"
 )
 LAYER_INDEXES = (
-    "signal_rms activation_std forward_gain backward_gain cumulative_backward_gain "
+    "signal_rms activation_std forward_gain backward_gain cumulative_backward_gain grad_norm "
     "dead_unit_fraction saturated_fraction nonfinite_count name kind nonlinearity model_id"
 )
 PARAMETER_NUMBERS = (

@@ -20,6 +20,7 @@ INDEXED_LAYER_FIELDS = (
     "forward_gain",
     "backward_gain",
     "cumulative_backward_gain",
+    "grad_norm",
     "dead_unit_fraction",
     "saturated_fraction",
     "nonfinite_count",
@@ -100,6 +101,7 @@ class LayerRecord(_Result, Table):
     activation_gain: Mapped[float | None]
     weight_gain: Mapped[float | None]
     cumulative_backward_gain: Mapped[float | None]
+    grad_norm: Mapped[float | None]
     dead_unit_fraction: Mapped[float | None]
     saturated_fraction: Mapped[float | None]
     mean_squared_slope: Mapped[float | None]

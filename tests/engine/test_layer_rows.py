@@ -82,6 +82,14 @@ def report() -> Report:
     return inspect(Net(), IMAGES, CLASSES)
 
 
+@cache
+def gradients() -> list[np.ndarray]:
+    model = Net()
+    functional.cross_entropy(model(IMAGES), CLASSES).backward()  # type: ignore[no-untyped-call]
+    layers = (getattr(model, name) for name in NAMES)
+    return [np.concatenate([layer.weight.grad.numpy().ravel(), layer.bias.grad.numpy()]) for layer in layers]
+
+
 def norm(values: np.ndarray) -> float:
     return float(np.sqrt(np.square(values).sum()))
 
@@ -131,6 +139,7 @@ def expected(field: str, place: int) -> Any:
         "activation_gain": lambda: norm(own.delta) / norm(own.after) if above else None,
         "weight_gain": lambda: norm(own.after) / norm(above.delta) if above else None,
         "cumulative_backward_gain": lambda: norm(own.delta) / norm(all_truths[-1].delta),
+        "grad_norm": lambda: norm(gradients()[place]),
         "dead_unit_fraction": lambda: dead_share(own.a),
         "saturated_fraction": lambda: float((own.slope < 0.05 * largest).mean()) if largest else None,
         "mean_squared_slope": lambda: float(np.square(own.slope).mean()) if nonlinearity else None,

@@ -10,7 +10,7 @@ from callers import pointers, problem
 from flask.testing import FlaskClient
 
 from gradinspect.contracts.resources import LayerRow, Page, ParameterRow
-from gradinspect.testing.measurements import chain, changed_parameter
+from gradinspect.testing.measurements import chain, changed_parameter, layer, measurements, parameter
 
 
 def test_the_layers_of_an_inspection_come_in_its_order(client: FlaskClient, ended) -> None:
@@ -34,6 +34,16 @@ def gains(client: FlaskClient, address: str) -> list[float | None]:
     answer = client.get(address)
     assert answer.status_code == 200, answer.get_data(as_text=True)
     return [item["backward_gain"] for item in answer.get_json()["items"]]
+
+
+def test_layers_are_found_by_the_gradient_of_their_parameters(client: FlaskClient, ended) -> None:
+    rows = [layer(depth, grad_norm=norm) for depth, norm in enumerate((1e-9, 0.5, None))]
+    inspection = ended(measurements(rows, [parameter("0.weight")]))
+    for place in (f"/v1/inspections/{inspection}/layers", "/v1/layers"):
+        small = client.get(f"{place}?grad_norm__lt=1e-7").get_json()["items"]
+        assert [(row["name"], row["grad_norm"]) for row in small] == [("0", 1e-9)]
+        names = [row["name"] for row in client.get(f"{place}?sort=-grad_norm").get_json()["items"]]
+        assert names == ["1", "0", "2"]
 
 
 def test_which_models_have_a_layer_with_such_a_number(client: FlaskClient, ended) -> None:
