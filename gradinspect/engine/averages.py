@@ -1,7 +1,8 @@
 """One set of rows from several passes: independent initialisations, or batches.
 
 Norms and gains vary by factors, so they are averaged geometrically; shares, means and similarities arithmetically;
-counts keep their largest value. What describes a distribution (quantiles, histogram) is the first pass's.
+counts keep their largest value. A value that a pass lacks is averaged over the others. What describes a distribution
+(quantiles, histogram) is the first pass's.
 """
 
 from __future__ import annotations
@@ -51,12 +52,16 @@ def _average(rows: list[RowT]) -> RowT:
     first = rows[0]
     changes: dict[str, object] = {}
     for field in type(first).model_fields:
-        values = [getattr(row, field) for row in rows]
-        if isinstance(values[0], ActivationStatistics | SignalStatistics) and None not in values:
-            changes[field] = _average(values)
+        known = [value for value in (getattr(row, field) for row in rows) if value is not None]
+        if not known or field in _SAME:
+            continue
+        if isinstance(known[0], ActivationStatistics | SignalStatistics):
+            changes[field] = _average(known)
         elif field in _LARGEST:
-            changes[field] = max(values)
-        elif field not in _SAME and isinstance(values[0], int | float) and not isinstance(values[0], bool):
-            known = [float(value) for value in values if value is not None]
-            changes[field] = fmean(known) if field in _ARITHMETIC else geometric_mean(known)
+            changes[field] = max(known)
+        elif field == "status":
+            changes[field] = "trained" if "trained" in known else known[0]
+        elif isinstance(known[0], int | float) and not isinstance(known[0], bool):
+            numbers = [float(value) for value in known]
+            changes[field] = fmean(numbers) if field in _ARITHMETIC else geometric_mean(numbers)
     return first.model_copy(update=changes)

@@ -60,6 +60,7 @@ class LayerCall:
         input_norm, input_numel: of the data that entered, where `source` is None; NaN for integers.
         output: the values before any nonlinearity.
         units: dead units and similarity of the output where no nonlinearity follows.
+        applied: the operations that make up the call: its own, and those of a bias or a gain after it.
         sampled: whether slopes, or similarities, were read from a sample of the elements.
     """
 
@@ -78,6 +79,7 @@ class LayerCall:
     units: UnitReading | None = None
     activation: ActivationCall | None = None
     sampled: bool = False
+    applied: set[str] = field(default_factory=set)
 
     @property
     def node(self) -> Node | None:

@@ -284,8 +284,10 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         call = self._continues(pending, node)
         if call is not None:
             call.entries.extend(entry for entry in pending.entries if entry not in call.entries)
+            call.applied.add(pending.operation.rstrip("_"))
         else:
             call = LayerCall(len(self.calls), pending.operation, list(pending.entries), (), pending.arguments)
+            call.applied.add(pending.operation.rstrip("_"))
             self.calls.append(call)
             self._read_input(call, pending.data)
         call.output_shape, call.output_numel = tuple(pending.shape), pending.output.numel()
@@ -329,6 +331,9 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
             earlier = next((self._by_node[source] for source in sources if source in self._by_node), None)
         if earlier is None or set(earlier.entries) & set(pending.entries):
             return None
+        kind = pending.operation.rstrip("_")
+        if kind in earlier.applied:
+            return None  # one bias and one gain are a layer's; a second of a kind begins a call of its own
         same_owner = {owner_of(n) for e in earlier.entries for n in e.names} & {
             owner_of(n) for e in pending.entries for n in e.names
         }
