@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import IO, Any
 
@@ -18,6 +19,7 @@ from gradinspect.contracts.problems import FieldError, InspectionError, ProblemE
 from gradinspect.report.figures import printable
 
 WRONG_CALL, COULD_NOT_TELL = 2, 3
+_OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # what is left of stdout's errors: click ends a closed pipe
 
 
 class Failure(click.ClickException):
@@ -42,11 +44,17 @@ class Failure(click.ClickException):
             click.echo(f"  {printable(line)}", file=file, err=file is None)
 
 
-def failure_of(error: Exception) -> Failure | None:
-    """The failure that an exception of the caller's making becomes; None for a defect of ours."""
+def failure_of(error: Exception, *, about: str = "") -> Failure | None:
+    """The failure that an exception of the caller's making becomes; None for a defect of ours.
+
+    Args:
+        about: begins the message: the file that is wrong.
+    """
     if isinstance(error, ProblemError):
         hint = "" if error.errors else error.problem.hint
-        return Failure(error.detail, hint=hint, details=_fields(error.errors), exit_code=WRONG_CALL)
+        return Failure(f"{about}{error.detail}", hint=hint, details=_fields(error.errors), exit_code=WRONG_CALL)
+    if isinstance(error, OSError) and error.errno in _OUT_OF_ROOM:
+        return Failure(f"the output cannot be written: {error.strerror}", exit_code=COULD_NOT_TELL)
     if isinstance(error, InspectionError):
         return Failure(f"{error.code}: {error.detail}", hint=error.remedy, exit_code=COULD_NOT_TELL)
     if isinstance(error, ImportError) and error.name in ("torch", "numpy", "safetensors"):

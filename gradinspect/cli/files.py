@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
-from gradinspect.cli.failures import WRONG_CALL, Failure
+from gradinspect.cli.failures import WRONG_CALL, Failure, failure_of
 from gradinspect.contracts.document import from_json
 from gradinspect.contracts.model_spec import ModelSpec
 from gradinspect.contracts.policy import Policy
@@ -16,8 +20,10 @@ from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.report import Report
 from gradinspect.intake import check_safetensors
 from gradinspect.intake.recognise import SNIFFED_BYTES, advice
+from gradinspect.intake.torchscript import other_format
 from gradinspect.rules import check_policy
 
+_MODEL_ID = re.compile(r"mdl_[0-9a-f-]{36}")
 _ZIP = b"PK\x03\x04"  # how a TorchScript file begins
 INPUT_NAMES, TARGET_NAMES = ("inputs", "input", "x"), ("targets", "target", "labels", "y")
 
@@ -52,33 +58,33 @@ def read_bytes(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise Failure(f"{path} cannot be read: {error.strerror or error}", exit_code=WRONG_CALL) from None
+        hint = "it is the id of a registered model: give --server URL" if _MODEL_ID.fullmatch(path) else ""
+        raise Failure(f"{path} cannot be read: {error.strerror or error}", hint=hint, exit_code=WRONG_CALL) from None
 
 
 def read_model(path: str) -> ModelFile:
-    """Read a spec or a TorchScript file, whichever it is.
-
-    Raises:
-        ProblemError: the spec is wrong; `errors` names the layer.
-    """
+    """Read a spec or a TorchScript file, whichever it is."""
     content = read_bytes(path)
     name = "stdin" if path == "-" else Path(path).name
     if content.startswith(_ZIP):
+        if (other := _other_archive(content)) is not None:
+            raise Failure(f"{path}: {other}", exit_code=WRONG_CALL)
         return ModelFile(name, None, content)
     if content.lstrip()[:1] == b"{":
-        return ModelFile(name, from_json(ModelSpec, content, code="invalid_spec"), None)
+        with _about(name):
+            return ModelFile(name, from_json(ModelSpec, content, code="invalid_spec"), None)
     why = advice(content[:SNIFFED_BYTES]) or "it holds nothing that is known here"
     message = f"{path} is neither a model spec (a JSON object) nor a file that torch.jit.save wrote"
     raise Failure(message, hint=why, exit_code=WRONG_CALL)
 
 
 def read_spec(path: str) -> ModelSpec:
-    """Read a spec.
-
-    Raises:
-        ProblemError: the spec is wrong; `errors` names the layer.
-    """
-    return from_json(ModelSpec, read_bytes(path), code="invalid_spec")
+    """Read a spec."""
+    content = read_bytes(path)
+    if content.startswith(_ZIP):
+        raise Failure(f"{path} is an archive, and no model spec (a JSON object)", exit_code=WRONG_CALL)
+    with _about("stdin" if path == "-" else path):
+        return from_json(ModelSpec, content, code="invalid_spec")
 
 
 def read_data(path: str, inputs: tuple[str, ...], target: str | None) -> DataFile:
@@ -96,21 +102,35 @@ def read_data(path: str, inputs: tuple[str, ...], target: str | None) -> DataFil
 
 
 def read_policy(path: str) -> Policy:
-    """Read a policy.
-
-    Raises:
-        ProblemError: the policy is wrong; `errors` names rule and field.
-    """
-    return check_policy(from_json(Policy, read_bytes(path)))
+    """Read a policy."""
+    with _about(path):
+        return check_policy(from_json(Policy, read_bytes(path)))
 
 
 def read_report(path: str) -> Report:
-    """Read a report that `--json` wrote.
+    """Read a report that `--json` wrote."""
+    with _about(f"{path} is no report of `inspect --json`"):
+        return from_json(Report, read_bytes(path), code="invalid_data")
 
-    Raises:
-        ProblemError: it is no report; `errors` names the field.
-    """
-    return from_json(Report, read_bytes(path), code="invalid_data")
+
+@contextmanager
+def _about(what: str) -> Iterator[None]:
+    """Begin what is said of a mistake with the file that holds it; its fields follow, each with its place."""
+    try:
+        yield
+    except ProblemError as error:
+        failure = failure_of(error, about=f"{what}: ")
+        assert failure is not None, "a problem is the caller's"
+        raise failure from None
+
+
+def _other_archive(content: bytes) -> str | None:
+    """What kind of archive this is, where it is none that torch.jit.save wrote; a broken one is told by its loading."""
+    try:
+        names = ZipFile(BytesIO(content)).namelist()
+    except BadZipFile:
+        return None
+    return other_format(name.partition("/")[2] for name in names)
 
 
 def read_tensors(path: str) -> tuple[bytes, tuple[str, ...]]:

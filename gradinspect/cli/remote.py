@@ -12,6 +12,7 @@ import click
 from gradinspect.cli.asking import Asked, declared_input, input_names, labels_of, settings_document, wrong_options
 from gradinspect.cli.files import ModelFile, read_data, read_model, read_policy, read_tensors
 from gradinspect.cli.progress import shown_progress
+from gradinspect.cli.running import check_options
 from gradinspect.client import Client, GradinspectError
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.policy import Policy
@@ -37,6 +38,8 @@ def inspect_remotely(model: str, asked: Asked, *, policy: Policy | None = None) 
     """
     assert asked.server is not None
     given = None if _MODEL_ID.fullmatch(model) else read_model(model)
+    if given is not None:
+        check_options(given, asked)
     if policy is None and asked.policy.endswith(".json") and Path(asked.policy).exists():
         policy = read_policy(asked.policy)  # a file is applied here: rules need nothing but the report
     stored_policy = "default" if policy is not None else asked.policy

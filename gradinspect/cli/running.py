@@ -34,7 +34,13 @@ def obtain_report(model: str, asked: Asked, *, policy: Policy | None = None) -> 
         raise click.UsageError("--label goes with --server")
     given = read_model(model)
     data = read_data(asked.data, input_names(asked), asked.target) if asked.data is not None else None
-    _check(given, asked, data)
+    check_options(given, asked)
+    if given.torchscript is not None:
+        click.echo(
+            f"{given.name} is a program, and it runs here with your rights, unconfined; "
+            "use --server for files of others.",
+            err=True,
+        )
     rules = policy or (DEFAULT_POLICY if asked.policy == DEFAULT_POLICY.name else read_policy(asked.policy))
     job = _job(given, data, asked)
     weights = read_tensors(asked.weights)[0] if asked.weights is not None else None
@@ -53,7 +59,7 @@ def obtain_report(model: str, asked: Asked, *, policy: Policy | None = None) -> 
         )
 
 
-def _check(given: ModelFile, asked: Asked, data: DataFile | None) -> None:
+def check_options(given: ModelFile, asked: Asked) -> None:
     """Refuse options that say nothing about this kind of model."""
     if given.spec is not None:
         if asked.input_shape is not None:
@@ -61,15 +67,11 @@ def _check(given: ModelFile, asked: Asked, data: DataFile | None) -> None:
         return
     if asked.weights is not None:
         raise click.UsageError("--weights goes with a spec; a TorchScript file carries its own")
-    if data is None and asked.input_shape is None:
+    if asked.data is None and asked.input_shape is None:
         raise click.UsageError(
             f"{given.name} says nothing about its input: give --data batch.safetensors, or --input-shape SIZES "
             "without the batch axis"
         )
-    click.echo(
-        f"{given.name} is a program, and it runs here with your rights, unconfined; use --server for files of others.",
-        err=True,
-    )
 
 
 def _job(given: ModelFile, data: DataFile | None, asked: Asked) -> Job:

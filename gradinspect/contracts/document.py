@@ -75,7 +75,7 @@ def parse_strict_json(text: bytes | str) -> Any:  # Any: JSON's own type, narrow
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
     except UnicodeDecodeError as error:
-        raise ProblemError("malformed_json", f"the body is not UTF-8: byte {error.start} cannot be decoded") from None
+        raise ProblemError("malformed_json", f"the text is not UTF-8: byte {error.start} cannot be decoded") from None
     try:
         value = json.loads(
             decoded,

@@ -1,6 +1,7 @@
 """The command line as a whole: help without loading anything, exit codes, and mistakes that end in a line."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -112,6 +113,7 @@ FAILURES = [
     (ProblemError("not_found", "nothing there"), 2, "Check the id"),
     (InspectionError("no_gradient", "all parameters are frozen"), 3, "no_gradient: all parameters are frozen"),
     (ImportError("no torch", name="torch"), 2, "gradinspect[engine]"),
+    (OSError(errno.ENOSPC, "No space left on device"), 3, "the output cannot be written: No space left on device"),
     (KeyboardInterrupt(), 130, "interrupted"),
 ]
 

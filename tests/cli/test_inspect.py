@@ -171,10 +171,14 @@ def test_a_policy_file_judges(run: Run) -> None:
 
 WRONG: list[tuple[list[str], str]] = [
     (["inspect", "nowhere.json"], "nowhere.json cannot be read"),
+    (["inspect", "mdl_00000000-0000-0000-0000-000000000000"], "give --server URL"),
+    (["inspect", "state.pt"], "state.pt: the file was written by torch.save"),
+    (["validate", "model.pt"], "model.pt is an archive, and no model spec"),
+    (["validate", "broken.json"], "broken.json: Expecting property name"),
     (["inspect", "text.txt"], "neither a model spec"),
     (["inspect", "pickle.pt"], "the file is a pickle (an old torch.save)"),
     (["inspect", "spec.json", "--weights", "text.txt"], "text.txt: the header says"),
-    (["inspect", "wrong.json"], "/layers/0/out_features"),
+    (["inspect", "wrong.json"], "wrong.json: one field is wrong\n  /layers/0/out_features"),
     (["inspect", "broken.json"], "line 1, column"),
     (["inspect", "spec.json", "--optimizer", "sgd,lr=-1"], "--optimizer lr: "),
     (["inspect", "spec.json", "--optimizer", "sdg"], "--optimizer type: "),
@@ -198,6 +202,7 @@ WRONG: list[tuple[list[str], str]] = [
 def test_a_wrong_call_ends_with_2_and_names_what_is_wrong(run: Run, arguments: list[str], says: str) -> None:
     Path("text.txt").write_text("neither one nor the other", encoding="utf-8")
     Path("pickle.pt").write_bytes(b"\x80\x02}.")
+    torch.save({"weight": torch.zeros(1)}, "state.pt")
     Path("broken.json").write_text("{", encoding="utf-8")
     wrong = {**SPEC, "layers": [{"type": "Linear", "out_features": 0}]}
     Path("wrong.json").write_text(json.dumps(wrong), encoding="utf-8")
@@ -245,6 +250,7 @@ def test_comparing_what_is_no_report_names_the_file_s_fault(run: Run) -> None:
     Path("base.json").write_text(run("inspect", "spec.json", "--json").stdout, encoding="utf-8")
     result = run("compare", "base.json", "spec.json")
     assert result.exit_code == 2
+    assert "spec.json is no report of `inspect --json`: " in result.stderr
     assert "/layers" in result.stderr
     unknown = run("compare", "base.json", "insp_00000000-0000-0000-0000-000000000000")
     assert (unknown.exit_code, "give --server URL" in unknown.stderr) == (2, True)

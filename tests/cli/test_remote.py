@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import httpx
 import pytest
@@ -111,6 +112,12 @@ def test_a_wrong_call_ends_with_2(run: Run, arguments: list[str], says: str) -> 
 
 def test_wrong_options_are_known_before_anything_is_uploaded(run: Run, watched: Watched) -> None:
     assert run("--optimizer", "sgd,lr=0").exit_code == 2
+    with ZipFile("model.pt", "w") as archive:
+        archive.writestr("model/data.pkl", "")
+        archive.writestr("model/constants.pkl", "")
+        archive.writestr("model/code/__torch__.py", "")
+    result = run(model="model.pt")
+    assert (result.exit_code, "--data batch.safetensors, or --input-shape" in result.stderr) == (2, True)
     assert watched.requests == []
 
 
