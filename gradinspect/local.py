@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gradinspect.argument_types import check_types
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.messages import Job, Limits
 from gradinspect.contracts.model_spec import ModelSpec
@@ -85,11 +86,13 @@ def inspect(
         The report; `print(report)` and a notebook show it.
 
     Raises:
+        TypeError: an argument is of another type; the message says what to give.
         ProblemError: an argument is wrong; `errors` names the field.
         InspectionError: the model cannot be measured on this batch; `code` and `detail` say why.
 
     Cost: one forward and one backward pass and the statistics, 1.02-1.5 times the bare passes.
     """
+    check_types(model, inputs, targets, optimizer)
     settings = _settings(loss, optimizer, precision, diagnostics, lr_scales, mode, seed, device)
     custom = loss if callable(loss) else None
     rules = find_policy(policy)

@@ -2,6 +2,7 @@
 
 import copy
 import random
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -275,6 +276,36 @@ def test_a_wrong_argument_names_the_field() -> None:
 def test_a_module_without_inputs_is_refused() -> None:
     with pytest.raises(TypeError, match="needs inputs"):
         inspect(model())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            lambda: (model(), batch()[0].numpy()),
+            "inputs is numpy.ndarray; torch.from_numpy(inputs) makes a tensor of it",
+        ),
+        (lambda: (model(), {"x": batch()[0]}), "inputs is dict; give a tensor (batch, …), or a sequence of tensors"),
+        (lambda: (model(), [batch()[0], 3]), r"inputs[1] is int; give a tensor"),
+        (lambda: (model(), "batch"), "inputs is str; give a tensor"),
+        (lambda: (model(), batch()[0], batch()[1].tolist()), "targets is list; give a tensor"),
+        (lambda: (model().state_dict(), *batch()), "model is collections.OrderedDict of tensors; give the nn.Module"),
+        (lambda: ("model.pt", *batch()), "model is str; give an nn.Module"),
+        (lambda: (None,), "model is NoneType; give an nn.Module"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused_with_what_to_give(
+    arguments: Callable[[], tuple[Any, ...]], says: str
+) -> None:
+    with pytest.raises(TypeError, match=re.escape(says)):
+        inspect(*arguments())
+
+
+def test_an_optimizer_of_torch_is_refused_with_what_to_give() -> None:
+    net = model()
+    optimizer: Any = torch.optim.SGD(net.parameters(), lr=0.1)
+    with pytest.raises(TypeError, match=re.escape('optimizer is torch.optim.sgd.SGD; give a dict: {"type": "sgd"')):
+        inspect(net, *batch(), optimizer=optimizer)
 
 
 def test_an_unknown_policy_is_refused_by_name() -> None:
