@@ -16,7 +16,7 @@ import torch
 
 from gradinspect.engine.forward import ForwardRecorder, LayerCall
 from gradinspect.engine.parameters import ParameterEntry
-from gradinspect.engine.replay import replaying
+from gradinspect.engine.replay import replaying, run_model
 from gradinspect.engine.reproducible import seeded
 from gradinspect.engine.section import SectionInput
 from gradinspect.engine.theory import AFFINE, weight_variance
@@ -72,7 +72,7 @@ def gain_code(gains: Mapping[ParameterEntry, float], optimizer: str) -> str:
 def _forward(s: SectionInput) -> list[LayerCall]:
     recorder = ForwardRecorder(s.parameters, s.batch.inputs)
     with replaying(s), torch.enable_grad(), seeded(s.seed, s.device), recorder:
-        s.model(*s.batch.inputs)
+        run_model(s, s.batch.inputs)
     return recorder.calls
 
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from gradinspect.engine.gradients import first_tensor
 from gradinspect.engine.parameters import ParameterEntry
-from gradinspect.engine.replay import replaying
+from gradinspect.engine.replay import replaying, run_model
 from gradinspect.engine.reproducible import seeded
 from gradinspect.engine.scales.groups import ParameterGroup
 from gradinspect.engine.section import SectionInput
@@ -85,10 +84,10 @@ def _gradients(
     members = [member for entry in entries for member in entry.members if member.requires_grad]
     with torch.enable_grad(), seeded(s.seed, s.device):
         if whole:
-            loss = s.loss_of(first_tensor(s.model(*s.batch.inputs)))
+            loss = s.loss_of(run_model(s, s.batch.inputs))
         else:
             target = s.target[start:end] if s.target is not None else None
-            loss = s.loss_between(first_tensor(s.model(*(x[start:end] for x in s.batch.inputs))), target)
+            loss = s.loss_between(run_model(s, [x[start:end] for x in s.batch.inputs]), target)
         found = torch.autograd.grad(loss, members, allow_unused=True)
     gradient_of = {id(member): gradient for member, gradient in zip(members, found, strict=True)}
     summed: dict[ParameterEntry, torch.Tensor] = {}

@@ -15,8 +15,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from gradinspect.engine.gradients import first_tensor
 from gradinspect.engine.parameters import ParameterEntry, ParameterIndex
+from gradinspect.engine.replay import run_model
 from gradinspect.engine.reproducible import left_as_found, ordinary_graphs, seeded
 from gradinspect.engine.section import SectionInput
 from gradinspect.engine.verify.probe_data import ProbeData
@@ -110,8 +110,7 @@ class Trainer:
         """The loss over all samples before the first step."""
         self._load(start.parameters, start.buffers)
         with torch.no_grad(), seeded(start.seed, self._s.device):
-            output = first_tensor(self._s.model(*self.data.inputs))
-            return float(self._s.loss_between(output, self.data.target))
+            return float(self._s.loss_between(run_model(self._s, self.data.inputs), self.data.target))
 
     def train(self, run: Run, steps: int) -> None:
         """Continue a run for so many steps, or until it diverges."""
@@ -146,7 +145,7 @@ class Trainer:
         losses = []
         for step in range(at, at + count):
             inputs, target = self.data.pick(order[step] if order is not None else None)
-            loss = self._s.loss_between(first_tensor(self._s.model(*inputs)), target)
+            loss = self._s.loss_between(run_model(self._s, inputs), target)
             found = torch.autograd.grad(loss, self._flat, allow_unused=True)
             losses.append(loss.detach())
             with torch.no_grad():

@@ -247,3 +247,17 @@ def test_what_learning_must_beat_in_a_regression_is_the_targets_variance() -> No
     with trainer.borrowed():
         found = reference_loss(s, trainer, trainer.starts(1)[0])
     assert found == pytest.approx(float((y - y.mean(0)).square().mean()), rel=1e-9)
+
+
+def test_a_run_computes_in_the_precision_that_was_asked_for() -> None:
+    model, x, y = mlp(4, 6, 3, dtype=torch.float32), normal(40, 4, dtype=torch.float32), classes(3, 40)
+    s = section_input(model, x, y, precision={"compute": "bfloat16"})
+    trainer = make_trainer(s)
+    with trainer.borrowed():
+        run = run_of(trainer)
+        trainer.train(run, 1)
+    whole = nn.functional.cross_entropy(model(x), y).item()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = nn.functional.cross_entropy(model(x), y).item()
+    assert whole != half
+    assert run.losses == [half]
