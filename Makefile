@@ -65,6 +65,7 @@ openapi: $(READY) ## Write openapi.json anew
 documents: $(READY) ## Write the generated pages of docs/ anew
 	@$(BIN)/python -m gradinspect.rules.document > docs/rules.md.new && mv docs/rules.md.new docs/rules.md
 	@$(BIN)/python -m service.settings_document > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
+	@$(BIN)/python -m gradinspect.testing.sick_networks > docs/sick-networks.md.new && mv docs/sick-networks.md.new docs/sick-networks.md
 
 lock: $(READY) ## Write constraints/locked.txt anew from what is installed
 	@{ sed '/^[^#]/d' constraints/locked.txt; $(BIN)/pip freeze --exclude-editable | grep -v -i '^\(torch\|pip\|setuptools\)=='; } > locked.new
