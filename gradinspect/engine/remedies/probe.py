@@ -15,7 +15,7 @@ from gradinspect.engine.scales.measurement import GroupMeasurement
 from gradinspect.engine.section import SectionInput
 from gradinspect.engine.verify.gate import Gate
 from gradinspect.engine.verify.search import Arm, ArmResult
-from gradinspect.engine.verify.training import Start, Trainer
+from gradinspect.engine.verify.training import Start, Trainer, Weights
 from gradinspect.engine.verify.update import declared_update, layer_normalised_update
 
 # Where the rules vanishing_signal and exploding_signal fail by default; the engine may not read a policy.
@@ -77,13 +77,15 @@ def _own_gains(s: SectionInput, trainer: Trainer, start: Start) -> dict[Paramete
 
 
 def _rescaled(start: Start, entries: Sequence[ParameterEntry], gains: dict[ParameterEntry, float]) -> Start:
-    return replace(
-        start,
-        parameters=[
+    def weights() -> Weights:
+        drawn = start.weights()
+        rescaled = [
             value * gains[entry] if entry in gains else value
-            for entry, value in zip(entries, start.parameters, strict=True)
-        ],
-    )
+            for entry, value in zip(entries, drawn.parameters, strict=True)
+        ]
+        return replace(drawn, parameters=rescaled)
+
+    return replace(start, weights=weights)
 
 
 def _places(measured: Sequence[GroupMeasurement]) -> list[list[int]]:

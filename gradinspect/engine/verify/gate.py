@@ -130,7 +130,7 @@ class Gate:
             return None
         pair = {arm.name: arm for arm in arms if arm.name in ("uniform", decision.arm)}
         count = len(pair["uniform"].starts)
-        starts = self._trainer.starts(2 * count)[count:]
+        starts = self._trainer.starts(count, after=count)
         again = {name: replace(arm, starts=starts, runs={}) for name, arm in pair.items()}
         rates = {name: results[name].k for name in pair}
         uniform = self._search.at(again["uniform"], rates["uniform"], steps)

@@ -7,9 +7,10 @@ TorchScript alike, and two runs that differ in one thing differ in nothing else.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -29,19 +30,38 @@ KEPT_BYTES = 2**28  # of weights of finished runs, so that an extension need not
 
 
 @dataclass(frozen=True, eq=False)
-class Start:
-    """Weights and buffers from which the runs of one seed begin, and the seed of what is random in them."""
+class Weights:
+    """Values of the trained parameters and of the buffers, in the model's order."""
 
-    seed: int
     parameters: list[torch.Tensor]
     buffers: list[torch.Tensor]
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all values."""
+        return _size_bytes([*self.parameters, *self.buffers])
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where the runs of one seed begin, and the seed of what is random in them.
+
+    Attributes:
+        weights: gives the weights; draws them anew each time where too many starts would not fit into memory.
+    """
+
+    seed: int
+    weights: Callable[[], Weights]
 
 
 @dataclass(eq=False)
 class _Reached:
-    parameters: list[torch.Tensor]
-    buffers: list[torch.Tensor]
+    weights: Weights
     update: UpdateState
+
+    @property
+    def size_bytes(self) -> int:
+        return self.weights.size_bytes + _size_bytes([*self.update.first, *self.update.second])
 
 
 @dataclass(eq=False)
@@ -74,13 +94,14 @@ class Trainer:
         self._buffers = list(s.model.buffers())
         self._orders: dict[tuple[int, int], list[torch.Tensor] | None] = {}
         self._kept_bytes = 0
+        self._drawn: dict[int, Weights] = {}
         self._live: tuple[Run, UpdateState] | None = None  # the run whose weights the model has at the moment
         self.steps_run = 0
+        self._own = self._present()
 
     @contextmanager
     def borrowed(self) -> Iterator[None]:
         """Train inside the block; weights, buffers, modes and gradients are put back."""
-        kept = _cloned(self._parameters)
         threads = torch.get_num_threads()
         if sum(parameter.numel() for parameter in self._parameters) * self.data.batch_size < ONE_THREAD:
             torch.set_num_threads(1)
@@ -89,26 +110,37 @@ class Trainer:
                 yield
         finally:
             torch.set_num_threads(threads)
-            with torch.no_grad():
-                torch._foreach_copy_(self._parameters, kept)
+            self._load(self._own)
 
-    def starts(self, count: int) -> list[Start]:
-        """One start a seed: fresh initialisations where they are ours to draw, else the model's own weights."""
-        seeds = [(self._s.seed + index) % 2**63 for index in range(count)]
+    def starts(self, count: int, *, after: int = 0) -> list[Start]:
+        """One start a seed: fresh initialisations where they are ours to draw, else the model's own weights.
+
+        Args:
+            after: seeds to leave out first.
+        """
+        seeds = [(self._s.seed + index) % 2**63 for index in range(after, after + count)]
+        return [Start(seed, partial(self._weights, seed)) for seed in seeds]
+
+    def _weights(self, seed: int) -> Weights:
         if self._s.rebuild is None:
-            own = _cloned(self._parameters), _cloned(self._buffers)
-            return [Start(seed, *own) for seed in seeds]
-        return [Start(seed, *self._tensors_of(self._s.rebuild(seed))) for seed in seeds]
+            return self._own
+        drawn = self._drawn.get(seed)
+        if drawn is None:
+            drawn = self._weights_of(self._s.rebuild(seed))
+            if self._kept_bytes + drawn.size_bytes <= KEPT_BYTES:
+                self._drawn[seed] = drawn
+                self._kept_bytes += drawn.size_bytes
+        return drawn
 
     @contextmanager
     def loaded(self, start: Start) -> Iterator[None]:
         """Have a start's weights in the model inside the block."""
-        self._load(start.parameters, start.buffers)
+        self._load(start.weights())
         yield
 
     def initial_loss(self, start: Start) -> float:
         """The loss over all samples before the first step."""
-        self._load(start.parameters, start.buffers)
+        self._load(start.weights())
         with torch.no_grad(), seeded(start.seed, self._s.device):
             return float(self._s.loss_between(run_model(self._s, self.data.inputs), self.data.target))
 
@@ -130,10 +162,9 @@ class Trainer:
         if run.ended is not None or self._live is None or self._live[0] is not run:
             return
         state = self._live[1]
-        held = [*self._parameters, *self._buffers, *state.first, *state.second]
-        size = sum(tensor.numel() * tensor.element_size() for tensor in held)
+        size = _size_bytes([*self._parameters, *self._buffers, *state.first, *state.second])
         if self._kept_bytes + size <= KEPT_BYTES:
-            run.reached = _Reached(_cloned(self._parameters), _cloned(self._buffers), state.copy())
+            run.reached = _Reached(self._present(), state.copy())
             self._kept_bytes += size
 
     def drop(self, run: Run) -> None:
@@ -180,31 +211,36 @@ class Trainer:
             return self._live[1]
         reached = run.reached
         if reached is not None:
-            self._load(reached.parameters, reached.buffers)
+            self._load(reached.weights)
             return reached.update.copy()
         run.losses.clear()  # what was reached has been freed: train again from the start
-        self._load(run.start.parameters, run.start.buffers)
+        self._load(run.start.weights())
         return UpdateState()
 
     def _forget(self, run: Run) -> None:
         if run.reached is not None:
-            reached, run.reached = run.reached, None
-            held = [*reached.parameters, *reached.buffers, *reached.update.first, *reached.update.second]
-            self._kept_bytes -= sum(tensor.numel() * tensor.element_size() for tensor in held)
+            self._kept_bytes -= run.reached.size_bytes
+            run.reached = None
 
-    def _load(self, parameters: Sequence[torch.Tensor], buffers: Sequence[torch.Tensor]) -> None:
+    def _present(self) -> Weights:
+        return Weights(_cloned(self._parameters), _cloned(self._buffers))
+
+    def _load(self, weights: Weights) -> None:
         self._live = None
         with torch.no_grad():
-            torch._foreach_copy_(self._parameters, list(parameters))
-            if buffers:
-                for buffer, value in zip(self._buffers, buffers, strict=True):
-                    buffer.copy_(value)
+            torch._foreach_copy_(self._parameters, weights.parameters)
+            for buffer, value in zip(self._buffers, weights.buffers, strict=True):
+                buffer.copy_(value)
 
-    def _tensors_of(self, model: nn.Module) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    def _weights_of(self, model: nn.Module) -> Weights:
         values = {name: entry.tensor for entry in ParameterIndex(model) for name in entry.names}
         names = [self._s.parameters.of_object(parameter) for parameter in self._parameters]
-        return [values[e.name].detach().clone() for e in names if e is not None], _cloned(list(model.buffers()))
+        return Weights(_cloned([values[e.name] for e in names if e is not None]), _cloned(list(model.buffers())))
 
 
 def _cloned(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [tensor.detach().clone() for tensor in tensors]
+
+
+def _size_bytes(tensors: Sequence[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -17,7 +17,7 @@ from gradinspect.engine.scales.groups import make_groups
 from gradinspect.engine.verify.budget import ProbeBudget
 from gradinspect.engine.verify.probe_data import probe_data
 from gradinspect.engine.verify.search import Arm, RateSearch
-from gradinspect.engine.verify.training import Trainer
+from gradinspect.engine.verify.training import Trainer, Weights
 from gradinspect.engine.verify.update import declared_update
 
 STEPS = 20
@@ -142,7 +142,7 @@ def test_where_the_first_seeds_best_rate_diverges_on_another_the_fastest_that_al
     search = RateSearch(trainer, ProbeBudget(s, LrScalesRequest()), lambda _fraction: None)
     with trainer.borrowed():
         (start,) = trainer.starts(1)
-        larger = replace(start, parameters=[torch.full((1,), 10.0, dtype=torch.float64)])
+        larger = replace(start, weights=lambda: Weights([torch.full((1,), 10.0, dtype=torch.float64)], []))
         arm = Arm("uniform", declared_update(Sgd(type="sgd")), [1.0], 0.25, [start, larger])
         found = search.best(arm, STEPS)
     assert found is not None

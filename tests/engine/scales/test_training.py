@@ -84,7 +84,7 @@ def make_trainer(s: SectionInput) -> Trainer:
 
 def run_of(trainer: Trainer, rate: float = 0.1, seed: int = 0, seeds: int = 1) -> Run:
     start = trainer.starts(seeds)[seed]
-    return Run(start, declared_update(Sgd(type="sgd", momentum=0.5)), [rate] * len(start.parameters))
+    return Run(start, declared_update(Sgd(type="sgd", momentum=0.5)), [rate] * len(start.weights().parameters))
 
 
 def dropping(seed: int = 0) -> nn.Sequential:
@@ -155,7 +155,7 @@ def test_every_start_of_an_upload_has_the_files_own_weights_and_another_order() 
     trainer = make_trainer(s)
     starts = trainer.starts(2)
     for start in starts:
-        for mine, parameter in zip(start.parameters, model.parameters(), strict=True):
+        for mine, parameter in zip(start.weights().parameters, model.parameters(), strict=True):
             assert torch.equal(mine, parameter)
     orders = [trainer.data.minibatches(start.seed, 3) for start in starts]
     assert orders[0] is not None
@@ -166,8 +166,8 @@ def test_every_start_of_an_upload_has_the_files_own_weights_and_another_order() 
 def test_a_start_of_a_spec_is_a_fresh_initialisation() -> None:
     s = section_input(dropping(0), normal(100, 4), classes(3, 100), rebuild=lambda seed: dropping(seed), seed=0)
     first, second = make_trainer(s).starts(2)
-    assert torch.equal(first.parameters[0], dropping(0)[0].weight)
-    assert torch.equal(second.parameters[0], dropping(1)[0].weight)
+    assert torch.equal(first.weights().parameters[0], dropping(0)[0].weight)
+    assert torch.equal(second.weights().parameters[0], dropping(1)[0].weight)
 
 
 def test_a_tied_tensor_of_a_file_moves_by_the_sum_of_its_gradients() -> None:
