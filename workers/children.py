@@ -66,7 +66,7 @@ def spawn(ask: Ask, header: bytes, job: bytes, files: Mapping[str, BinaryIO]) ->
         mine.settimeout(FORK_SECONDS)
         said, descriptors, _, _ = socket.recv_fds(mine, 4096, 1)
         if not said or not descriptors:
-            raise EOFError("it ended while it was asked for a child")
+            raise EOFError("it could not make a child, or ended while it was asked for one")
         answer = json.loads(said.splitlines()[0])
         mine.setblocking(False)
         return Child(answer["pid"], descriptors[0], frames, log, mine, answer["fork_seconds"])

@@ -42,9 +42,9 @@ def reachable_level(useful: Callable[[], object]) -> tuple[Level, str]:
         useful: what a confined child must be able to do, a small computation.
     """
     reading, writing = os.pipe()
-    pid = os.fork()
+    me, pid = os.getpid(), os.fork()
     if pid == 0:
-        _try_out(useful, writing)
+        _try_out(useful, writing, me)
     os.close(writing)
     with os.fdopen(reading, "rb") as answer:
         said = answer.read().decode(errors="replace")
@@ -54,10 +54,11 @@ def reachable_level(useful: Callable[[], object]) -> tuple[Level, str]:
     return "limits", f"full confinement does not work here: {said or f'the test ended with status {status}'}"[:1000]
 
 
-def _try_out(useful: Callable[[], object], answer: int) -> None:
+def _try_out(useful: Callable[[], object], answer: int, parent: int) -> None:
     """In the child: say `confined`, or what was possible that must not be, or what went wrong."""
     code = 1
     try:
+        sandbox.die_with_parent(parent)
         sandbox.refuse_privileges()
         try:
             confine()

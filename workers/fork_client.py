@@ -58,7 +58,7 @@ class _Server:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lock = threading.Lock()
         self.served = 0
-        with theirs:
+        try:
             self.process = subprocess.Popen(  # noqa: S603  # this very Python
                 [sys.executable, "-I", "-m", "workers.forkserver", str(theirs.fileno()), str(os.getpid())],
                 env=scrubbed(os.environ),
@@ -67,12 +67,17 @@ class _Server:
                 start_new_session=True,
                 cwd="/",
             )
+        except OSError:
+            self._control.close()
+            raise
+        finally:
+            theirs.close()
 
     def wait_until_warm(self) -> ServerFacts:
         self._control.settimeout(START_SECONDS)
         try:
             said = self._control.recv(65536)
-        except TimeoutError:
+        except OSError:  # it took too long, or has ended
             said = b""
         if not said:
             self.close()
@@ -155,16 +160,14 @@ class ForkServers(threading.Thread):
         """
         asked = {"files": list(files), "limits": limits.model_dump(mode="json"), "level": level}
         header = json.dumps({**asked, "cuda_device": cuda_device}).encode()
-        server, _ = self._warm()
         try:
-            return spawn(server.ask, header, job, files)
+            return self._ask(header, job, files)
         except (OSError, EOFError):
             self._sleep(LOOK_SECONDS)  # it may have been replaced at this moment
-            server, _ = self._warm()
         try:
-            return spawn(server.ask, header, job, files)
+            return self._ask(header, job, files)
         except (OSError, EOFError) as error:
-            raise ForkServerError(f"the fork server was lost: {error}") from error
+            raise ForkServerError(f"the fork server gave no child: {error}") from error
 
     def close(self) -> None:
         """End the server and its children."""
@@ -173,11 +176,19 @@ class ForkServers(threading.Thread):
             self._changed.notify_all()
         self.join(timeout=10)
 
-    def _start(self) -> bool:
-        server = _Server()
+    def _ask(self, header: bytes, job: bytes, files: Mapping[str, BinaryIO]) -> Child:
+        server, _ = self._warm()
         try:
+            return spawn(server.ask, header, job, files)
+        except TimeoutError:
+            server.served = self._jobs_per_server  # it has served its time: the children that it has may end
+            raise
+
+    def _start(self) -> bool:
+        try:
+            server = _Server()
             facts = server.wait_until_warm()
-        except ForkServerError as error:
+        except (ForkServerError, OSError) as error:  # this thread runs on: with it the kernel would end every server
             _log.error("fork_server_failed", detail=str(error))
             with self._changed:
                 self._failure = str(error)

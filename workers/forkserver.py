@@ -79,8 +79,9 @@ def _serve(control: socket.socket) -> None:
             packet, descriptors, _, _ = socket.recv_fds(control, MOST_HEADER_BYTES, MOST_REQUEST_DESCRIPTORS)
             if packet and packet != DRAIN:
                 child = _fork(json.loads(packet), descriptors, null)
-                children[child.pidfd] = child
-                poll.register(child.pidfd, select.POLLIN)
+                if child is not None:
+                    children[child.pidfd] = child
+                    poll.register(child.pidfd, select.POLLIN)
                 continue
             if not packet:
                 for child in children.values():
@@ -89,10 +90,17 @@ def _serve(control: socket.socket) -> None:
             poll.unregister(control)
 
 
-def _fork(header: Header, descriptors: list[int], null: int) -> Child:
+def _fork(header: Header, descriptors: list[int], null: int) -> Child | None:
+    """Make a child; None where the machine has no room for one now, which whoever asked sees by the socket's end."""
     status, *others = descriptors
     started, me = time.perf_counter(), os.getpid()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        traceback.print_exc()
+        for descriptor in (*others, status):
+            os.close(descriptor)
+        return None
     if pid == 0:
         _become_child(header, others, null, me)
     pidfd = os.pidfd_open(pid)

@@ -81,9 +81,14 @@ class Worker:
         if self._stopping.is_set():
             return  # the row stays queued, and the maintainer rings again
         try:
+            self.fork_servers.facts()
             with self.database.write() as session:
                 seconds = self.settings.lease_seconds
                 claim = leases.claim(session, inspection_id, owner=self.name, lease_seconds=seconds)
+        except ForkServerError as error:
+            # Claimed, it would cost the inspection an attempt. Queued, it is rung for again.
+            _log.warning("nothing_claimed", inspection=inspection_id, detail=str(error))
+            return
         except UNAVAILABLE as error:
             _log.warning("claim_failed", inspection=inspection_id, detail=_first_line(error))
             return
@@ -166,8 +171,10 @@ class Worker:
             return Failed("internal", "the measurements could not be judged; the worker's log has the reason")
         try:
             is_mine = deliver(self.database, self.store, claim, report)
-        except ProblemError as error:
-            return Failed("internal", f"the report could not be kept: {error.detail}")
+        except (ProblemError, OSError) as error:
+            detail = error.detail if isinstance(error, ProblemError) else error.strerror
+            log.error("report_not_kept", detail=detail)
+            return Failed("internal", f"the report could not be kept: {detail}")
         log.info("inspection_done" if is_mine else "report_fenced", verdict=report.verdict)
         return None
 

@@ -15,7 +15,7 @@ from service.db import inspections, leases
 from service.db.engine import Database
 from service.settings import Settings
 from service.storage import Store
-from workers.fork_client import ForkServers, ServerFacts
+from workers.fork_client import ForkServerError, ForkServers, ServerFacts
 from workers.worker import Worker
 
 
@@ -90,6 +90,32 @@ def test_a_worker_that_cannot_confine_takes_specs_and_no_uploads(
     assert read(database, upload.id).error_code == "uploads_disabled"
     assert "Function not implemented" in str(read(database, upload.id).error_detail)
     assert read(database, plain.id).status == "succeeded"
+
+
+def test_a_worker_without_a_fork_server_claims_nothing(
+    worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> ServerFacts:
+        raise ForkServerError("torch does not load")
+
+    monkeypatch.setattr(worker.fork_servers, "facts", away)
+    queued = queue_spec(database)
+    worker.inspect(queued.id)
+    assert (read(database, queued.id).status, read(database, queued.id).attempt) == ("queued", 0)
+
+
+def test_a_store_that_takes_no_report_ends_the_inspection(
+    worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_: object, **__: object) -> str:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(worker.store.reports, "put", read_only)
+    queued = queue_spec(database)
+    worker.inspect(queued.id)
+    ended = read(database, queued.id)
+    assert (ended.status, ended.error_code) == ("failed", "internal")
+    assert "could not be kept" in str(ended.error_detail)
 
 
 def test_a_cancel_kills_the_computation_within_a_second(worker: Worker, database: Database, store: Store) -> None:
