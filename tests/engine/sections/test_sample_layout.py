@@ -105,15 +105,16 @@ def test_plain_models_need_no_experiment(name: str) -> None:
 
 MIXERS: dict[str, nn.Module] = {
     "a mean over the samples": Centred(),
-    "batch normalisation": nn.BatchNorm1d(5),
+    "batch normalisation": nn.BatchNorm1d(6),
     "softmax over the samples": nn.Softmax(0),
-    "a transpose": nn.Sequential(nn.Unflatten(1, (1, 5)), nn.Flatten(0, 1), nn.Softmax(-2)),
+    "a transpose": nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Flatten(0, 1), nn.Softmax(-2)),
 }
 
 
 @pytest.mark.parametrize("name", MIXERS)
 def test_nothing_that_reaches_over_the_samples_passes_the_rule(name: str) -> None:
-    model = nn.Sequential(nn.Linear(4, 5), MIXERS[name], nn.Linear(5, 3)).double()
+    # As many features as samples, so that no shape gives the mixing away.
+    model = nn.Sequential(nn.Linear(4, 6), MIXERS[name], nn.Linear(6, 3)).double()
     s = section_input(model, ROWS, normal(6, 3, seed=9))
     with replaying(s):
         output = output_of(s)
