@@ -12,6 +12,7 @@ from gradinspect.contracts.problems import ProblemError
 Frame = ProgressFrame | ResultFrame | FailureFrame
 READ_BYTES = 2**18
 ROOM_FOR_PROGRESS = 2**16  # bytes beside the result; each progress frame takes about 60
+MOST_PROGRESS_FRAMES = 10_000  # chosen: ten times what the longest job tells; reading them takes half a second
 
 # What a child may say of its own end; the other codes are the supervisor's to give.
 SAYABLE = frozenset(
@@ -54,6 +55,7 @@ class FrameReader:
         self._limit = limit
         self._pieces: list[bytes] = []
         self._total = 0
+        self._progress_left = MOST_PROGRESS_FRAMES
         self.is_open = True
 
     def read(self) -> Iterator[Frame]:
@@ -76,8 +78,13 @@ class FrameReader:
                 raise OversizedResultError(f"the result is larger than {self._limit} bytes")
             *lines, rest = piece.split(b"\n")
             for line in lines:
-                yield parse_frame(b"".join([*self._pieces, line]))
+                frame = parse_frame(b"".join([*self._pieces, line]))
                 self._pieces = []
+                if isinstance(frame, ProgressFrame):
+                    self._progress_left -= 1
+                    if self._progress_left < 0:
+                        raise HostileFrameError(f"more than {MOST_PROGRESS_FRAMES} frames of progress")
+                yield frame
             if rest:
                 self._pieces.append(rest)
 

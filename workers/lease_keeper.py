@@ -29,6 +29,7 @@ class LeaseKeeper(threading.Thread):
         self._lease = lease
         self._lease_seconds = lease_seconds
         self._heartbeat_seconds = heartbeat_seconds
+        self._stands_until = monotonic() + lease_seconds
         self._lost = threading.Event()
         self._done = threading.Event()
 
@@ -41,8 +42,11 @@ class LeaseKeeper(threading.Thread):
         self.join()
 
     def is_lost(self) -> bool:
-        """Whether somebody else has the inspection, or it was cancelled, or the database was gone for too long."""
-        return self._lost.is_set()
+        """Whether somebody else has the inspection, or it was cancelled, or the database was gone for too long.
+
+        A database behind a broken network neither answers nor fails for minutes; the lease runs out all the same.
+        """
+        return self._lost.is_set() or monotonic() >= self._stands_until
 
     def run(self) -> None:
         beat_due = monotonic() + self._heartbeat_seconds
@@ -67,8 +71,11 @@ class LeaseKeeper(threading.Thread):
                 return
 
     def _beat(self) -> bool:
+        asked = monotonic()
         with self._database.write() as session:
-            return leases.heartbeat(session, self._lease, lease_seconds=self._lease_seconds)
+            stands = leases.heartbeat(session, self._lease, lease_seconds=self._lease_seconds)
+        self._stands_until = asked + self._lease_seconds
+        return stands
 
     def _look(self) -> bool:
         with self._database.read() as session:

@@ -19,6 +19,7 @@ from workers.endings import Died, Ending, Failed, Lost, Measured, Stopped, of_ex
 from workers.frames import Frame, FrameReader, HostileFrameError, OversizedResultError
 
 LOG_BYTES = 4096
+LOG_READS = 16  # at once, of 64 KiB: a child may write as fast as it is read
 TICK_SECONDS = 0.1  # how soon a lost lease or an order to stop is acted upon
 _MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
 
@@ -121,11 +122,14 @@ def _said(seen: _Seen, fork_seconds: float, run_seconds: float) -> Ending:
 def _read_log(descriptor: int, kept: bytearray) -> bool:
     """Keep the beginning and drop the rest; False at its end."""
     try:
-        while piece := os.read(descriptor, 65536):
+        for _ in range(LOG_READS):
+            piece = os.read(descriptor, 65536)
+            if not piece:
+                return False
             kept += piece[: LOG_BYTES - len(kept)]
     except BlockingIOError:
-        return True
-    return False
+        pass
+    return True
 
 
 def _read_status(child: Child, seen: _Seen) -> None:

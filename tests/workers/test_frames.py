@@ -9,7 +9,14 @@ from contextlib import suppress
 import pytest
 
 from gradinspect.contracts.messages import FailureFrame, ProgressFrame
-from workers.frames import ROOM_FOR_PROGRESS, FrameReader, HostileFrameError, OversizedResultError, parse_frame
+from workers.frames import (
+    MOST_PROGRESS_FRAMES,
+    ROOM_FOR_PROGRESS,
+    FrameReader,
+    HostileFrameError,
+    OversizedResultError,
+    parse_frame,
+)
 
 PROGRESS = b'{"type":"progress","stage":"forward","fraction":0.5}'
 
@@ -45,6 +52,17 @@ def test_more_bytes_than_a_result_may_have_are_refused(pipe: tuple[int, int]) ->
         assert list(reader.read()) == []
     os.write(writing, b"x" * 1000)
     with pytest.raises(OversizedResultError):
+        list(reader.read())
+
+
+def test_progress_without_end_is_refused_within_the_bytes_of_a_result(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    reader, told = FrameReader(reading, limit=2**26), 0
+    while told < MOST_PROGRESS_FRAMES:
+        os.write(writing, (PROGRESS + b"\n") * 1000)
+        told += len(list(reader.read()))
+    os.write(writing, PROGRESS + b"\n")
+    with pytest.raises(HostileFrameError, match="frames of progress"):
         list(reader.read())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Event
 from time import monotonic, sleep
 
 import pytest
@@ -69,6 +70,23 @@ def test_three_beats_without_a_database_lose_the_lease(database: Database, monke
     with keeper(database) as kept:
         wait_until_lost(kept)
     assert len(beats) >= 3
+
+
+def test_a_database_that_neither_answers_nor_fails_loses_the_lease_when_it_runs_out(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = Event()
+
+    def silent(*_: object, **__: object) -> bool:
+        return answers.wait(60)
+
+    monkeypatch.setattr(leases, "heartbeat", silent)
+    monkeypatch.setattr(leases, "is_held", silent)
+    lease = take(database, submit(database).id, lease_seconds=1.0).lease
+    with LeaseKeeper(database, lease, lease_seconds=1.0, heartbeat_seconds=0.05) as kept:
+        assert not kept.is_lost()
+        wait_until_lost(kept)
+        answers.set()
 
 
 def test_a_database_that_comes_back_in_time_loses_nothing(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
