@@ -23,7 +23,7 @@ def run(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result
     monkeypatch.setattr(commands, "configure_logs", lambda **_: None)
 
     def invoke(name: str, *arguments: str) -> Result:
-        return CliRunner().invoke(getattr(commands, name), [*arguments, "--data-dir", str(data_dir)], env=UNSET)
+        return CliRunner().invoke(getattr(commands, name), ["--data-dir", str(data_dir), *arguments], env=UNSET)
 
     return invoke
 
@@ -51,6 +51,19 @@ def test_a_wrong_setting_is_one_line_and_exit_status_2(run: Callable[..., Result
     assert done.exit_code == 2
     assert done.stderr == (
         f"gradinspect {name}: GRADINSPECT_DATABASE_URL: mysql is not supported; use postgresql:// or sqlite:///\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["serve", "api", "maintain", "migrate"])
+def test_a_data_directory_that_cannot_be_made_is_one_line(
+    run: Callable[..., Result], name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    place = tmp_path / "file" / "data"
+    done = run(name, "--data-dir", str(place))
+    assert done.exit_code == 2
+    assert done.stderr == (
+        f"gradinspect {name}: GRADINSPECT_DATA_DIR: {place} cannot be made: Not a directory; choose another\n"
     )
 
 
