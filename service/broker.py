@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 from time import monotonic, sleep
+from urllib.parse import quote
 
 import redis
 
@@ -44,7 +45,7 @@ class EmbeddedBroker:
     @property
     def url(self) -> str:
         """Where Celery and redis-py find it."""
-        return f"redis+socket://{self.socket}"
+        return f"redis+socket://{quote(str(self.socket))}"
 
     def start(self) -> None:
         """Start it and wait until it answers. Call this from the main thread.

@@ -101,7 +101,7 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     stop = threading.Event()
     with ExitStack() as closing:
         closing.enter_context(_signals_set(stop))
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         closing.enter_context(_only_one(settings))
         listener = closing.enter_context(_listen(settings))
         settings = settings.model_copy(update={"port": listener.getsockname()[1]})

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from sqlalchemy.engine import make_url
@@ -141,7 +142,7 @@ class Settings(BaseModel):
         data_dir = Path(given.get("data_dir") or _default_data_dir(os.environ)).expanduser().absolute()
         derived = {
             "data_dir": data_dir,
-            "database_url": given.get("database_url") or f"sqlite:///{data_dir / 'gradinspect.db'}",
+            "database_url": given.get("database_url") or f"sqlite:///{quote(str(data_dir / 'gradinspect.db'))}",
             "store_dir": given.get("store_dir") or data_dir / "store",
             "worker_queues": given.get("worker_queues") or given.get("queues") or ("cpu",),
         }

@@ -52,7 +52,7 @@ def _config(url: str) -> Iterator[Config]:
     """A configuration with an open transaction that holds the lock of migrations, committed at the end."""
     database = Database(url, pool_size=1)
     if database.is_sqlite:
-        Path(str(make_url(url).database)).parent.mkdir(parents=True, exist_ok=True)
+        Path(str(make_url(url).database)).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     config = _scripts()
     try:
         with database.write() as session:

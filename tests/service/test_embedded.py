@@ -21,6 +21,8 @@ from processes import descendants
 from queueing import SPEC, wait_until
 
 from service.broker import BrokerError, EmbeddedBroker, find_binary
+from service.db import migrate
+from service.dispatch import Dispatcher
 from service.settings import Settings
 
 READY = re.compile(r"ready at (http://\S+)")
@@ -168,6 +170,25 @@ def test_the_broker_keeps_what_it_holds(tmp_path: Path) -> None:
         assert broker.socket.stat().st_mode & 0o077 == 0
         assert broker.socket.parent.stat().st_mode & 0o077 == 0
         broker.stop()
+
+
+def test_a_directory_of_any_name_gives_a_broker_that_takes_messages_and_a_database(data_dir: Path) -> None:
+    data_dir /= "50%25 of #1? yes"
+    broker = EmbeddedBroker(data_dir / "broker")
+    broker.start()
+    assert broker.socket.is_relative_to(data_dir)
+    dispatcher = Dispatcher(broker.url)
+    dispatcher.send("insp_01970000-0000-7000-8000-000000000000", queue="cpu")
+    assert dispatcher.depths(["cpu"]) == {"cpu": 1}
+    dispatcher.close()
+    broker.stop()
+    migrate.upgrade(Settings.from_environment({}, data_dir=data_dir).database_url)
+    assert (data_dir / "gradinspect.db").exists()
+
+
+def test_a_new_directory_is_closed_to_other_users(tmp_path: Path) -> None:
+    migrate.upgrade(Settings.from_environment({}, data_dir=tmp_path / "data").database_url)
+    assert (tmp_path / "data").stat().st_mode & 0o077 == 0
 
 
 def test_a_deep_directory_still_gives_a_broker(tmp_path: Path) -> None:
