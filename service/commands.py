@@ -157,7 +157,7 @@ def _named_errors(command: str) -> Iterator[None]:
 def _configured(given: dict[str, Any]) -> Settings:  # Any: as above
     settings = Settings.from_environment(**given)
     try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         detail = f"{settings.data_dir} cannot be made: {error.strerror}; choose another"
         raise SettingsError(f"GRADINSPECT_DATA_DIR: {detail}") from None

@@ -67,6 +67,13 @@ def test_a_data_directory_that_cannot_be_made_is_one_line(
     )
 
 
+def test_a_data_directory_that_a_command_makes_is_closed_to_other_users(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
+    assert run("migrate", "--data-dir", str(tmp_path / "new")).exit_code == 0
+    assert (tmp_path / "new").stat().st_mode & 0o077 == 0
+
+
 @pytest.mark.parametrize("name", ["maintain", "migrate"])
 def test_a_database_that_is_away_is_one_line(run: Callable[..., Result], name: str) -> None:
     once = ["--once"] if name == "maintain" else []
