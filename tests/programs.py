@@ -23,6 +23,20 @@ class EndlessLoop(nn.Module):
         return x * self.weight
 
 
+class EndlessSum(nn.Module):
+    """Works on tensors that are large enough for several threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        large = torch.ones(1_000_000)
+        while large[0] > 0:
+            large = large * 1.0
+        return x * self.weight
+
+
 class HugeTensor(nn.Module):
     def __init__(self) -> None:
         super().__init__()

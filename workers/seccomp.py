@@ -16,12 +16,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 ALLOWED_CALLS = """
-    read write close fstat lseek brk mmap mprotect munmap mremap madvise futex rt_sigaction rt_sigprocmask rt_sigreturn
+    read write close fstat lseek brk mmap mprotect munmap mremap futex rt_sigaction rt_sigprocmask rt_sigreturn
     sigaltstack sched_yield sched_getaffinity clock_gettime clock_nanosleep nanosleep gettimeofday getpid gettid getcpu
     getrandom getrusage set_robust_list set_tid_address rseq restart_syscall exit exit_group
 """
 
-CLONE_THREAD = 0x00010000
+# What the C libraries make a thread with, and nothing else: no flag of a namespace may ride along.
+THREADS = (0x003D0F00, 0x007D0F00)
+BAD_PAGES = (100, 101)  # MADV_HWPOISON, MADV_SOFT_OFFLINE: take memory from the whole machine, where root may
 IOCTLS = (0x5401, 0x541B, 0x5451, 0x5421)  # TCGETS, FIONREAD, FIOCLEX, FIONBIO: about pipes that are open
 PRCTLS = (15, 16, 0x53564D41)  # PR_SET_NAME, PR_GET_NAME, PR_SET_VMA: names of threads and of memory
 
@@ -33,8 +35,8 @@ _X32_BIT = 0x40000000
 _KILL, _ALLOW, _ERRNO = 0x80000000, 0x7FFF0000, 0x00050000
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 
-# Instructions of classic BPF: load a word, jump if equal / not less / any bit set, return
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+# Instructions of classic BPF: load a word, jump if equal / not less, return
+_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 Instruction = tuple[int, int, int, int]
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -113,7 +115,8 @@ def filter_program(architecture: Architecture, pid: int) -> Iterator[Instruction
     for name in ALLOWED_CALLS.split():
         yield from ((_EQUAL, 0, 1, numbers[name]), _return(_ALLOW))
     for name, block in (
-        ("clone", _if_any_bit(0, CLONE_THREAD)),
+        ("clone", _if_one_of(0, THREADS)),
+        ("madvise", _unless_one_of(2, BAD_PAGES)),
         ("clone3", [_return(_ERRNO | _ENOSYS)]),  # its flags are behind a pointer; the C library falls back to clone
         ("tgkill", _if_one_of(0, [pid])),
         ("prlimit64", _if_null(2)),
@@ -125,13 +128,17 @@ def filter_program(architecture: Architecture, pid: int) -> Iterator[Instruction
     yield _return(_ERRNO | _EPERM)
 
 
-def _if_any_bit(argument: int, bits: int) -> list[Instruction]:
-    return [_load_low(argument), (_ANY_BIT, 0, 1, bits), _return(_ALLOW), _return(_ERRNO | _EPERM)]
-
-
 def _if_one_of(argument: int, values: Sequence[int]) -> list[Instruction]:
-    allowed = [part for value in values for part in ((_EQUAL, 0, 1, value), _return(_ALLOW))]
-    return [_load_low(argument), *allowed, _return(_ERRNO | _EPERM)]
+    return _sorted_by(argument, values, known=_ALLOW, other=_ERRNO | _EPERM)
+
+
+def _unless_one_of(argument: int, values: Sequence[int]) -> list[Instruction]:
+    return _sorted_by(argument, values, known=_ERRNO | _EPERM, other=_ALLOW)
+
+
+def _sorted_by(argument: int, values: Sequence[int], *, known: int, other: int) -> list[Instruction]:
+    tests = [part for value in values for part in ((_EQUAL, 0, 1, value), _return(known))]
+    return [_load_low(argument), *tests, _return(other)]
 
 
 def _if_null(argument: int) -> list[Instruction]:

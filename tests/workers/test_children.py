@@ -10,7 +10,7 @@ from time import monotonic
 import pytest
 import torch
 from children import RunChild
-from programs import HEALTHY, EndlessLoop, HugeTensor, ReadsAFile, TurnsGradientsOff, mlp, scripted
+from programs import HEALTHY, EndlessLoop, EndlessSum, HugeTensor, ReadsAFile, TurnsGradientsOff, mlp, scripted
 from queueing import SPEC
 from safetensors.torch import save
 
@@ -178,6 +178,21 @@ def test_confinement_changes_no_number(run_child: RunChild) -> None:
     free = measured(run_child(model=model, sample_input=FOUR, level="limits").ending)
     assert confined.layers == free.layers
     assert confined.parameters == free.parameters
+
+
+def test_a_confined_child_computes_on_as_many_threads_as_it_may(run_child: RunChild) -> None:
+    threads: list[str] = []
+
+    def look(child: Child) -> None:
+        deadline = monotonic() + 20
+        while threads[-1:] != ["3"]:  # the first one, and two for the parts of a sum
+            assert monotonic() < deadline, set(threads)
+            status = Path(f"/proc/{child.pid}/status").read_text()
+            threads.append(status.partition("Threads:\t")[2].split("\n")[0])
+
+    run_child(
+        model=scripted(EndlessSum()), sample_input=FOUR, threads=3, meanwhile=look, is_lost=lambda: "3" in threads
+    )
 
 
 def test_a_child_is_confined_while_it_runs(run_child: RunChild) -> None:

@@ -38,9 +38,7 @@ def run(program: list[Instruction], data: bytes) -> int:
         elif code == 0x06:
             return operand
         else:
-            holds = {
-                0x15: accumulator == operand, 0x35: accumulator >= operand, 0x45: bool(accumulator & operand)
-            }[code]  # fmt: skip
+            holds = {0x15: accumulator == operand, 0x35: accumulator >= operand}[code]
             place += if_true if holds else if_false
 
 
@@ -54,6 +52,12 @@ def outcome(machine: str, number: int, *arguments: int, audit: int | None = None
 @pytest.fixture(params=ARCHITECTURES)
 def machine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+def test_memory_may_be_given_back_and_no_page_taken_from_the_machine(machine: str) -> None:
+    madvise = ARCHITECTURES[machine].numbers["madvise"]
+    for advice, expected in ((4, ALLOW), (14, ALLOW), (100, EPERM), (101, EPERM), (102, ALLOW)):
+        assert outcome(machine, madvise, 4096, 4096, advice) == expected
 
 
 def test_calls_of_another_architecture_kill(machine: str) -> None:
@@ -84,6 +88,8 @@ def test_threads_may_be_made_and_processes_may_not(machine: str) -> None:
     clone, thread_flags, fork_flags = ARCHITECTURES[machine].numbers["clone"], 0x003D0F00, 0x01200011
     assert outcome(machine, clone, thread_flags) == ALLOW
     assert outcome(machine, clone, fork_flags) == EPERM
+    for namespace in (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000):
+        assert outcome(machine, clone, thread_flags | namespace) == EPERM
     assert outcome(machine, ARCHITECTURES[machine].numbers["clone3"], 1, 88) == ENOSYS
 
 
