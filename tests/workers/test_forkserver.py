@@ -50,10 +50,11 @@ def test_a_fork_that_fails_costs_one_job_and_not_the_server(monkeypatch: pytest.
 
 
 class PretendProcess:
-    returncode = None
+    def __init__(self) -> None:
+        self.returncode: int | None = None
 
-    def poll(self) -> None:
-        return None
+    def poll(self) -> int | None:
+        return self.returncode
 
     def kill(self) -> None: ...
 
@@ -108,6 +109,16 @@ def test_a_machine_that_cannot_start_a_server_now_is_asked_again(
     with pytest.raises(ForkServerError, match="temporarily unavailable"):
         keep.facts()
     wait_until(lambda: keep._server is not None, "one is started")
+    assert keep.facts() == FACTS
+
+
+def test_a_server_that_died_is_replaced(keep: ForkServers) -> None:
+    keep.start()
+    keep.facts()
+    first = keep._server
+    assert first is not None
+    first.process.returncode = -9
+    wait_until(lambda: keep._server not in (first, None), "another one is started")
     assert keep.facts() == FACTS
 
 
