@@ -150,12 +150,16 @@ def _differences(
 def _norms(s: SectionInput, gradients: dict[ParameterEntry, torch.Tensor], value: float) -> list[SelfCheck]:
     """The report's norms of the same gradients; nothing where the copy draws other random numbers."""
     own = {entry.name: entry for entry in s.parameters}
-    rounding = max(torch.finfo(own[entry.name].tensor.dtype).eps for entry in gradients) ** 0.5
+    rounding = max((torch.finfo(own[entry.name].tensor.dtype).eps for entry in gradients), default=0.0) ** 0.5
     if not gradients or not math.isclose(value, s.reading.loss, rel_tol=rounding):
         return []
+    norms = {entry.name: float(gradient.norm()) for entry, gradient in gradients.items()}
+    # A gradient that cancels is left with the rounding of the others: 0 here and not there.
+    floor = rounding * max(norms.values())
+    if floor == 0.0:
+        return []
     worst = max(
-        abs(s.reading.gradients[own[entry.name]].moments.norm / float(gradient.norm()) - 1)
-        for entry, gradient in gradients.items()
+        abs(s.reading.gradients[own[name]].moments.norm - norm) / max(norm, floor) for name, norm in norms.items()
     )
     tolerance = _NORM_TOLERANCE * rounding
     return [
