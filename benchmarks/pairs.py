@@ -86,16 +86,16 @@ def _cross_entropy(output: torch.Tensor, target: torch.Tensor | None) -> torch.T
 
 
 def show(title: str, rows: Sequence[Row], peers: Sequence[str]) -> None:
-    """Print the table, and which peers could not be measured."""
+    """Print the table, and the peers that are not in it with the reason."""
     print(f"\n{title}\n{'work':44} {'model':8} {'× bare':>8} {'goal':>6} {'memory':>8} {'goal':>6}")
     for row in rows:
         print(
             f"{row.work:44} {row.model:8} {_number(row.ratio):>8} {_number(row.goal):>6} "
             f"{_number(row.memory):>8} {_number(row.memory_goal):>6}"
         )
-    absent = [peer for peer in peers if importlib.util.find_spec(peer) is None]
-    if absent:
-        print(f"not installed, not measured: {', '.join(absent)}")
+    for peer in peers:
+        missing = importlib.util.find_spec(peer) is None
+        print(f"{peer}: {'not installed' if missing else 'installed, but this program does not measure it'}")
 
 
 def _number(value: float | None) -> str:

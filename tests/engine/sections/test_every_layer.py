@@ -167,7 +167,8 @@ def test_random_nesting_is_refused_with_a_reason_or_has_autograds_gradients(
 
 
 @pytest.mark.slow
-@settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.timeout(900)
+@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
 @nesting
 def test_much_random_nesting_is_refused_with_a_reason_or_has_autograds_gradients(
     shape: list[int], row: list[specimens.Json]
