@@ -1,5 +1,6 @@
 """From findings to a verdict, and judging a stored report again."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,6 +82,20 @@ def test_rules_without_their_measurement_are_listed_with_the_reason() -> None:
     assert assessment.not_judged["update_ratio"] == "no optimizer was declared"
     everything = {*assessment.passed, *assessment.not_judged, *(finding.rule for finding in assessment.findings)}
     assert everything == {rule.id for rule in RULES}
+
+
+@pytest.mark.parametrize(
+    ("rule", "measured", "said"),
+    [
+        ("poor_initialization", chain((1.0,)), "1 layer feeds a nonlinearity"),
+        ("initialization_mismatch", changed(chain(), "0", predicted_chi1=0.5, measured_chi1=0.5), "gain of 1 layer;"),
+        ("uneven_gradients", chain(()), "1 layer has a trained weight"),
+        ("normalization_growth", changed(chain(), "0", kind="BatchNorm1d"), "1 batch normalisation carries"),
+        ("poor_initialization", chain(()), "0 layers feed a nonlinearity"),
+    ],
+)
+def test_one_layer_is_spoken_of_as_one(rule: str, measured: Measurements, said: str) -> None:
+    assert said in assess(measured, policy=DEFAULT_POLICY, settings=SETTINGS).not_judged[rule]
 
 
 def test_a_disabled_rule_is_listed_as_switched_off() -> None:

@@ -8,7 +8,7 @@ from statistics import stdev
 from gradinspect.contracts.report import Finding, LayerMeasurement, Remedy
 from gradinspect.rules.evidence import TRAINED, Evidence, names
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
-from gradinspect.rules.wording import number
+from gradinspect.rules.wording import counted, number
 
 FEWEST_LAYERS = 3  # with fewer, the spread between layers cannot tell chance from a difference
 STANDARD_ERRORS = 2.0  # chosen: chance alone crosses it in about one net of forty, and has to leave the band as well
@@ -23,7 +23,9 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         return NotJudged(TRAINED)
     rows = [row for row in evidence.layers if row.predicted_chi1 and row.measured_chi1 and not _is_convolution(row)]
     if len(rows) < FEWEST_LAYERS:
-        return NotJudged(f"theory predicts the gain of {len(rows)} layers; at least {FEWEST_LAYERS} are needed")
+        return NotJudged(
+            f"theory predicts the gain of {counted(len(rows), 'layer')}; at least {FEWEST_LAYERS} are needed"
+        )
     logs = [
         math.log(row.measured_chi1 / row.predicted_chi1) for row in rows if row.measured_chi1 and row.predicted_chi1
     ]

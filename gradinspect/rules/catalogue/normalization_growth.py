@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradinspect.contracts.report import Finding, LayerMeasurement, Remedy
 from gradinspect.rules.evidence import Evidence, is_batch_norm_kind, names
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
-from gradinspect.rules.wording import number, quoted
+from gradinspect.rules.wording import counted, number, quoted
 
 FEWEST_LAYERS = 3  # one growth factor from two layers would be a single draw
 
@@ -15,7 +15,8 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     rows = [row for row in evidence.layers if is_batch_norm_kind(row.kind)]
     rows = [row for row in rows if _signal(row) > 0]
     if len(rows) < FEWEST_LAYERS:
-        return NotJudged(f"{len(rows)} batch normalisations carry a signal; at least {FEWEST_LAYERS} are needed")
+        found = f"{counted(len(rows), 'batch normalisation')} {'carries' if len(rows) == 1 else 'carry'}"
+        return NotJudged(f"{found} a signal; at least {FEWEST_LAYERS} are needed")
     value = (_signal(rows[0]) / _signal(rows[-1])) ** (1 / (len(rows) - 1))
     severity = limits.severity(value)
     if severity is None:

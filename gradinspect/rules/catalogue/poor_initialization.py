@@ -6,7 +6,7 @@ from gradinspect.contracts.report import Finding, LayerMeasurement
 from gradinspect.rules.evidence import TRAINED, Evidence, is_norm_kind, names
 from gradinspect.rules.remedies import initialize
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
-from gradinspect.rules.wording import fold, number, quoted
+from gradinspect.rules.wording import counted, fold, number, quoted
 
 
 def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
@@ -15,7 +15,8 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         return NotJudged(TRAINED)
     variances = {row.depth: (row, variance) for row in evidence.layers if (variance := _variance(row)) is not None}
     if len(variances) < 2:
-        return NotJudged(f"{len(variances)} layers feed a nonlinearity; at least 2 are needed to compare variances")
+        found = f"{counted(len(variances), 'layer')} {'feeds' if len(variances) == 1 else 'feed'}"
+        return NotJudged(f"{found} a nonlinearity; at least 2 are needed to compare variances")
     largest, smallest = max(variances.values(), key=_second), min(variances.values(), key=_second)
     value = largest[1] / smallest[1]
     severity = limits.severity(value)

@@ -10,7 +10,7 @@ from gradinspect.contracts.request import Adam
 from gradinspect.rules.evidence import Evidence, is_batch_norm_kind
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
 from gradinspect.rules.signal import layer_signals
-from gradinspect.rules.wording import fold, number, quoted
+from gradinspect.rules.wording import counted, fold, number, quoted
 
 SIDE_BRANCH = 10.0  # chosen: neighbours along a chain differ by less; side branches by design differ by more
 
@@ -19,7 +19,8 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     """Compare ‖g‖/‖w‖ between the layers' weights."""
     ratios = layer_ratios(evidence)
     if len(ratios) < 2:
-        return NotJudged(f"{len(ratios)} layers have a trained weight with a gradient; at least 2 are needed")
+        found = f"{counted(len(ratios), 'layer')} {'has' if len(ratios) == 1 else 'have'}"
+        return NotJudged(f"{found} a trained weight with a gradient; at least 2 are needed")
     largest, smallest = max(ratios, key=lambda name: ratios[name]), min(ratios, key=lambda name: ratios[name])
     value = ratios[largest] / ratios[smallest]
     severity = limits.severity(value)

@@ -7,7 +7,7 @@ from statistics import median
 from gradinspect.contracts.report import Finding, ParameterMeasurement, Remedy
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
-from gradinspect.rules.wording import number, quoted
+from gradinspect.rules.wording import counted, number, quoted
 
 USUAL = 1e-3  # Karpathy 2022, "Building makemore, part 3": updates of about a thousandth of the weights
 
@@ -51,7 +51,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         threshold=limits.threshold(severity, value),
         message=(
             f"The first step is too {size}: it changes {quoted(row.name)} by {number(value)} of its norm "
-            f"(the {which} of {len(rows)} weights)."
+            f"(the {which} of {counted(len(rows), 'weight')})."
         ),
         remedy=remedy,
     )
