@@ -160,6 +160,9 @@ class MeasuredSummary(Document):
     parameters: Count
     layers: Count
     total_grad_norm: Number = None
+    nonfinite_count: Count = Field(
+        default=0, description="Values that are not finite: among the loss, all activations and all gradients."
+    )
 
 
 class Measurements(Document):

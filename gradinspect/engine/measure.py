@@ -103,7 +103,7 @@ def measure(
     stages.enter("report")
     parameters = _with_sections(average_parameters(found.parameters), found.of_parameters)
     squares = [row.grad_norm**2 for row in parameters if row.grad_norm is not None]
-    finite_gradients = not any(row.nan_count or row.inf_count for row in parameters)
+    gradients_not_finite = sum(row.nan_count + row.inf_count for row in parameters)
     layers = with_gradient_norms(average_layers(found.layers), parameters)
     measured = Measurements(
         environment=Environment(
@@ -127,7 +127,10 @@ def measure(
             expected_initial_loss=found.expected_loss,
             parameters=sum(row.numel for row in parameters),
             layers=len(layers),
-            total_grad_norm=finite(math.sqrt(math.fsum(squares))) if finite_gradients else None,
+            total_grad_norm=finite(math.sqrt(math.fsum(squares))) if not gradients_not_finite else None,
+            nonfinite_count=sum(not math.isfinite(loss) for loss in found.losses)
+            + sum(row.nonfinite_count for row in layers)
+            + gradients_not_finite,
         ),
         depth_decay=depth_decay(found.layers) if "signals" in settings.diagnostics else None,
         layers=layers,

@@ -360,7 +360,16 @@ def test_a_nan_weight_is_found_where_it_is() -> None:
     report = seen(model, FLAT)
     assert [row.nonfinite_count > 0 for row in report.layers] == [False, True, True]
     assert parameter(report, "1.weight").weight_nonfinite_count == 1
+    assert (report.summary.loss, report.summary.total_grad_norm) == (None, None)
+    gradients = sum(row.nan_count + row.inf_count for row in report.parameters)
+    activations = sum(row.nonfinite_count for row in report.layers)
+    assert gradients > 0
+    assert report.summary.nonfinite_count == 1 + gradients + activations
     assert report.verdict == "fail"
+
+
+def test_a_finite_model_counts_nothing_as_not_finite() -> None:
+    assert seen(nn.Linear(8, 3), FLAT).summary.nonfinite_count == 0
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
