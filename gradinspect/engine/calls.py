@@ -20,7 +20,7 @@ NO_SLOPE = SlopeReading(math.nan, None)
 FUSED_RECURRENT = frozenset({"mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn"})
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class ActivationCall:
     """The nonlinearity that follows a layer call.
 
@@ -43,7 +43,7 @@ class ActivationCall:
     is_elementwise: bool = True
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class LayerCall:
     """One operation in which parameters met data.
 

@@ -33,7 +33,7 @@ KNOWN: Mapping[tuple[str, ...], tuple[str, float | None]] = {
 }
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Trail:
     """The element-wise operations that were seen behind one call, each with what leaves it."""
 

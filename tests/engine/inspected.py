@@ -20,6 +20,7 @@ from gradinspect.contracts.report import LayerMeasurement, Measurements, Paramet
 from gradinspect.contracts.request import InspectionSettings
 from gradinspect.engine.job import run_job
 
+torch.set_num_threads(1)  # models this small only wait for one another's threads
 FLOAT64 = 2.0**-52
 # A sum of n ≤ 4,096 products in float64 is off by at most n·2⁻⁵³ of its terms; four times that for two such factors
 # and the division between them.

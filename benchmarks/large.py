@@ -1,0 +1,144 @@
+"""Models at the edge of what one job is meant for: time, and memory over what the parameters and a bare pass take.
+
+Run with `python benchmarks/large.py [--cases deep scattered gpt2]`. Each case runs in processes of its own, on two
+threads; memory is the process's peak resident size over that after importing torch: the parameters, and what the pass
+takes. The goal is 1.3 times that of a bare forward and backward pass that keeps its gradients, as an optimizer's step
+needs them. Ten thousand tiny layers take less memory than the report about them: there, its rows are what is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import io
+import json
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+GOAL = 1.3
+CASES = {
+    "deep": "300 × Linear(256) + ReLU, batch 128",
+    "scattered": "10,000 tensors of 64 values, batch 8",
+    "gpt2": "GPT-2 small (124 M) as TorchScript, 1 × 128 tokens",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--child", nargs=2, metavar=("CASE", "WHAT"))
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(measured(*options.child)))
+        return
+    print(f"{'case':52} {'bare s':>8} {'ours s':>8} {'bare MiB':>9} {'ours MiB':>9} {'ratio':>6} {'goal':>5}")
+    for case in options.cases:
+        bare, ours = child(case, "bare"), child(case, "inspect")
+        print(
+            f"{CASES[case]:52} {bare['seconds']:8.2f} {ours['seconds']:8.2f} {bare['peak'] / 2**20:9.0f} "
+            f"{ours['peak'] / 2**20:9.0f} {ours['peak'] / bare['peak']:6.2f} {GOAL:5.2f}",
+            flush=True,
+        )
+
+
+def child(case: str, what: str) -> dict[str, float]:
+    command = [sys.executable, __file__, "--child", case, what]
+    finished = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(finished.stdout.splitlines()[-1])
+    return found
+
+
+def measured(case: str, what: str) -> dict[str, float]:
+    """Run one case in this process; the bare pass runs twice, and the second is timed."""
+    import torch
+
+    torch.set_num_threads(2)
+    warnings.simplefilter("ignore", DeprecationWarning)
+    make: Callable[[], tuple[torch.nn.Module, torch.Tensor]] = {"deep": deep, "scattered": scattered, "gpt2": gpt2}[
+        case
+    ]
+    import gradinspect.engine.job  # noqa: F401  # so that its size counts as idle
+
+    idle = resident("VmRSS")
+    model, inputs = make()
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here: making the model took more
+    run: Callable[[], object] = bare(model, inputs) if what == "bare" else inspection(model, inputs)
+    run()
+    started = time.perf_counter()
+    run()
+    return {"seconds": time.perf_counter() - started, "peak": resident("VmHWM") - idle}
+
+
+def resident(field: str) -> int:
+    """Bytes, from the kernel's own account of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def bare(model, inputs):  # type: ignore[no-untyped-def]  # torch is imported in the child alone
+    def run() -> None:
+        model.zero_grad(set_to_none=True)
+        model(inputs).float().mean().backward()
+
+    return run
+
+
+def inspection(model, inputs):  # type: ignore[no-untyped-def]  # likewise
+    """An inspection in the caller's process, judged and with its self-checks."""
+    from gradinspect import inspect
+
+    return lambda: inspect(model, inputs, loss="output_mean")
+
+
+def deep():  # type: ignore[no-untyped-def]  # likewise
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for _ in range(300):
+        linear = nn.Linear(256, 256)
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+        layers += [linear, nn.ReLU()]
+    return nn.Sequential(*layers), torch.randn(128, 256)
+
+
+def scattered():  # type: ignore[no-untyped-def]  # likewise
+    import torch
+    from torch import nn
+
+    class Scattered(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = nn.ParameterList(torch.ones(64) + 0.01 * torch.randn(64) for _ in range(10_000))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """As torch calls it."""
+            for part in self.parts:
+                x = x * part
+            return x
+
+    torch.manual_seed(0)
+    return Scattered(), torch.randn(8, 64)
+
+
+def gpt2():  # type: ignore[no-untyped-def]  # likewise
+    import torch
+    from models import Gpt
+
+    torch.manual_seed(0)
+    model = Gpt(vocabulary=50257, width=768, blocks=12, heads=12, context=1024)
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.script(model), file)
+    del model
+    file.seek(0)
+    return torch.jit.load(file), torch.randint(0, 50257, (1, 128))
+
+
+if __name__ == "__main__":
+    main()
