@@ -35,11 +35,11 @@ run: $(READY) ## Start the service and inspect two models on it (PORT=8080, ONCE
 
 test: $(READY) ## Run everything that continuous integration runs: lint, types, arrows, tests on real servers
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-all: $(READY) ## The same, with the studies that take minutes
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --timeout 3600
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --timeout 3600
 
 check: $(READY) ## Lint, types, arrows and the fast tests, in under a minute
 	@$(MAKE) --no-print-directory lint

@@ -15,8 +15,6 @@ from specimens import read
 from service.db import migrate
 from service.db.engine import UNAVAILABLE
 
-pytestmark = pytest.mark.xdist_group("lost servers")  # one fleet for the module, on whichever process
-
 WIDE = {"input": {"shape": [512]}, "layers": [{"type": "Linear", "out_features": 512}, {"type": "ReLU"}] * 20}
 
 

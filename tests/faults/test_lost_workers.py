@@ -10,8 +10,6 @@ from fleet import Fleet, MakeFleet, WorkerProcess
 from queueing import queue_spec, wait_until
 from specimens import read
 
-pytestmark = pytest.mark.xdist_group("lost workers")  # one fleet for the module, on whichever process
-
 WIDE = {"input": {"shape": [512]}, "layers": [{"type": "Linear", "out_features": 512}, {"type": "ReLU"}] * 20}
 
 

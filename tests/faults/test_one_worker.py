@@ -17,8 +17,6 @@ from specimens import TENANT, read
 from service.db import inspections, leases
 from service.db.tables import InspectionRecord
 
-pytestmark = pytest.mark.xdist_group("one worker")  # one fleet for the module, on whichever process
-
 WIDE = {"input": {"shape": [512]}, "layers": [{"type": "Linear", "out_features": 512}, {"type": "ReLU"}] * 20}
 SLOW = {"spec": WIDE, "seeds": 4, "data": {"samples": 256}}  # about a second on an idle CPU
 
