@@ -11,7 +11,7 @@ weight norm) meets data. What only reshapes is passed through. Nonlinearities ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -26,13 +26,13 @@ from gradinspect.engine.calls import ActivationCall, LayerCall
 from gradinspect.engine.distributions import strided_chunks
 from gradinspect.engine.graph import through_reshapes
 from gradinspect.engine.ledger import HostLedger, Ledger
-from gradinspect.engine.nonlinearities import Nonlinearities, Step
+from gradinspect.engine.nonlinearities import CANDIDATES, Nonlinearities, Step
+from gradinspect.engine.origins import DATA, LOOKUPS, Origins, tensors_in
 from gradinspect.engine.parameters import ParameterEntry, ParameterIndex, owner_of
 from gradinspect.engine.units import ACTIVATION_SAMPLE
 
 __all__ = ["LOOKUPS", "ForwardRecorder", "LayerCall"]
 
-LOOKUPS = frozenset({"embedding", "embedding_bag", "_embedding_bag", "_embedding_bag_forward_only"})
 # A bias or a gain that is applied by an operation of its own belongs to the layer call that it follows.
 ELEMENTWISE = frozenset({"add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "addcmul", "addcmul_"})
 # These copy or re-lay values without changing them, though ATen does not mark them as views.
@@ -42,16 +42,6 @@ CHANNELS_FIRST = frozenset(
     {"convolution", "_convolution", "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm",
      "_batch_norm_with_update", "native_group_norm", "mkldnn_convolution", "cudnn_convolution"}
 )  # fmt: skip
-MATRIX_PRODUCTS = frozenset({"addmm", "mm", "bmm", "addmv", "mv", "baddbmm"})
-
-
-class _State(tuple[ParameterEntry, ...]):
-    """Weights times a constant, such as W·h₀ + b at the first step of a recurrence: they have met no data there."""
-
-
-# What `_gradinspect` says of a tensor: that it comes from the inputs, or from which parameters alone.
-_DATA = "data"
-_Mark = str | tuple[ParameterEntry, ...]
 
 
 @dataclass(eq=False, slots=True)
@@ -83,11 +73,10 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.calls: list[LayerCall] = []
         self.nonlinearities = Nonlinearities()
-        self._parameters = parameters
         self._ledger = ledger if ledger is not None else HostLedger()
         inputs = list(inputs)
+        self._origins = Origins(parameters, inputs)
         self._samples = inputs[0].shape[0] if inputs and inputs[0].dim() else 1
-        self._inputs = {tensor.untyped_storage().data_ptr() for tensor in inputs}
         self._pending: _Pending | None = None
         self._by_node: dict[Node, LayerCall] = {}
         self._last_read: tuple[torch.Tensor, int, LayerCall | ActivationCall] | None = None
@@ -126,94 +115,43 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         operation = func._overloadpacket.__name__
         if func.is_view or operation in RESHAPES:
             return self._pass_view(func(*args, **keywords), operation, args)
-        activation = find_activation(operation, args, keywords)
+        is_candidate = operation.rstrip("_") in CANDIDATES
+        activation = find_activation(operation, args, keywords) if is_candidate else None
         self._settle(next_input=args[0] if activation is not None else None)
-        tensors = list(_tensors(args))
-        if keywords:
-            tensors.extend(_tensors(tuple(keywords.values())))
-        entries, data, mark = self._sort_arguments(tensors, operation)
-        step = None if entries and operation != "_prelu_kernel" else self.nonlinearities.step(operation, tensors)
+        tensors = [*tensors_in(args), *tensors_in(keywords.values())] if keywords else list(tensors_in(args))
+        entries, data, mark = self._origins.sort(tensors, operation)
+        step = None
+        if is_candidate and (not entries or operation == "_prelu_kernel"):
+            step = self.nonlinearities.step(operation, tensors)
         follows = self._origin(args[0], step) if activation is not None else None
         before = None
         if activation is not None and follows is not None and activation.needs_input:
             before = _slope_sample(args[0], activation, in_place=operation.endswith("_"))
         output = func(*args, **keywords)
         if mark is not None:
-            self._mark_outputs(output, operation, mark)
+            self._origins.mark(output, operation, mark)
         first = output[0] if isinstance(output, tuple | list) and output else output
-        if mark is _DATA and isinstance(first, torch.Tensor) and first.is_floating_point():
-            scalars = tuple(None if isinstance(a, torch.Tensor) else a for a in args)
-            call = None
+        if mark is DATA and isinstance(first, torch.Tensor) and first.is_floating_point():
+            made = None
             if activation is not None and follows is not None:
-                call = ActivationCall(
-                    operation, activation, scalars, keywords, None, largest_slope=activation.largest_slope
-                )
-                self._read_slope(follows, call, before, first, args)
-            self._pending = _Pending(
-                operation, first, first.shape, entries, data, step, call, scalars,
-            )  # fmt: skip
-            if call is not None and step is None:
-                self._attach_without_graph(follows, call, first)
+                made = ActivationCall(operation, activation, _scalars(args), keywords, None)
+                made.largest_slope = activation.largest_slope
+                self._read_slope(follows, made, before, first, args)
+            scalars = _scalars(args) if entries else ()
+            self._pending = _Pending(operation, first, first.shape, entries, data, step, made, scalars)
+            if made is not None and follows is not None and step is None:
+                follows.activation = made
+                self._read_activation(follows, made, first)
         return output
 
     def _pass_view(self, output: Any, operation: str, args: tuple[Any, ...]) -> Any:  # Any: as ATen returns it
         source = args[0] if args else None
-        pending = self._pending
-        if pending is not None and source is pending.output and _unfolds(pending, operation, output):
-            pending.shape = output.shape
         if isinstance(source, torch.Tensor):
-            mark = getattr(source, "_gradinspect", None)
-            if mark is None:
-                entry = self._parameters.of_object(source)
-                mark = (entry,) if entry is not None else None
-            if mark is not None:
-                self._mark_outputs(output, operation, mark)
+            pending = self._pending
+            if pending is not None and source is pending.output and _unfolds(pending, operation, output):
+                pending.shape = output.shape
+            self._origins.pass_on(source, output, operation)
         return output
-
-    def _mark_outputs(self, output: Any, operation: str, mark: _Mark) -> None:
-        """Say of what an operation returned whether it comes from the inputs, or from which parameters alone."""
-        if operation.endswith("_like") or operation.startswith("new_"):
-            return  # a constant of somebody's shape
-        for tensor in (output,) if isinstance(output, torch.Tensor) else _tensors((output,)):
-            tensor._gradinspect = mark  # type: ignore[attr-defined]  # lives as long as the tensor, unlike its address
-
-    def _sort_arguments(
-        self, tensors: list[torch.Tensor], operation: str
-    ) -> tuple[list[ParameterEntry], torch.Tensor | None, _Mark | None]:
-        """Split an operation's tensors into parameters and the first tensor that carries data.
-
-        Returns:
-            The parameters, the data, and what the operation's output is to be marked with.
-        """
-        entries: list[ParameterEntry] = []
-        states: list[ParameterEntry] = []
-        data: torch.Tensor | None = None
-        has_constant = False
-        for tensor in tensors:
-            mark: _Mark | None = getattr(tensor, "_gradinspect", None)
-            if mark is None:
-                entry = self._parameters.of_object(tensor) or self._parameters.of_memory(tensor)
-                if entry is not None:
-                    mark = (entry,)
-            if mark is _DATA or (mark is None and (tensor.grad_fn is not None or self._is_input(tensor))):
-                data = tensor if data is None else data
-            elif mark is None:
-                has_constant |= tensor.is_floating_point()
-            else:
-                assert isinstance(mark, tuple)
-                (states if isinstance(mark, _State) else entries).extend(mark)
-        if data is not None or operation in LOOKUPS:
-            return _distinct(entries), data, _DATA
-        if states or (has_constant and entries and operation in MATRIX_PRODUCTS):
-            entries = _distinct([*entries, *states])
-            return entries, None, _State(entries)
-        entries = _distinct(entries)
-        return entries, None, tuple(entries) if entries else None
-
-    def _is_input(self, tensor: torch.Tensor) -> bool:
-        if tensor.requires_grad:
-            return True
-        return tensor.layout is torch.strided and tensor.untyped_storage().data_ptr() in self._inputs
 
     def _origin(self, source: torch.Tensor, step: Step | None) -> LayerCall | None:
         """The layer call whose output a nonlinearity takes, up to reshapes."""
@@ -264,11 +202,6 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
             self._read_activation(step.call, made, pending.output)
             if step.is_first and pending.activation is not None and step.call.activation is None:
                 step.call.activation = made
-
-    def _attach_without_graph(self, call: LayerCall | None, made: ActivationCall, output: torch.Tensor) -> None:
-        if call is not None:
-            call.activation = made
-            self._read_activation(call, made, output)
 
     def _read_activation(self, call: LayerCall, made: ActivationCall, output: torch.Tensor) -> None:
         self._ledger.amplitude(output, partial(setattr, made, "output"))
@@ -379,13 +312,5 @@ def _is_vector(entry: ParameterEntry) -> bool:
     return sum(size != 1 for size in entry.tensor.shape) <= 1
 
 
-def _distinct(entries: list[ParameterEntry]) -> list[ParameterEntry]:
-    return list(dict.fromkeys(entries)) if len(entries) > 1 else entries
-
-
-def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
+def _scalars(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(None if isinstance(argument, torch.Tensor) else argument for argument in args)

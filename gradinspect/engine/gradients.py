@@ -125,7 +125,7 @@ def run_pass(
             output = first_tensor(model(*inputs))
         loss = loss_function(output)
     if loss.grad_fn is None:
-        raise InspectionError("no_gradient", _why_no_gradient(parameters))
+        raise InspectionError("no_gradient", _why_no_gradient(model, parameters))
     reading = PassReading(math.nan, tuple(output.shape), recorder.calls, loss_scale=loss_scale)
     if record_layers:
         _trace_graph(loss.grad_fn, reading, recorder.nonlinearities)
@@ -175,10 +175,12 @@ def _float_tensors(output: Any) -> Iterator[torch.Tensor]:  # Any: likewise
             yield from _float_tensors(part)
 
 
-def _why_no_gradient(parameters: ParameterIndex) -> str:
+def _why_no_gradient(model: nn.Module, parameters: ParameterIndex) -> str:
     count = len(parameters.entries)
     if count == 0:
-        return "the model has no parameters (a frozen TorchScript file keeps its weights as constants)"
+        if isinstance(model, torch.jit.ScriptModule):
+            return "the model has no parameters; a frozen TorchScript file keeps its weights as constants"
+        return "the model has no parameters; add a layer that has some, such as Linear"
     if not any(entry.requires_grad for entry in parameters):
         return f"all {count} parameters have requires_grad=False"
     return "no parameter that requires a gradient reaches the output; look for detach() or no_grad() on the way"

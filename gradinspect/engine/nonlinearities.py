@@ -24,6 +24,7 @@ CURVED = frozenset(
     {"abs", "pow", "square", "sqrt", "rsqrt", "reciprocal", "exp", "expm1", "log", "log1p", "sin", "cos", "sinh",
      "cosh", "atan", "asinh", "erf", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "where"}
 ) | ACTIVATIONS.keys()  # fmt: skip
+CANDIDATES = LINEAR | CURVED
 MIXING = frozenset(name for name, known in ACTIVATIONS.items() if known.slope is None)
 # Nonlinearities of torch.nn that are several operations, and their largest slopes where they saturate.
 KNOWN: Mapping[tuple[str, ...], tuple[str, float | None]] = {
