@@ -64,7 +64,7 @@ class DeviceLedger:
         """See Ledger."""
         self._note([_length(flat_values(tensor))], lambda numbers: sink(_or_nan(numbers[0])))
 
-    def gradient(self, weight: torch.Tensor, gradient: torch.Tensor, sink: GradientSink) -> None:
+    def gradient(self, weight: torch.Tensor | None, gradient: torch.Tensor, sink: GradientSink) -> None:
         """See Ledger."""
         values = flat_values(gradient)
         place = len(self._samples)
@@ -72,7 +72,7 @@ class DeviceLedger:
         numel = gradient.numel()
         product = (
             flat_values(weight, in_order=True).double() @ flat_values(gradient, in_order=True).double()
-            if gradient.layout is torch.strided
+            if weight is not None and gradient.layout is torch.strided
             else values.new_full((), math.nan)
         )
 

@@ -29,6 +29,7 @@ from gradinspect.engine.ledger import HostLedger, Ledger
 from gradinspect.engine.nonlinearities import Nonlinearities, users_of
 from gradinspect.engine.parameters import ParameterEntry, ParameterIndex
 from gradinspect.engine.statistics import Moments, Spread
+from gradinspect.engine.theory import homogeneous_weights
 from gradinspect.engine.updates import FirstStep
 
 LossFunction = Callable[[torch.Tensor], torch.Tensor]
@@ -41,7 +42,7 @@ class GradientReading:
     Attributes:
         moments: sums over all elements.
         distribution: quantiles and exponents; None where a value is not finite.
-        weight_product: ⟨W, dL/dW⟩.
+        weight_product: ⟨W, dL/dW⟩ for a balanced weight, else NaN.
     """
 
     moments: Moments
@@ -63,6 +64,7 @@ class PassReading:
         signals_after: call order → ‖gradient at the output of its nonlinearity‖.
         following: call order → order of the next call towards the loss.
         direct: call orders whose output reaches the next call unbranched and through reshapes alone.
+        balanced: weights whose ⟨W, dL/dW⟩ must be the same: those of a chain of homogeneous maps, else none.
         gradients: readings of the parameters that got a gradient.
         update_norms: l2 norm of the declared optimizer's first step, for finite gradients, where one is declared.
         weights: every parameter's own values, read once.
@@ -77,6 +79,7 @@ class PassReading:
     signals_after: dict[int, float] = field(default_factory=dict)
     following: dict[int, int] = field(default_factory=dict)
     direct: set[int] = field(default_factory=set)
+    balanced: set[ParameterEntry] = field(default_factory=set)
     gradients: dict[ParameterEntry, GradientReading] = field(default_factory=dict)
     update_norms: dict[ParameterEntry, float] = field(default_factory=dict)
     weights: dict[ParameterEntry, Spread] = field(default_factory=dict)
@@ -202,6 +205,8 @@ def _trace_graph(root: Node, reading: PassReading, nonlinearities: Nonlinearitie
             is_open = not any(map(nonlinearities.is_custom, users))  # an author's own function hides what it holds
             if len(users) == 1 and is_open and users[0] in reading.calls[following].nodes:
                 reading.direct.add(call.order)
+    if len(reading.direct) == len(reading.calls) - 1:
+        reading.balanced = homogeneous_weights(reading.calls)
 
 
 @contextmanager
@@ -338,7 +343,7 @@ def _read_gradient(
 
     if reading.loss_scale != 1.0:  # in float32, where a small quotient of half-precision values stays
         gradient = (gradient if gradient.dtype in _WIDE else gradient.float()) / reading.loss_scale
-    ledger.gradient(weight, gradient, note)
+    ledger.gradient(weight if entry in reading.balanced else None, gradient, note)
     if first_step is not None:
         factor = first_step.factor
         step = first_step.direction(weight.detach(), gradient)

@@ -50,8 +50,8 @@ class Ledger(Protocol):
     def norm(self, tensor: torch.Tensor, sink: Callable[[float], None]) -> None:
         """l2 norm; NaN when it is not finite."""
 
-    def gradient(self, weight: torch.Tensor, gradient: torch.Tensor, sink: GradientSink) -> None:
-        """Moments of a gradient, its distribution (None where a value is not finite), and ⟨W, dL/dW⟩."""
+    def gradient(self, weight: torch.Tensor | None, gradient: torch.Tensor, sink: GradientSink) -> None:
+        """Moments of a gradient, its distribution (None where a value is not finite), and ⟨W, dL/dW⟩ if W is given."""
 
     def slope(
         self, slope: torch.Tensor, largest: float | None, sink: Callable[[SlopeReading], None],
@@ -79,7 +79,9 @@ class HostLedger:
 
     def __init__(self) -> None:
         self._samples: list[tuple[Array, Moments, float, GradientSink]] = []
-        self._small: dict[tuple[int, np.dtype[np.floating]], list[tuple[Array, torch.Tensor, GradientSink]]] = {}
+        self._small: dict[
+            tuple[int, np.dtype[np.floating], bool], list[tuple[Array, torch.Tensor | None, GradientSink]]
+        ] = {}
 
     def amplitude(self, tensor: torch.Tensor, sink: Callable[[Amplitude], None]) -> None:
         """See Ledger."""
@@ -93,7 +95,7 @@ class HostLedger:
         """See Ledger."""
         sink(norm(tensor))
 
-    def gradient(self, weight: torch.Tensor, gradient: torch.Tensor, sink: GradientSink) -> None:
+    def gradient(self, weight: torch.Tensor | None, gradient: torch.Tensor, sink: GradientSink) -> None:
         """See Ledger."""
         if gradient.layout is not torch.strided:
             sums = moments(gradient)
@@ -101,17 +103,19 @@ class HostLedger:
             return
         values = flat_array(gradient, in_order=True)
         if values.size <= SAMPLE:
-            group = self._small.setdefault((values.size, values.dtype), [])
+            kind = (values.size, values.dtype, weight is None)
+            group = self._small.setdefault(kind, [])
             group.append((values, weight, sink))
             if values.size * len(group) >= _TOGETHER:
-                self._read_small(self._small.pop((values.size, values.dtype)))
+                self._read_small(self._small.pop(kind))
             return
         sums = array_moments(values)
         if not sums.is_finite:
             sink(sums, None, math.nan)
             return
         sample = np.abs(values[:: coprime_stride(values.size, SAMPLE)])
-        self._samples.append((sample, sums, dot(weight, gradient), sink))
+        product = math.nan if weight is None else dot(weight, gradient)
+        self._samples.append((sample, sums, product, sink))
         if len(self._samples) >= _SAMPLES_TOGETHER:
             self._read_samples()
 
@@ -141,10 +145,13 @@ class HostLedger:
         for sample, sums, product, sink in samples:
             sink(sums, row_distributions(sample[None], sampled=True)[0], product)
 
-    def _read_small(self, group: list[tuple[Array, torch.Tensor, GradientSink]]) -> None:
+    def _read_small(self, group: list[tuple[Array, torch.Tensor | None, GradientSink]]) -> None:
         gradients = np.stack([values for values, _, _ in group])
-        weights = np.stack([flat_array(weight, in_order=True) for _, weight, _ in group])
-        sums, products = row_moments(gradients), row_products(weights, gradients)
+        weights = [weight for _, weight, _ in group if weight is not None]
+        products = [math.nan] * len(group)
+        if len(weights) == len(group):
+            products = row_products(np.stack([flat_array(weight, in_order=True) for weight in weights]), gradients)
+        sums = row_moments(gradients)
         finite = [each.is_finite for each in sums]
         spreads = iter(row_distributions(np.abs(gradients if all(finite) else gradients[finite]), sampled=False))
         for (_, _, sink), each, product in zip(group, sums, products, strict=True):

@@ -7,15 +7,11 @@ import math
 import torch
 
 from gradinspect.contracts.report import SelfCheck
-from gradinspect.engine.calls import LayerCall
 from gradinspect.engine.finite_differences import finite_differences
 from gradinspect.engine.gradients import PassReading
-from gradinspect.engine.parameters import ParameterEntry
 from gradinspect.engine.repeated_calls import repeated_calls
 from gradinspect.engine.section import SectionInput
-from gradinspect.engine.theory import AFFINE
 
-HOMOGENEOUS = frozenset({None, "relu", "leaky_relu"})
 _TOLERANCE_EPSILONS = 2_000  # chosen: rounding of L products of width n grows like √(L·n); 2,000 covers L·n = 4·10⁶
 
 
@@ -37,27 +33,17 @@ def balance_identity(reading: PassReading, dtype: torch.dtype) -> SelfCheck:
     point of the flow: both sides equal Σ δ·z, and z ↦ φ(Wz) carries that sum from layer to layer unchanged.
     """
     name = "balance_identity"
-    weights = [_only_weight(call, reading) for call in reading.calls]
-    chained = all(call.order in reading.direct for call in reading.calls[:-1])
-    if len(weights) < 2 or not chained or None in weights or len(set(weights)) != len(weights):
+    weights = [entry for call in reading.calls for entry in call.entries if entry in reading.balanced]
+    biases = [entry for call in reading.calls for entry in call.entries if entry not in reading.balanced]
+    if len(weights) < 2 or any(reading.weights[bias].rms != 0 for bias in biases):
         return SelfCheck(
             name=name, status="not_applicable",
             detail="needs a chain of unbiased linear maps with ReLU, leaky ReLU or no activation",
         )  # fmt: skip
-    products = [
-        reading.gradients[weight].weight_product
-        for weight in weights
-        if weight is not None and weight in reading.gradients
-    ]
+    read = [weight for weight in weights if weight in reading.gradients]
+    products = [reading.gradients[weight].weight_product for weight in read]
     # A product that is small against ‖W‖·‖dL/dW‖ comes from cancellation, and carries that scale's rounding error.
-    scale = max(
-        (
-            reading.gradients[weight].moments.norm * reading.weights[weight].norm
-            for weight in weights
-            if weight is not None and weight in reading.gradients
-        ),
-        default=0.0,
-    )
+    scale = max((reading.gradients[each].moments.norm * reading.weights[each].norm for each in read), default=0.0)
     if len(products) < 2 or not all(map(math.isfinite, products)) or scale == 0:
         return SelfCheck(name=name, status="not_applicable", detail="needs two finite gradients")
     value = (max(products) - min(products)) / scale
@@ -69,15 +55,3 @@ def balance_identity(reading: PassReading, dtype: torch.dtype) -> SelfCheck:
         tolerance=tolerance,
         detail="spread of the weight-gradient products over layers, relative to the largest norm product",
     )
-
-
-def _only_weight(call: LayerCall, reading: PassReading) -> ParameterEntry | None:
-    """The weight of a call that is linear and homogeneous at this point: an affine map with zero biases."""
-    activation = call.activation.operation.rstrip("_") if call.activation is not None else None
-    if call.operation not in AFFINE or activation not in HOMOGENEOUS:
-        return None
-    weights = [entry for entry in call.entries if entry.tensor.dim() >= 2]
-    biases = [entry for entry in call.entries if entry.tensor.dim() < 2]
-    if len(weights) != 1 or any(reading.weights[bias].rms != 0 for bias in biases):
-        return None
-    return weights[0]

@@ -9,7 +9,7 @@ fan_in of them. Only the per-element (rms) ratio carries the width factor n_{l+1
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from gradinspect.engine.activations import Activation
 from gradinspect.engine.calls import ActivationCall, LayerCall
 from gradinspect.engine.parameters import ParameterEntry
-from gradinspect.engine.statistics import Spread, spread
+from gradinspect.engine.statistics import Spread, flat_array, spread
 
 AFFINE = frozenset({"addmm", "mm", "bmm", "convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution"})
 _NODES = 4096  # equal-probability nodes of N(0, 1); even, so that a step at 0 is halved exactly
@@ -114,3 +114,21 @@ def predicted_chi1(
         return None
     slope = 1.0 if call.activation is None else mean_squared_slope(call.activation, call.output.rms**2)
     return None if slope is None else variance * slope
+
+
+def homogeneous_weights(calls: Sequence[LayerCall]) -> set[ParameterEntry]:
+    """The weights of calls that are all linear and positively homogeneous; none where one call is not.
+
+    On the host a bias is looked at and must be zero; on a device only its being there could be known without waiting.
+    """
+    weights: list[ParameterEntry] = []
+    for call in calls:
+        name = call.activation.operation.rstrip("_") if call.activation is not None else None
+        matrices = [entry for entry in call.entries if entry.tensor.dim() >= 2]
+        biases = [entry.tensor for entry in call.entries if entry.tensor.dim() < 2]
+        if call.operation not in AFFINE or len(matrices) != 1 or (name and name not in POSITIVELY_HOMOGENEOUS):
+            return set()
+        if any(bias.is_cpu and flat_array(bias).any() for bias in biases):
+            return set()
+        weights.extend(matrices)
+    return set(weights) if len(set(weights)) == len(weights) else set()

@@ -373,7 +373,7 @@ def test_a_finite_model_counts_nothing_as_not_finite() -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
-    "no parameters": (lambda: nn.Sequential(nn.ReLU()), "no_gradient", "the model has no parameters"),
+    "no parameters": (lambda: nn.Sequential(nn.ReLU()), "no_gradient", "no parameters; add a layer that has some"),
     "all frozen": (lambda: nn.Linear(8, 3).requires_grad_(False), "no_gradient", "all 2 parameters have requires_grad"),
     "detached": (lambda: Calls(lambda part, x: part[0](x).detach(), nn.Linear(8, 3)), "no_gradient", "look for detach"),
     "integers": (
