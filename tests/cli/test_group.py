@@ -196,12 +196,23 @@ def test_ctrl_c_ends_with_130_and_a_line(tmp_path: Path) -> None:
     child = subprocess.Popen(
         [sys.executable, "-m", "gradinspect", "inspect", str(model)], stderr=subprocess.PIPE, text=True
     )
-    writer = reached(model, child)  # it has opened the model, and waits for its bytes
+    writer = reached(model, child)
+    wait_until_it_reads(model, child)  # a signal between two system calls would only be seen after the second
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=60)
     os.close(writer)
     assert child.returncode == 130
     assert said == "gradinspect: interrupted\n"
+
+
+def wait_until_it_reads(fifo: Path, child: subprocess.Popen[str]) -> None:
+    """Wait until the process has the pipe open and sleeps."""
+    process, deadline = Path(f"/proc/{child.pid}"), time.monotonic() + 60
+    while time.monotonic() < deadline:
+        is_open = any(link.is_symlink() and link.readlink() == fifo for link in (process / "fd").iterdir())
+        if is_open and (process / "stat").read_text().rpartition(")")[2].split()[0] == "S":
+            return
+    raise AssertionError("the command never read its model")
 
 
 def reached(fifo: Path, child: subprocess.Popen[str]) -> int:
