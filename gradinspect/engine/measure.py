@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -28,6 +27,7 @@ from gradinspect.engine.distributions import Distribution
 from gradinspect.engine.first_pass import CustomLoss, Subject, first_pass
 from gradinspect.engine.losses import expected_initial_loss
 from gradinspect.engine.memory import memory_limit, out_of_memory
+from gradinspect.engine.peak_memory import PeakMemory
 from gradinspect.engine.precision import precision_section
 from gradinspect.engine.remedy_check import Suggest, Trial, check_remedies
 from gradinspect.engine.reproducible import left_as_found, ordinary_graphs
@@ -88,8 +88,7 @@ def measure(
     found = _Collected()
     trial: Trial | None = None
     stages = Stages(progress, _plan(settings), start=_LOADED)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    memory = PeakMemory(device)
     with ordinary_graphs():
         for index, subject in enumerate(subjects):
             s = _pass(subject, settings, device, custom_loss, budget or Budget(None), stages)
@@ -118,7 +117,7 @@ def measure(
             confinement=confinement,
             wall_seconds=time.perf_counter() - started,
             cpu_seconds=time.process_time() - started_cpu,
-            peak_memory_bytes=_peak_memory(device),
+            peak_memory_bytes=memory.read(),
             sampled_layers=found.sampled_layers,
             stages={name: round(seconds, 6) for name, seconds in stages.seconds.items()},
         ),
@@ -228,14 +227,3 @@ def _dtype(s: SectionInput) -> torch.dtype:
 
 def _device_name(device: torch.device) -> str:
     return f"cuda ({torch.cuda.get_device_name(device)})"[:256] if device.type == "cuda" else device.type
-
-
-def _peak_memory(device: torch.device) -> int | None:
-    """Bytes: the allocator's peak on a device, the process's largest resident size on the CPU (Unix)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
