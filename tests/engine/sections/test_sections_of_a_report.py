@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from typing import Any
@@ -253,10 +252,3 @@ def test_a_stage_that_was_left_out_counts_as_done() -> None:
     stages = Stages(lambda name, fraction: seen.append((name, fraction)), [("a", 1.0), ("b", 2.0), ("c", 1.0)])
     stages.enter("c")
     assert seen == [("c", 0.75)]
-
-
-def test_the_peak_of_memory_is_that_of_this_process() -> None:
-    measured = run({})
-    assert measured.environment.peak_memory_bytes is not None
-    now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    assert 0 < measured.environment.peak_memory_bytes <= now
