@@ -129,7 +129,7 @@ def deeply_nested() -> bytes:
     with zipfile.ZipFile(changed, "w", zipfile.ZIP_STORED) as file:
         for entry in whole.infolist():
             content = whole.read(entry)
-            # A class that was scripted before in this process gets a file of another name: container/___torch_mangle_3.py.
+            # A class that this process has scripted before gets a file of another name: container/___torch_mangle_3.py.
             if "/container" in entry.filename and entry.filename.endswith(".py"):
                 assert b"    return " in content
                 content = content.replace(b"    return ", deep + b"    return ", 1)
