@@ -12,7 +12,8 @@ from gradinspect.report.charts import sparkline
 from gradinspect.report.figures import shortened
 from service.web.formats import ago
 
-LONGEST_NAME = 60  # a model without a name has its id
+LONGEST_NAME = 60
+LONGEST_ID = 18  # stands for a model without a name: one line, with the last block, which tells ids apart
 _SCALES = {
     "use": "use scales", "keep_uniform": "keep uniform", "inconclusive_plateau": "undecided",
     "none_learns": "none learns", "undetermined": "not tested",
@@ -43,7 +44,9 @@ class InspectionRow:
         severities = overview.severities or {}
         summary = resource.summary
         self.id, self.labels = resource.id, resource.labels
-        self.model_name, self.queue = shortened(overview.model_name, LONGEST_NAME), overview.queue
+        self.is_named = overview.model_name != resource.model
+        self.model_name = shortened(overview.model_name, LONGEST_NAME if self.is_named else LONGEST_ID)
+        self.whole_name, self.queue = overview.model_name, overview.queue
         self.word = resource.verdict or resource.status
         self.is_active = resource.status in ("queued", "running")
         self.stage, self.fraction = resource.progress.stage, resource.progress.fraction
