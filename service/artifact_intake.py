@@ -67,12 +67,16 @@ def check_weights(session: Session, store: Store, artifact_id: str, spec: ModelS
             raise _wrong_weights(f"{name!r} has shape {list(held[name])}; the spec's has {list(shape)}")
 
 
-def check_data(store: Store, data: ArtifactData, *, tenant: str) -> None:
+def check_data(database: Database, store: Store, data: ArtifactData, *, tenant: str) -> None:
     """Hold the tensors that a request names against those of the uploaded file.
 
     Raises:
-        ProblemError: `not_found`; `invalid_data` for another kind of file; `invalid_request`, naming the tensor.
+        ProblemError: `invalid_request`, naming the artifact or the tensor; `invalid_data` for another kind of file;
+            `not_found`, the store has lost the bytes.
     """
+    with database.read() as session:
+        if not rows.is_known(session, data.artifact, tenant=tenant):
+            raise _wrong_field("/data/artifact", f"there is no artifact {data.artifact}; upload it first")
     with store.artifacts.open(data.artifact, tenant=tenant) as file:
         held = {tensor.name: tensor.shape for tensor in check_safetensors(file).tensors}
     named = [(f"/data/inputs/{place}", name) for place, name in enumerate(data.inputs)]

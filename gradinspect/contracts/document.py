@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.config import JsonValue
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from gradinspect.contracts.problems import FieldError, ProblemError
@@ -28,6 +29,19 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Text = Annotated[str, Field(max_length=4096)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+def without_nul(text: str) -> str:
+    """Refuse a NUL, which not every database can store: the validator of texts that are kept as they came."""
+    if "\x00" in text:
+        raise ValueError("holds a NUL character (\\u0000); leave it out")
+    return text
+
+
+WITHOUT_NUL: dict[str, JsonValue] = {"pattern": r"^[^\u0000]*$"}  # what `without_nul` checks, for a JSON schema
+ModelName = Annotated[
+    str, Field(min_length=1, max_length=256, json_schema_extra=WITHOUT_NUL), AfterValidator(without_nul)
+]
 
 
 class Document(BaseModel):

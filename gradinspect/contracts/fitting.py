@@ -7,6 +7,7 @@ from gradinspect.contracts.model_spec import ModelSpec
 from gradinspect.contracts.plan import make_plan
 from gradinspect.contracts.spec_error import Location, SpecError
 
+NO_PARAMETERS = "no layer has parameters, so there is no gradient to inspect; add one that has some, such as Linear"
 CLASS_LOSSES = ("cross_entropy", "nll")
 VALUE_LOSSES = ("mse", "l1", "huber", "bce_with_logits")
 

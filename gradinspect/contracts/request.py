@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from gradinspect.contracts.data import Data, FloatType
-from gradinspect.contracts.document import Document, Finite, located
-from gradinspect.contracts.fitting import misfit, target_misfit
+from gradinspect.contracts.document import WITHOUT_NUL, Document, Finite, located, without_nul
+from gradinspect.contracts.fitting import NO_PARAMETERS, misfit, target_misfit
 from gradinspect.contracts.model_spec import ModelSpec
 
 Loss = Literal["cross_entropy", "mse", "l1", "huber", "bce_with_logits", "nll", "output_mean", "random_cotangent"]
@@ -124,7 +124,7 @@ ModelSource = Annotated[
     Annotated[ModelId, Tag("(id)")] | Annotated[InlineModel, Tag("(inline)")], Discriminator(_model_form)
 ]
 LabelKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,62}$")]
-LabelValue = Annotated[str, Field(max_length=128)]
+LabelValue = Annotated[str, Field(max_length=128, json_schema_extra=WITHOUT_NUL), AfterValidator(without_nul)]
 
 
 class InspectionRequest(InspectionSettings):
@@ -136,7 +136,11 @@ class InspectionRequest(InspectionSettings):
 
     @model_validator(mode="after")
     def _goes_together(self) -> InspectionRequest:
-        found = misfit(self.model.spec, self.data, loss=self.loss) if isinstance(self.model, InlineModel) else None
+        if not isinstance(self.model, InlineModel):
+            return self
+        if self.model.spec.plan.parameters == 0:
+            raise located("InspectionRequest", ("model", "spec", "layers"), NO_PARAMETERS)
+        found = misfit(self.model.spec, self.data, loss=self.loss)
         if found is not None:
             raise located("InspectionRequest", ("data", *found[0]), found[1])
         return self

@@ -8,7 +8,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gradinspect.contracts.data import SampleInput
-from gradinspect.contracts.document import Count, Digest, Document, Fraction, Name, Text
+from gradinspect.contracts.document import Count, Digest, Document, Fraction, ModelName, Name, Text
 from gradinspect.contracts.model_spec import ModelSpec
 from gradinspect.contracts.policy import RulePolicy
 from gradinspect.contracts.report import (
@@ -28,7 +28,7 @@ ItemT = TypeVar("ItemT", bound=BaseModel)
 class ModelRegistration(Document):
     """The body of `POST /v1/models`: a spec, or an uploaded TorchScript file."""
 
-    name: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    name: ModelName | None = None
     spec: ModelSpec | None = None
     torchscript: Digest | None = None
     weights: Digest | None = Field(default=None, description="safetensors with the spec's state_dict")

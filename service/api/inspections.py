@@ -7,7 +7,14 @@ from typing import Annotated, Any
 
 from apiflask import APIBlueprint
 from flask import request
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from werkzeug.wrappers import Response
 
 from gradinspect.contracts.policy import RULE_IDS
@@ -29,6 +36,7 @@ from service.api.paging import PageQuery, Query, as_given, page_answer
 from service.api.reading import fields_of_query, wrong_header
 from service.api.waiting import LONGEST_WAIT_SECONDS, wait_for
 from service.db import inspections, queries
+from service.db.filters import TIME_FORM
 from service.db.tables import InspectionRecord
 from service.submission import ring, submit
 
@@ -53,6 +61,16 @@ def _known_rule(rule: str | None) -> str | None:
     return rule
 
 
+def _in_its_form(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return read(value)
+    except ValidationError:
+        raise ValueError(TIME_FORM) from None
+
+
+Moment = Annotated[AwareDatetime, WrapValidator(_in_its_form)]
+
+
 class InspectionListQuery(PageQuery):
     """Which inspections to list."""
 
@@ -67,8 +85,8 @@ class InspectionListQuery(PageQuery):
         AfterValidator(_known_rule),
         Field(description="A rule that made a finding.", json_schema_extra={"enum": list(RULE_IDS)}),
     ] = None
-    created_after: Annotated[AwareDatetime | None, Field(description="Later than this moment.")] = None
-    created_before: Annotated[AwareDatetime | None, Field(description="Earlier than this moment.")] = None
+    created_after: Annotated[Moment | None, Field(description="Later than this moment.")] = None
+    created_before: Annotated[Moment | None, Field(description="Earlier than this moment.")] = None
 
 
 class WaitQuery(Query):
@@ -93,8 +111,7 @@ class WaitQuery(Query):
         ),
     ],
     problems=[
-        "not_found", "invalid_spec", "invalid_data", "idempotency_in_progress", "idempotency_mismatch",
-        "too_many_inspections",
+        "invalid_spec", "invalid_data", "idempotency_in_progress", "idempotency_mismatch", "too_many_inspections",
     ],
     example=EXAMPLE,
 )  # fmt: skip

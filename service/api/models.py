@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 from apiflask import APIBlueprint
-from pydantic import Discriminator, Field, RootModel, Tag
+from pydantic import Discriminator, RootModel, Tag
 from werkzeug.wrappers import Response
 
 from gradinspect.contracts.data import SampleInput
-from gradinspect.contracts.document import Document, from_python, parse_strict_json
+from gradinspect.contracts.document import Document, ModelName, from_python, parse_strict_json
 from gradinspect.contracts.model_spec import ModelSpec
 from gradinspect.contracts.resources import ModelRegistration, ModelResource, Page, SpecDescription
 from gradinspect.contracts.shapes import describe_spec
@@ -25,6 +25,7 @@ from service.api.reading import fields_of_query
 from service.artifact_intake import check_weights, keep_upload
 from service.db import models, queries
 from service.db.tables import ArtifactRecord, ModelRecord
+from service.references import named_at
 
 FORM = {
     "type": "object",
@@ -43,7 +44,7 @@ blueprint = APIBlueprint("models", __name__, tag="models")
 class NamedSpec(Document):
     """A spec as `POST /v1/models` takes it."""
 
-    name: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    name: ModelName | None = None
     spec: ModelSpec
 
 
@@ -70,7 +71,7 @@ class SpecToCheck(
     other_bodies={MULTIPART: FORM},
     answers=[Answer(201, "The model is registered.", ModelResource, headers=["Location"])],
     problems=[
-        "not_found", "invalid_spec", "invalid_model", "unsupported_operator", "invalid_data", "length_required",
+        "invalid_spec", "invalid_model", "unsupported_operator", "invalid_data", "length_required",
         "too_many_requests", "uploads_disabled", "disk_full",
     ],
     example={"name": "ten sigmoid layers", "spec": EXAMPLE["model"]["spec"]},
@@ -155,12 +156,14 @@ def _register(registration: ModelRegistration) -> ModelRecord:
         if spec is None:
             refuse_unconfined()
             assert registration.torchscript is not None, "the contract demands one of the two"
-            return models.register_torchscript(
-                session, registration.torchscript, tenant=tenant(), name=registration.name,
-                sample_input=registration.input,
-            )  # fmt: skip
+            with named_at("/torchscript"):
+                return models.register_torchscript(
+                    session, registration.torchscript, tenant=tenant(), name=registration.name,
+                    sample_input=registration.input,
+                )  # fmt: skip
         if weights is not None:
-            check_weights(session, context().store, weights, spec, tenant=tenant())
+            with named_at("/weights"):
+                check_weights(session, context().store, weights, spec, tenant=tenant())
         return models.register_spec(
             session, spec, tenant=tenant(), name=registration.name, parameters=spec.plan.parameters, weights=weights
         )

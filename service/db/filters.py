@@ -15,6 +15,9 @@ Comparison = Literal["lt", "lte", "gt", "gte", "eq"]
 COMPARISONS: tuple[Comparison, ...] = ("lt", "lte", "gt", "gte", "eq")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
 MAX_FILTERS = 32
+TIME_FORM = (
+    "is a time with its zone, such as 2026-01-31T12:00:00Z or 2026-01-31T12:00:00%2B00:00 (in a URL, + is written %2B)"
+)
 
 Params = Iterable[tuple[str, str]]
 
@@ -125,7 +128,7 @@ def moment(name: str, value: str) -> datetime:
             raise ValueError
         return found.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise wrong(name, "is a time with its zone, 2026-01-31T12:00:00Z (write + as %2B in a URL)") from None
+        raise wrong(name, TIME_FORM) from None
 
 
 def wrong(name: str, detail: str) -> ProblemError:

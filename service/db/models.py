@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from gradinspect.contracts.data import SampleInput
 from gradinspect.contracts.model_spec import ModelSpec
-from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.problems import FieldError, ProblemError
 from service.db import artifacts, clock
 from service.db.ids import is_id, new_id
 from service.db.statements import change, insert_unless_present
@@ -103,7 +103,8 @@ def register_torchscript(
     """
     artifact = artifacts.hold(session, artifact_id, tenant=tenant)
     if artifact.kind != "torchscript":
-        raise ProblemError("invalid_model", f"{artifact_id} is {artifact.kind}, not TorchScript")
+        detail = f"{artifact_id} is {artifact.kind}, not TorchScript"
+        raise ProblemError("invalid_model", detail, errors=[FieldError("/torchscript", detail)])
     record = ModelRecord(
         id=new_id("mdl"),
         tenant_id=tenant,

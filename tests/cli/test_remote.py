@@ -124,7 +124,7 @@ def test_wrong_options_are_known_before_anything_is_uploaded(run: Run, watched: 
 def test_a_model_that_the_service_does_not_know_ends_with_2(run: Run) -> None:
     result = run(model="mdl_00000000-0000-0000-0000-000000000000")
     assert result.exit_code == 2
-    assert "not_found" in result.stderr
+    assert "/model: there is no model mdl_00000000" in result.stderr
 
 
 def test_a_failed_inspection_ends_with_3_and_its_remedy(run: Run, watched: Watched) -> None:

@@ -203,12 +203,13 @@ def test_what_is_no_torchscript_is_refused_with_advice(client: FlaskClient, data
 
 def test_an_artifact_of_another_kind_is_no_model(client: FlaskClient) -> None:
     put(client, BYTES)
-    problem(client.post("/v1/models", json={"torchscript": digest(BYTES)}), "invalid_model")
+    found = problem(client.post("/v1/models", json={"torchscript": digest(BYTES)}), "invalid_model")
+    assert pointers(found) == ["/torchscript"]
 
 
 @pytest.mark.parametrize("name", ["", "x" * 257, "a\x00b"])
 def test_a_wrong_field_of_the_form_is_named(client: FlaskClient, scripted: bytes, name: str) -> None:
-    problem(post(client, "/v1/models", scripted, name=name), "invalid_request")
+    assert pointers(problem(post(client, "/v1/models", scripted, name=name), "invalid_request")) == ["/name"]
     problem(post(client, "/v1/models", scripted, nobody="1"), "invalid_request")
     problem(post(client, "/v1/models", scripted, input="{"), "malformed_json")
     problem(client.post("/v1/models", data={"name": "no file"}, content_type="multipart/form-data"), "invalid_request")

@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 from gradinspect.contracts.resources import InspectionResource
 from service.api import create_app
 from service.api.context import EXTENSION, Context
-from service.db import leases
+from service.db import clock, leases
 from service.db.tables import InspectionRecord, ModelRecord
 from service.settings import Settings
 
@@ -64,9 +64,11 @@ def test_a_broker_that_is_down_loses_nothing(settings_of_sqlite: Settings) -> No
     assert (record.status, record.dispatches) == ("queued", 0)
 
 
-def test_a_model_that_does_not_exist_is_a_404(client: FlaskClient) -> None:
+def test_a_model_that_does_not_exist_is_a_wrong_field(client: FlaskClient) -> None:
     body = {"model": "mdl_00000000-0000-7000-8000-000000000000"}
-    assert pointers(problem(client.post("/v1/inspections", json=body), "not_found")) == ["/model"]
+    found = problem(client.post("/v1/inspections", json=body), "invalid_request")
+    assert pointers(found) == ["/model"]
+    assert "there is no model mdl_00000000-0000-7000-8000-000000000000" in found["detail"]
 
 
 def test_a_policy_that_does_not_exist_is_a_wrong_field(client: FlaskClient) -> None:
@@ -74,10 +76,48 @@ def test_a_policy_that_does_not_exist_is_a_wrong_field(client: FlaskClient) -> N
     assert pointers(found) == ["/policy"]
 
 
-def test_data_that_was_not_uploaded_is_a_404(client: FlaskClient) -> None:
+def test_data_that_was_not_uploaded_is_a_wrong_field(client: FlaskClient) -> None:
     data = {"artifact": f"sha256:{'0' * 64}", "inputs": ["x"]}
-    answer = client.post("/v1/inspections", json={**REQUEST, "data": data})
-    assert pointers(problem(answer, "not_found")) == ["/data/artifact"]
+    found = problem(client.post("/v1/inspections", json={**REQUEST, "data": data}), "invalid_request")
+    assert pointers(found) == ["/data/artifact"]
+    assert "upload it first" in found["detail"]
+
+
+def test_a_key_whose_inspection_was_deleted_is_a_wrong_header(app: APIFlask, client: FlaskClient) -> None:
+    headers = {"Idempotency-Key": "once"}
+    client.post("/v1/inspections", json=REQUEST, headers=headers)
+    with context_of(app).database.write() as session:
+        session.scalars(select(InspectionRecord)).one().deleted_at = clock.now()
+    found = problem(client.post("/v1/inspections", json=REQUEST, headers=headers), "invalid_request")
+    assert pointers(found) == ["/headers/Idempotency-Key"]
+
+
+def test_a_model_without_parameters_is_not_queued(client: FlaskClient) -> None:
+    spec = {"input": {"shape": [4]}, "layers": [{"type": "ReLU"}]}
+    found = problem(client.post("/v1/inspections", json={"model": {"spec": spec}}), "invalid_spec")
+    assert pointers(found) == ["/model/spec/layers"]
+    assert "such as Linear" in found["errors"][0]["detail"]
+    model = client.post("/v1/models", json={"spec": spec}).get_json()["id"]
+    found = problem(client.post("/v1/inspections", json={"model": model}), "invalid_request")
+    assert pointers(found) == ["/model"]
+    assert "such as Linear" in found["detail"]
+    assert client.post("/v1/models:validate", json={"spec": spec}).get_json()["parameters"] == 0
+    assert ids(client.get("/v1/inspections")) == []
+
+
+@pytest.mark.parametrize("value", ["2026-01-01", "2026-01-01T00:00:00", "2026-01-01T00:00:00+00:00", "then", "5"])
+def test_a_time_that_cannot_be_read_is_shown_the_right_form(client: FlaskClient, value: str) -> None:
+    found = problem(client.get(f"/v1/inspections?created_after={value}"), "invalid_request")
+    assert pointers(found) == ["/query/created_after"]
+    for detail in (found["detail"], found["errors"][0]["detail"]):
+        assert "2026-01-31T12:00:00Z" in detail
+        assert "%2B" in detail
+
+
+def test_a_time_in_the_form_that_is_shown_is_read(client: FlaskClient) -> None:
+    mine = submitted(client)
+    for value in ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00%2B00:00"):
+        assert ids(client.get(f"/v1/inspections?created_after={value}")) == [mine]
 
 
 def test_a_spec_takes_one_input(client: FlaskClient) -> None:

@@ -78,7 +78,7 @@ WRONG: dict[str, tuple[Send, str, str, str]] = {
     "a diagnostic twice": (changed(diagnostics=["noise", "noise"]), "invalid_request", "", "twice"),
     "an id of another noun": (body({"model": "insp_1"}), "invalid_request", "/model", ""),
     "a label that is a list": (changed(labels={"team": ["vision"]}), "invalid_request", "/labels/team", "string"),
-    "a label with a NUL": (changed(labels={"team": "a\x00b"}), "invalid_request", "", "NUL"),
+    "a label with a NUL": (changed(labels={"team": "a\x00b"}), "invalid_request", "/labels/team", "NUL"),
     "too many labels": (changed(labels={f"k{i}": "v" for i in range(33)}), "invalid_request", "/labels", "32"),
     "a negative learning rate": (
         changed(optimizer={"type": "sgd", "lr": -0.1}), "invalid_request", "/optimizer/lr", "greater",

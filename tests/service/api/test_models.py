@@ -50,7 +50,7 @@ def test_a_deleted_model_is_gone(client: FlaskClient) -> None:
     assert client.delete(f"/v1/models/{model}").status_code == 204
     problem(client.get(f"/v1/models/{model}"), "not_found")
     problem(client.delete(f"/v1/models/{model}"), "not_found")
-    problem(client.post("/v1/inspections", json={"model": model}), "not_found")
+    assert pointers(problem(client.post("/v1/inspections", json={"model": model}), "invalid_request")) == ["/model"]
 
 
 def test_a_model_in_use_stays_until_its_inspection_has_ended(client: FlaskClient) -> None:
@@ -67,9 +67,21 @@ def test_a_model_has_one_source(client: FlaskClient) -> None:
         problem(client.post("/v1/models", json=body), "invalid_request")
 
 
-def test_a_file_that_was_not_uploaded_is_a_404(client: FlaskClient) -> None:
-    problem(client.post("/v1/models", json={"torchscript": f"sha256:{'0' * 64}"}), "not_found")
-    problem(client.post("/v1/models", json={"spec": SPEC, "weights": f"sha256:{'0' * 64}"}), "not_found")
+@pytest.mark.parametrize(("field", "more"), [("torchscript", {}), ("weights", {"spec": SPEC})])
+def test_a_file_that_was_not_uploaded_is_a_wrong_field(
+    client: FlaskClient, field: str, more: dict[str, object]
+) -> None:
+    body = {field: f"sha256:{'0' * 64}", **more}
+    found = problem(client.post("/v1/models", json=body), "invalid_request")
+    assert pointers(found) == [f"/{field}"]
+    assert "upload it first" in found["detail"]
+
+
+def test_a_name_with_a_nul_is_a_wrong_field(client: FlaskClient) -> None:
+    for path in ("/v1/models", "/v1/models:validate"):
+        found = problem(client.post(path, json={"name": "a\x00b", "spec": SPEC}), "invalid_request")
+        assert pointers(found) == ["/name"]
+        assert "NUL" in found["errors"][0]["detail"]
 
 
 @pytest.mark.parametrize("body", [{"spec": SPEC}, {"name": "small", "spec": SPEC}, SPEC], ids=["spec", "named", "bare"])
