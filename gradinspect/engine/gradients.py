@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -19,70 +18,20 @@ from torch import nn
 from torch.autograd.graph import Node
 
 from gradinspect.contracts.problems import InspectionError
-from gradinspect.engine.activations import slope_between
-from gradinspect.engine.calls import LayerCall
+from gradinspect.engine.backward import clean_gradients, watching
 from gradinspect.engine.device_ledger import DeviceLedger
-from gradinspect.engine.distributions import Distribution
 from gradinspect.engine.forward import ForwardRecorder
 from gradinspect.engine.graph import consumers, next_calls, read_graph
 from gradinspect.engine.ledger import HostLedger, Ledger
 from gradinspect.engine.nonlinearities import Nonlinearities, users_of
-from gradinspect.engine.parameters import ParameterEntry, ParameterIndex
-from gradinspect.engine.statistics import Moments, Spread
+from gradinspect.engine.parameters import ParameterIndex
+from gradinspect.engine.readings import PassReading
 from gradinspect.engine.theory import homogeneous_weights
 from gradinspect.engine.updates import FirstStep
 
+__all__ = ["LossFunction", "PassReading", "first_tensor", "run_pass"]
+
 LossFunction = Callable[[torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True)
-class GradientReading:
-    """What is kept of one parameter's gradient.
-
-    Attributes:
-        moments: sums over all elements.
-        distribution: quantiles and exponents; None where a value is not finite.
-        weight_product: ⟨W, dL/dW⟩ for a balanced weight, else NaN.
-    """
-
-    moments: Moments
-    distribution: Distribution | None
-    weight_product: float
-
-
-@dataclass
-class PassReading:
-    """Everything one pass has shown.
-
-    Attributes:
-        loss: the mean-reduced loss.
-        output_shape: shape of the model's output.
-        calls: layer calls in order.
-        loss_scale: what the loss was multiplied with on its way back; taken out of everything here.
-        signals: call order → ‖δ‖, NaN where it is not finite; calls that no gradient reaches are left out.
-        signal_sizes: call order → number of elements of δ.
-        signals_after: call order → ‖gradient at the output of its nonlinearity‖.
-        following: call order → order of the next call towards the loss.
-        direct: call orders whose output reaches the next call unbranched and through reshapes alone.
-        balanced: weights whose ⟨W, dL/dW⟩ must be the same: those of a chain of homogeneous maps, else none.
-        gradients: readings of the parameters that got a gradient.
-        update_norms: l2 norm of the declared optimizer's first step, for finite gradients, where one is declared.
-        weights: every parameter's own values, read once.
-    """
-
-    loss: float
-    output_shape: tuple[int, ...]
-    calls: list[LayerCall]
-    loss_scale: float = 1.0
-    signals: dict[int, float] = field(default_factory=dict)
-    signal_sizes: dict[int, int] = field(default_factory=dict)
-    signals_after: dict[int, float] = field(default_factory=dict)
-    following: dict[int, int] = field(default_factory=dict)
-    direct: set[int] = field(default_factory=set)
-    balanced: set[ParameterEntry] = field(default_factory=set)
-    gradients: dict[ParameterEntry, GradientReading] = field(default_factory=dict)
-    update_norms: dict[ParameterEntry, float] = field(default_factory=dict)
-    weights: dict[ParameterEntry, Spread] = field(default_factory=dict)
 
 
 def run_pass(
@@ -134,7 +83,7 @@ def run_pass(
         _trace_graph(loss.grad_fn, reading, recorder.nonlinearities)
     stage("backward")
     del output
-    with _clean_gradients(parameters), _watching(reading, parameters, first_step, ledger):
+    with clean_gradients(parameters), watching(reading, parameters, first_step, ledger):
         (loss if loss_scale == 1.0 else loss * loss_scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     for entry in parameters:
         ledger.spread(entry.tensor, partial(reading.weights.__setitem__, entry))
@@ -231,123 +180,3 @@ def _last_line(message: str) -> str:
     """The sentence of an error message; TorchScript puts a traceback before it."""
     lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
     return (lines[-1] if lines else "no reason given")[:500]
-
-
-@contextmanager
-def _clean_gradients(parameters: ParameterIndex) -> Iterator[None]:
-    """Set the caller's gradients aside, and put them back."""
-    members = [member for entry in parameters for member in entry.members]
-    kept = [member.grad for member in members]
-    for member in members:
-        member.grad = None
-    try:
-        yield
-    finally:
-        for member, gradient in zip(members, kept, strict=True):
-            member.grad = gradient
-
-
-@contextmanager
-def _watching(
-    reading: PassReading, parameters: ParameterIndex, first_step: FirstStep | None, ledger: Ledger
-) -> Iterator[None]:
-    handles = []
-    between: dict[int, torch.Tensor] = {}  # gradients behind nonlinearities whose slope is read from both sides
-    for call in reading.calls:
-        activation = call.activation
-        if call.node is not None:
-            handles.append(call.node.register_prehook(partial(_note_signal, reading, call, between, ledger)))
-        if activation is not None and activation.node is not None:
-            handles.append(activation.node.register_prehook(partial(_note_after, reading, call, between, ledger)))
-    shared: dict[ParameterEntry, torch.Tensor] = {}
-    for entry in parameters:
-        for member in entry.members:
-            if member.requires_grad:
-                hook = partial(_note_gradient, reading, entry, shared, first_step, ledger)
-                handles.append(member.register_post_accumulate_grad_hook(hook))  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    try:
-        yield
-        for entry, gradient in shared.items():
-            _read_gradient(reading, entry, entry.tensor, gradient, first_step, ledger)
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _note_after(
-    reading: PassReading,
-    call: LayerCall,
-    between: dict[int, torch.Tensor],
-    ledger: Ledger,
-    gradients: Sequence[torch.Tensor | None],
-) -> None:
-    delta = gradients[0]
-    if delta is None:
-        return
-    ledger.norm(delta, partial(_keep_unscaled, reading.signals_after, call.order, reading.loss_scale))
-    if call.activation is not None and call.activation.activation is None and call.activation.is_elementwise:
-        between[call.order] = delta
-
-
-def _note_signal(
-    reading: PassReading,
-    call: LayerCall,
-    between: dict[int, torch.Tensor],
-    ledger: Ledger,
-    gradients: Sequence[torch.Tensor | None],
-) -> None:
-    # A fused recurrent layer has several outputs, of which the loss may use only the last states.
-    delta = next((gradient for gradient in gradients if gradient is not None), None)
-    if delta is None:
-        return
-    reading.signal_sizes[call.order] = delta.numel()
-    ledger.norm(delta, partial(_keep_unscaled, reading.signals, call.order, reading.loss_scale))
-    after = between.pop(call.order, None)
-    if after is not None and call.activation is not None and after.numel() == delta.numel():
-        slope, known = slope_between(delta, after)
-        ledger.slope(slope, call.activation.largest_slope, partial(setattr, call.activation, "slope"), known)
-
-
-def _keep_unscaled(norms: dict[int, float], order: int, loss_scale: float, value: float) -> None:
-    norms[order] = value / loss_scale
-
-
-def _note_gradient(
-    reading: PassReading,
-    entry: ParameterEntry,
-    shared: dict[ParameterEntry, torch.Tensor],
-    first_step: FirstStep | None,
-    ledger: Ledger,
-    member: torch.Tensor,
-) -> None:
-    gradient = member.grad
-    member.grad = None
-    if gradient is None:
-        return
-    if len(entry.members) > 1:  # one tensor under several parameter objects: its gradient is the sum of theirs
-        shared[entry] = shared[entry] + gradient if entry in shared else gradient
-    else:
-        _read_gradient(reading, entry, member, gradient, first_step, ledger)
-
-
-def _read_gradient(
-    reading: PassReading,
-    entry: ParameterEntry,
-    weight: torch.Tensor,
-    gradient: torch.Tensor,
-    first_step: FirstStep | None,
-    ledger: Ledger,
-) -> None:
-    def note(sums: Moments, spread: Distribution | None, product: float) -> None:
-        reading.gradients[entry] = GradientReading(sums, spread, product)
-
-    if reading.loss_scale != 1.0:  # in float32, where a small quotient of half-precision values stays
-        gradient = (gradient if gradient.dtype in _WIDE else gradient.float()) / reading.loss_scale
-    ledger.gradient(weight if entry in reading.balanced else None, gradient, note)
-    if first_step is not None:
-        factor = first_step.factor
-        step = first_step.direction(weight.detach(), gradient)
-        ledger.norm(step, lambda length: reading.update_norms.__setitem__(entry, factor * length))
-
-
-_WIDE = (torch.float32, torch.float64)

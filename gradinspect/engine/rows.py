@@ -16,10 +16,10 @@ from gradinspect.contracts.report import (
 )
 from gradinspect.engine.calls import LayerCall
 from gradinspect.engine.distributions import Distribution
-from gradinspect.engine.gradients import GradientReading, PassReading
 from gradinspect.engine.naming import CallName, layer_of_parameters, owner_of
 from gradinspect.engine.parameters import ParameterEntry, ParameterIndex
 from gradinspect.engine.precision import flush_fractions
+from gradinspect.engine.readings import GradientReading, PassReading
 from gradinspect.engine.statistics import Amplitude
 from gradinspect.engine.theory import predicted_chi1
 

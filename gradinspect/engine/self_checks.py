@@ -8,7 +8,7 @@ import torch
 
 from gradinspect.contracts.report import SelfCheck
 from gradinspect.engine.finite_differences import finite_differences
-from gradinspect.engine.gradients import PassReading
+from gradinspect.engine.readings import PassReading
 from gradinspect.engine.repeated_calls import repeated_calls
 from gradinspect.engine.section import SectionInput
 
