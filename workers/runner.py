@@ -17,6 +17,7 @@ from gradinspect.contracts.messages import FailureFrame, Job, ProgressFrame, Res
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.engine.job import run_job
 from gradinspect.engine.memory import out_of_memory
+from gradinspect.intake.operators import allows_node
 from gradinspect.rules import remedies_to_try
 from workers.sandbox import Level
 
@@ -73,6 +74,7 @@ def _outcome(job: Job, inputs: Inputs, confinement: Level) -> ResultFrame | Fail
                 data_bytes=inputs.files.get("data"),
                 confinement=confinement,
                 suggest=remedies_to_try,
+                allows=allows_node,
                 progress=lambda stage, fraction: _send(ProgressFrame(stage=stage, fraction=fraction)),
             )
         )

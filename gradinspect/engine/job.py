@@ -17,7 +17,7 @@ from gradinspect.engine.autocast import weight_dtype
 from gradinspect.engine.batch import make_batch
 from gradinspect.engine.build import build, load_weights
 from gradinspect.engine.estimate import batch_size, require_memory
-from gradinspect.engine.load import load_tensors, load_torchscript
+from gradinspect.engine.load import Allows, load_tensors, load_torchscript
 from gradinspect.engine.measure import Progress, Subject, measure
 from gradinspect.engine.remedy_check import Suggest
 from gradinspect.engine.section import Budget
@@ -31,6 +31,7 @@ def run_job(
     data_bytes: bytes | None,
     confinement: str = "none",
     suggest: Suggest | None = None,
+    allows: Allows | None = None,
     progress: Progress = lambda _stage, _fraction: None,
 ) -> Measurements:
     """Load or build the model, make its batches, and measure.
@@ -42,6 +43,7 @@ def run_job(
         data_bytes: safetensors with the batch, where the job says so.
         confinement: the level under which this process runs.
         suggest: remedies to try on a fresh copy of a spec, from what was measured.
+        allows: which kinds of nodes an uploaded model may run; left out, all.
         progress: told stage names and the fraction done, from 0 to 1.
 
     Raises:
@@ -54,7 +56,7 @@ def run_job(
     subjects = (
         _spec_subjects(job, weights_bytes, data_bytes, device)
         if job.spec is not None
-        else _torchscript_subjects(job, model_bytes or b"", data_bytes, device)
+        else _torchscript_subjects(job, model_bytes or b"", data_bytes, device, allows)
     )
     return measure(
         subjects, job.settings, device=device, confinement=confinement, budget=budget, suggest=suggest,
@@ -111,9 +113,11 @@ def _builder(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Calla
     return lambda seed: build(spec, seed=seed, dtype=dtype, device=device)
 
 
-def _torchscript_subjects(job: Job, file: bytes, data: bytes | None, device: torch.device) -> Iterator[Subject]:
+def _torchscript_subjects(
+    job: Job, file: bytes, data: bytes | None, device: torch.device, allows: Allows | None
+) -> Iterator[Subject]:
     settings = job.settings
-    model: nn.Module = load_torchscript(file).to(device)
+    model: nn.Module = load_torchscript(file, allows).to(device)
     dtype = weight_dtype(settings.precision.compute)
     if dtype is not None:
         model = model.to(dtype)

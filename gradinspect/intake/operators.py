@@ -147,6 +147,22 @@ awaitable awaitable_nowait fork rpc_async rpc_remote rpc_sync
 
 ATEN = frozenset(_PUBLIC.split()) | frozenset(_WRITTEN_BY_LAYERS.split())
 OPERATORS = frozenset(f"aten::{name}" for name in ATEN) | frozenset(f"prim::{name}" for name in _PRIM.split())
+# Nodes that the compiler makes of the language itself are allowed, but for those that start something of their own.
+_FORBIDDEN_NODES = frozenset(
+    f"prim::{name}"
+    for name in (*_FORBIDDEN_BUILTINS.split(), "forkClosure", "awaitableClosure", "PythonOp", "IgnoredPythonOp")
+)
+
+
+def allows_node(kind: str) -> bool:
+    """Whether a node of a loaded graph (`aten::relu`, `prim::If`) may be run.
+
+    The check of the source goes by names as they are written, and a field can have the name of an operator. The graph
+    says what is run.
+    """
+    return kind in OPERATORS or (kind.startswith("prim::") and kind not in _FORBIDDEN_NODES)
+
+
 # Attributes of tensors and other values that are no operator of aten.
 PROPERTIES = frozenset(_PROPERTIES.split())
 
