@@ -9,7 +9,8 @@ import warnings
 
 import torch
 from models import MODELS
-from pairs import Row, chosen, peak_bytes, ratio_of, sections_input, show
+from pairs import Row, chosen, peak_bytes, peer_rows, ratio_of, sections_input, show
+from peers import CURVATURE_PEERS
 
 from gradinspect.engine.hessian import HessianProducts
 from gradinspect.engine.lanczos import top_eigenvalue
@@ -57,7 +58,9 @@ def main() -> None:
         rows.append(Row("gᵀHg: the first product, its graph included", name, first, FIRST_GOAL, memory, MEMORY_GOAL))
         rows.append(Row("each further product (Hutchinson)", name, (further - first) / 2, FURTHER_GOAL))
         rows.append(Row("top eigenvalue, 10 Lanczos steps", name, steps, LANCZOS_GOAL))
-    show("Curvature", rows, ["backpack", "curvlinops", "pyhessian"])
+        if name == "mlp":
+            rows += peer_rows(subject, CURVATURE_PEERS, pairs=LANCZOS_PAIRS[name])
+    show("Curvature", rows, CURVATURE_PEERS)
 
 
 if __name__ == "__main__":

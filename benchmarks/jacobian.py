@@ -33,7 +33,7 @@ def main() -> None:
         training_trace_section(s)
         steps = ratio_of(lambda s=s: training_trace_section(s), subject.bare, pairs=1)
         rows.append(Row("one step of the training trace", name, steps / STEPS, None))
-    show("Jacobian and training trace", rows, [])
+    show("Jacobian and training trace", rows, {})
 
 
 if __name__ == "__main__":

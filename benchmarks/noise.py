@@ -9,7 +9,8 @@ import warnings
 
 import torch
 from models import MODELS
-from pairs import Row, chosen, peak_bytes, ratio_of, sections_input, show
+from pairs import Row, chosen, peak_bytes, peer_rows, ratio_of, sections_input, show
+from peers import NOISE_PEERS
 
 from gradinspect.contracts.report import Noise
 from gradinspect.engine.noise import noise_section
@@ -38,7 +39,9 @@ def main() -> None:
         subject.model.zero_grad(set_to_none=True)
         memory = peak_bytes(lambda s=s: noise_section(s)) / peak_bytes(subject.bare)
         rows.append(Row("per-sample norms, noise scale", name, ratio, GOALS[name], memory, MEMORY_GOAL))
-    show("Per-sample gradient norms (resnet in evaluation mode)", rows, ["opacus", "backpack"])
+        if name == "mlp":
+            rows += peer_rows(subject, NOISE_PEERS, pairs=PAIRS[name])
+    show("Per-sample gradient norms (resnet in evaluation mode)", rows, NOISE_PEERS)
 
 
 if __name__ == "__main__":

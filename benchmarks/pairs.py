@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from statistics import median
 
 import torch
 from models import Subject as BenchmarkModel
+from peers import Peers
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
@@ -85,17 +86,30 @@ def _cross_entropy(output: torch.Tensor, target: torch.Tensor | None) -> torch.T
     return functional.cross_entropy(output.flatten(0, -2), target.flatten())
 
 
-def show(title: str, rows: Sequence[Row], peers: Sequence[str]) -> None:
-    """Print the table, and the peers that are not in it with the reason."""
+def peer_rows(subject: BenchmarkModel, peers: Peers, *, pairs: int) -> list[Row]:
+    """One line for each peer that is installed."""
+    rows = []
+    for label, (package, make) in peers.items():
+        if find_spec(package) is not None:
+            run = make(subject)
+            run(subject)
+            subject.bare()
+            ratio = ratio_of(lambda run=run: run(subject), subject.bare, pairs=pairs)  # type: ignore[misc]  # a default binds
+            rows.append(Row(label, subject.name, ratio, None))
+    return rows
+
+
+def show(title: str, rows: Sequence[Row], peers: Peers) -> None:
+    """Print the table, and the peers that could not be in it."""
     print(f"\n{title}\n{'work':44} {'model':8} {'× bare':>8} {'goal':>6} {'memory':>8} {'goal':>6}")
     for row in rows:
         print(
             f"{row.work:44} {row.model:8} {_number(row.ratio):>8} {_number(row.goal):>6} "
             f"{_number(row.memory):>8} {_number(row.memory_goal):>6}"
         )
-    for peer in peers:
-        missing = importlib.util.find_spec(peer) is None
-        print(f"{peer}: {'not installed' if missing else 'installed, but this program does not measure it'}")
+    for label, (package, _) in peers.items():
+        if find_spec(package) is None:
+            print(f"{label}: not installed")
 
 
 def _number(value: float | None) -> str:

@@ -1,11 +1,15 @@
-"""What other tools do for the first-order numbers, each as its documentation shows it; measured where installed."""
+"""What other tools do for the same numbers, each as its documentation shows it; measured where installed."""
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 
+import torch
 from models import Subject
+from torch import nn
 
 Run = Callable[[Subject], None]
 
@@ -31,10 +35,11 @@ def wandb_watch(subject: Subject) -> Run:
     import wandb
 
     run_of_wandb = wandb.init(mode="offline", dir=tempfile.mkdtemp())
-    run_of_wandb.watch(subject.model, log="all", log_freq=1)
+    own = _with_own_model(subject)
+    run_of_wandb.watch(own.model, log="all", log_freq=1)
 
-    def run(measured: Subject) -> None:
-        measured.bare()
+    def run(_measured: Subject) -> None:
+        own.bare()
         run_of_wandb.log({})
 
     return run
@@ -45,19 +50,101 @@ def backpack_batch_l2(subject: Subject) -> Run:
     from backpack import backpack, extend
     from backpack.extensions import BatchL2Grad
 
-    model = extend(subject.model)
+    own = _with_own_model(subject)
+    model = extend(own.model)
 
-    def run(measured: Subject) -> None:
+    def run(_measured: Subject) -> None:
         model.zero_grad(set_to_none=True)
         with backpack(BatchL2Grad()):
-            measured.loss(model(measured.inputs)).backward()
+            own.loss(model(own.inputs)).backward()
 
     return run
 
 
+def opacus_ghost_norms(subject: Subject) -> Run:
+    """Per-sample norms of Opacus' ghost clipping, without its second pass that clips."""
+    from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import GradSampleModuleFastGradientClipping
+
+    own = _with_own_model(subject)
+    model = GradSampleModuleFastGradientClipping(own.model, loss_reduction="mean")
+
+    def run(_measured: Subject) -> None:
+        model.zero_grad(set_to_none=True)
+        own.loss(model(own.inputs)).backward()
+        model.get_norm_sample()
+
+    return run
+
+
+def backpack_diagonal(subject: Subject) -> Run:
+    """BackPACK's `DiagHessian`: the exact diagonal, for networks of its own modules."""
+    from backpack import backpack, extend
+    from backpack.extensions import DiagHessian
+
+    own = _with_own_model(subject)
+    model, loss = extend(own.model), extend(nn.CrossEntropyLoss())
+
+    def run(_measured: Subject) -> None:
+        model.zero_grad(set_to_none=True)
+        with backpack(DiagHessian()):
+            loss(model(own.inputs), own.target).backward()
+
+    return run
+
+
+def curvlinops_product(subject: Subject) -> Run:
+    """One product of curvlinops' Hessian with a vector."""
+    from curvlinops import HessianLinearOperator
+
+    own = _with_own_model(subject)
+    hessian = HessianLinearOperator(
+        own.model, nn.CrossEntropyLoss(), list(own.model.parameters()), [(own.inputs, own.target)],
+        check_deterministic=False,
+    )  # fmt: skip
+    vector = torch.randn(hessian.shape[1])
+
+    def run(_measured: Subject) -> None:
+        hessian @ vector
+
+    return run
+
+
+def pyhessian_top(subject: Subject) -> Run:
+    """Ten steps of PyHessian's power iteration, the graph included."""
+    from pyhessian import hessian
+
+    own = _with_own_model(subject)
+
+    def run(_measured: Subject) -> None:
+        own.model.zero_grad(set_to_none=True)
+        made = hessian(own.model, nn.CrossEntropyLoss(), data=(own.inputs, own.target), cuda=False)
+        made.eigenvalues(maxIter=10, tol=0.0)
+        own.model.zero_grad(set_to_none=True)  # its gradients hold the graph, and the graph holds them
+
+    return run
+
+
+def _with_own_model(subject: Subject) -> Subject:
+    """The subject with a copy of its model: a peer's hooks must not burden the bare pass."""
+    return replace(subject, model=copy.deepcopy(subject.model))
+
+
 # label: package, and what makes a run
-PEERS: dict[str, tuple[str, Callable[[Subject], Run]]] = {
+Peers = dict[str, tuple[str, Callable[[Subject], Run]]]
+
+PEERS: Peers = {
     "TensorBoard add_histogram": ("tensorboard", tensorboard),
     "wandb.watch": ("wandb", wandb_watch),
     "BackPACK BatchL2Grad": ("backpack", backpack_batch_l2),
+}
+
+# These know plain networks of torch's modules: they are measured on the mlp alone.
+NOISE_PEERS: Peers = {
+    "BackPACK BatchL2Grad": ("backpack", backpack_batch_l2),
+    "Opacus ghost norms": ("opacus", opacus_ghost_norms),
+}
+CURVATURE_PEERS: Peers = {
+    "curvlinops H·v": ("curvlinops", curvlinops_product),
+    "BackPACK DiagHessian": ("backpack", backpack_diagonal),
+    "PyHessian top eigenvalue, 10 steps": ("pyhessian", pyhessian_top),
 }
