@@ -64,7 +64,7 @@ class LrScalesRequest(Document):
         default=100_000, description="Training steps that all probes together may run."
     )
     max_seconds: Annotated[Finite, Field(gt=0, le=86_400)] = Field(
-        default=120.0, description="Wall seconds that all probes together may take."
+        default=240.0, description="Wall seconds that all probes together may take."
     )
 
 
