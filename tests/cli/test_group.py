@@ -194,7 +194,11 @@ def test_ctrl_c_ends_with_130_and_a_line(tmp_path: Path) -> None:
     model = tmp_path / "model"
     os.mkfifo(model)
     child = subprocess.Popen(
-        [sys.executable, "-m", "gradinspect", "inspect", str(model)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "gradinspect", "inspect", str(model)],
+        stderr=subprocess.PIPE,
+        text=True,
+        # Shells let what they start in the background ignore Ctrl-C, and a run of the tests may be such a one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     writer = reached(model, child)
     wait_until_it_reads(model, child)  # a signal between two system calls would only be seen after the second
