@@ -57,7 +57,7 @@ def layer_lines(report: Report, *, most: int | None = None) -> list[LayerLine | 
         if skipped:
             lines.append(Gap(skipped))
             skipped = 0
-        lines.append(LayerLine(layer, _grad_norm(layer, gradients), flags.get(layer.name), _notes(layer)))
+        lines.append(LayerLine(layer, _grad_norm(layer, gradients), flags.get(layer.name), notes_of(layer)))
     return lines
 
 
@@ -107,7 +107,8 @@ def _grad_norm(layer: LayerMeasurement, gradients: dict[str, ParameterMeasuremen
     return math.hypot(*norms) if norms else None
 
 
-def _notes(layer: LayerMeasurement) -> tuple[str, ...]:
+def notes_of(layer: LayerMeasurement) -> tuple[str, ...]:
+    """Name what stands out of a layer call besides its gains."""
     notes = []
     if layer.nonfinite_count:
         notes.append(f"{layer.nonfinite_count:,} not finite")

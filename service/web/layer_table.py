@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gradinspect.contracts.report import Finding, LayerMeasurement, Report
+from gradinspect.report.layer_lines import notes_of
 
 WORST = 25  # rows shown at first
 MOST_ROWS = 2_000  # beyond it a browser is slow; the CSV has all
@@ -117,15 +118,6 @@ def _sorted(rows: list[LayerMeasurement], field: str, *, descending: bool) -> li
 
 
 def _row(layer: LayerMeasurement, flags: dict[str, str]) -> Row:
-    notes = []
-    if layer.nonfinite_count:
-        notes.append(f"{layer.nonfinite_count:,} not finite")
-    if layer.signal is not None and layer.signal.norm == 0:
-        notes.append("no signal")
-    if layer.dead_unit_fraction:
-        notes.append(f"{100 * layer.dead_unit_fraction:.0f} % dead")
-    if layer.saturated_fraction and layer.saturated_fraction >= 0.005:
-        notes.append(f"{100 * layer.saturated_fraction:.0f} % saturated")
     return Row(
-        layer, tuple(_number(layer, column.field) for column in COLUMNS), flags.get(layer.name, ""), tuple(notes)
+        layer, tuple(_number(layer, column.field) for column in COLUMNS), flags.get(layer.name, ""), notes_of(layer)
     )

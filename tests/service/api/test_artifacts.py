@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import warnings
 from io import BytesIO
 from pathlib import Path
 
 import pytest
+import torch
 from apiflask import APIFlask
 from callers import REQUEST, SPEC, pointers, problem
 from flask.testing import FlaskClient
@@ -44,9 +46,6 @@ def safetensors(**tensors: tuple[int, ...]) -> bytes:
 @pytest.fixture
 def scripted(tmp_path: Path) -> bytes:
     """A small TorchScript file."""
-    torch = pytest.importorskip("torch")
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         path = tmp_path / "model.pt"
