@@ -13,6 +13,7 @@ from gradinspect.engine.statistics import Array, flat_values
 
 SAMPLE = 16_384  # quantiles and histograms are exact up to this size, and look at about as many elements above it
 QUANTILES = (0.01, 0.05, 0.25, 0.50, 0.75, 0.95, 0.99)
+_LEVELS = np.array(QUANTILES)
 _FINE_BITS = 6
 _CHUNK = 16  # elements of 4 bytes that share a cache line
 
@@ -81,19 +82,19 @@ def strided_chunks(values: torch.Tensor, wanted: int) -> torch.Tensor:
 
 def row_distributions(magnitudes: Array, *, sampled: bool) -> list[Distribution]:
     """`distribution` of each row of looked-up magnitudes (rows, elements): many tensors for one tensor's overhead."""
-    zeros = _zeros(magnitudes)
     if sampled and magnitudes.dtype == np.float32:
-        quantiles, lowest, counts = _binned(magnitudes, zeros)
-    else:
-        quantiles = _exact_quantiles(magnitudes)
-        lowest, counts = _exponent_counts(magnitudes)
+        return [_binned(values) for values in magnitudes]
+    zeros = _zeros(magnitudes)
+    quantiles = _exact_quantiles(magnitudes)
+    lowest, counts = _exponent_counts(magnitudes)
     found = []
     for row, values in enumerate(magnitudes):
         by_exponent = counts[row]
         if zeros[row] and by_exponent.size:
             by_exponent[0] -= zeros[row]  # zeros were counted in the first column
-        first, trimmed = _trimmed(by_exponent, lowest)
-        found.append(Distribution(tuple(quantiles[row]), first, trimmed, zeros[row], sampled, values))
+        first, trimmed = _trimmed(by_exponent)
+        lowest_here = lowest + first if trimmed else 0
+        found.append(Distribution(tuple(quantiles[row]), lowest_here, trimmed, zeros[row], sampled, values))
     return found
 
 
@@ -118,57 +119,46 @@ def _exact_quantiles(magnitudes: Array) -> list[list[float]]:
     return found
 
 
-def _smallest_nonzero(codes: Counts) -> int:
-    """The smallest code that is not 0; larger than all where there is none."""
-    return int(np.minimum.reduce((codes.reshape(-1) - 1).view(np.uint32))) + 1
-
-
 def _exponent_counts(magnitudes: Array) -> tuple[int, Counts]:
     """The exponent of the first column, and for each row how many magnitudes have which exponent."""
+    if not magnitudes.size:
+        return 0, np.zeros((len(magnitudes), 0), np.intp)
     mantissa_bits, bias, integer = (23, 127, np.int32) if magnitudes.dtype == np.float32 else (52, 1023, np.int64)
-    lowest, counts = _row_counts(np.right_shift(magnitudes.view(integer), mantissa_bits), 0)
-    return lowest - bias, counts
-
-
-def _row_counts(codes: Counts, fold_bits: int) -> tuple[int, Counts]:
-    """Count codes in each row; the first column stands for the lowest code, rounded down to a whole fold."""
-    if not codes.size:
-        return 0, np.zeros((len(codes), 0), np.intp)
+    codes = np.right_shift(magnitudes.view(integer), mantissa_bits)
     flat = codes.reshape(-1)  # one axis is reduced ten times as fast as two
-    lowest = int(np.minimum.reduce(flat)) >> fold_bits << fold_bits
-    width = (int(np.maximum.reduce(flat)) - lowest >> fold_bits) + 1 << fold_bits
-    shifted = codes - lowest
-    if len(codes) > 1:
-        shifted = shifted + np.arange(0, len(codes) * width, width, dtype=codes.dtype)[:, None]
-    counts = np.bincount(shifted.reshape(-1), minlength=len(codes) * width)
-    return lowest, counts.reshape(len(codes), width)
+    lowest = int(np.minimum.reduce(flat))
+    width = int(np.maximum.reduce(flat)) - lowest + 1
+    first_columns = np.arange(0, len(codes) * width, width, dtype=codes.dtype)[:, None]
+    counts = np.bincount((codes - lowest + first_columns).reshape(-1), minlength=len(codes) * width)
+    return lowest - bias, counts.reshape(len(codes), width)
 
 
-def _trimmed(counts: Counts, offset: int) -> tuple[int, tuple[int, ...]]:
+def _trimmed(counts: Counts) -> tuple[int, tuple[int, ...]]:
+    """The place of the first count that is not zero, and all counts from it to the last that is not."""
     present = counts.nonzero()[0]
     if present.size == 0:
         return 0, ()
     first, last = int(present[0]), int(present[-1])
-    return first + offset, tuple(counts[first : last + 1].tolist())
+    return first, tuple(counts[first : last + 1].tolist())
 
 
-def _binned(magnitudes: Array, zeros: list[int]) -> tuple[list[list[float]], int, Counts]:
-    """Quantiles and exponent counts of float32 magnitudes from one count of their leading bits."""
-    shift, fold = 23 - _FINE_BITS, 1 << _FINE_BITS
-    codes = magnitudes.view(np.int32) >> shift
-    apart = False
-    if any(zeros):  # put them right below the smallest value: they would stretch the table over all exponents
-        floor = _smallest_nonzero(codes) >> _FINE_BITS << _FINE_BITS
-        apart = 0 < floor < 1 << 20 and codes.size - np.count_nonzero(codes) == sum(zeros)
-        if apart:
-            np.maximum(codes, floor - fold, out=codes)
-    lowest, counts = _row_counts(codes, _FINE_BITS)
-    wanted = [q * (magnitudes.shape[1] - 1) for q in QUANTILES]
-    bins = np.array([ranks.searchsorted(wanted, side="right") for ranks in np.cumsum(counts, axis=1)], np.int32)
-    edges = (np.stack([bins, bins + 1]) + np.int32(lowest) << shift).view(np.float32)
-    middle = edges.mean(axis=0, dtype=np.float64)
-    if any(zeros):
-        middle[bins < (fold if apart else 1)] = 0.0
-    by_exponent = np.add.reduce(counts.reshape(len(counts), -1, fold), axis=2)
-    quantiles: list[list[float]] = middle.tolist()
-    return quantiles, (lowest >> _FINE_BITS) - 127, by_exponent
+def _binned(magnitudes: Array) -> Distribution:
+    """Quantiles and exponent counts of a sample of float32 magnitudes from one count of their leading bits.
+
+    The codes, exponent and leading bits of the mantissa, are in the order of the magnitudes. The first code holds
+    zeros and the smallest subnormals. A bin's quantile is its middle: its code, one bit set, and nothing after it.
+    """
+    dropped = 23 - _FINE_BITS
+    codes = magnitudes.view(np.int32) >> dropped
+    exponents = (int(np.maximum.reduce(codes)) >> _FINE_BITS) + 1
+    counts = np.bincount(codes, minlength=exponents << _FINE_BITS)
+    zeros = int(np.count_nonzero(magnitudes == 0)) if counts[0] else 0
+    counts[0] -= zeros
+    lowest, by_exponent = _trimmed(np.add.reduce(counts.reshape(exponents, -1), axis=1))
+    first = lowest << _FINE_BITS
+    ranks = counts[first : first + (len(by_exponent) << _FINE_BITS)].cumsum()
+    wanted = _LEVELS * (magnitudes.size - 1) - zeros
+    bins = (first + ranks.searchsorted(wanted, side="right")).astype(np.int32)
+    middles = ((bins << 1 | 1) << dropped - 1).view(np.float32)
+    quantiles = tuple(np.where(wanted < 0, 0.0, middles).tolist())
+    return Distribution(quantiles, lowest - 127 if by_exponent else 0, by_exponent, zeros, True, magnitudes)

@@ -22,7 +22,7 @@ _SAFE_LOW, _SAFE_HIGH = 1e-15, 1e15  # magnitudes whose squares stay far inside 
 _SQUARES_LOW, _SQUARES_HIGH = 1e-24, 1e30
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.floating]]
-_ONES = {dtype: np.ones(BLOCK, dtype) for dtype in (np.dtype(np.float32), np.dtype(np.float64))}
+_ONES = {dtype: np.ones(_CHUNK, dtype) for dtype in (np.dtype(np.float32), np.dtype(np.float64))}
 _NATIVE = frozenset({torch.float32, torch.float64})
 _quietly = np.errstate(invalid="ignore", over="ignore")  # NaN and infinity are findings here, not warnings
 
@@ -146,25 +146,29 @@ def array_moments(values: Array) -> Moments:
         if not _SAFE_LOW < largest < _SAFE_HIGH and block.dtype == np.float32:
             block = block.astype(np.float64)
             magnitudes = np.abs(block)
-        ones = _ONES[block.dtype][: block.size]
-        total += _inner(block, ones)
+        total += _total(block)
         square_total += _inner(block, block)
-        abs_total += _inner(magnitudes, ones)
+        abs_total += _total(magnitudes)
         abs_max = max(abs_max, largest)
     if nan_count or inf_count:
         return Moments(values.size, math.nan, math.nan, math.nan, math.nan, nonzero, nan_count, inf_count)
     return Moments(values.size, total, square_total, abs_total, abs_max, nonzero)
 
 
-_buffers = local()
+class _Buffers(local):
+    """One block of memory for each precision that a thread uses again and again: fresh memory costs more than sums."""
+
+    def __init__(self) -> None:
+        self.of_dtype: dict[np.dtype[np.floating], Array] = {}
+
+
+_buffers = _Buffers()
 
 
 def _scratch(dtype: np.dtype[np.floating]) -> Array:
-    """One block of memory that this thread uses again and again: fresh memory costs more than the sums over it."""
-    buffers: dict[str, Array] = _buffers.__dict__
-    found = buffers.get(dtype.name)
+    found = _buffers.of_dtype.get(dtype)
     if found is None:
-        found = buffers[dtype.name] = np.empty(BLOCK, dtype)
+        found = _buffers.of_dtype[dtype] = np.empty(BLOCK, dtype)
     return found
 
 
@@ -232,7 +236,7 @@ def amplitude(tensor: torch.Tensor) -> Amplitude:
             continue
         if not _SAFE_LOW < largest < _SAFE_HIGH and block.dtype == np.float32:
             block = block.astype(np.float64)
-        total += _inner(block, _ONES[block.dtype][: block.size])
+        total += _total(block)
         square_total += _inner(block, block)
         abs_max = max(abs_max, largest)
     if nonfinite or not values.size:
@@ -250,7 +254,7 @@ def spread(tensor: torch.Tensor) -> Spread:
         square = _inner(block, block)
         if not _SQUARES_LOW * block.size < square < _SQUARES_HIGH:  # zero, not finite, or beyond float32's squares
             return amplitude(tensor)
-        total += _inner(block, _ONES[block.dtype][: block.size])
+        total += _total(block)
         square_total += square
     return Spread(values.size, total / max(values.size, 1), math.sqrt(square_total / max(values.size, 1)))
 
@@ -273,11 +277,23 @@ def dot(left: torch.Tensor, right: torch.Tensor) -> float:
 
 def _inner(left: Array, right: Array) -> float:
     """Σ left·right: chunks by BLAS in the arrays' own precision, their sum in float64."""
-    size = left.size
-    if size <= _CHUNK:
-        return float(left.dot(right))
-    rest = size % _CHUNK
-    if rest:
-        return _inner(left[:-rest], right[:-rest]) + float(left[-rest:].dot(right[-rest:]))
-    parts = np.matmul(left.reshape(-1, 1, _CHUNK), right.reshape(-1, _CHUNK, 1))
-    return float(np.add.reduce(parts, axis=None, dtype=np.float64))
+    rest = left.size % _CHUNK
+    if not rest:
+        return _sum(np.vecdot(left.reshape(-1, _CHUNK), right.reshape(-1, _CHUNK)))
+    tail = float(left[-rest:].dot(right[-rest:]))
+    return tail if rest == left.size else tail + _inner(left[:-rest], right[:-rest])
+
+
+def _total(values: Array) -> float:
+    """Σ values, in the same way."""
+    ones = _ONES[values.dtype]
+    rest = values.size % _CHUNK
+    if not rest:
+        return _sum(np.vecdot(values.reshape(-1, _CHUNK), ones))
+    tail = float(values[-rest:].dot(ones[:rest]))
+    return tail if rest == values.size else tail + _total(values[:-rest])
+
+
+def _sum(parts: Array) -> float:
+    numbers: list[float] = parts.tolist()
+    return sum(numbers)
