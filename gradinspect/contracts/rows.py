@@ -6,7 +6,7 @@ A number that is not finite, or that has no meaning for its layer, is `None`; a 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,7 +19,27 @@ Names = Annotated[tuple[Name, ...], Field(max_length=1024)]
 Sizes = Annotated[tuple[Count, ...], Field(max_length=16)]
 
 
-class ActivationStatistics(Document):
+class Row(Document):
+    """A document of which a report holds thousands: all of its kind share one set of field names.
+
+    Pydantic would give each instance a set of the names that it was made with. In a row nobody asks for them, and they
+    take more memory than its numbers.
+    """
+
+    _names: ClassVar[set[str]]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:  # Any: as Pydantic has it
+        """Called by Pydantic for each kind of row."""
+        super().__pydantic_init_subclass__(**kwargs)
+        cls._names = set(cls.model_fields)
+
+    def model_post_init(self, _context: object) -> None:
+        """Called by Pydantic for each row, validated or constructed."""
+        object.__setattr__(self, "__pydantic_fields_set__", self._names)  # the row itself is frozen
+
+
+class ActivationStatistics(Row):
     """The layer call's output as the next layer sees it: after the activation function, where one follows."""
 
     mean: Number = None
@@ -28,14 +48,14 @@ class ActivationStatistics(Document):
     abs_max: Number = None
 
 
-class SignalStatistics(Document):
+class SignalStatistics(Row):
     """The gradient of the mean-reduced loss with respect to the layer call's output (pre-activation)."""
 
     norm: Number = None
     rms: Number = None
 
 
-class LayerMeasurement(Document):
+class LayerMeasurement(Row):
     """One call of one layer. A module that runs twice in a forward pass gives two of these."""
 
     depth: Count = Field(description="Place in topological order of the graph, 0 nearest the input.")
@@ -65,7 +85,7 @@ class LayerMeasurement(Document):
     measured_chi1: Number = None
 
 
-class Quantiles(Document):
+class Quantiles(Row):
     """Quantiles of |g|."""
 
     p01: Number = None
@@ -77,7 +97,7 @@ class Quantiles(Document):
     p99: Number = None
 
 
-class Log2Histogram(Document):
+class Log2Histogram(Row):
     """Counts of |g| by binary exponent: `counts[i]` has 2^(lowest+i) ≤ |g| < 2^(lowest+i+1)."""
 
     lowest: int
@@ -88,7 +108,7 @@ class Log2Histogram(Document):
     sampled: bool = Field(default=False, description="True when a strided sample stands for all elements.")
 
 
-class ParameterMeasurement(Document):
+class ParameterMeasurement(Row):
     """One parameter tensor; a shared tensor once, with its other names as aliases."""
 
     name: Name
