@@ -7,7 +7,7 @@ counts keep their largest value. A value that a pass lacks is averaged over the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from gradinspect.contracts.report import (
     SignalStatistics,
 )
 from gradinspect.engine.decay import geometric_mean
+from gradinspect.engine.rows import gradient_norm
 
 RowT = TypeVar("RowT", bound=Document)
 
@@ -30,13 +31,23 @@ _LARGEST = frozenset({"nonfinite_count", "nan_count", "inf_count", "weight_nonfi
 _SAME = frozenset({"depth", "call", "numel"})
 
 
-def average_layers(passes: Sequence[Sequence[LayerMeasurement]]) -> tuple[LayerMeasurement, ...]:
-    """Average the layer rows of several passes over one structure; the first pass decides the structure."""
+def average_layers(
+    passes: Sequence[Sequence[LayerMeasurement]], parameters: Iterable[ParameterMeasurement] = ()
+) -> tuple[LayerMeasurement, ...]:
+    """Average the layer rows of several passes over one structure; the first pass decides the structure.
+
+    Args:
+        passes: the layer rows of each pass.
+        parameters: the averaged parameter rows: a layer's gradient norm is that of its parameters' averages.
+    """
     if len(passes) == 1:
         return tuple(passes[0])
     others = [{(row.name, row.call): row for row in rows} for rows in passes[1:]]
+    by_name = {row.name: row for row in parameters}
     return tuple(
-        _average([row, *(found[row.name, row.call] for found in others if (row.name, row.call) in found)])
+        _average([row, *(found[row.name, row.call] for found in others if (row.name, row.call) in found)]).model_copy(
+            update={"grad_norm": gradient_norm(row.parameters, by_name)}
+        )
         for row in passes[0]
     )
 

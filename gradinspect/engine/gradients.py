@@ -85,6 +85,7 @@ def run_pass(
     del output
     with clean_gradients(parameters), watching(reading, parameters, first_step, ledger):
         (loss if loss_scale == 1.0 else loss * loss_scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    _let_go_of_graph(reading)
     for entry in parameters:
         ledger.spread(entry.tensor, partial(reading.weights.__setitem__, entry))
     ledger.settle()
@@ -96,6 +97,14 @@ def run_pass(
 def _ledger_for(parameters: ParameterIndex) -> Ledger:
     on_device = any(entry.tensor.device.type != "cpu" for entry in parameters)
     return DeviceLedger() if on_device else HostLedger()
+
+
+def _let_go_of_graph(reading: PassReading) -> None:
+    """Nothing asks for a call's nodes after the backward pass, and each holds the whole graph towards the inputs."""
+    for call in reading.calls:
+        call.nodes.clear()
+        if call.activation is not None:
+            call.activation.node = None
 
 
 def _drop_unfinished(reading: PassReading) -> None:

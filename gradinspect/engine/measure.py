@@ -17,13 +17,13 @@ from gradinspect.contracts.report import (
     MeasuredSummary,
     Measurements,
     ParameterMeasurement,
+    PrecisionSection,
     SelfCheck,
 )
 from gradinspect.contracts.request import InspectionSettings
 from gradinspect.engine.autocast import HALF
 from gradinspect.engine.averages import average_layers, average_parameters
 from gradinspect.engine.decay import depth_decay
-from gradinspect.engine.distributions import Distribution
 from gradinspect.engine.first_pass import CustomLoss, Subject, first_pass
 from gradinspect.engine.losses import expected_initial_loss
 from gradinspect.engine.memory import memory_limit, out_of_memory
@@ -31,7 +31,7 @@ from gradinspect.engine.peak_memory import PeakMemory
 from gradinspect.engine.precision import precision_section
 from gradinspect.engine.remedy_check import Suggest, Trial, check_remedies
 from gradinspect.engine.reproducible import left_as_found, ordinary_graphs
-from gradinspect.engine.rows import finite, layer_rows, parameter_rows, with_gradient_norms
+from gradinspect.engine.rows import finite, layer_rows, parameter_rows
 from gradinspect.engine.section import Budget, SectionInput
 from gradinspect.engine.sections import planned_sections, run_section
 from gradinspect.engine.self_checks import run_checks
@@ -49,13 +49,14 @@ class _Collected:
     losses: list[float] = field(default_factory=list)
     expected_loss: float | None = None
     checks: list[SelfCheck] = field(default_factory=list)
-    spreads: list[tuple[Distribution, int, float]] = field(default_factory=list)
+    precision: PrecisionSection | None = None
     sections: dict[str, Document] = field(default_factory=dict)
     of_parameters: dict[str, dict[str, float | None]] = field(default_factory=dict)
     dtype: str = ""
     digest: str = ""
     sampled_layers: int = 0
     synthetic: bool = False
+    trial: Trial | None = None
 
 
 def measure(
@@ -86,24 +87,19 @@ def measure(
     """
     started, started_cpu = time.perf_counter(), time.process_time()
     found = _Collected()
-    trial: Trial | None = None
     stages = Stages(progress, _plan(settings), start=_LOADED)
     memory = PeakMemory(device)
     with ordinary_graphs():
-        for index, subject in enumerate(subjects):
-            s = _pass(subject, settings, device, custom_loss, budget or Budget(None), stages)
-            _collect(s, index, found, stages, named_loss=custom_loss is None)
-            if index == 0:
-                with left_as_found(s.model, settings.mode):
-                    _run_sections(s, found, stages)
-                trial = Trial.of(s, custom_loss)
+        for subject in subjects:
+            _add_pass(subject, found, settings, device, custom_loss, budget or Budget(None), stages)
+            del subject  # before the next one is made, and before the report is
     if not found.layers:
         raise InspectionError("internal", "no pass was run")
     stages.enter("report")
     parameters = _with_sections(average_parameters(found.parameters), found.of_parameters)
     squares = [row.grad_norm**2 for row in parameters if row.grad_norm is not None]
     gradients_not_finite = sum(row.nan_count + row.inf_count for row in parameters)
-    layers = with_gradient_norms(average_layers(found.layers), parameters)
+    layers = average_layers(found.layers, parameters)
     measured = Measurements(
         environment=Environment(
             gradinspect_version=__version__,
@@ -134,14 +130,14 @@ def measure(
         depth_decay=depth_decay(found.layers) if "signals" in settings.diagnostics else None,
         layers=layers,
         parameters=parameters,
-        precision=precision_section(found.spreads, settings.precision, settings.precision.compute or found.dtype),
+        precision=found.precision,
         self_checks=tuple(found.checks),
         spread=seed_spread(found.layers, found.parameters),
     ).model_copy(update=found.sections)
-    remedies = suggest(measured) if suggest is not None and trial is not None else ()
-    if trial is None or not remedies:
+    remedies = suggest(measured) if suggest is not None and found.trial is not None else ()
+    if found.trial is None or not remedies:
         return measured
-    return measured.model_copy(update={"remedy_checks": check_remedies(trial, remedies, budget or Budget(None))})
+    return measured.model_copy(update={"remedy_checks": check_remedies(found.trial, remedies, budget or Budget(None))})
 
 
 _LOADED = 0.02  # what loading the model was told to be worth
@@ -151,6 +147,25 @@ _PASS = (("forward", 0.3), ("backward", 0.5), ("statistics", 0.2))
 def _plan(settings: InspectionSettings) -> list[tuple[str, float]]:
     sections = [(section.stage, section.weight) for section in planned_sections(settings)]
     return [*_PASS, *sections, *(_PASS * (settings.seeds - 1)), ("report", 0.1)]
+
+
+def _add_pass(
+    subject: Subject,
+    found: _Collected,
+    settings: InspectionSettings,
+    device: torch.device,
+    custom_loss: CustomLoss | None,
+    budget: Budget,
+    stages: Stages,
+) -> None:
+    """Run one subject's pass, and on the first one the sections; what the rows do not keep of it ends with this."""
+    s = _pass(subject, settings, device, custom_loss, budget, stages)
+    is_first = not found.layers
+    _collect(s, found, stages, is_first=is_first, named_loss=custom_loss is None)
+    if is_first:
+        with left_as_found(s.model, settings.mode):
+            _run_sections(s, found, stages)
+        found.trial = Trial.of(s, custom_loss)
 
 
 def _pass(
@@ -170,13 +185,14 @@ def _pass(
     raise memory_limit(subject, settings.mode)
 
 
-def _collect(s: SectionInput, index: int, found: _Collected, stages: Stages, *, named_loss: bool) -> None:
+def _collect(s: SectionInput, found: _Collected, stages: Stages, *, is_first: bool, named_loss: bool) -> None:
     stages.enter("statistics")
     reading, settings = s.reading, s.settings
-    found.layers.append(layer_rows(reading, s.names, s.parameters))
-    found.parameters.append(parameter_rows(reading, s.names, s.parameters, settings.precision.loss_scale))
+    parameters = parameter_rows(reading, s.names, s.parameters, settings.precision.loss_scale)
+    found.parameters.append(parameters)
+    found.layers.append(layer_rows(reading, s.names, s.parameters, parameters))
     found.losses.append(reading.loss)
-    if index == 0:
+    if is_first:
         dtype = _dtype(s)
         found.dtype = str(dtype).removeprefix("torch.")
         found.sampled_layers = sum(call.sampled for call in reading.calls)
@@ -184,11 +200,12 @@ def _collect(s: SectionInput, index: int, found: _Collected, stages: Stages, *, 
         if named_loss:
             found.expected_loss = expected_initial_loss(settings.loss, reading.output_shape, s.target)
         found.checks.extend(run_checks(s, HALF.get(settings.precision.compute or "", dtype)))
-        found.spreads = [
+        spreads = (
             (gradient.distribution, gradient.moments.numel, gradient.moments.abs_max)
             for gradient in reading.gradients.values()
             if gradient.distribution is not None
-        ]
+        )
+        found.precision = precision_section(spreads, settings.precision, settings.precision.compute or found.dtype)
     stages.stop()
 
 

@@ -18,7 +18,7 @@ from gradinspect.engine.parameters import ParameterEntry, ParameterIndex, owner_
 __all__ = ["CallName", "layer_of_parameters", "name_calls", "owner_of"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CallName:
     """Name, kind and call index; name and call together are unique in a report."""
 

@@ -16,7 +16,7 @@ from torch.nn.parameter import UninitializedParameter
 from gradinspect.contracts.problems import InspectionError
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class ParameterEntry:
     """One parameter tensor of the model.
 

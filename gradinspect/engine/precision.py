@@ -8,7 +8,7 @@ learning", table 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def precision_section(
         largest = max(largest, abs_max)
         weights.append(nonzero)
         flushed = [total + fraction * nonzero for total, fraction in zip(flushed, fractions, strict=True)]
-        values = spread.magnitudes[spread.magnitudes > 0]
+        values = spread.magnitudes[spread.magnitudes > 0] if spread.zeros else spread.magnitudes
         values = values[:: max(values.size // _POOL, 1)]
         pooled.append((values, nonzero / values.size))
     if not pooled or largest == 0.0:
@@ -89,9 +89,28 @@ def precision_section(
     )
 
 
-def _weighted_quantile(parts: list[tuple[Array, float]], fraction: float) -> float:
-    values = np.concatenate([part.astype(np.float64) for part, _ in parts])
-    weights = np.concatenate([np.full(part.size, weight) for part, weight in parts])
-    order = np.argsort(values)
-    ranks = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(ranks, fraction * ranks[-1])])
+def _weighted_quantile(parts: Sequence[tuple[Array, float]], fraction: float) -> float:
+    """The smallest value up to which a fraction of the weight lies.
+
+    Args:
+        parts: positive values, and the weight of each of them.
+
+    Cost: a comparison a bit of the values. Sorting takes as long, and five times the values' memory.
+    """
+    values = np.concatenate([part for part, _ in parts])
+    starts = np.cumsum([0, *(part.size for part, _ in parts[:-1])])
+    weights = np.array([weight for _, weight in parts])
+
+    def weight_up_to(limit: np.floating) -> float:
+        return float(np.add.reduceat(values <= limit, starts, dtype=np.int64) @ weights)
+
+    pattern = np.dtype(f"i{values.itemsize}")  # positive floats are in the order of their bits
+    low, high = 0, int(values.max().view(pattern))
+    wanted = fraction * weight_up_to(values.max())
+    while low < high:
+        middle = (low + high) // 2
+        if weight_up_to(pattern.type(middle).view(values.dtype)) < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return float(pattern.type(low).view(values.dtype))

@@ -10,7 +10,7 @@ from gradinspect.engine.parameters import ParameterEntry
 from gradinspect.engine.statistics import Moments, Spread
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GradientReading:
     """What is kept of one parameter's gradient.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from gradinspect.contracts.report import (
     ActivationStatistics,
@@ -40,28 +40,32 @@ def ratio(numerator: float | None, denominator: float | None) -> float | None:
     return finite(numerator / denominator)
 
 
-def layer_rows(reading: PassReading, names: Sequence[CallName], parameters: ParameterIndex) -> list[LayerMeasurement]:
-    """Make one row per layer call."""
+def layer_rows(
+    reading: PassReading,
+    names: Sequence[CallName],
+    parameters: ParameterIndex,
+    rows: Iterable[ParameterMeasurement] = (),
+) -> list[LayerMeasurement]:
+    """Make one row per layer call.
+
+    Args:
+        rows: of the pass's parameters, for the norms of the layers' gradients; without them these stay unknown.
+    """
+    by_name = {row.name: row for row in rows}
     registration = {entry: place for place, entry in enumerate(parameters)}
     last = max(reading.signals, default=None)
     total = reading.signals[last] if last is not None else None
     return [
-        _layer_row(call, name, reading, total, registration) for call, name in zip(reading.calls, names, strict=True)
+        _layer_row(call, name, reading, total, registration, by_name)
+        for call, name in zip(reading.calls, names, strict=True)
     ]
 
 
-def with_gradient_norms(
-    layers: Iterable[LayerMeasurement], parameters: Iterable[ParameterMeasurement]
-) -> tuple[LayerMeasurement, ...]:
-    """Tell each layer call the l2 norm of its parameters' gradients, where it has some and all are finite."""
-    by_name = {row.name: row for row in parameters}
-
-    def norm(layer: LayerMeasurement) -> float | None:
-        own = [by_name[name] for name in layer.parameters if name in by_name]
-        norms = [row.grad_norm for row in own if row.grad_norm is not None]
-        return finite(math.hypot(*norms)) if norms and not any(row.nan_count or row.inf_count for row in own) else None
-
-    return tuple(layer.model_copy(update={"grad_norm": norm(layer)}) for layer in layers)
+def gradient_norm(names: Iterable[str], rows: Mapping[str, ParameterMeasurement]) -> float | None:
+    """The l2 norm of some parameters' gradients together, where there are some and all are finite."""
+    own = [rows[name] for name in names if name in rows]
+    norms = [row.grad_norm for row in own if row.grad_norm is not None]
+    return finite(math.hypot(*norms)) if norms and not any(row.nan_count or row.inf_count for row in own) else None
 
 
 def _layer_row(
@@ -70,6 +74,7 @@ def _layer_row(
     reading: PassReading,
     last_signal: float | None,
     registration: dict[ParameterEntry, int],
+    rows: Mapping[str, ParameterMeasurement],
 ) -> LayerMeasurement:
     signal = reading.signals.get(call.order)
     after = reading.signals_after.get(call.order)
@@ -83,12 +88,13 @@ def _layer_row(
     if following is not None and call.order in reading.direct:
         chi1 = finite(predicted_chi1(call, reading.calls[following], reading.weights))
     elements = reading.signal_sizes.get(call.order, 0)
+    own = tuple(entry.name for entry in sorted(call.entries, key=registration.__getitem__))
     return LayerMeasurement(
         depth=call.order,
         name=name.name,
         call=name.call,
         kind=name.kind,
-        parameters=tuple(entry.name for entry in sorted(call.entries, key=registration.__getitem__)),
+        parameters=own,
         output_shape=call.output_shape,
         activation=_activation(shown),
         preactivation=_activation(call.output) if activation is not None else None,
@@ -101,6 +107,7 @@ def _layer_row(
         activation_gain=ratio(signal, after) if activation is not None else (1.0 if next_signal is not None else None),
         weight_gain=ratio(after if activation is not None else signal, next_signal),
         cumulative_backward_gain=ratio(signal, last_signal),
+        grad_norm=gradient_norm(own, rows),
         dead_unit_fraction=units.dead_fraction if units is not None else None,
         saturated_fraction=activation.slope.saturated_fraction if activation is not None else None,
         mean_squared_slope=finite(activation.slope.mean_square) if activation is not None else None,
