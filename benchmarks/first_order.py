@@ -103,7 +103,7 @@ PARTS = {
     "hooks, recorder and graph": only(),
     "with signals": only("norm"),
     "with activations": only("amplitude"),
-    "with slopes": only("slope"),
+    "with slopes": only("slope", "rectifier"),
     "with units and similarity": only("units"),
     "with gradients": only("gradient"),
 }

@@ -37,12 +37,14 @@ class Activation:
         largest_slope: max φ′ for nonlinearities that saturate on both sides, else None.
         needs_input: whether `slope` reads z, which an in-place call overwrites.
         reads_whole_tensor: whether `slope` has arguments of z's shape, so that no sample of z will do.
+        rectifies: whether φ′ is 1 where φ(z) is positive, and 0 elsewhere.
     """
 
     slope: Slope | None
     largest_slope: float | None = None
     needs_input: bool = False
     reads_whole_tensor: bool = False
+    rectifies: bool = False
 
 
 def _argument(arguments: Arguments, keywords: Keywords, index: int, name: str, default: Any) -> Any:
@@ -104,7 +106,7 @@ def _shrink(_z: torch.Tensor, y: torch.Tensor, _arguments: Arguments, _keywords:
 
 
 ACTIVATIONS: dict[str, Activation] = {
-    "relu": Activation(lambda _z, y, _a, _k: y > 0),
+    "relu": Activation(lambda _z, y, _a, _k: y > 0, rectifies=True),
     "sigmoid": Activation(lambda _z, y, _a, _k: y * (1 - y), largest_slope=0.25),
     "tanh": Activation(lambda _z, y, _a, _k: 1 - y * y, largest_slope=1.0),
     "leaky_relu": Activation(_leaky_relu),

@@ -106,6 +106,10 @@ class DeviceLedger:
 
         self._note(parts, give)
 
+    def rectifier(self, output: torch.Tensor, sink: Callable[[SlopeReading], None]) -> None:
+        """See Ledger."""
+        self.slope(output.detach() > 0, None, sink)
+
     def units(
         self, output: torch.Tensor, shape: tuple[int, ...], samples: int, channels_first: bool,
         sink: Callable[[UnitReading], None],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ _LEVELS = np.array(QUANTILES)
 _FINE_BITS = 6
 _CHUNK = 16  # elements of 4 bytes that share a cache line
 
+Values = TypeVar("Values", torch.Tensor, Array)  # what is written once for the host and for devices
 Counts = np.ndarray[tuple[int, ...], np.dtype[np.int_]]
 
 
@@ -69,7 +71,7 @@ def coprime_stride(count: int, wanted: int) -> int:
     return stride
 
 
-def strided_chunks(values: torch.Tensor, wanted: int) -> torch.Tensor:
+def strided_chunks(values: Values, wanted: int) -> Values:
     """About `wanted` of the elements on the last axis, in runs of a cache line, so that the rest stays unread."""
     size = values.shape[-1]
     if size <= wanted:
@@ -77,7 +79,7 @@ def strided_chunks(values: torch.Tensor, wanted: int) -> torch.Tensor:
     chunks = size // _CHUNK
     stride = coprime_stride(chunks, max(wanted // _CHUNK, 1))
     whole = values[..., : chunks * _CHUNK].reshape(*values.shape[:-1], chunks, _CHUNK)
-    return whole[..., ::stride, :].flatten(-2)
+    return whole[..., ::stride, :].reshape(*values.shape[:-1], -1)
 
 
 def row_distributions(magnitudes: Array, *, sampled: bool) -> list[Distribution]:

@@ -172,6 +172,9 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
             return
         y_sample = _slope_sample(y, made.activation, in_place=False)
         call.sampled |= y_sample.numel() < y.numel()
+        if made.activation.rectifies:
+            self._ledger.rectifier(y_sample, partial(setattr, made, "slope"))
+            return
         slope = slope_of(made.activation, y_sample if z is None else z, y_sample, args, made.keywords)
         if slope is not None:
             self._ledger.slope(slope, made.largest_slope, partial(setattr, made, "slope"))
@@ -217,10 +220,10 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         call = self._continues(pending, node)
         if call is not None:
             call.entries.extend(entry for entry in pending.entries if entry not in call.entries)
-            call.applied.add(pending.operation.rstrip("_"))
+            call.applied += (pending.operation.rstrip("_"),)
         else:
             call = LayerCall(len(self.calls), pending.operation, list(pending.entries), (), pending.arguments)
-            call.applied.add(pending.operation.rstrip("_"))
+            call.applied += (pending.operation.rstrip("_"),)
             self.calls.append(call)
             self._read_input(call, pending.data)
         call.output_shape, call.output_numel = tuple(pending.shape), pending.output.numel()

@@ -59,6 +59,9 @@ class Ledger(Protocol):
     ) -> None:  # fmt: skip
         """Mean square of φ′ and the saturated share, over the elements that are known."""
 
+    def rectifier(self, output: torch.Tensor, sink: Callable[[SlopeReading], None]) -> None:
+        """The same of a φ′ that is 1 where the output is positive, and 0 elsewhere."""
+
     def units(
         self, output: torch.Tensor, shape: tuple[int, ...], samples: int, channels_first: bool,
         sink: Callable[[UnitReading], None],
@@ -126,6 +129,11 @@ class HostLedger:
         """See Ledger."""
         square, low, count = slope_sums(slope, largest, known)
         sink(slope_reading(float(square), None if low is None else float(low), float(count)))
+
+    def rectifier(self, output: torch.Tensor, sink: Callable[[SlopeReading], None]) -> None:
+        """See Ledger."""
+        values = flat_array(output)
+        sink(slope_reading(float(np.count_nonzero(values > 0)), None, values.size))
 
     def units(
         self, output: torch.Tensor, shape: tuple[int, ...], samples: int, channels_first: bool,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from gradinspect.engine.distributions import strided_chunks
+from gradinspect.engine.distributions import Values, strided_chunks
 from gradinspect.engine.statistics import Array
 
 Counts = np.ndarray[tuple[int, ...], np.dtype[np.intp]]
@@ -41,13 +41,14 @@ def read_units(output: torch.Tensor, shape: tuple[int, ...], samples: int, chann
     Cost: most units are alive, and seen to be so in the first few rows; two passes over at most `ACTIVATION_SAMPLE`
     elements for the similarity.
     """
-    values = readable(output)
-    if values is None:
+    readings = readable(output)
+    if readings is None:
         return NO_UNITS
+    values: Array = readings.numpy()
     units = units_last(values, shape, channels_first)
-    dead = _count_dead(units.numpy()) / units.shape[-1]
     rows = sample_rows(values, shape, samples)
-    return UnitReading(dead, None if rows is None else similarity_from(*_pair_sums(rows.numpy())))
+    similarity = None if rows is None else similarity_from(*_pair_sums(rows))
+    return UnitReading(_count_dead(units) / units.shape[-1], similarity)
 
 
 def readable(output: torch.Tensor) -> torch.Tensor | None:
@@ -58,12 +59,12 @@ def readable(output: torch.Tensor) -> torch.Tensor | None:
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
-def units_last(values: torch.Tensor, shape: tuple[int, ...], channels_first: bool) -> torch.Tensor:
+def units_last(values: Values, shape: tuple[int, ...], channels_first: bool) -> Values:
     """(blocks, rows, units): units on the last axis, everything they are counted over before it."""
-    if channels_first and math.prod(shape) == values.numel():
+    if channels_first and math.prod(shape) == math.prod(values.shape):
         values = values.reshape(shape)
-    if channels_first and values.dim() > 2:
-        return values.flatten(2).transpose(1, 2)  # (batch, positions, channels)
+    if channels_first and len(values.shape) > 2:
+        return values.reshape(*values.shape[:2], -1).swapaxes(1, 2)  # (batch, positions, channels)
     return values.reshape(1, -1, values.shape[-1])  # (1, samples × positions, units)
 
 
@@ -103,14 +104,14 @@ def _count_nonzero(rows: Array) -> Counts:
     return found
 
 
-def sample_rows(values: torch.Tensor, shape: tuple[int, ...], samples: int) -> torch.Tensor | None:
+def sample_rows(values: Values, shape: tuple[int, ...], samples: int) -> Values | None:
     """One row of features for each sample, thinned out where there are many; None without a samples axis."""
-    if samples < 2 or math.prod(shape) != values.numel():
+    if samples < 2 or math.prod(shape) != math.prod(values.shape):
         return None
     if shape[0] == samples:
         rows = values.reshape(samples, -1)  # (samples, features)
     elif len(shape) > 1 and shape[1] == samples:
-        rows = values.reshape(shape).transpose(0, 1).reshape(samples, -1)
+        rows = values.reshape(shape).swapaxes(0, 1).reshape(samples, -1)
     else:
         return None
     return strided_chunks(rows, max(ACTIVATION_SAMPLE // samples, 16))
@@ -119,12 +120,12 @@ def sample_rows(values: torch.Tensor, shape: tuple[int, ...], samples: int) -> t
 @np.errstate(invalid="ignore", over="ignore", divide="ignore")
 def _pair_sums(rows: Array) -> tuple[float, int]:
     """`pair_sums` on the host."""
-    squares = np.matmul(rows[:, None, :], rows[:, :, None]).reshape(-1)
-    if rows.dtype == np.float32 and not 1e-30 < squares.min() <= squares.max() < 1e30:
+    squares = np.vecdot(rows, rows)
+    if rows.dtype == np.float32 and not 1e-30 < np.minimum.reduce(squares) <= np.maximum.reduce(squares) < 1e30:
         return _pair_sums(rows.astype(np.float64))
     inverse = np.where(squares > 0, 1 / np.sqrt(squares), 0).astype(rows.dtype)
     total = inverse @ rows
-    return float(np.dot(total, total)), int(np.count_nonzero(squares))
+    return float(total.dot(total)), int(np.count_nonzero(squares))
 
 
 def pair_sums(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
