@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from gradinspect.engine.activations import SlopeReading, slope_reading, slope_sums
-from gradinspect.engine.distributions import SAMPLE, magnitude_sample, row_distributions
+from gradinspect.engine.distributions import SAMPLE, magnitude_sample, row_distributions, strided_chunks
 from gradinspect.engine.ledger import GradientSink
 from gradinspect.engine.statistics import Amplitude, Moments, Spread, flat_values
 from gradinspect.engine.units import (
+    ACTIVATION_SAMPLE,
     DEAD_SHARE,
     NO_UNITS,
     UnitReading,
@@ -108,7 +109,7 @@ class DeviceLedger:
 
     def rectifier(self, output: torch.Tensor, sink: Callable[[SlopeReading], None]) -> None:
         """See Ledger."""
-        self.slope(output.detach() > 0, None, sink)
+        self.slope(strided_chunks(flat_values(output), ACTIVATION_SAMPLE) > 0, None, sink)
 
     def units(
         self, output: torch.Tensor, shape: tuple[int, ...], samples: int, channels_first: bool,

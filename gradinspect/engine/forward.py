@@ -170,11 +170,12 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         if made.activation.slope is None:
             made.is_elementwise = False
             return
+        if made.activation.rectifies:
+            call.sampled |= y.numel() > ACTIVATION_SAMPLE
+            self._ledger.rectifier(y, partial(setattr, made, "slope"))
+            return
         y_sample = _slope_sample(y, made.activation, in_place=False)
         call.sampled |= y_sample.numel() < y.numel()
-        if made.activation.rectifies:
-            self._ledger.rectifier(y_sample, partial(setattr, made, "slope"))
-            return
         slope = slope_of(made.activation, y_sample if z is None else z, y_sample, args, made.keywords)
         if slope is not None:
             self._ledger.slope(slope, made.largest_slope, partial(setattr, made, "slope"))

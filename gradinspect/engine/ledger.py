@@ -15,7 +15,14 @@ import numpy as np
 import torch
 
 from gradinspect.engine.activations import SlopeReading, slope_reading, slope_sums
-from gradinspect.engine.distributions import SAMPLE, Distribution, coprime_stride, distribution, row_distributions
+from gradinspect.engine.distributions import (
+    SAMPLE,
+    Distribution,
+    coprime_stride,
+    distribution,
+    row_distributions,
+    strided_chunks,
+)
 from gradinspect.engine.statistics import (
     Amplitude,
     Array,
@@ -31,7 +38,7 @@ from gradinspect.engine.statistics import (
     row_products,
     spread,
 )
-from gradinspect.engine.units import UnitReading, read_units
+from gradinspect.engine.units import ACTIVATION_SAMPLE, UnitReading, read_units
 
 _SAMPLES_TOGETHER = 64  # of 64 KiB each
 _TOGETHER = 32_768  # elements: more would leave the cache, and cost fresh memory for every intermediate result
@@ -60,7 +67,7 @@ class Ledger(Protocol):
         """Mean square of φ′ and the saturated share, over the elements that are known."""
 
     def rectifier(self, output: torch.Tensor, sink: Callable[[SlopeReading], None]) -> None:
-        """The same of a φ′ that is 1 where the output is positive, and 0 elsewhere."""
+        """The same of a φ′ that is 1 where the output is positive and 0 elsewhere; of a sample of a large output."""
 
     def units(
         self, output: torch.Tensor, shape: tuple[int, ...], samples: int, channels_first: bool,
@@ -132,7 +139,7 @@ class HostLedger:
 
     def rectifier(self, output: torch.Tensor, sink: Callable[[SlopeReading], None]) -> None:
         """See Ledger."""
-        values = flat_array(output)
+        values = strided_chunks(flat_array(output), ACTIVATION_SAMPLE)
         sink(slope_reading(float(np.count_nonzero(values > 0)), None, values.size))
 
     def units(

@@ -83,26 +83,31 @@ class ParameterIndex:
             raise InspectionError(
                 "invalid_model", f"the parameter {name!r} of a lazy module has no shape yet; call the model once first"
             )
-        known = self._by_object.get(id(tensor)) or self._same_memory(tensor)
+        beside = self._in_storage_of(tensor)
+        known = self._by_object.get(id(tensor)) or _same_memory(tensor, beside)
         if known is None:
             known = ParameterEntry(name, [tensor])
             self.entries.append(known)
-            if tensor.layout is torch.strided and tensor.numel():
-                self._by_storage.setdefault(tensor.untyped_storage().data_ptr(), []).append(known)
+            beside.append(known)
         else:
             known.aliases.append(name)
             if all(member is not tensor for member in known.members):
                 known.members.append(tensor)
         self._by_object[id(tensor)] = known
 
-    def _same_memory(self, tensor: torch.Tensor) -> ParameterEntry | None:
+    def _in_storage_of(self, tensor: torch.Tensor) -> list[ParameterEntry]:
+        """The entries in a tensor's storage; a list of nobody's where it has none that could be shared."""
         if tensor.layout is not torch.strided or not tensor.numel():
-            return None
-        for entry in self._by_storage.get(tensor.untyped_storage().data_ptr(), ()):
-            other = entry.tensor
-            if (other.data_ptr(), other.shape, other.stride()) == (tensor.data_ptr(), tensor.shape, tensor.stride()):
-                return entry
-        return None
+            return []
+        return self._by_storage.setdefault(tensor.untyped_storage().data_ptr(), [])
+
+
+def _same_memory(tensor: torch.Tensor, entries: list[ParameterEntry]) -> ParameterEntry | None:
+    for entry in entries:
+        other = entry.tensor
+        if (other.data_ptr(), other.shape, other.stride()) == (tensor.data_ptr(), tensor.shape, tensor.stride()):
+            return entry
+    return None
 
 
 def owner_of(name: str) -> str:
@@ -116,8 +121,7 @@ def owner_of(name: str) -> str:
 
 def _kind(module: nn.Module) -> str:
     """The class name a person wrote: TorchScript keeps it as `original_name`, a parametrisation as its base class."""
-    original = getattr(module, "original_name", None)
-    if isinstance(original, str):
-        return original
+    if isinstance(module, torch.jit.ScriptModule):
+        return str(module.original_name)
     kind = type(module)
     return kind.__bases__[0].__name__ if kind.__name__ == f"Parametrized{kind.__bases__[0].__name__}" else kind.__name__

@@ -29,19 +29,19 @@ _POOL = 1_024  # values a tensor adds to the pooled quantile
 
 def flush_fractions(spread: Distribution, loss_scale: float) -> tuple[float | None, float | None]:
     """Shares of non-zero gradient elements that become 0 in float16 and bfloat16 at a loss scale."""
-    fractions = _flushed(spread, loss_scale)
+    fractions = _flushed(spread, loss_scale, (FP16_FLUSH, BF16_FLUSH))
     return (None, None) if fractions is None else (fractions[0], fractions[1])
 
 
-def _flushed(spread: Distribution, loss_scale: float) -> list[float] | None:
-    """The share for each limit of `_FLUSHED_UP_TO`; None where every element is zero."""
+def _flushed(spread: Distribution, loss_scale: float, limits: Iterable[float]) -> list[float] | None:
+    """The share up to each limit; None where every element is zero."""
     nonzero = spread.magnitudes.size - spread.zeros
     if nonzero == 0:
         return None
     smallest = 2.0**spread.lowest_exponent if spread.lowest_exponent > -127 else 0.0  # no non-zero value is below it
     return [
         (int(np.count_nonzero(spread.magnitudes <= limit)) - spread.zeros) / nonzero if limit >= smallest else 0.0
-        for limit in (each / loss_scale for each in _FLUSHED_UP_TO)
+        for limit in (each / loss_scale for each in limits)
     ]
 
 
@@ -61,7 +61,7 @@ def precision_section(
     largest = 0.0
     for spread, numel, abs_max in spreads:
         nonzero = (1 - spread.zeros / max(spread.magnitudes.size, 1)) * numel
-        fractions = _flushed(spread, settings.loss_scale)
+        fractions = _flushed(spread, settings.loss_scale, _FLUSHED_UP_TO)
         if fractions is None:
             continue
         largest = max(largest, abs_max)

@@ -113,7 +113,7 @@ def _fills_its_memory(values: torch.Tensor) -> bool:
 def flat_array(tensor: torch.Tensor, *, in_order: bool = False) -> Array:
     """`flat_values` as a NumPy array, fetched to the host where it is not there."""
     if tensor.dtype in _NATIVE and tensor.layout is torch.strided and tensor.is_cpu and tensor.is_contiguous():
-        array: Array = tensor.detach().numpy()
+        array: Array = (tensor.detach() if tensor.requires_grad else tensor).numpy()
         return array.reshape(-1)
     values = flat_values(tensor, in_order=in_order)
     return (values if values.device.type == "cpu" else values.cpu()).numpy()
