@@ -45,11 +45,11 @@ def watching(
         if activation is not None and activation.node is not None:
             handles.append(activation.node.register_prehook(partial(_note_after, reading, call, between, ledger)))
     shared: dict[ParameterEntry, torch.Tensor] = {}
+    note = partial(_note_gradient, reading, parameters, shared, first_step, ledger)
     for entry in parameters:
         for member in entry.members:
             if member.requires_grad:
-                hook = partial(_note_gradient, reading, entry, shared, first_step, ledger)
-                handles.append(member.register_post_accumulate_grad_hook(hook))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                handles.append(member.register_post_accumulate_grad_hook(note))  # type: ignore[no-untyped-call]  # torch leaves it untyped
     try:
         yield
         for entry, gradient in shared.items():
@@ -99,7 +99,7 @@ def _keep_unscaled(norms: dict[int, float], order: int, loss_scale: float, value
 
 def _note_gradient(
     reading: PassReading,
-    entry: ParameterEntry,
+    parameters: ParameterIndex,
     shared: dict[ParameterEntry, torch.Tensor],
     first_step: FirstStep | None,
     ledger: Ledger,
@@ -107,7 +107,8 @@ def _note_gradient(
 ) -> None:
     gradient = member.grad
     member.grad = None
-    if gradient is None:
+    entry = parameters.of_object(member)
+    if gradient is None or entry is None:
         return
     if len(entry.members) > 1:  # one tensor under several parameter objects: its gradient is the sum of theirs
         shared[entry] = shared[entry] + gradient if entry in shared else gradient
@@ -129,6 +130,7 @@ def _read_gradient(
     if reading.loss_scale != 1.0:  # in float32, where a small quotient of half-precision values stays
         gradient = (gradient if gradient.dtype in _WIDE else gradient.float()) / reading.loss_scale
     ledger.gradient(weight if entry in reading.balanced else None, gradient, note)
+    ledger.spread(weight, partial(reading.weights.__setitem__, entry))  # the backward pass has just brought it here
     if first_step is not None:
         factor = first_step.factor
         step = first_step.direction(weight.detach(), gradient)

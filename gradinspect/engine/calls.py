@@ -79,7 +79,7 @@ class LayerCall:
     units: UnitReading | None = None
     activation: ActivationCall | None = None
     sampled: bool = False
-    applied: set[str] = field(default_factory=set)
+    applied: tuple[str, ...] = ()
 
     @property
     def node(self) -> Node | None:

@@ -188,9 +188,6 @@ def _pass(
 def _collect(s: SectionInput, found: _Collected, stages: Stages, *, is_first: bool, named_loss: bool) -> None:
     stages.enter("statistics")
     reading, settings = s.reading, s.settings
-    parameters = parameter_rows(reading, s.names, s.parameters, settings.precision.loss_scale)
-    found.parameters.append(parameters)
-    found.layers.append(layer_rows(reading, s.names, s.parameters, parameters))
     found.losses.append(reading.loss)
     if is_first:
         dtype = _dtype(s)
@@ -206,6 +203,9 @@ def _collect(s: SectionInput, found: _Collected, stages: Stages, *, is_first: bo
             if gradient.distribution is not None
         )
         found.precision = precision_section(spreads, settings.precision, settings.precision.compute or found.dtype)
+    parameters = parameter_rows(reading, s.names, s.parameters, settings.precision.loss_scale)
+    found.parameters.append(parameters)
+    found.layers.append(layer_rows(reading, s.names, s.parameters, parameters))
     stages.stop()
 
 
