@@ -102,9 +102,8 @@ PARTS = {
     "hooks on parameters": only(record_layers=False),
     "hooks, recorder and graph": only(),
     "with signals": only("norm"),
-    "with activations": only("amplitude"),
-    "with slopes": only("slope", "rectifier"),
-    "with units and similarity": only("units"),
+    "with pre-activations": only("amplitude"),
+    "with outputs": only("output"),
     "with gradients": only("gradient"),
 }
 

@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
 from gradinspect.engine.activations import SlopeReading, slope_reading, slope_sums
 from gradinspect.engine.distributions import SAMPLE, magnitude_sample, row_distributions, strided_chunks
+from gradinspect.engine.host_arrays import flat_values
 from gradinspect.engine.ledger import GradientSink
-from gradinspect.engine.statistics import Amplitude, Moments, Spread, flat_values
+from gradinspect.engine.outputs import OutputReading
+from gradinspect.engine.statistics import Amplitude, Moments, Spread
 from gradinspect.engine.units import (
     ACTIVATION_SAMPLE,
     DEAD_SHARE,
     NO_UNITS,
+    Layout,
     UnitReading,
+    has_units,
     pair_sums,
-    readable,
     sample_rows,
     similarity_from,
     units_last,
@@ -107,24 +112,24 @@ class DeviceLedger:
 
         self._note(parts, give)
 
-    def rectifier(self, output: torch.Tensor, sink: Callable[[SlopeReading], None]) -> None:
+    def output(self, output: torch.Tensor, layout: Layout, sink: Callable[[OutputReading], None]) -> None:
         """See Ledger."""
-        self.slope(strided_chunks(flat_values(output), ACTIVATION_SAMPLE) > 0, None, sink)
+        parts: list[Any] = [NO_UNITS, None]  # Any: what has been given so far, amplitude last
+        values = output.detach()
+        values = values if values.dtype in (torch.float32, torch.float64) else values.float()
+        if layout.is_rectified:
+            positive = strided_chunks(values.reshape(-1), ACTIVATION_SAMPLE) > 0
+            self.slope(positive, None, partial(parts.__setitem__, 1))
+        if has_units(values):
+            self._units(values, layout, partial(parts.__setitem__, 0))
+        self.amplitude(output, lambda amplitude: sink(OutputReading(amplitude, *parts)))
 
-    def units(
-        self, output: torch.Tensor, shape: tuple[int, ...], samples: int, channels_first: bool,
-        sink: Callable[[UnitReading], None],
-    ) -> None:  # fmt: skip
-        """See Ledger."""
-        values = readable(output)
-        if values is None:
-            sink(NO_UNITS)
-            return
-        by_unit = units_last(values, shape, channels_first)
+    def _units(self, values: torch.Tensor, layout: Layout, sink: Callable[[UnitReading], None]) -> None:
+        by_unit = units_last(values, layout)
         count, looked_at = by_unit.shape[-1], by_unit.shape[0] * by_unit.shape[1]
         alive = torch.count_nonzero(by_unit, dim=(0, 1))
         dead = torch.count_nonzero(alive <= (1 - DEAD_SHARE) * looked_at)
-        rows = sample_rows(values, shape, samples)
+        rows = sample_rows(values, layout)
         pairs = [] if rows is None else list(pair_sums(rows))
 
         def give(numbers: Numbers) -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from gradinspect.engine.statistics import Array, flat_values
+from gradinspect.engine.host_arrays import Array, flat_values
 
 SAMPLE = 16_384  # quantiles and histograms are exact up to this size, and look at about as many elements above it
 QUANTILES = (0.01, 0.05, 0.25, 0.50, 0.75, 0.95, 0.99)

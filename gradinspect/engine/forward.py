@@ -28,8 +28,9 @@ from gradinspect.engine.graph import through_reshapes
 from gradinspect.engine.ledger import HostLedger, Ledger
 from gradinspect.engine.nonlinearities import CANDIDATES, Nonlinearities, Step
 from gradinspect.engine.origins import DATA, LOOKUPS, Origins, tensors_in
+from gradinspect.engine.outputs import OutputReading
 from gradinspect.engine.parameters import ParameterEntry, ParameterIndex, owner_of
-from gradinspect.engine.units import ACTIVATION_SAMPLE
+from gradinspect.engine.units import ACTIVATION_SAMPLE, Layout
 
 __all__ = ["LOOKUPS", "ForwardRecorder", "LayerCall"]
 
@@ -171,9 +172,7 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
             made.is_elementwise = False
             return
         if made.activation.rectifies:
-            call.sampled |= y.numel() > ACTIVATION_SAMPLE
-            self._ledger.rectifier(y, partial(setattr, made, "slope"))
-            return
+            return  # it is read with the output
         y_sample = _slope_sample(y, made.activation, in_place=False)
         call.sampled |= y_sample.numel() < y.numel()
         slope = slope_of(made.activation, y_sample if z is None else z, y_sample, args, made.keywords)
@@ -208,13 +207,12 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
                 step.call.activation = made
 
     def _read_activation(self, call: LayerCall, made: ActivationCall, output: torch.Tensor) -> None:
-        self._ledger.amplitude(output, partial(setattr, made, "output"))
         self._last_read = (output, _version(output), made)
         # In-place calls return their own input, so the shape that counts is the layer call's.
         shape = call.output_shape if output.numel() == call.output_numel else tuple(output.shape)
-        self._ledger.units(
-            output, shape, self._samples, call.operation in CHANNELS_FIRST, partial(setattr, made, "units")
-        )
+        is_rectified = made.activation is not None and made.activation.rectifies
+        layout = Layout(shape, self._samples, call.operation in CHANNELS_FIRST, is_rectified)
+        self._ledger.output(output, layout, partial(_keep, made))
         call.sampled |= output.numel() > ACTIVATION_SAMPLE
 
     def _record(self, pending: _Pending, node: Node | None, *, is_activated: bool) -> None:
@@ -228,14 +226,13 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
             self.calls.append(call)
             self._read_input(call, pending.data)
         call.output_shape, call.output_numel = tuple(pending.shape), pending.output.numel()
-        self._ledger.amplitude(pending.output, partial(setattr, call, "output"))
         self._last_read = (pending.output, _version(pending.output), call)
         call.units = None
-        if not is_activated:
-            self._ledger.units(
-                pending.output, call.output_shape, self._samples, pending.operation in CHANNELS_FIRST,
-                partial(setattr, call, "units"),
-            )  # fmt: skip
+        if is_activated:
+            self._ledger.amplitude(pending.output, partial(setattr, call, "output"))
+        else:
+            layout = Layout(call.output_shape, self._samples, pending.operation in CHANNELS_FIRST)
+            self._ledger.output(pending.output, layout, partial(_keep, call))
             call.sampled |= pending.output.numel() > ACTIVATION_SAMPLE
         if node is not None:
             call.nodes.append(node)
@@ -275,6 +272,12 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
             owner_of(n) for e in pending.entries for n in e.names
         }
         return earlier if same_owner else None
+
+
+def _keep(call: LayerCall | ActivationCall, reading: OutputReading) -> None:
+    call.output, call.units = reading.amplitude, reading.units
+    if isinstance(call, ActivationCall) and reading.slope is not None:
+        call.slope = reading.slope
 
 
 def _unfolds(pending: _Pending, operation: str, view: torch.Tensor) -> bool:

@@ -15,30 +15,23 @@ import numpy as np
 import torch
 
 from gradinspect.engine.activations import SlopeReading, slope_reading, slope_sums
-from gradinspect.engine.distributions import (
-    SAMPLE,
-    Distribution,
-    coprime_stride,
-    distribution,
-    row_distributions,
-    strided_chunks,
-)
+from gradinspect.engine.distributions import SAMPLE, Distribution, coprime_stride, distribution, row_distributions
+from gradinspect.engine.host_arrays import Array, flat_array
+from gradinspect.engine.outputs import OutputReading, read_output
 from gradinspect.engine.statistics import (
     Amplitude,
-    Array,
     Moments,
     Spread,
     amplitude,
     array_moments,
     dot,
-    flat_array,
     moments,
     norm,
     row_moments,
     row_products,
     spread,
 )
-from gradinspect.engine.units import ACTIVATION_SAMPLE, UnitReading, read_units
+from gradinspect.engine.units import Layout
 
 _SAMPLES_TOGETHER = 64  # of 64 KiB each
 _TOGETHER = 32_768  # elements: more would leave the cache, and cost fresh memory for every intermediate result
@@ -66,14 +59,8 @@ class Ledger(Protocol):
     ) -> None:  # fmt: skip
         """Mean square of φ′ and the saturated share, over the elements that are known."""
 
-    def rectifier(self, output: torch.Tensor, sink: Callable[[SlopeReading], None]) -> None:
-        """The same of a φ′ that is 1 where the output is positive and 0 elsewhere; of a sample of a large output."""
-
-    def units(
-        self, output: torch.Tensor, shape: tuple[int, ...], samples: int, channels_first: bool,
-        sink: Callable[[UnitReading], None],
-    ) -> None:  # fmt: skip
-        """Dead units and similarity of samples."""
+    def output(self, output: torch.Tensor, layout: Layout, sink: Callable[[OutputReading], None]) -> None:
+        """Amplitude, dead units and similarity of samples; a rectifier's slope, of a sample where it is large."""
 
     def settle(self) -> None:
         """Give out every reading that is still owed."""
@@ -137,17 +124,9 @@ class HostLedger:
         square, low, count = slope_sums(slope, largest, known)
         sink(slope_reading(float(square), None if low is None else float(low), float(count)))
 
-    def rectifier(self, output: torch.Tensor, sink: Callable[[SlopeReading], None]) -> None:
+    def output(self, output: torch.Tensor, layout: Layout, sink: Callable[[OutputReading], None]) -> None:
         """See Ledger."""
-        values = strided_chunks(flat_array(output), ACTIVATION_SAMPLE)
-        sink(slope_reading(float(np.count_nonzero(values > 0)), None, values.size))
-
-    def units(
-        self, output: torch.Tensor, shape: tuple[int, ...], samples: int, channels_first: bool,
-        sink: Callable[[UnitReading], None],
-    ) -> None:  # fmt: skip
-        """See Ledger."""
-        sink(read_units(output, shape, samples, channels_first))
+        sink(read_output(output, layout))
 
     def settle(self) -> None:
         """Read the gradients that have waited for others of their size."""

@@ -15,7 +15,7 @@ import numpy as np
 from gradinspect.contracts.report import PrecisionSection
 from gradinspect.contracts.request import Precision
 from gradinspect.engine.distributions import Distribution
-from gradinspect.engine.statistics import Array
+from gradinspect.engine.host_arrays import Array
 
 FP16_FLUSH = 2.0**-25
 FP16_SMALLEST_NORMAL = 2.0**-14

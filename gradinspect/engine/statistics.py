@@ -15,16 +15,16 @@ from threading import local
 import numpy as np
 import torch
 
+from gradinspect.engine.host_arrays import Array, flat_array
+
 BLOCK = 65_536  # elements that are read at once: 256 KiB stay in the cache from one figure to the next
 _CHUNK = 1_024
 _SAFE_LOW, _SAFE_HIGH = 1e-15, 1e15  # magnitudes whose squares stay far inside float32
 # A sum of squares between these, the lower one for each element, shows that no square has left float32's range.
 _SQUARES_LOW, _SQUARES_HIGH = 1e-24, 1e30
 
-Array = np.ndarray[tuple[int, ...], np.dtype[np.floating]]
 _ONES = {dtype: np.ones(_CHUNK, dtype) for dtype in (np.dtype(np.float32), np.dtype(np.float64))}
 _BITS = {np.dtype(np.float32): np.int32, np.dtype(np.float64): np.int64}  # counted faster than floating-point numbers
-_NATIVE = frozenset({torch.float32, torch.float64})
 _quietly = np.errstate(invalid="ignore", over="ignore")  # NaN and infinity are findings here, not warnings
 
 
@@ -82,44 +82,6 @@ class Moments:
         return 1.0 - self.nonzero / self.numel if self.numel else math.nan
 
 
-def flat_values(tensor: torch.Tensor, *, in_order: bool = False) -> torch.Tensor:
-    """View a tensor's values as one axis of float32 or float64, without a copy where that is possible.
-
-    Args:
-        in_order: keep the order of the elements. Without it a tensor that fills its memory in another order
-            (channels last, a transpose) is read as it lies. Of a sparse tensor, the stored values are given.
-    """
-    values = tensor.detach()
-    if values.layout is not torch.strided:
-        values = values.coalesce().values() if values.is_sparse else values.to_dense()
-    if values.is_complex():
-        values = torch.view_as_real(values)
-    if values.dtype is not torch.float32 and values.dtype is not torch.float64:
-        values = values.float()
-    if not in_order and not values.is_contiguous() and _fills_its_memory(values):
-        return values.as_strided((values.numel(),), (1,))
-    return values.reshape(-1)
-
-
-def _fills_its_memory(values: torch.Tensor) -> bool:
-    expected = 1
-    for stride, size in sorted(zip(values.stride(), values.shape, strict=True)):
-        if size != 1:
-            if stride != expected:
-                return False
-            expected *= size
-    return True
-
-
-def flat_array(tensor: torch.Tensor, *, in_order: bool = False) -> Array:
-    """`flat_values` as a NumPy array, fetched to the host where it is not there."""
-    if tensor.dtype in _NATIVE and tensor.layout is torch.strided and tensor.is_cpu and tensor.is_contiguous():
-        array: Array = (tensor.detach() if tensor.requires_grad else tensor).numpy()
-        return array.reshape(-1)
-    values = flat_values(tensor, in_order=in_order)
-    return (values if values.device.type == "cpu" else values.cpu()).numpy()
-
-
 def moments(tensor: torch.Tensor) -> Moments:
     """Sum, sum of squares, sum and maximum of magnitudes, non-zero and non-finite counts of a tensor."""
     found = array_moments(flat_array(tensor))
@@ -143,7 +105,7 @@ def array_moments(values: Array) -> Moments:
             continue
         if largest == 0.0:
             continue
-        nonzero += np.count_nonzero(magnitudes.view(_BITS[magnitudes.dtype]))
+        nonzero += int(np.count_nonzero(magnitudes.view(_BITS[magnitudes.dtype])))
         if not _SAFE_LOW < largest < _SAFE_HIGH and block.dtype == np.float32:
             block = block.astype(np.float64)
             magnitudes = np.abs(block)
@@ -223,10 +185,14 @@ class Amplitude(Spread):
     abs_max: float = math.nan
 
 
-@_quietly
 def amplitude(tensor: torch.Tensor) -> Amplitude:
     """`moments` without magnitudes' sum and zero count: about half the cost, for tensors read once a layer."""
-    values = flat_array(tensor)
+    return array_amplitude(flat_array(tensor))
+
+
+@_quietly
+def array_amplitude(values: Array) -> Amplitude:
+    """`amplitude` of a flat array."""
     total = square_total = abs_max = 0.0
     nonfinite = 0
     for start in range(0, values.size, BLOCK):

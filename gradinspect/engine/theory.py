@@ -17,8 +17,9 @@ import torch
 
 from gradinspect.engine.activations import Activation
 from gradinspect.engine.calls import ActivationCall, LayerCall
+from gradinspect.engine.host_arrays import flat_array
 from gradinspect.engine.parameters import ParameterEntry
-from gradinspect.engine.statistics import Spread, flat_array, spread
+from gradinspect.engine.statistics import Spread, spread
 
 AFFINE = frozenset({"addmm", "mm", "bmm", "convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution"})
 _NODES = 4096  # equal-probability nodes of N(0, 1); even, so that a step at 0 is halved exactly

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from gradinspect.engine.distributions import Values, strided_chunks
-from gradinspect.engine.statistics import Array
+from gradinspect.engine.host_arrays import Array
 
 Counts = np.ndarray[tuple[int, ...], np.dtype[np.intp]]
 DEAD_SHARE = 0.99  # a unit is dead when it is exactly 0 for at least this share of samples and positions
@@ -29,68 +29,82 @@ class UnitReading:
 NO_UNITS = UnitReading(None, None)
 
 
-def read_units(output: torch.Tensor, shape: tuple[int, ...], samples: int, channels_first: bool) -> UnitReading:
-    """Read one activation tensor on the host.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How an output lies in memory, and what gave it.
 
-    Args:
-        output: the values, possibly with leading axes folded together.
-        shape: their shape as the module gives it, one axis of which counts samples.
+    Attributes:
+        shape: as the module gives it, one axis of which counts samples; the tensor may have leading axes folded.
         samples: number of samples in the batch.
         channels_first: units lie on axis 1 (convolutions and their norms), else on the last axis.
+        is_rectified: a rectifier gave it: φ′ is 1 where the output is positive, and 0 elsewhere.
+    """
+
+    shape: tuple[int, ...]
+    samples: int
+    channels_first: bool = False
+    is_rectified: bool = False
+
+
+def read_units(values: Array, layout: Layout) -> tuple[UnitReading, int | None]:
+    """Read one output on the host.
+
+    Returns:
+        The reading, and how many elements are not zero; None where not all were looked at.
 
     Cost: most units are alive, and seen to be so in the first few rows; two passes over at most `ACTIVATION_SAMPLE`
     elements for the similarity.
     """
-    readings = readable(output)
-    if readings is None:
-        return NO_UNITS
-    values: Array = readings.numpy()
-    units = units_last(values, shape, channels_first)
-    rows = sample_rows(values, shape, samples)
+    if not has_units(values):
+        return NO_UNITS, None
+    units = units_last(values, layout)
+    dead, nonzero = _count_dead(units)
+    rows = sample_rows(values, layout)
     similarity = None if rows is None else similarity_from(*_pair_sums(rows))
-    return UnitReading(_count_dead(units) / units.shape[-1], similarity)
+    return UnitReading(dead / units.shape[-1], similarity), nonzero
 
 
-def readable(output: torch.Tensor) -> torch.Tensor | None:
-    """The values in a precision that can be summed; None where there are no units to speak of."""
-    values = output.detach()
-    if not values.numel() or values.dim() < 2:
-        return None
-    return values if values.dtype in (torch.float32, torch.float64) else values.float()
+def has_units(values: torch.Tensor | Array) -> bool:
+    """Whether there are units to speak of."""
+    return len(values.shape) >= 2 and 0 not in values.shape
 
 
-def units_last(values: Values, shape: tuple[int, ...], channels_first: bool) -> Values:
+def units_last(values: Values, layout: Layout) -> Values:
     """(blocks, rows, units): units on the last axis, everything they are counted over before it."""
-    if channels_first and math.prod(shape) == math.prod(values.shape):
-        values = values.reshape(shape)
-    if channels_first and len(values.shape) > 2:
+    if layout.channels_first and math.prod(layout.shape) == math.prod(values.shape):
+        values = values.reshape(layout.shape)
+    if layout.channels_first and len(values.shape) > 2:
         return values.reshape(*values.shape[:2], -1).swapaxes(1, 2)  # (batch, positions, channels)
     return values.reshape(1, -1, values.shape[-1])  # (1, samples × positions, units)
 
 
-def _count_dead(values: Array) -> int:
+def _count_dead(values: Array) -> tuple[int, int | None]:
     """Count units (last axis) that are non-zero in no more than a hundredth of the rows (first two axes).
 
     A unit that shows more non-zero values than that in a part of the rows is alive whatever the rest holds.
+
+    Returns:
+        The count, and how many values are not zero where all were looked at.
     """
     blocks, rows, units = values.shape
     limit = (1 - DEAD_SHARE) * blocks * rows
+    if values.size <= _SCREENED:
+        by_unit = _count_nonzero(values.reshape(-1, units))
+        return int(np.count_nonzero(by_unit <= limit)), int(np.add.reduce(by_unit))
     if blocks == 1:  # rows can be taken one by one, without a copy
         values, blocks, rows = values.transpose(1, 0, 2), rows, 1
     undecided: Counts | None = None
     seen = np.zeros(units, np.intp)
-    start, step = 0, blocks
-    if values.size > _SCREENED:
-        step = max(max(_SCREEN, math.ceil(2 * limit)) // rows, 1)
+    start, step = 0, max(max(_SCREEN, math.ceil(2 * limit)) // rows, 1)
     while start < blocks:
         part = values[start : start + step].reshape(-1, units)
         seen += _count_nonzero(part if undecided is None else part[:, undecided])
         left = np.flatnonzero(seen <= limit)
         if not left.size:
-            return 0
+            return 0, None
         undecided, seen = left if undecided is None else undecided[left], seen[left]
         start, step = start + step, 4 * step
-    return seen.size
+    return seen.size, None
 
 
 def _count_nonzero(rows: Array) -> Counts:
@@ -104,8 +118,9 @@ def _count_nonzero(rows: Array) -> Counts:
     return found
 
 
-def sample_rows(values: Values, shape: tuple[int, ...], samples: int) -> Values | None:
+def sample_rows(values: Values, layout: Layout) -> Values | None:
     """One row of features for each sample, thinned out where there are many; None without a samples axis."""
+    shape, samples = layout.shape, layout.samples
     if samples < 2 or math.prod(shape) != math.prod(values.shape):
         return None
     if shape[0] == samples:

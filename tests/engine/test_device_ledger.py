@@ -25,6 +25,7 @@ from gradinspect.engine.ledger import HostLedger, Ledger
 from gradinspect.engine.naming import name_calls
 from gradinspect.engine.parameters import ParameterIndex
 from gradinspect.engine.rows import layer_rows, parameter_rows
+from gradinspect.engine.units import Layout
 from gradinspect.engine.updates import first_step
 
 WAITING = {
@@ -99,16 +100,15 @@ def test_values_that_are_not_finite_are_counted_on_the_device_as_on_the_host(poi
 
 def readings(ledger: Ledger) -> list[Any]:
     """Everything that a ledger can be asked, once; filled by `settle` at the latest."""
-    found: list[Any] = [None] * 7
+    found: list[Any] = [None] * 6
     output = torch.relu(random(20, 30, 40))
     take: Callable[[int], Any] = lambda place: partial(found.__setitem__, place)  # noqa: E731
     ledger.amplitude(output, take(0))
     ledger.norm(output, take(1))
     ledger.slope(random(500), 1.0, take(2))
     ledger.slope(random(500), 1.0, take(3), random(500, seed=2) > 0)
-    ledger.units(output, (20, 30, 40), 20, False, take(4))
-    ledger.rectifier(output, take(5))
-    ledger.gradient(random(200, 200), random(200, 200, seed=1), lambda *parts: found.__setitem__(6, parts))
+    ledger.output(output, Layout((20, 30, 40), 20, is_rectified=True), take(4))
+    ledger.gradient(random(200, 200), random(200, 200, seed=1), lambda *parts: found.__setitem__(5, parts))
     return found
 
 
@@ -116,7 +116,7 @@ def test_nothing_waits_for_the_device_before_the_end() -> None:
     ledger = DeviceLedger()
     with NoWaiting():
         found = readings(ledger)
-        assert found == [None] * 7
+        assert found == [None] * 6
     ledger.settle()
     assert None not in found
 
@@ -132,7 +132,8 @@ def test_every_reading_is_the_hosts_once_it_is_settled() -> None:
     on_host.settle()
     on_device.settle()
     assert isinstance(device[2], SlopeReading)
-    for left, right in zip(host[:6], device[:6], strict=True):
+    parts = [[*found[:4], found[4].amplitude, found[4].units, found[4].slope] for found in (host, device)]
+    for left, right in zip(*parts, strict=True):
         fields = getattr(left, "__dataclass_fields__", None)
         if fields is None:
             assert left == pytest.approx(right, rel=1e-12)
@@ -141,8 +142,8 @@ def test_every_reading_is_the_hosts_once_it_is_settled() -> None:
                 expected = getattr(right, name)
                 close = None if expected is None else pytest.approx(expected, rel=1e-9)
                 assert getattr(left, name) == close, name
-    sums, spread, product = host[6]
-    other_sums, other_spread, other_product = device[6]
+    sums, spread, product = host[5]
+    other_sums, other_spread, other_product = device[5]
     assert (spread.quantiles, spread.exponent_counts) == (other_spread.quantiles, other_spread.exponent_counts)
     assert (sums.nonzero, sums.abs_max) == (other_sums.nonzero, other_sums.abs_max)
     assert product == pytest.approx(other_product, rel=1e-12)

@@ -13,7 +13,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from inspected import FLOAT64, random
 
 from gradinspect.engine.distributions import SAMPLE, coprime_stride, distribution, strided_chunks
-from gradinspect.engine.statistics import BLOCK, amplitude, dot, flat_values, moments, norm
+from gradinspect.engine.host_arrays import flat_values
+from gradinspect.engine.statistics import BLOCK, amplitude, dot, moments, norm
 
 # A chunk of 1,024 float32 products is summed by BLAS in eight lanes or more: each lane adds at most 128 terms.
 FLOAT32_SUM = 128 * 2.0**-24

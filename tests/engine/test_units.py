@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from inspected import inspect, random
 from torch import nn
 
-from gradinspect.engine.units import ACTIVATION_SAMPLE, UnitReading, read_units
+from gradinspect.engine.outputs import read_output
+from gradinspect.engine.units import ACTIVATION_SAMPLE, Layout, UnitReading
 
 
 def dead_share(values: torch.Tensor, axis: int) -> float:
@@ -28,7 +29,7 @@ def similarity(values: torch.Tensor) -> float:
 
 
 def read(values: torch.Tensor, *, channels_first: bool = False) -> UnitReading:
-    return read_units(values, tuple(values.shape), values.shape[0], channels_first)
+    return read_output(values, Layout(tuple(values.shape), values.shape[0], channels_first)).units
 
 
 @pytest.mark.parametrize(("zeros", "dead"), [(100, 1.0), (99, 1.0), (98, 0.0), (0, 0.0)])
@@ -76,7 +77,7 @@ def test_similarity_is_the_mean_cosine_over_pairs_of_samples(shape: tuple[int, .
 
 def test_similarity_finds_the_samples_on_the_second_axis_of_time_first_layers() -> None:
     values = random(6, 4, 3) + 0.3  # (time, batch, features)
-    found = read_units(values.reshape(24, 3), (6, 4, 3), 4, False).similarity
+    found = read_output(values.reshape(24, 3), Layout((6, 4, 3), 4)).units.similarity
     assert found == pytest.approx(similarity(values.transpose(0, 1)), rel=1e-12)
 
 

@@ -1,0 +1,54 @@
+"""Tensors as NumPy arrays on the host: without a copy where that is possible."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.floating]]
+_NATIVE = frozenset({torch.float32, torch.float64})
+
+
+def flat_values(tensor: torch.Tensor, *, in_order: bool = False) -> torch.Tensor:
+    """View a tensor's values as one axis of float32 or float64, without a copy where that is possible.
+
+    Args:
+        in_order: keep the order of the elements. Without it a tensor that fills its memory in another order
+            (channels last, a transpose) is read as it lies. Of a sparse tensor, the stored values are given.
+    """
+    values = tensor.detach()
+    if values.layout is not torch.strided:
+        values = values.coalesce().values() if values.is_sparse else values.to_dense()
+    if values.is_complex():
+        values = torch.view_as_real(values)
+    if values.dtype is not torch.float32 and values.dtype is not torch.float64:
+        values = values.float()
+    if not in_order and not values.is_contiguous() and _fills_its_memory(values):
+        return values.as_strided((values.numel(),), (1,))
+    return values.reshape(-1)
+
+
+def _fills_its_memory(values: torch.Tensor) -> bool:
+    expected = 1
+    for stride, size in sorted(zip(values.stride(), values.shape, strict=True)):
+        if size != 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
+
+
+def flat_array(tensor: torch.Tensor, *, in_order: bool = False) -> Array:
+    """`flat_values` as a NumPy array, fetched to the host where it is not there."""
+    if tensor.dtype in _NATIVE and tensor.layout is torch.strided and tensor.is_cpu and tensor.is_contiguous():
+        array: Array = (tensor.detach() if tensor.requires_grad else tensor).numpy()
+        return array.reshape(-1)
+    values = flat_values(tensor, in_order=in_order)
+    return (values if values.device.type == "cpu" else values.cpu()).numpy()
+
+
+def host_array(tensor: torch.Tensor) -> Array:
+    """A dense tensor in its own shape, in float32 or float64."""
+    values = tensor.detach() if tensor.requires_grad else tensor
+    array: Array = (values if values.dtype in _NATIVE else values.float()).numpy(force=True)
+    return array
