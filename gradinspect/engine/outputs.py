@@ -9,7 +9,7 @@ import torch
 
 from gradinspect.engine.activations import SlopeReading, slope_reading
 from gradinspect.engine.distributions import strided_chunks
-from gradinspect.engine.host_arrays import host_array
+from gradinspect.engine.host_arrays import Array, host_array
 from gradinspect.engine.statistics import Amplitude, array_amplitude
 from gradinspect.engine.units import ACTIVATION_SAMPLE, Layout, UnitReading, read_units
 
