@@ -28,7 +28,7 @@ def products(s: SectionInput, count: int) -> None:
     with replaying(s), twice_differentiable():
         hessian = HessianProducts(s)
         for _ in range(count):
-            hessian.parts(hessian.slopes, hessian.everything)
+            hessian.inner(hessian.slopes, hessian.everything)
 
 
 def lanczos(s: SectionInput) -> None:

@@ -16,6 +16,7 @@ import torch
 from gradinspect.contracts.report import Curvature, LayerCurvature
 from gradinspect.engine.hessian import HessianProducts
 from gradinspect.engine.hutchinson import Trace, signs, trace_of
+from gradinspect.engine.inner_products import as_floats, inner_product
 from gradinspect.engine.lanczos import Eigenvalue, top_eigenvalue
 from gradinspect.engine.memory import out_of_memory
 from gradinspect.engine.naming import layer_of_parameters, owner_of
@@ -23,13 +24,11 @@ from gradinspect.engine.replay import replaying, twice_differentiable
 from gradinspect.engine.reproducible import generator
 from gradinspect.engine.rows import finite
 from gradinspect.engine.section import Budget, SectionInput, SectionResult, refused
-from gradinspect.engine.statistics import dot
 
 FIRST_PRODUCT = 3.2  # passes, as benchmarks/curvature.py measures them: the graph, and one product with it
 PROBES = 16  # chosen: the standard error is then a quarter of one probe's spread
 LANCZOS_STEPS = 30
 TOLERANCE = 1e-3  # of the residual; the eigenvalue's own error is of its square over the gap to the next one
-BASIS_BYTES = 4 * 2**30  # chosen: the most that Lanczos vectors may take
 PATIENCE = 30.0  # seconds that the blocks may take where nothing limits the time; chosen
 FEWEST_STEPS = 4  # under these a Ritz value says little
 
@@ -80,16 +79,10 @@ def curvature_section(s: SectionInput) -> SectionResult:
 def _quotient(hessian: HessianProducts, block: Sequence[int]) -> float | None:
     """gᵀHg/gᵀg within a block; None for a gradient that is zero."""
     slopes = [hessian.slopes[index] for index in block]
-    square = math.fsum(_inner(slope, slope) for slope in slopes)
+    square = math.fsum(as_floats([inner_product(slope, slope) for slope in slopes]))
     if square <= 0:
         return None
-    return finite(math.fsum(map(_inner, slopes, hessian.parts(slopes, block))) / square)
-
-
-def _inner(left: torch.Tensor, right: torch.Tensor) -> float:
-    if left.device.type == "cpu":
-        return dot(left, right)
-    return float(torch.dot(left.reshape(-1), right.reshape(-1)))
+    return finite(math.fsum(hessian.inner(slopes, block)) / square)
 
 
 def _probe(s: SectionInput, hessian: HessianProducts, whole: _Whole, unit: float) -> None:
@@ -102,17 +95,15 @@ def _probe(s: SectionInput, hessian: HessianProducts, whole: _Whole, unit: float
                 whole.reasons.append(f"hessian_trace after {probe} probes: {reason}")
             return
         vectors = torch.split(signs(hessian.size, draws, hessian.slopes[0]), hessian.sizes)
-        whole.probes.append(list(map(_inner, vectors, hessian.parts(vectors, hessian.everything))))
+        whole.probes.append(hessian.inner(vectors, hessian.everything))
         s.progress(0.05 + 0.25 * (probe + 1) / PROBES)
 
 
 def _find_top(s: SectionInput, hessian: HessianProducts, whole: _Whole, unit: float) -> None:
-    steps = min(LANCZOS_STEPS, _steps_in_memory(hessian), hessian.size)
+    steps = min(LANCZOS_STEPS, hessian.size)
     budget = s.budget.part(0.6)
     wanted = min(FEWEST_STEPS, hessian.size)
     reason = refused(budget, wanted * unit)
-    if steps < wanted:
-        reason = f"memory: {FEWEST_STEPS} vectors of {hessian.size} elements exceed {BASIS_BYTES} bytes"
     if reason is not None:
         whole.reasons.append(f"top_eigenvalue: {reason}")
         return
@@ -130,10 +121,6 @@ def _find_top(s: SectionInput, hessian: HessianProducts, whole: _Whole, unit: fl
         if not out_of_memory(error):
             raise
         whole.reasons.append("top_eigenvalue: memory: it ran out; a smaller batch leaves more room")
-
-
-def _steps_in_memory(hessian: HessianProducts) -> int:
-    return BASIS_BYTES // (hessian.size * hessian.slopes[0].element_size()) - 1
 
 
 def _start(s: SectionInput, like: torch.Tensor, size: int, purpose: str) -> torch.Tensor:
@@ -184,7 +171,7 @@ def _block_top(
     hessian: HessianProducts, block: Sequence[int], start: torch.Tensor, steps: int, budget: Budget, unit: float
 ) -> Eigenvalue:
     return top_eigenvalue(
-        lambda vector: hessian.block_product(vector, block), start, max_products=steps, tolerance=TOLERANCE,
+        lambda vector, out: hessian.block_product(vector, out, block), start, max_products=steps, tolerance=TOLERANCE,
         go_on=lambda _done: budget.allows(unit),
     )  # fmt: skip
 

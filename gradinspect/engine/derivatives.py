@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -39,3 +40,43 @@ def parameter_gradients(
                 total = part if total is None else total + part
         gradients.append(total)
     return gradients
+
+
+def visit_gradients(
+    of: Sequence[torch.Tensor],
+    entries: Sequence[ParameterEntry],
+    *,
+    along: Sequence[torch.Tensor],
+    take: Callable[[int, torch.Tensor], object],
+) -> None:
+    """Hand ∂⟨along, of⟩/∂θ over entry by entry, as soon as each is complete: only one of them is alive at a time.
+
+    The graph is kept.
+
+    Args:
+        take: called once for each entry, in any order, with its place and its gradient, which is zero where nothing of
+            the entry is reached.
+    """
+    owed = [sum(member.requires_grad for member in entry.members) for entry in entries]
+    shared: dict[int, torch.Tensor] = {}  # of entries that are several tensor objects
+    taken: set[int] = set()
+
+    def note(place: int, gradient: torch.Tensor) -> torch.Tensor:
+        part = gradient.to_dense() if gradient.is_sparse else gradient
+        if owed[place] == 1:
+            taken.add(place)
+            take(place, part)
+        else:
+            shared[place] = shared[place] + part if place in shared else part
+        return gradient.new_zeros(()).expand(gradient.shape)  # what autograd keeps as the result has no memory
+
+    places = [(place, m) for place, entry in enumerate(entries) for m in entry.members if m.requires_grad]
+    handles = [member.register_hook(partial(note, place)) for place, member in places]  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    try:
+        torch.autograd.grad(of, [m for _, m in places], grad_outputs=along, retain_graph=True, allow_unused=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for place, entry in enumerate(entries):
+        if place not in taken:
+            take(place, shared.pop(place) if place in shared else torch.zeros_like(entry.tensor))

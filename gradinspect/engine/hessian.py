@@ -6,13 +6,14 @@ Source: Pearlmutter 1994, "Fast exact multiplication by the Hessian", in reverse
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 import torch
 
 from gradinspect.contracts.problems import InspectionError
-from gradinspect.engine.derivatives import parameter_gradients
+from gradinspect.engine.derivatives import parameter_gradients, visit_gradients
+from gradinspect.engine.inner_products import as_floats, inner_product
 from gradinspect.engine.replay import output_of
 from gradinspect.engine.section import SectionInput
 
@@ -63,13 +64,17 @@ class HessianProducts:
         """Number of elements of some entries."""
         return sum(self.sizes[index] for index in block)
 
-    def parts(self, vectors: Sequence[torch.Tensor], block: Sequence[int]) -> list[torch.Tensor]:
+    def visit(
+        self, vectors: Sequence[torch.Tensor], block: Sequence[int], take: Callable[[int, torch.Tensor], object]
+    ) -> None:
         """H_bb·v, entry by entry, for the entries of a block: the others stand still.
 
         Only the part of the graph between these parameters and the loss is walked.
 
         Args:
             vectors: v, in the shapes of the block's entries or flat.
+            take: called once for each entry of the block, in any order, with its place in the block and its part of the
+                product, which it must not keep: the parts are freed one by one.
         """
         chosen = [self.entries[index] for index in block]
         moving = [
@@ -78,21 +83,31 @@ class HessianProducts:
             if slope.requires_grad
         ]
         if not moving:  # the gradient does not depend on the parameters
-            return [torch.zeros_like(entry.tensor) for entry in chosen]
+            for place, entry in enumerate(chosen):
+                take(place, torch.zeros_like(entry.tensor))
+            return
         slopes, along = zip(*moving, strict=True)
         with named_operators():
-            found = parameter_gradients(slopes, chosen, along=along, retain_graph=True)
-        return [
-            torch.zeros_like(entry.tensor) if part is None else part for entry, part in zip(chosen, found, strict=True)
-        ]
+            visit_gradients(slopes, chosen, along=along, take=take)
 
-    def product(self, vector: torch.Tensor) -> list[torch.Tensor]:
-        """H·v for a flat v over all entries, entry by entry."""
-        return self.block_product(vector, self.everything)
+    def inner(self, vectors: Sequence[torch.Tensor], block: Sequence[int]) -> list[float]:
+        """v_bᵀ(H_bb·v)_b of each entry of a block: they add up to vᵀHv.
 
-    def block_product(self, vector: torch.Tensor, block: Sequence[int]) -> list[torch.Tensor]:
-        """H_bb·v for a flat v over the block, entry by entry."""
-        return self.parts(torch.split(vector, [self.sizes[index] for index in block]), block)
+        Cost: one product; on a device one synchronisation.
+        """
+        found: dict[int, float | torch.Tensor] = {}
+        self.visit(vectors, block, lambda place, part: found.__setitem__(place, inner_product(vectors[place], part)))
+        return as_floats([found[place] for place in range(len(block))])
+
+    def product(self, vector: torch.Tensor, out: torch.Tensor) -> None:
+        """Write H·v into `out`; both flat over all entries."""
+        self.block_product(vector, out, self.everything)
+
+    def block_product(self, vector: torch.Tensor, out: torch.Tensor, block: Sequence[int]) -> None:
+        """Write H_bb·v into `out`; both flat over the block."""
+        sizes = [self.sizes[index] for index in block]
+        places = torch.split(out, sizes)
+        self.visit(torch.split(vector, sizes), block, lambda place, part: places[place].view_as(part).copy_(part))
 
 
 class named_operators:  # noqa: N801  # a context manager, used like a function

@@ -183,8 +183,8 @@ def _largest(network: _Map, s: SectionInput, unit: float) -> tuple[float | None,
         return None, f"{note}; largest: {lacking}"
     push = network.pushing()
 
-    def square(u: torch.Tensor) -> list[torch.Tensor]:
-        return [push(network.pull(u.reshape(network.samples, -1)).detach())]
+    def square(u: torch.Tensor, out: torch.Tensor) -> None:
+        out.view(network.samples, -1).copy_(push(network.pull(u.reshape(network.samples, -1)).detach()))
 
     start = torch.randn(network.samples * network.outputs, generator=generator(s.seed, "jacobian lanczos"))
     found = top_eigenvalue(

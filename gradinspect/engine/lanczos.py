@@ -1,19 +1,26 @@
 """The largest eigenvalue of a symmetric matrix that is known by its products.
 
 Source: Lanczos 1950; Golub and Van Loan 2013, "Matrix Computations", section 10.1. In float32 the three-term recurrence
-alone loses orthogonality within ten steps and then shows eigenvalues twice, so each new vector is held against the
-whole basis; it is orthogonalised again where the overlap exceeds √eps, which is what full accuracy of the eigenvalues
-takes (Simon 1984, "The Lanczos algorithm with partial reorthogonalization", theorem 4).
+alone loses orthogonality within ten steps. While the vectors are few or small, each new one is held against all before,
+and orthogonalised again where the overlap exceeds √eps, which is what full accuracy of the eigenvalues takes (Simon
+1984, "The Lanczos algorithm with partial reorthogonalization", theorem 4). Of large vectors only the last two are kept:
+lost orthogonality then shows eigenvalues twice, but a Ritz value with a small residual still lies as near to an
+eigenvalue, and the largest one appears no later than without rounding, or few steps later (Paige 1980, "Accuracy and
+effectiveness of the Lanczos algorithm for the symmetric eigenproblem", theorem 3.1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-Product = Callable[[torch.Tensor], Sequence[torch.Tensor]]
+Product = Callable[[torch.Tensor, torch.Tensor], object]
+
+WHOLE_BASIS_BYTES = (
+    16 * 2**20
+)  # up to this size of all vectors they stay in the cache, where holding against them is free
 
 
 @dataclass(frozen=True)
@@ -32,19 +39,22 @@ def top_eigenvalue(
     max_products: int,
     tolerance: float,
     go_on: Callable[[int], bool] = lambda _done: True,
+    whole_basis_bytes: int = WHOLE_BASIS_BYTES,
 ) -> Eigenvalue:
     """Iterate until the residual is under `tolerance`·|θ|, or one of the limits is reached.
 
     Args:
-        product: from a flat v to the parts of Hv, which are copied at once: one vector more would be allocated, and its
-            pages touched, at every step.
+        product: called with a flat v and a vector that it fills with Hv.
         start: a random vector; a part of the spectrum that is orthogonal to it stays unseen.
         max_products: at least 1.
         go_on: asked before each product but the first, with the number of products so far.
+        whole_basis_bytes: up to this size all vectors are kept, and held against; else the last ones.
 
-    Cost: one product a step; a basis of one vector of the matrix's size for each step.
+    Cost: one product a step; three vectors of the matrix's size, or one for each step where all are kept.
     """
-    basis = start.new_empty(max_products + 1, start.numel())
+    whole = (max_products + 1) * start.numel() * start.element_size() <= whole_basis_bytes
+    rows = max_products + 1 if whole else min(3, max_products + 1)
+    basis = start.new_empty(rows, start.numel())
     torch.div(start, torch.linalg.vector_norm(start), out=basis[0])
     diagonal: list[float] = []
     beside: list[float] = []
@@ -52,10 +62,14 @@ def top_eigenvalue(
     for step in range(max_products):
         if step and not go_on(step):
             break
-        image = basis[step + 1]
-        torch.cat([part.reshape(-1) for part in product(basis[step])], out=image)
-        diagonal.append(float(torch.dot(image, basis[step])))
-        _orthogonalise(image, basis[: step + 1], diagonal[-1], beside[-1] if beside else None)
+        vector, image = basis[step % rows], basis[(step + 1) % rows]
+        product(vector, image)
+        diagonal.append(float(torch.dot(image, vector)))
+        image.add_(vector, alpha=-diagonal[-1])
+        if beside:
+            image.add_(basis[(step - 1) % rows], alpha=-beside[-1])
+        if whole:
+            _orthogonalise(image, basis[: step + 1])
         length = float(torch.linalg.vector_norm(image))
         found = _ritz(diagonal, beside, length)
         scale = max(abs(entry) for entry in (*diagonal, *beside))
@@ -67,14 +81,11 @@ def top_eigenvalue(
     return found
 
 
-def _orthogonalise(image: torch.Tensor, basis: torch.Tensor, along: float, before: float | None) -> None:
-    """Take the components in the basis out of a product, in place.
+def _orthogonalise(image: torch.Tensor, basis: torch.Tensor) -> None:
+    """Take what the recurrence left of the basis out of a product, in place.
 
     Cost: the basis is read once, and three times more where the recurrence was not enough.
     """
-    image.add_(basis[-1], alpha=-along)
-    if before is not None:
-        image.add_(basis[-2], alpha=-before)
     limit = torch.finfo(image.dtype).eps ** 0.5 * float(torch.linalg.vector_norm(image))
     overlaps = basis @ image
     if float(overlaps.abs().max()) > limit:

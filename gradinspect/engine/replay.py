@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gradinspect.engine.autocast import casting
 from gradinspect.engine.gradients import first_tensor
 from gradinspect.engine.reproducible import left_as_found, ordinary_graphs, seeded
+from gradinspect.engine.second_derivatives import short_second_derivatives
 from gradinspect.engine.section import SectionInput
 
 # Fused recurrent kernels: one autograd node for all time steps, without forward mode and without a second derivative.
@@ -49,8 +50,11 @@ def replaying(s: SectionInput) -> Iterator[None]:
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Take attention's mathematical form: its flash and memory-efficient kernels have a first derivative only."""
-    with sdpa_kernel(SDPBackend.MATH):
+    """Take attention's mathematical form: its flash and memory-efficient kernels have a first derivative only.
+
+    Operators whose second derivatives torch takes a long way round have ours meanwhile.
+    """
+    with sdpa_kernel(SDPBackend.MATH), short_second_derivatives():
         yield
 
 

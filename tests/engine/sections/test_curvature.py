@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from gradinspect.contracts.report import Curvature
 from gradinspect.engine.curvature import PROBES, curvature_section
 from gradinspect.engine.hessian import HessianProducts
 from gradinspect.engine.hutchinson import signs, trace_of
-from gradinspect.engine.lanczos import top_eigenvalue
+from gradinspect.engine.lanczos import WHOLE_BASIS_BYTES, top_eigenvalue
 from gradinspect.engine.replay import replaying, twice_differentiable
 from gradinspect.engine.section import SectionInput, SectionResult
 from gradinspect.engine.swap import swapped
@@ -30,6 +30,12 @@ def curvature(s: SectionInput) -> tuple[Curvature, SectionResult]:
 
 def flat(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.cat([part.reshape(-1) for part in parts])
+
+
+def product_of(hessian: HessianProducts, v: torch.Tensor, block: Sequence[int] | None = None) -> torch.Tensor:
+    out = torch.full_like(v, math.nan)
+    hessian.block_product(v, out, hessian.everything if block is None else block)
+    return out
 
 
 def linear_map(outputs: int = 3) -> tuple[SectionInput, torch.Tensor]:
@@ -83,7 +89,7 @@ def test_softmax_at_zero_weights_has_its_known_curvature() -> None:
     with replaying(s):
         hessian = HessianProducts(s)
         units = torch.eye(hessian.size, dtype=torch.float64)
-        exact = sum(float(unit @ flat(hessian.product(unit))) for unit in units)
+        exact = sum(float(unit @ product_of(hessian, unit)) for unit in units)
     assert exact == pytest.approx(trace, rel=1e-12)
     assert section.hessian_trace_stderr is not None
     assert section.hessian_trace == pytest.approx(trace, abs=5 * section.hessian_trace_stderr)
@@ -95,7 +101,7 @@ def test_every_number_is_that_of_the_explicit_hessian() -> None:
         H = explicit_hessian(s).detach()
         hessian = HessianProducts(s)
         v = normal(hessian.size, seed=4)
-        torch.testing.assert_close(flat(hessian.product(v)), H @ v, rtol=1e-11, atol=1e-13)
+        torch.testing.assert_close(product_of(hessian, v), H @ v, rtol=1e-11, atol=1e-13)
     g = flat(hessian.slopes)
     section, result = curvature(s)
     assert section.curvature_along_gradient == pytest.approx(float(g @ H @ g / (g @ g)), rel=1e-10)
@@ -117,7 +123,7 @@ def test_products_are_the_slope_of_the_gradient(name: str) -> None:
     with replaying(s), twice_differentiable():
         hessian = HessianProducts(s)
         v = normal(hessian.size, seed=4)
-        product = flat(hessian.product(v))
+        product = product_of(hessian, v)
     step = 1e-5 / float(v.norm())
 
     def gradient(sign: float) -> torch.Tensor:
@@ -143,7 +149,7 @@ def test_block_products_are_blocks_of_the_hessian() -> None:
         chosen = torch.cat([torch.arange(hessian.size)[hessian.place(place)] for place in (1, 2)])
         v = normal(len(chosen), seed=5)
         expected = H[chosen][:, chosen] @ v
-        torch.testing.assert_close(flat(hessian.block_product(v, [1, 2])), expected, rtol=1e-11, atol=1e-13)
+        torch.testing.assert_close(product_of(hessian, v, [1, 2]), expected, rtol=1e-11, atol=1e-13)
 
 
 def test_a_layers_numbers_are_those_of_its_block() -> None:
@@ -178,6 +184,46 @@ def test_a_torchscript_file_bends_as_its_eager_model_does() -> None:
     assert loaded.curvature_along_gradient == pytest.approx(eager.curvature_along_gradient, rel=1e-9)
     assert loaded.hessian_trace == pytest.approx(eager.hessian_trace, rel=1e-9)
     assert loaded.top_eigenvalue == pytest.approx(eager.top_eigenvalue, rel=1e-6)
+
+
+class Tied(nn.Module):
+    """A token's vector is also its row of the output; a loaded file holds that weight twice, over one memory."""
+
+    def __init__(self, *, sparse: bool) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(7, 4, sparse=sparse)
+        self.mix = nn.Linear(4, 4)
+        self.out = nn.Linear(4, 7)
+        self.out.weight = self.tokens.weight
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.tanh(self.mix(self.tokens(tokens)))).mean(1)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_the_parts_of_a_tied_weight_are_added_up(sparse: bool) -> None:
+    torch.manual_seed(0)
+    model, tokens = Tied(sparse=sparse).double(), torch.arange(15).reshape(5, 3) % 7
+    target = normal(5, 7, seed=1)
+    for subject in (model, scripted(copy.deepcopy(model))):
+        s = section_input(subject, tokens, target)
+        with replaying(s):
+            hessian = HessianProducts(s)
+            v = normal(hessian.size, seed=4)
+            found = product_of(hessian, v)
+            inner = hessian.inner(torch.split(v, hessian.sizes), hessian.everything)
+        plain = section_input(_dense(model), tokens, target)
+        with replaying(plain):
+            truth = explicit_hessian(plain).detach() @ v
+        torch.testing.assert_close(found, truth, rtol=1e-10, atol=1e-12)
+        parts = [float(v[hessian.place(place)] @ truth[hessian.place(place)]) for place in hessian.everything]
+        assert inner == pytest.approx(parts, rel=1e-10, abs=1e-12)
+
+
+def _dense(model: Tied) -> Tied:
+    dense = Tied(sparse=False).double()
+    dense.load_state_dict(model.state_dict())
+    return dense
 
 
 class Distances(nn.Module):
@@ -250,17 +296,27 @@ def test_a_trace_has_the_standard_error_of_its_mean() -> None:
     assert trace_of([[1.0, 10.0]], [0, 1]).stderr is None
 
 
-def test_lanczos_finds_the_largest_eigenvalue_and_not_the_largest_magnitude() -> None:
+def multiplied_by(matrix: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor], object]:
+    return lambda v, out: out.copy_(matrix @ v if matrix.dim() == 2 else matrix * v)
+
+
+@pytest.mark.parametrize("kept", [0, WHOLE_BASIS_BYTES], ids=["the last vectors", "the whole basis"])
+def test_lanczos_finds_the_largest_eigenvalue_and_not_the_largest_magnitude(kept: int) -> None:
     values = torch.linspace(-50, 3, 40, dtype=torch.float64)
     basis, _ = torch.linalg.qr(normal(40, 40))
     matrix = basis @ torch.diag(values) @ basis.T
-    found = top_eigenvalue(lambda v: [matrix @ v], normal(40, seed=1), max_products=40, tolerance=1e-10)
+    found = top_eigenvalue(
+        multiplied_by(matrix), normal(40, seed=1), max_products=80, tolerance=1e-10, whole_basis_bytes=kept
+    )
     assert found.value == pytest.approx(3.0, rel=1e-9)
 
 
-def test_the_residual_of_lanczos_is_that_of_its_ritz_vector() -> None:
+@pytest.mark.parametrize("kept", [0, WHOLE_BASIS_BYTES], ids=["the last vectors", "the whole basis"])
+def test_the_residual_of_lanczos_is_that_of_its_ritz_vector(kept: int) -> None:
     diagonal = torch.arange(1.0, 101.0, dtype=torch.float64)
-    found = top_eigenvalue(lambda v: [diagonal * v], normal(100, seed=1), max_products=8, tolerance=0.0)
+    found = top_eigenvalue(
+        multiplied_by(diagonal), normal(100, seed=1), max_products=8, tolerance=0.0, whole_basis_bytes=kept
+    )
     assert found.products == 8
     # An eigenvalue lies within the residual of the Ritz value, which never exceeds the largest one.
     assert 0 < 100 - found.value <= found.residual
@@ -270,9 +326,9 @@ def test_lanczos_keeps_its_vectors_orthogonal_in_float32() -> None:
     diagonal = torch.cat([torch.tensor([1e4]), torch.linspace(0, 1, 199)])
     seen: list[torch.Tensor] = []
 
-    def product(v: torch.Tensor) -> list[torch.Tensor]:
+    def product(v: torch.Tensor, out: torch.Tensor) -> None:
         seen.append(v.clone())
-        return [diagonal * v]
+        out.copy_(diagonal * v)
 
     found = top_eigenvalue(product, normal(200, seed=1).float(), max_products=40, tolerance=-1.0)  # goes on and on
     basis = torch.stack(seen).double()
@@ -281,6 +337,36 @@ def test_lanczos_keeps_its_vectors_orthogonal_in_float32() -> None:
     overlaps = (basis @ basis.T - torch.eye(len(seen), dtype=torch.float64)).abs()
     assert float(overlaps.max()) < 2 * torch.finfo(torch.float32).eps ** 0.5
     assert found.value == pytest.approx(1e4, rel=1e-6)
+
+
+def test_the_largest_eigenvalue_stands_though_the_last_vectors_lose_their_orthogonality() -> None:
+    diagonal = torch.cat(
+        [torch.tensor([-1e4, 1e2]), torch.linspace(0, 1, 198)]
+    )  # the lowest settles first, and returns
+    seen: list[torch.Tensor] = []
+
+    def product(v: torch.Tensor, out: torch.Tensor) -> None:
+        seen.append(v.clone())
+        out.copy_(diagonal * v)
+
+    found = top_eigenvalue(product, normal(200, seed=1).float(), max_products=40, tolerance=-1.0, whole_basis_bytes=0)
+    basis = torch.stack(seen).double()
+    overlaps = (basis @ basis.T - torch.eye(len(seen), dtype=torch.float64)).abs()
+    assert float(overlaps.max()) > 0.5, "the spectrum was to be one that the recurrence alone does not bear"
+    # Roundings are of the largest magnitude: 1e4·eps, times a few for 40 steps.
+    assert found.value == pytest.approx(1e2, abs=1e4 * 40 * torch.finfo(torch.float32).eps)
+
+
+def test_lanczos_takes_three_vectors_of_memory_where_they_are_large() -> None:
+    places: set[int] = set()
+
+    def product(v: torch.Tensor, out: torch.Tensor) -> None:
+        places.update((v.data_ptr(), out.data_ptr()))
+        out.copy_(torch.arange(1.0, 101.0) * v)
+
+    found = top_eigenvalue(product, normal(100, seed=1).float(), max_products=9, tolerance=0.0, whole_basis_bytes=0)
+    assert found.products == 9
+    assert len(places) == 3
 
 
 def test_the_number_of_products_is_told() -> None:
