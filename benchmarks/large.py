@@ -1,9 +1,9 @@
 """Models at the edge of what one job is meant for: time, and memory over what the parameters and a bare pass take.
 
-Run with `python benchmarks/large.py [--cases deep scattered gpt2]`. Each case runs in processes of its own, on two
-threads; memory is the process's peak resident size over that after importing torch: the parameters, and what the pass
-takes. The goal is 1.3 times that of a bare forward and backward pass that keeps its gradients, as an optimizer's step
-needs them. Ten thousand tiny layers take less memory than the report about them: there, its rows are what is measured.
+Run with `python benchmarks/large.py [--cases deep scattered spec gpt2]`. Each case runs in processes of its own; memory
+is the process's peak resident size over that after the imports: the parameters, and what the pass takes. The goal is
+1.3 times that of a bare forward and backward pass that keeps its gradients, as an optimizer's step needs them. Ten
+thousand tiny tensors take less memory than what is said of them: there, readings and rows are what is measured.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ GOAL = 1.3
 CASES = {
     "deep": "300 × Linear(256) + ReLU, batch 128",
     "scattered": "10,000 tensors of 64 values, batch 8",
+    "spec": "10,000 tensors of 64 values as a worker's job",
     "gpt2": "GPT-2 small (124 M) as TorchScript, 1 × 128 tokens",
 }
 
@@ -56,18 +57,18 @@ def measured(case: str, what: str) -> dict[str, float]:
     """Run one case in this process; the bare pass runs twice, and the second is timed."""
     import torch
 
-    torch.set_num_threads(2)
-    warnings.simplefilter("ignore", DeprecationWarning)
-    make: Callable[[], tuple[torch.nn.Module, torch.Tensor]] = {"deep": deep, "scattered": scattered, "gpt2": gpt2}[
-        case
-    ]
-    import gradinspect.engine.job  # noqa: F401  # so that its size counts as idle
+    import gradinspect.local  # noqa: F401  # so that its size counts as idle
 
+    torch.set_num_threads(1 if case == "spec" else 2)
+    warnings.simplefilter("ignore", DeprecationWarning)
     idle = resident("VmRSS")
-    model, inputs = make()
+    if case == "spec":
+        run: Callable[[], object] = bare(*built(layer_norms())) if what == "bare" else child_job(layer_norms())
+    else:
+        model, inputs = {"deep": deep, "scattered": scattered, "gpt2": gpt2}[case]()
+        run = bare(model, inputs) if what == "bare" else inspection(model, inputs)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here: making the model took more
-    run: Callable[[], object] = bare(model, inputs) if what == "bare" else inspection(model, inputs)
     run()
     started = time.perf_counter()
     run()
@@ -93,6 +94,36 @@ def inspection(model, inputs):  # type: ignore[no-untyped-def]  # likewise
     from gradinspect import inspect
 
     return lambda: inspect(model, inputs, loss="output_mean")
+
+
+def child_job(job):  # type: ignore[no-untyped-def]  # likewise
+    """What a worker's child does with a spec: build it, measure it, and write the frame with the measurements."""
+    from gradinspect.contracts.messages import ResultFrame
+    from gradinspect.engine.job import run_job
+
+    def run() -> bytes:
+        measured = run_job(job, model_bytes=None, weights_bytes=None, data_bytes=None)
+        return ResultFrame(measurements=measured).model_dump_json().encode()
+
+    return run
+
+
+def layer_norms():  # type: ignore[no-untyped-def]  # likewise
+    """A job with 5,000 layers of two tensors; a signal passes them unchanged, whatever their number."""
+    from gradinspect.contracts.document import from_python
+    from gradinspect.contracts.messages import Job
+
+    spec = {"input": {"shape": [64]}, "layers": [{"type": "LayerNorm"}] * 5_000}
+    settings = {"loss": "random_cotangent", "data": {"samples": 8}}
+    return from_python(Job, {"spec": spec, "settings": settings, "limits": {}})
+
+
+def built(job):  # type: ignore[no-untyped-def]  # likewise
+    import torch
+
+    from gradinspect.engine.build import build
+
+    return build(job.spec, seed=0, dtype=torch.float32, device=torch.device("cpu")), torch.randn(8, 64)
 
 
 def deep():  # type: ignore[no-untyped-def]  # likewise
