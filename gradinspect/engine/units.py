@@ -136,9 +136,12 @@ def sample_rows(values: Values, layout: Layout) -> Values | None:
 def _pair_sums(rows: Array) -> tuple[float, int]:
     """`pair_sums` on the host."""
     squares = np.vecdot(rows, rows)
-    if rows.dtype == np.float32 and not 1e-30 < np.minimum.reduce(squares) <= np.maximum.reduce(squares) < 1e30:
+    if 1e-30 < np.minimum.reduce(squares) <= np.maximum.reduce(squares) < 1e30:
+        inverse = 1 / np.sqrt(squares)
+    elif rows.dtype == np.float32:
         return _pair_sums(rows.astype(np.float64))
-    inverse = np.where(squares > 0, 1 / np.sqrt(squares), 0).astype(rows.dtype)
+    else:
+        inverse = np.where(squares > 0, 1 / np.sqrt(squares), 0.0)
     total = inverse @ rows
     return float(total.dot(total)), int(np.count_nonzero(squares))
 
