@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import torch
 
 from gradinspect.contracts.report import Curvature, LayerCurvature
+from gradinspect.engine.deferred import as_floats, inner_product
 from gradinspect.engine.hessian import HessianProducts
 from gradinspect.engine.hutchinson import Trace, signs, trace_of
-from gradinspect.engine.inner_products import as_floats, inner_product
 from gradinspect.engine.lanczos import Eigenvalue, top_eigenvalue
 from gradinspect.engine.memory import out_of_memory
 from gradinspect.engine.naming import layer_of_parameters, owner_of

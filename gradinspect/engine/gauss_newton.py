@@ -7,7 +7,6 @@ Source: Schraudolph 2002, "Fast curvature matrix-vector products for second-orde
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,11 +14,11 @@ from contextlib import contextmanager
 import torch
 from torch.autograd import forward_ad
 
+from gradinspect.engine.deferred import joint_length
 from gradinspect.engine.parameters import ParameterEntry
 from gradinspect.engine.replay import output_of, replaying, run_model, twice_differentiable
 from gradinspect.engine.reproducible import seeded
 from gradinspect.engine.section import SectionInput
-from gradinspect.engine.statistics import norm
 from gradinspect.engine.swap import swapped
 
 Direction = Mapping[ParameterEntry, torch.Tensor]
@@ -70,8 +69,8 @@ def forward_mode(s: SectionInput, direction: Direction) -> torch.Tensor | None:
 
 def central_difference(s: SectionInput, direction: Direction) -> torch.Tensor:
     """J·v ≈ (f(θ + hv) − f(θ − hv)) / 2h; the parameters are moved in place and put back exactly."""
-    size = math.sqrt(sum(norm(entry.tensor) ** 2 for entry in direction))
-    length = math.sqrt(sum(norm(step) ** 2 for step in direction.values()))
+    size = joint_length([entry.tensor for entry in direction])
+    length = joint_length(list(direction.values()))
     if length == 0:
         return torch.zeros(s.reading.output_shape, dtype=next(iter(s.parameters)).tensor.dtype, device=s.device)
     dtype = next(iter(direction)).tensor.dtype

@@ -12,8 +12,8 @@ from itertools import accumulate
 import torch
 
 from gradinspect.contracts.problems import InspectionError
+from gradinspect.engine.deferred import Sum, as_floats, inner_product
 from gradinspect.engine.derivatives import parameter_gradients, visit_gradients
-from gradinspect.engine.inner_products import as_floats, inner_product
 from gradinspect.engine.replay import output_of
 from gradinspect.engine.section import SectionInput
 
@@ -95,7 +95,7 @@ class HessianProducts:
 
         Cost: one product; on a device one synchronisation.
         """
-        found: dict[int, float | torch.Tensor] = {}
+        found: dict[int, Sum] = {}
         self.visit(vectors, block, lambda place, part: found.__setitem__(place, inner_product(vectors[place], part)))
         return as_floats([found[place] for place in range(len(block))])
 

@@ -17,6 +17,7 @@ from gradinspect.contracts.report import TimeDecay, TracePoint
 from gradinspect.contracts.request import Optimizer, Sgd
 from gradinspect.engine.decay import FEWEST_LAYERS as FEWEST_POINTS
 from gradinspect.engine.decay import fit_line
+from gradinspect.engine.deferred import as_floats, length
 from gradinspect.engine.derivatives import parameter_gradients
 from gradinspect.engine.naming import layer_of_parameters, owner_of
 from gradinspect.engine.parameters import ParameterEntry
@@ -24,7 +25,6 @@ from gradinspect.engine.replay import replaying, run_model
 from gradinspect.engine.reproducible import seeded
 from gradinspect.engine.rows import finite, ratio
 from gradinspect.engine.section import SectionInput, SectionResult, refused
-from gradinspect.engine.statistics import norm
 from gradinspect.engine.verify.update import UpdateState, declared_update
 
 STEPS = 30  # chosen: the slope's standard error is then under a fiftieth of the residual's size
@@ -86,11 +86,13 @@ def _train(
         found = parameter_gradients(loss, entries)
         slopes = [torch.zeros_like(x) if slope is None else slope for x, slope in zip(tensors, found, strict=True)]
         before = [tensor.clone() for tensor in tensors]
-        lengths = [norm(slope) for slope in slopes]  # before the update, which may use their memory
+        sums = [loss.detach(), *map(length, slopes)]  # before the update, which may use their memory
         with torch.no_grad():
             update(tensors, slopes, rates, state)
-        moves = [norm(tensor - value) for tensor, value in zip(tensors, before, strict=True)]
-        trace.append(_point(step, float(loss.detach()), lengths, [norm(value) for value in before], moves, groups))
+        sums += [*map(length, before), *(length(x - value) for x, value in zip(tensors, before, strict=True))]
+        height, *norms = as_floats(sums)
+        count = len(tensors)
+        trace.append(_point(step, height, norms[:count], norms[count : 2 * count], norms[2 * count :], groups))
         if trace[-1].loss is None or trace[-1].total_grad_norm is None:
             return trace, f"the run left the finite numbers at step {step}"
         unit = time.perf_counter() - started

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import torch
 
+from gradinspect.engine.deferred import joint_length
 from gradinspect.engine.gauss_newton import output_direction, output_hessian_product
 from gradinspect.engine.replay import output_of, replaying
 from gradinspect.engine.scales.measurement import GroupMeasurement
 from gradinspect.engine.section import SectionInput
-from gradinspect.engine.statistics import norm
 
 MAX_BYTES = 2**28  # chosen: what the directions of all groups together may take in output space
 MAX_PAIRED = 2048  # groups; chosen: the form of so many takes 32 MiB and seconds to solve
@@ -61,7 +61,7 @@ def measure_curvature(s: SectionInput, measured: Sequence[GroupMeasurement]) -> 
             continue
         unit = {e: (g.to_dense() if g.is_sparse else g) / group.grad_norm for e, g in group.gradient.items()}
         along = output_direction(s, unit)
-        length = norm(along)
+        length = joint_length([along])
         if not length > 0:
             continue
         along = along / length

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import torch
 
+from gradinspect.engine.deferred import lengths
 from gradinspect.engine.parameters import ParameterEntry
 from gradinspect.engine.replay import replaying, run_model
 from gradinspect.engine.reproducible import seeded
 from gradinspect.engine.scales.groups import ParameterGroup
 from gradinspect.engine.section import SectionInput
-from gradinspect.engine.statistics import Moments, moments
 
 PARTS = 4
 SAMPLES_A_PART = 32  # chosen: four parts are then the 128 samples from which the methods' worth was measured
@@ -69,8 +69,9 @@ def measure_groups(s: SectionInput, groups: Sequence[ParameterGroup]) -> list[Gr
     with replaying(s):
         for start, end in bounds:
             gradients = _gradients(s, groups, start, end, whole=len(bounds) == 1)
+            length_of = dict(zip(gradients, lengths(list(gradients.values())), strict=True))
             for index, group in enumerate(groups):
-                norms[index].append(_norm(gradients, group))
+                norms[index].append(math.hypot(*(length_of[e] for e in group.entries if e in length_of)))
             for entry, gradient in gradients.items():
                 share = gradient * ((end - start) / samples) if len(bounds) > 1 else gradient
                 total[entry] = total[entry] + share if entry in total else share
@@ -98,39 +99,33 @@ def _gradients(
     return summed
 
 
-def _norm(gradients: Gradients, group: ParameterGroup) -> float:
-    return math.sqrt(math.fsum(moments(gradients[e]).square_total for e in group.entries if e in gradients))
-
-
 def _measurement(group: ParameterGroup, total: Gradients, norms: Sequence[float]) -> GroupMeasurement:
     gradient = {entry: total[entry] for entry in group.entries if entry in total}
-    square = weight_square = 0.0
-    numel = 0
-    broken_weight: str | None = None
-    broken_gradient: str | None = None
-    for entry in group.entries:
-        weight = entry.tensor.detach()
-        rows = _touched_rows(gradient[entry]) if entry in group.looked_up and entry in gradient else None
-        weights = moments(weight if rows is None else weight[rows])
-        sums = moments(gradient[entry]) if entry in gradient else None
-        if broken_weight is None and _is_broken(weights):
-            broken_weight = entry.name
-        weight_square += weights.square_total
-        if sums is not None:
-            if broken_gradient is None and _is_broken(sums):
-                broken_gradient = entry.name
-            square += sums.square_total
-            numel += weights.numel
+    weights = [_used_part(entry, group, gradient) for entry in group.entries]
+    found = lengths([*weights, *gradient.values()])
+    weight_of = dict(zip(group.entries, found, strict=False))
+    gradient_of = dict(zip(gradient, found[len(weights) :], strict=True))
+    grad_norm = math.hypot(*gradient_of.values())
+    numel = sum(part.numel() for entry, part in zip(group.entries, weights, strict=True) if entry in gradient)
     return GroupMeasurement(
         group=group,
         gradient=gradient,
-        grad_norm=math.sqrt(square),
-        grad_rms=math.sqrt(square / numel) if numel else 0.0,
-        weight_norm=math.sqrt(weight_square),
+        grad_norm=grad_norm,
+        grad_rms=grad_norm / math.sqrt(numel) if numel else 0.0,
+        weight_norm=math.hypot(*weight_of.values()),
         cv=_variation(norms),
-        broken_weight=broken_weight,
-        broken_gradient=broken_gradient,
+        broken_weight=_first_broken(weight_of),
+        broken_gradient=_first_broken(gradient_of),
     )
+
+
+def _used_part(entry: ParameterEntry, group: ParameterGroup, gradient: Gradients) -> torch.Tensor:
+    weight = entry.tensor.detach()
+    return weight[_touched_rows(gradient[entry])] if entry in group.looked_up and entry in gradient else weight
+
+
+def _first_broken(length_of: Mapping[ParameterEntry, float]) -> str | None:
+    return next((entry.name for entry, length in length_of.items() if not math.isfinite(length)), None)
 
 
 def _touched_rows(gradient: torch.Tensor) -> torch.Tensor:
@@ -139,10 +134,6 @@ def _touched_rows(gradient: torch.Tensor) -> torch.Tensor:
         rows: torch.Tensor = torch.unique(gradient.coalesce().indices()[0])
         return rows
     return gradient.reshape(gradient.shape[0], -1).ne(0).any(dim=1).nonzero().flatten()
-
-
-def _is_broken(sums: Moments) -> bool:
-    return bool(sums.nan_count or sums.inf_count)
 
 
 def _variation(values: Sequence[float]) -> float | None:
