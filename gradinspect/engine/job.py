@@ -97,16 +97,28 @@ def _spec_subjects(job: Job, weights: bytes | None, data: bytes | None, device: 
     samples = batch_size(settings.data, tensors)
     require_memory(job.spec, samples=samples, dtype=dtype, limit_bytes=job.limits.memory_bytes)
     for index in range(settings.seeds):
-        seed = (settings.seed + index) % 2**63
-        model = build(job.spec, seed=seed, dtype=dtype, device=device)
-        if weights is not None:
-            load_weights(model, weights)
-        # The data stays the same: what varies between the seeds of a spec is its initialisation.
-        batch = make_batch(
-            settings.data, tensors, sample_input=job.spec.input, vocabulary=job.spec.input.high, loss=settings.loss,
-            dtype=dtype, device=device, seed=settings.seed,
-        )  # fmt: skip
-        yield Subject(model, batch, seed, None if weights is not None else _builder(job.spec, dtype, device))
+        yield _spec_subject(job.spec, settings, (settings.seed + index) % 2**63, weights, tensors, dtype, device)
+
+
+def _spec_subject(
+    spec: ModelSpec,
+    settings: InspectionSettings,
+    seed: int,
+    weights: bytes | None,
+    tensors: dict[str, torch.Tensor] | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Subject:
+    """One seed's model and batch; a function of its own, so that nothing holds the model when the next one is built."""
+    model = build(spec, seed=seed, dtype=dtype, device=device)
+    if weights is not None:
+        load_weights(model, weights)
+    # The data stays the same: what varies between the seeds of a spec is its initialisation.
+    batch = make_batch(
+        settings.data, tensors, sample_input=spec.input, vocabulary=spec.input.high, loss=settings.loss,
+        dtype=dtype, device=device, seed=settings.seed,
+    )  # fmt: skip
+    return Subject(model, batch, seed, None if weights is not None else _builder(spec, dtype, device))
 
 
 def _builder(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Callable[[int], nn.Module]:

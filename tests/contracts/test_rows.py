@@ -1,0 +1,98 @@
+"""What a report's rows take of memory: tens of thousands of them are in one process."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+from pydantic import BaseModel
+
+from gradinspect.contracts.report import (
+    ActivationStatistics,
+    LayerMeasurement,
+    Log2Histogram,
+    ParameterMeasurement,
+    Quantiles,
+    SignalStatistics,
+)
+from gradinspect.contracts.rows import Number, Row, Share
+
+ROWS = 500
+SLACK = 1.1  # the list of the rows and what Pydantic makes once; a set of names for each row would make it 1.8 or 2
+
+
+def numbers(kind: type[BaseModel], position: int) -> dict[str, float]:
+    """A number of its own for each field that holds one."""
+    named = [name for name, field in kind.model_fields.items() if field.annotation in (Number, Share)]
+    return {name: 1 / (2 + position + place) for place, name in enumerate(named)}
+
+
+def layer(position: int) -> LayerMeasurement:
+    return LayerMeasurement(
+        depth=position,
+        name=f"layers.{position}",
+        call=0,
+        kind="Linear",
+        parameters=(f"layers.{position}.weight",),
+        output_shape=(8, 64),
+        activation=ActivationStatistics(**numbers(ActivationStatistics, position)),
+        preactivation=ActivationStatistics(**numbers(ActivationStatistics, position)),
+        signal=SignalStatistics(**numbers(SignalStatistics, position)),
+        **numbers(LayerMeasurement, position),
+    )
+
+
+def parameter(position: int) -> ParameterMeasurement:
+    return ParameterMeasurement(
+        name=f"layers.{position}.weight",
+        layer=f"layers.{position}",
+        shape=(64, 64),
+        numel=4096,
+        dtype="float32",
+        status="trained",
+        grad_quantiles=Quantiles(**numbers(Quantiles, position)),
+        log2_histogram=Log2Histogram(lowest=-9, counts=tuple(range(position, position + 9))),
+        **numbers(ParameterMeasurement, position),
+    )
+
+
+def size(value: object) -> int:
+    """Bytes of a value and of what it holds, without the names of its fields, which all rows share."""
+    own = sys.getsizeof(value)
+    if isinstance(value, BaseModel):
+        return own + sys.getsizeof(value.__dict__) + sum(map(size, value.__dict__.values()))
+    return own + sum(map(size, value)) if isinstance(value, tuple) else own
+
+
+@pytest.mark.parametrize("make", [layer, parameter])
+def test_a_row_takes_the_memory_of_its_fields_and_no_more(make: Callable[[int], Row]) -> None:
+    expected = sum(size(make(position)) for position in range(ROWS))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        rows = [make(position) for position in range(ROWS)]
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(rows) == ROWS
+    assert taken < SLACK * expected
+
+
+@pytest.mark.parametrize("make", [layer, parameter])
+def test_rows_of_a_kind_share_their_field_names_however_they_were_made(make: Callable[[int], Row]) -> None:
+    made = make(3)
+    read = type(made).model_validate_json(made.model_dump_json())
+    constructed = type(made).model_construct(**{name: getattr(made, name) for name in type(made).model_fields})
+    assert made == read == constructed
+    assert made.model_fields_set is read.model_fields_set is constructed.model_fields_set
+    assert made.model_fields_set == set(type(made).model_fields)
+
+
+def test_what_is_changed_in_a_copy_of_a_row_stays_in_the_copy() -> None:
+    row = layer(1)
+    copied = row.model_copy(update={"grad_norm": 5.0})
+    assert (copied.grad_norm, row.grad_norm) == (5.0, layer(1).grad_norm)
+    assert copied.model_dump(exclude={"grad_norm"}) == row.model_dump(exclude={"grad_norm"})
