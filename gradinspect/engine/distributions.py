@@ -159,8 +159,8 @@ def _binned(magnitudes: Array) -> Distribution:
     lowest, by_exponent = _trimmed(np.add.reduce(counts.reshape(exponents, -1), axis=1))
     first = lowest << _FINE_BITS
     ranks = counts[first : first + (len(by_exponent) << _FINE_BITS)].cumsum()
-    wanted = _LEVELS * (magnitudes.size - 1) - zeros
-    bins = (first + ranks.searchsorted(wanted, side="right")).astype(np.int32)
-    middles = ((bins << 1 | 1) << dropped - 1).view(np.float32)
-    quantiles = tuple(np.where(wanted < 0, 0.0, middles).tolist())
-    return Distribution(quantiles, lowest - 127 if by_exponent else 0, by_exponent, zeros, True, magnitudes)
+    wanted = (_LEVELS * (magnitudes.size - 1)).astype(np.intp) - zeros  # the lower of two ranks
+    bins = first + ranks.searchsorted(wanted, side="right")
+    middles = ((bins << 1 | 1) << dropped - 1).astype(np.int32).view(np.float32)
+    middles[wanted < 0] = 0.0
+    return Distribution(tuple(middles.tolist()), lowest - 127 if by_exponent else 0, by_exponent, zeros, True, magnitudes)
