@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gradinspect.contracts.document import from_json
@@ -24,6 +24,8 @@ from workers.sandbox import Level
 FRAMES, JOB, MODEL, WEIGHTS, DATA = 3, 4, 5, 6, 7
 FILES = {"model": MODEL, "weights": WEIGHTS, "data": DATA}
 MIB = 2**20
+PIPE_BYTES = 2**16  # what is written at once
+_ROWS = ("layers", "parameters")
 MOST_DETAIL = 4096  # what a FailureFrame holds
 _FORBIDDEN = os.strerror(1)  # EPERM, as messages of torch and Python spell it
 
@@ -110,9 +112,21 @@ def _failure(code: str, detail: str) -> FailureFrame:
 
 
 def _send(frame: ProgressFrame | ResultFrame | FailureFrame) -> None:
-    rest = memoryview(frame.model_dump_json().encode() + b"\n")
-    while rest:
-        rest = rest[os.write(FRAMES, rest) :]
+    with open(FRAMES, "wb", buffering=PIPE_BYTES, closefd=False) as pipe:
+        pipe.writelines(result_pieces(frame) if isinstance(frame, ResultFrame) else [frame.model_dump_json().encode()])
+        pipe.write(b"\n")
+
+
+def result_pieces(frame: ResultFrame) -> Iterator[bytes]:
+    """The frame's JSON, row by row: next to a report of many layers there is no room for all of it as text."""
+    rest = frame.model_dump_json(exclude={"measurements": set(_ROWS)}).encode()
+    yield rest.removesuffix(b"}}")
+    for name in _ROWS:
+        yield b',"%s":[' % name.encode()
+        for place, row in enumerate(getattr(frame.measurements, name)):
+            yield (b"," if place else b"") + row.model_dump_json().encode()
+        yield b"]"
+    yield b"}}"
 
 
 def _read(descriptor: int) -> bytes:

@@ -8,7 +8,9 @@ from contextlib import suppress
 
 import pytest
 
-from gradinspect.contracts.messages import FailureFrame, ProgressFrame
+from gradinspect.contracts.messages import FailureFrame, ProgressFrame, ResultFrame
+from gradinspect.contracts.report import Measurements
+from gradinspect.testing.measurements import chain, measurements
 from workers.frames import (
     MOST_PROGRESS_FRAMES,
     ROOM_FOR_PROGRESS,
@@ -17,6 +19,7 @@ from workers.frames import (
     OversizedResultError,
     parse_frame,
 )
+from workers.runner import result_pieces
 
 PROGRESS = b'{"type":"progress","stage":"forward","fraction":0.5}'
 
@@ -64,6 +67,14 @@ def test_progress_without_end_is_refused_within_the_bytes_of_a_result(pipe: tupl
     os.write(writing, PROGRESS + b"\n")
     with pytest.raises(HostileFrameError, match="frames of progress"):
         list(reader.read())
+
+
+@pytest.mark.parametrize("measured", [measurements([], []), chain((0.5,)), chain()], ids=["empty", "two", "six"])
+def test_a_result_that_is_written_row_by_row_is_the_same_frame(measured: Measurements) -> None:
+    frame = ResultFrame(measurements=measured)
+    text = b"".join(result_pieces(frame))
+    assert parse_frame(text) == frame
+    assert b"\n" not in text
 
 
 def test_a_failure_keeps_its_code_and_detail() -> None:
