@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 
 from gradinspect.engine.parameters import ParameterEntry
+
+
+class _Along(torch.autograd.Function):
+    """A scalar whose derivative with respect to each tensor is the vector along it.
+
+    What `grad_outputs` is for, without its check of shapes, for which torch imports a computer algebra system.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, along: Sequence[torch.Tensor], *of: torch.Tensor) -> torch.Tensor:  # Any: torch's context
+        ctx.along = along
+        return of[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, _one: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # Any: likewise
+        return (None, *ctx.along)
 
 
 def parameter_gradients(
@@ -21,14 +38,14 @@ def parameter_gradients(
     """∂⟨along, of⟩/∂θ for each entry; None where nothing of the entry is reached.
 
     Args:
-        of: a scalar, or tensors with a vector of the same shapes in `along`.
+        of: a scalar, or tensors with a vector of the same shapes and dtypes in `along`.
         entries: trained parameters.
     """
     members = [member for entry in entries for member in entry.members if member.requires_grad]
+    scalar = of if isinstance(of, torch.Tensor) else _Along.apply(along, *of)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     found = torch.autograd.grad(
-        of, members, grad_outputs=along, create_graph=create_graph, retain_graph=retain_graph or create_graph,
-        allow_unused=True,
-    )  # fmt: skip
+        scalar, members, create_graph=create_graph, retain_graph=retain_graph or create_graph, allow_unused=True
+    )
     gradients: list[torch.Tensor | None] = []
     place = 0
     for entry in entries:
@@ -73,7 +90,8 @@ def visit_gradients(
     places = [(place, m) for place, entry in enumerate(entries) for m in entry.members if m.requires_grad]
     handles = [member.register_hook(partial(note, place)) for place, member in places]  # type: ignore[no-untyped-call]  # torch leaves it untyped
     try:
-        torch.autograd.grad(of, [m for _, m in places], grad_outputs=along, retain_graph=True, allow_unused=True)
+        scalar = _Along.apply(along, *of)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        torch.autograd.grad(scalar, [member for _, member in places], retain_graph=True, allow_unused=True)
     finally:
         for handle in handles:
             handle.remove()

