@@ -15,7 +15,7 @@ from gradinspect.engine.scales.candidates import DEFAULT_METHOD, Candidate, make
 from gradinspect.engine.scales.curvature import GroupCurvature, measure_curvature
 from gradinspect.engine.scales.groups import make_groups
 from gradinspect.engine.scales.measurement import GroupMeasurement, measure_groups
-from gradinspect.engine.section import SectionInput, SectionResult
+from gradinspect.engine.section import SectionInput, SectionResult, refused
 from gradinspect.engine.verify.budget import ProbeBudget
 from gradinspect.engine.verify.gate import Gate, Probe
 from gradinspect.engine.verify.probe_data import ProbeData, probe_data
@@ -39,6 +39,9 @@ def suggest_scales(s: SectionInput) -> SectionResult:
     groups = make_groups(s)
     if not groups:
         return _undetermined("no parameter is trained, so there is no learning rate to scale")
+    lacking = refused(s.budget, s.pass_seconds)
+    if lacking is not None:
+        return _undetermined(lacking)
     measured = measure_groups(s, groups)
     broken = _what_is_broken(measured)
     if broken is not None:

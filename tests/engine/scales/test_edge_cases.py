@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from gradinspect.contracts.report import LrScales, ScaleCandidate
 from gradinspect.engine.scales.normalise import geometric_mean
+from gradinspect.engine.section import Budget
 
 UNTESTED = {"verify": False}
 
@@ -160,7 +162,8 @@ def test_a_loss_without_a_minimum_is_not_probed(loss: str) -> None:
 
 
 def test_no_time_for_a_derivative_a_group_leaves_the_methods_that_need_none() -> None:
-    found = suggestion(section_input(sigmoid_net(), normal(128, 8), classes(3, 128), lr_scales=UNTESTED, seconds=0.0))
+    s = section_input(sigmoid_net(), normal(128, 8), classes(3, 128), lr_scales=UNTESTED)
+    found = suggestion(replace(s, pass_seconds=1e3, budget=Budget(1.5e3)))  # time for one pass, and not for four
     assert "budget" in (candidate(found, "newton").reason or "")
     assert candidate(found, "trust_ratio").groups
     assert found.method == "equalize"

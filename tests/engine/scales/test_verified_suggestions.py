@@ -238,6 +238,13 @@ def test_a_plateau_that_the_budget_does_not_outlast_is_inconclusive() -> None:
     assert found.remedies == ()
 
 
+def test_a_job_without_time_left_says_so_and_runs_nothing() -> None:
+    found = suggestion(subject(sigmoid_net, optimizer=SGD, seconds=0.0))
+    assert found.status == "undetermined"
+    assert (found.reason or "").startswith("budget: needs about ")
+    assert found.groups == ()
+
+
 def test_a_budget_in_seconds_ends_a_probe_too() -> None:
     found = suggestion(subject(sigmoid_net, optimizer=SGD, lr_scales={"max_seconds": 0.05}))
     assert found.verdict == "undetermined"
