@@ -29,6 +29,8 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     logs = [
         math.log(row.measured_chi1 / row.predicted_chi1) for row in rows if row.measured_chi1 and row.predicted_chi1
     ]
+    if math.inf in logs:
+        return NotJudged("a measured gain over its prediction is larger than any number")
     mean = math.fsum(logs) / len(logs)
     margin = STANDARD_ERRORS * stdev(logs) / math.sqrt(len(logs))
     nearest = mean - math.copysign(min(margin, abs(mean)), mean)
