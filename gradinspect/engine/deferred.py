@@ -16,16 +16,20 @@ from gradinspect.engine.statistics import dot, norm
 Sum = float | torch.Tensor  # on a device a tensor of no axes, which nobody has waited for
 
 
+def _in_host_memory(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cpu"
+
+
 def inner_product(left: torch.Tensor, right: torch.Tensor) -> Sum:
     """Σ left·right over all elements."""
-    if left.device.type == "cpu":
+    if _in_host_memory(left):
         return dot(left, right)
     return torch.dot(left.reshape(-1), right.reshape(-1))
 
 
 def length(tensor: torch.Tensor) -> Sum:
     """l2 norm over all elements; not finite where one of them is not."""
-    if tensor.device.type == "cpu":
+    if _in_host_memory(tensor):
         return norm(tensor)
     found: torch.Tensor = torch.linalg.vector_norm(flat_values(tensor), dtype=torch.float64)
     return found

@@ -78,14 +78,15 @@ def visit_gradients(
     shared: dict[int, torch.Tensor] = {}  # of entries that are several tensor objects
     taken: set[int] = set()
 
-    def note(place: int, gradient: torch.Tensor) -> torch.Tensor:
+    def note(place: int, gradient: torch.Tensor) -> torch.Tensor | None:
         part = gradient.to_dense() if gradient.is_sparse else gradient
         if owed[place] == 1:
             taken.add(place)
             take(place, part)
         else:
             shared[place] = shared[place] + part if place in shared else part
-        return gradient.new_zeros(()).expand(gradient.shape)  # what autograd keeps as the result has no memory
+        # What autograd keeps as its result then has no memory; a sparse one has little.
+        return None if gradient.is_sparse else gradient.new_zeros(()).expand(gradient.shape)
 
     places = [(place, m) for place, entry in enumerate(entries) for m in entry.members if m.requires_grad]
     handles = [member.register_hook(partial(note, place)) for place, member in places]  # type: ignore[no-untyped-call]  # torch leaves it untyped

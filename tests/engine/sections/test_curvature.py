@@ -187,7 +187,7 @@ def test_a_torchscript_file_bends_as_its_eager_model_does() -> None:
 
 
 class Tied(nn.Module):
-    """A token's vector is also its row of the output; a loaded file holds that weight twice, over one memory."""
+    """A token's vector is also its row of the output."""
 
     def __init__(self, *, sparse: bool) -> None:
         super().__init__()
@@ -205,7 +205,9 @@ def test_the_parts_of_a_tied_weight_are_added_up(sparse: bool) -> None:
     torch.manual_seed(0)
     model, tokens = Tied(sparse=sparse).double(), torch.arange(15).reshape(5, 3) % 7
     target = normal(5, 7, seed=1)
-    for subject in (model, scripted(copy.deepcopy(model))):
+    twice = copy.deepcopy(model)
+    twice.out.weight = nn.Parameter(twice.tokens.weight.detach())  # two objects over one memory
+    for subject in (model, twice, scripted(copy.deepcopy(model))):
         s = section_input(subject, tokens, target)
         with replaying(s):
             hessian = HessianProducts(s)
