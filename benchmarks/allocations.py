@@ -23,6 +23,11 @@ def peak_bytes(run: Callable[[], object]) -> int:
     return peak
 
 
-def free_of_gradients(model: torch.nn.Module) -> None:
-    """Start both sides from the same place: no gradient alive."""
+def memory_ratio(model: torch.nn.Module, run: Callable[[], object], bare: Callable[[], object]) -> float:
+    """Peak of a run over that of a bare pass, both from a start without gradients."""
+    peaks = []
+    for work in (run, bare):
+        model.zero_grad(set_to_none=True)
+        peaks.append(peak_bytes(work))
     model.zero_grad(set_to_none=True)
+    return peaks[0] / peaks[1]

@@ -8,8 +8,9 @@ from __future__ import annotations
 import warnings
 
 import torch
+from allocations import memory_ratio
 from models import MODELS
-from pairs import Row, chosen, peak_bytes, peer_rows, ratio_of, sections_input, show
+from pairs import Row, chosen, peer_rows, ratio_of, sections_input, show
 from peers import CURVATURE_PEERS
 
 from gradinspect.engine.hessian import HessianProducts
@@ -53,13 +54,11 @@ def main() -> None:
         first = ratio_of(lambda s=s: products(s, 1), subject.bare, pairs=PAIRS[name])
         further = ratio_of(lambda s=s: products(s, 3), subject.bare, pairs=PAIRS[name])
         steps = ratio_of(lambda s=s: lanczos(s), subject.bare, pairs=LANCZOS_PAIRS[name])
-        subject.model.zero_grad(set_to_none=True)
-        memory = peak_bytes(lambda s=s: products(s, 1)) / peak_bytes(subject.bare)
+        memory = memory_ratio(subject.model, lambda s=s: products(s, 1), subject.bare)
         rows.append(Row("gᵀHg: the first product, its graph included", name, first, FIRST_GOAL, memory, MEMORY_GOAL))
         rows.append(Row("each further product (Hutchinson)", name, (further - first) / 2, FURTHER_GOAL))
         rows.append(Row("top eigenvalue, 10 Lanczos steps", name, steps, LANCZOS_GOAL))
-        if name == "mlp":
-            rows += peer_rows(subject, CURVATURE_PEERS, pairs=LANCZOS_PAIRS[name])
+        rows += peer_rows(subject, CURVATURE_PEERS, pairs=LANCZOS_PAIRS[name])
     show("Curvature", rows, CURVATURE_PEERS)
 
 

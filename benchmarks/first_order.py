@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from statistics import median
 
 import torch
-from allocations import free_of_gradients, peak_bytes
+from allocations import memory_ratio
 from models import MODELS, Subject
+from pairs import peer_rows
 from peers import PEERS
 
 from gradinspect.engine.gradients import run_pass
@@ -47,15 +47,19 @@ def main() -> None:
         work = {"parameter statistics": parameter_statistics, "all first-order diagnostics": everything}
         for label, run in work.items():
             show(name, label, f"{ratio(subject, run, rounds):.2f}", f"{GOALS[label][name]:.2f}")
-        show(name, "peak memory", f"{memory(subject):.2f}", f"{GOALS['peak memory'][name]:.2f}")
+        show(
+            name,
+            "peak memory",
+            f"{memory_ratio(subject.model, lambda s=subject: everything(s), subject.bare):.2f}",
+            f"{GOALS['peak memory'][name]:.2f}",
+        )
         if options.parts:
             for label, run in PARTS.items():
                 show(name, f"  {label}", f"{ratio(subject, run, rounds):.2f}", "")
-        for label, (package, make) in PEERS.items():
-            if find_spec(package) is None:
-                show(name, label, "not installed", "")
-            else:
-                show(name, label, f"{ratio(subject, make(subject), max(rounds // 3, 3)):.2f}", "")
+        for row in peer_rows(subject, PEERS, pairs=max(rounds // 3, 3)):
+            show(name, row.work, row.note or f"{row.ratio:.2f}", "")
+            if row.memory is not None:
+                show(name, f"  {row.work}: peak memory", f"{row.memory:.2f}", "")
 
 
 def parameter_statistics(subject: Subject) -> None:
@@ -119,16 +123,6 @@ def cpu_seconds(run: Callable[[], None]) -> float:
     started = time.process_time()
     run()
     return time.process_time() - started
-
-
-def memory(subject: Subject) -> float:
-    """Peak of everything over peak of the bare pass, both from a start without gradients."""
-    peaks = []
-    for run in (subject.bare, lambda: everything(subject)):
-        free_of_gradients(subject.model)
-        peaks.append(peak_bytes(run))
-    free_of_gradients(subject.model)
-    return peaks[1] / peaks[0]
 
 
 def show(model: str, what: str, measured: str, goal: str) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import warnings
 
 import torch
+from allocations import memory_ratio
 from models import MODELS
-from pairs import Row, chosen, peak_bytes, peer_rows, ratio_of, sections_input, show
+from pairs import Row, chosen, peer_rows, ratio_of, sections_input, show
 from peers import NOISE_PEERS
 
 from gradinspect.contracts.report import Noise
@@ -36,11 +37,9 @@ def main() -> None:
             assert section.status == "measured", section.reason
             subject.bare()
         ratio = ratio_of(lambda s=s: noise_section(s), subject.bare, pairs=PAIRS[name])
-        subject.model.zero_grad(set_to_none=True)
-        memory = peak_bytes(lambda s=s: noise_section(s)) / peak_bytes(subject.bare)
+        memory = memory_ratio(subject.model, lambda s=s: noise_section(s), subject.bare)
         rows.append(Row("per-sample norms, noise scale", name, ratio, GOALS[name], memory, MEMORY_GOAL))
-        if name == "mlp":
-            rows += peer_rows(subject, NOISE_PEERS, pairs=PAIRS[name])
+        rows += peer_rows(subject, NOISE_PEERS, pairs=PAIRS[name])
     show("Per-sample gradient norms (resnet in evaluation mode)", rows, NOISE_PEERS)
 
 

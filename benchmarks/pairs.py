@@ -10,10 +10,10 @@ from importlib.util import find_spec
 from statistics import median
 
 import torch
+from allocations import memory_ratio
 from models import Subject as BenchmarkModel
 from peers import Peers
 from torch.nn import functional
-from torch.profiler import ProfilerActivity, profile
 
 from gradinspect.contracts.request import InspectionSettings
 from gradinspect.engine.batch import Batch
@@ -23,6 +23,7 @@ from gradinspect.engine.section import SectionInput
 
 Work = Callable[[], object]
 Make = Callable[[], BenchmarkModel]
+MakeRun = Callable[[BenchmarkModel], object]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Row:
     goal: float | None
     memory: float | None = None
     memory_goal: float | None = None
+    note: str = ""
 
 
 def chosen(models: Mapping[str, Make]) -> dict[str, Make]:
@@ -57,18 +59,6 @@ def _cpu(work: Work, runs: int) -> float:
     return time.process_time() - started
 
 
-def peak_bytes(work: Work) -> int:
-    """Largest sum of what was allocated and not yet freed while `work` ran."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        work()
-    held = peak = 0
-    for event in sorted(seen.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak
-
-
 def sections_input(model: BenchmarkModel, *, mode: str = "train") -> SectionInput:
     """The first pass over a benchmark's model, ready for a section."""
     settings = InspectionSettings(loss="cross_entropy", mode=mode)  # type: ignore[arg-type]  # train or eval
@@ -87,16 +77,25 @@ def _cross_entropy(output: torch.Tensor, target: torch.Tensor | None) -> torch.T
 
 
 def peer_rows(subject: BenchmarkModel, peers: Peers, *, pairs: int) -> list[Row]:
-    """One line for each peer that is installed."""
-    rows = []
-    for label, (package, make) in peers.items():
-        if find_spec(package) is not None:
-            run = make(subject)
-            run(subject)
-            subject.bare()
-            ratio = ratio_of(lambda run=run: run(subject), subject.bare, pairs=pairs)  # type: ignore[misc]  # a default binds
-            rows.append(Row(label, subject.name, ratio, None))
-    return rows
+    """One line for each peer that is installed: what it took, or why it refuses this model."""
+    return [
+        _peer_row(label, subject, make, pairs)
+        for label, (package, make) in peers.items()
+        if find_spec(package) is not None
+    ]
+
+
+def _peer_row(label: str, subject: BenchmarkModel, make: Callable[[BenchmarkModel], MakeRun], pairs: int) -> Row:
+    try:
+        run = make(subject)
+        run(subject)
+        subject.bare()
+        ratio = ratio_of(lambda: run(subject), subject.bare, pairs=pairs)
+        return Row(label, subject.name, ratio, None, memory_ratio(subject.model, lambda: run(subject), subject.bare))
+    except Exception as error:  # noqa: BLE001  # whatever another tool raises is its answer
+        return Row(
+            label, subject.name, None, None, note=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        )
 
 
 def show(title: str, rows: Sequence[Row], peers: Peers) -> None:
@@ -105,7 +104,7 @@ def show(title: str, rows: Sequence[Row], peers: Peers) -> None:
     for row in rows:
         print(
             f"{row.work:44} {row.model:8} {_number(row.ratio):>8} {_number(row.goal):>6} "
-            f"{_number(row.memory):>8} {_number(row.memory_goal):>6}"
+            f"{_number(row.memory):>8} {_number(row.memory_goal):>6} {row.note}".rstrip()
         )
     for label, (package, _) in peers.items():
         if find_spec(package) is None:

@@ -81,7 +81,7 @@ def backpack_diagonal(subject: Subject) -> Run:
     from backpack import backpack, extend
     from backpack.extensions import DiagHessian
 
-    own = _with_own_model(subject)
+    own = _with_own_rows(subject)
     model, loss = extend(own.model), extend(nn.CrossEntropyLoss())
 
     def run(_measured: Subject) -> None:
@@ -96,7 +96,7 @@ def curvlinops_product(subject: Subject) -> Run:
     """One product of curvlinops' Hessian with a vector."""
     from curvlinops import HessianLinearOperator
 
-    own = _with_own_model(subject)
+    own = _with_own_rows(subject)
     hessian = HessianLinearOperator(
         own.model, nn.CrossEntropyLoss(), list(own.model.parameters()), [(own.inputs, own.target)],
         check_deterministic=False,
@@ -113,7 +113,7 @@ def pyhessian_top(subject: Subject) -> Run:
     """Ten steps of PyHessian's power iteration, the graph included."""
     from pyhessian import hessian
 
-    own = _with_own_model(subject)
+    own = _with_own_rows(subject)
 
     def run(_measured: Subject) -> None:
         own.model.zero_grad(set_to_none=True)
@@ -129,6 +129,14 @@ def _with_own_model(subject: Subject) -> Subject:
     return replace(subject, model=copy.deepcopy(subject.model))
 
 
+def _with_own_rows(subject: Subject) -> Subject:
+    """A copy whose output has one row for each target, as `CrossEntropyLoss` takes it."""
+    own = _with_own_model(subject)
+    if own.target.dim() == 1:
+        return own
+    return replace(own, model=nn.Sequential(own.model, nn.Flatten(0, -2)), target=own.target.flatten())
+
+
 # label: package, and what makes a run
 Peers = dict[str, tuple[str, Callable[[Subject], Run]]]
 
@@ -138,7 +146,6 @@ PEERS: Peers = {
     "BackPACK BatchL2Grad": ("backpack", backpack_batch_l2),
 }
 
-# These know plain networks of torch's modules: they are measured on the mlp alone.
 NOISE_PEERS: Peers = {
     "BackPACK BatchL2Grad": ("backpack", backpack_batch_l2),
     "Opacus ghost norms": ("opacus", opacus_ghost_norms),
