@@ -163,4 +163,5 @@ def _binned(magnitudes: Array) -> Distribution:
     bins = first + ranks.searchsorted(wanted, side="right")
     middles = ((bins << 1 | 1) << dropped - 1).astype(np.int32).view(np.float32)
     middles[wanted < 0] = 0.0
-    return Distribution(tuple(middles.tolist()), lowest - 127 if by_exponent else 0, by_exponent, zeros, True, magnitudes)
+    lowest_exponent = lowest - 127 if by_exponent else 0
+    return Distribution(tuple(middles.tolist()), lowest_exponent, by_exponent, zeros, True, magnitudes)

@@ -148,6 +148,15 @@ def test_binned_quantiles_are_within_their_bin_and_the_samples_rank_error() -> N
         assert rank == pytest.approx(level, abs=4.9 * math.sqrt(level * (1 - level) / found.magnitudes.size) + 2.0**-8)
 
 
+def test_quantiles_of_a_sample_are_zero_as_far_as_its_zeros_reach() -> None:
+    values = 1 + torch.rand(300_000, generator=torch.Generator().manual_seed(0))
+    values[torch.arange(300_000) % 10 < 3] = -0.0
+    found = distribution(values)
+    assert found.zeros / found.magnitudes.size == pytest.approx(0.3, abs=1e-3)
+    assert found.quantiles[:3] == (0.0, 0.0, 0.0)  # p25
+    assert all(1 <= quantile <= 2 for quantile in found.quantiles[3:])
+
+
 def test_subnormal_gradients_are_no_zeros() -> None:
     found = distribution(torch.full((SAMPLE + 1,), 1e-42))
     assert found.zeros == 0
