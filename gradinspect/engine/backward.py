@@ -130,7 +130,6 @@ def _read_gradient(
     if reading.loss_scale != 1.0:  # in float32, where a small quotient of half-precision values stays
         gradient = (gradient if gradient.dtype in _WIDE else gradient.float()) / reading.loss_scale
     ledger.gradient(weight if entry in reading.balanced else None, gradient, note)
-    ledger.spread(weight, partial(reading.weights.__setitem__, entry))  # the backward pass has just brought it here
     if first_step is not None:
         factor = first_step.factor
         step = first_step.direction(weight.detach(), gradient)
