@@ -17,13 +17,14 @@ from gradinspect.contracts.report import Curvature, LayerCurvature
 from gradinspect.engine.deferred import as_floats, inner_product
 from gradinspect.engine.hessian import HessianProducts
 from gradinspect.engine.hutchinson import Trace, signs, trace_of
-from gradinspect.engine.lanczos import Eigenvalue, top_eigenvalue
+from gradinspect.engine.lanczos import Eigenvalue, random_start, top_eigenvalue
 from gradinspect.engine.memory import out_of_memory
 from gradinspect.engine.naming import layer_of_parameters, owner_of
 from gradinspect.engine.replay import replaying, twice_differentiable
 from gradinspect.engine.reproducible import generator
 from gradinspect.engine.rows import finite
 from gradinspect.engine.section import Budget, SectionInput, SectionResult, refused
+from gradinspect.engine.symmetry import PairedProduct, contradiction, paired_product
 
 FIRST_PRODUCT = 3.2  # passes, as benchmarks/curvature.py measures them: the graph, and one product with it
 PROBES = 16  # chosen: the standard error is then a quarter of one probe's spread
@@ -45,6 +46,7 @@ class _Blocks:
 @dataclass
 class _Whole:
     probes: list[list[float]] = field(default_factory=list)
+    pair: list[PairedProduct] = field(default_factory=list)  # the first two probes
     along: float | None = None
     top: Eigenvalue | None = None
     reasons: list[str] = field(default_factory=list)
@@ -68,6 +70,9 @@ def curvature_section(s: SectionInput) -> SectionResult:
         unit = time.perf_counter() - started
         s.progress(0.05)
         _probe(s, hessian, whole, unit)
+        contradicted = contradiction(s, hessian, whole.pair)
+        if contradicted is not None:
+            return SectionResult(Curvature(status="undetermined", reason=contradicted))
         s.progress(0.3)
         _find_top(s, hessian, whole, unit)
         s.progress(0.6)
@@ -88,15 +93,25 @@ def _quotient(hessian: HessianProducts, block: Sequence[int]) -> float | None:
 def _probe(s: SectionInput, hessian: HessianProducts, whole: _Whole, unit: float) -> None:
     draws = generator(s.seed, "hutchinson")
     budget = s.budget.part(0.4)
+    waiting: list[Sequence[torch.Tensor]] = []
     for probe in range(PROBES):
         reason = refused(budget, unit)
         if reason is not None:
             if probe < 2:
                 whole.reasons.append(f"hessian_trace after {probe} probes: {reason}")
             return
-        vectors = torch.split(signs(hessian.size, draws, hessian.slopes[0]), hessian.sizes)
-        whole.probes.append(hessian.inner(vectors, hessian.everything))
+        if probe < 2:  # the first two are drawn together, to be held against each other
+            waiting = waiting or [_signs(hessian, draws), _signs(hessian, draws)]
+            whole.pair.append(paired_product(hessian, waiting[probe], waiting[1 - probe]))
+            whole.probes.append(whole.pair[-1].inner)
+        else:
+            waiting.clear()
+            whole.probes.append(hessian.inner(_signs(hessian, draws), hessian.everything))
         s.progress(0.05 + 0.25 * (probe + 1) / PROBES)
+
+
+def _signs(hessian: HessianProducts, draws: torch.Generator) -> Sequence[torch.Tensor]:
+    return torch.split(signs(hessian.size, draws, hessian.slopes[0]), hessian.sizes)
 
 
 def _find_top(s: SectionInput, hessian: HessianProducts, whole: _Whole, unit: float) -> None:
@@ -114,17 +129,15 @@ def _find_top(s: SectionInput, hessian: HessianProducts, whole: _Whole, unit: fl
 
     try:
         whole.top = top_eigenvalue(
-            hessian.product, _start(s, hessian.slopes[0], hessian.size, "lanczos"), max_products=steps,
-            tolerance=TOLERANCE, go_on=go_on,
+            hessian.product, random_start(hessian.size, generator(s.seed, "lanczos"), hessian.slopes[0]),
+            max_products=steps, tolerance=TOLERANCE, go_on=go_on,
         )  # fmt: skip
+        if math.isnan(whole.top.value):
+            whole.reasons.append("top_eigenvalue: a product with the Hessian is not finite")
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         whole.reasons.append("top_eigenvalue: memory: it ran out; a smaller batch leaves more room")
-
-
-def _start(s: SectionInput, like: torch.Tensor, size: int, purpose: str) -> torch.Tensor:
-    return torch.randn(size, generator=generator(s.seed, purpose), dtype=torch.float32).to(like)
 
 
 def _layers(s: SectionInput, hessian: HessianProducts) -> dict[str, tuple[int, ...]]:
@@ -156,7 +169,7 @@ def _measure_blocks(
         found.reason = refused(budget, min(FEWEST_STEPS, size) * unit)
         if found.reason is not None:
             return found
-        start = _start(s, hessian.slopes[0], size, "lanczos of a block")
+        start = random_start(size, generator(s.seed, "lanczos of a block"), hessian.slopes[0])
         top = _block_top(hessian, block, start, steps, budget, unit)
         if top.residual <= _CLOSE * abs(top.value):
             found.top[block] = top
@@ -181,6 +194,8 @@ def _report(
 ) -> SectionResult:
     everything = hessian.everything
     total = trace_of(whole.probes, everything) if whole.probes else Trace(float("nan"), None)
+    if whole.probes and math.isnan(total.value):
+        whole.reasons.append("hessian_trace: a product with the Hessian is not finite")
     products = 1 + len(whole.probes) + (whole.top.products if whole.top is not None else 0)
     section = Curvature(
         reason="; ".join(whole.reasons)[:4096] or None,

@@ -38,7 +38,7 @@ def length(tensor: torch.Tensor) -> Sum:
 def as_floats(sums: Sequence[Sum]) -> list[float]:
     """The sums; those on a device are fetched together."""
     waiting = [number for number in sums if isinstance(number, torch.Tensor)]
-    fetched = iter(torch.stack([number.double() for number in waiting]).tolist() if waiting else ())
+    fetched = iter(torch.stack([number.double().reshape(()) for number in waiting]).tolist() if waiting else ())
     return [next(fetched) if isinstance(number, torch.Tensor) else number for number in sums]
 
 

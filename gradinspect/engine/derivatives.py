@@ -27,6 +27,12 @@ class _Along(torch.autograd.Function):
         return (None, *ctx.along)
 
 
+def _scalar(of: Sequence[torch.Tensor], along: Sequence[torch.Tensor]) -> torch.Tensor:
+    with torch.enable_grad():
+        scalar: torch.Tensor = _Along.apply(along, *of)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return scalar
+
+
 def parameter_gradients(
     of: torch.Tensor | Sequence[torch.Tensor],
     entries: Sequence[ParameterEntry],
@@ -42,7 +48,7 @@ def parameter_gradients(
         entries: trained parameters.
     """
     members = [member for entry in entries for member in entry.members if member.requires_grad]
-    scalar = of if isinstance(of, torch.Tensor) else _Along.apply(along, *of)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    scalar = of if isinstance(of, torch.Tensor) else _scalar(of, along or ())
     found = torch.autograd.grad(
         scalar, members, create_graph=create_graph, retain_graph=retain_graph or create_graph, allow_unused=True
     )
@@ -78,7 +84,9 @@ def visit_gradients(
     shared: dict[int, torch.Tensor] = {}  # of entries that are several tensor objects
     taken: set[int] = set()
 
-    def note(place: int, gradient: torch.Tensor) -> torch.Tensor | None:
+    def note(place: int, gradient: torch.Tensor | None) -> torch.Tensor | None:
+        if gradient is None:  # the graph reaches the parameter, and nothing flows along it
+            return None
         part = gradient.to_dense() if gradient.is_sparse else gradient
         if owed[place] == 1:
             taken.add(place)
@@ -91,8 +99,7 @@ def visit_gradients(
     places = [(place, m) for place, entry in enumerate(entries) for m in entry.members if m.requires_grad]
     handles = [member.register_hook(partial(note, place)) for place, member in places]  # type: ignore[no-untyped-call]  # torch leaves it untyped
     try:
-        scalar = _Along.apply(along, *of)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        torch.autograd.grad(scalar, [member for _, member in places], retain_graph=True, allow_unused=True)
+        torch.autograd.grad(_scalar(of, along), [member for _, member in places], retain_graph=True, allow_unused=True)
     finally:
         for handle in handles:
             handle.remove()

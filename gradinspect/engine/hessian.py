@@ -15,6 +15,7 @@ from gradinspect.contracts.problems import InspectionError
 from gradinspect.engine.deferred import Sum, as_floats, inner_product
 from gradinspect.engine.derivatives import parameter_gradients, visit_gradients
 from gradinspect.engine.replay import output_of
+from gradinspect.engine.second_derivatives import short_second_derivatives
 from gradinspect.engine.section import SectionInput
 
 
@@ -37,7 +38,9 @@ class HessianProducts:
     def __init__(self, s: SectionInput) -> None:
         self.entries = [entry for entry in s.parameters if entry in s.reading.gradients]
         with torch.enable_grad(), named_operators():
-            found = parameter_gradients(s.loss_of(output_of(s)), self.entries, create_graph=True)
+            loss = s.loss_of(output_of(s))
+            with short_second_derivatives():
+                found = parameter_gradients(loss, self.entries, create_graph=True)
         self._attached = [
             torch.zeros_like(entry.tensor) if slope is None else slope
             for entry, slope in zip(self.entries, found, strict=True)

@@ -16,7 +16,10 @@ import torch
 
 @dataclass(frozen=True)
 class Trace:
-    """An estimate, and the standard error of the mean it is; None for a single probe."""
+    """An estimate, and the standard error of the mean it is; NaN and None where a probe is not finite.
+
+    A single probe has no standard error.
+    """
 
     value: float
     stderr: float | None
@@ -38,4 +41,6 @@ def trace_of(probes: Sequence[Sequence[float]], places: Iterable[int]) -> Trace:
     """
     chosen = list(places)
     totals = [math.fsum(probe[place] for place in chosen) for probe in probes]
+    if not all(map(math.isfinite, totals)):
+        return Trace(math.nan, None)
     return Trace(fmean(totals), stdev(totals) / math.sqrt(len(totals)) if len(totals) > 1 else None)

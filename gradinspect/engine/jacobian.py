@@ -20,10 +20,11 @@ import torch
 from gradinspect.contracts.report import Jacobian
 from gradinspect.engine.hessian import named_operators
 from gradinspect.engine.hutchinson import signs
-from gradinspect.engine.lanczos import top_eigenvalue
+from gradinspect.engine.lanczos import random_start, top_eigenvalue
 from gradinspect.engine.replay import replaying, run_model, twice_differentiable
 from gradinspect.engine.reproducible import generator, seeded
 from gradinspect.engine.rows import finite
+from gradinspect.engine.second_derivatives import short_second_derivatives
 from gradinspect.engine.section import SectionInput, SectionResult, refused
 
 SAMPLES = 16  # chosen: enough to see how far samples differ
@@ -70,7 +71,7 @@ class _Map:
     def pushing(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """v → Jv, (samples, inputs) → (samples, outputs), by differentiating Jᵀu along u, in which it is linear."""
         u = torch.zeros_like(self.output).reshape(self.samples, -1).requires_grad_()
-        with named_operators():
+        with named_operators(), short_second_derivatives():
             pulled = self.pull(u, create_graph=True)
         if not pulled.requires_grad:
             return lambda v: v.new_zeros(self.samples, self.outputs)
@@ -186,9 +187,9 @@ def _largest(network: _Map, s: SectionInput, unit: float) -> tuple[float | None,
     def square(u: torch.Tensor, out: torch.Tensor) -> None:
         out.view(network.samples, -1).copy_(push(network.pull(u.reshape(network.samples, -1)).detach()))
 
-    start = torch.randn(network.samples * network.outputs, generator=generator(s.seed, "jacobian lanczos"))
+    size, draws = network.samples * network.outputs, generator(s.seed, "jacobian lanczos")
     found = top_eigenvalue(
-        square, start.to(network.output.detach()), max_products=LANCZOS_STEPS, tolerance=TOLERANCE,
+        square, random_start(size, draws, network.output), max_products=LANCZOS_STEPS, tolerance=TOLERANCE,
         go_on=lambda _done: s.budget.allows(3 * unit),
     )  # fmt: skip
     return finite(math.sqrt(max(found.value, 0.0))), note

@@ -5,12 +5,13 @@ alone loses orthogonality within ten steps. While the vectors are few or small, 
 and orthogonalised again where the overlap exceeds √eps, which is what full accuracy of the eigenvalues takes (Simon
 1984, "The Lanczos algorithm with partial reorthogonalization", theorem 4). Of large vectors only the last two are kept:
 lost orthogonality then shows eigenvalues twice, but a Ritz value with a small residual still lies as near to an
-eigenvalue, and the largest one appears no later than without rounding, or few steps later (Paige 1980, "Accuracy and
-effectiveness of the Lanczos algorithm for the symmetric eigenproblem", theorem 3.1).
+eigenvalue, up to roundings of ‖H‖, and the largest one appears no later than without rounding, or few steps later
+(Paige 1980, "Accuracy and effectiveness of the Lanczos algorithm for the symmetric eigenproblem", theorem 3.1).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,18 +19,26 @@ import torch
 
 Product = Callable[[torch.Tensor, torch.Tensor], object]
 
-WHOLE_BASIS_BYTES = (
-    16 * 2**20
-)  # up to this size of all vectors they stay in the cache, where holding against them is free
+# Up to this size of all vectors together they stay in the cache, where holding against them costs little.
+WHOLE_BASIS_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
 class Eigenvalue:
-    """The largest Ritz value θ, its residual ‖Hy − θy‖ (an eigenvalue lies within it), and the products it took."""
+    """The largest Ritz value θ, its residual ‖Hy − θy‖ (an eigenvalue lies within it), and the products it took.
+
+    Both are NaN where not even one product was finite.
+    """
 
     value: float
     residual: float
     products: int
+
+
+def random_start(size: int, draws: torch.Generator, like: torch.Tensor) -> torch.Tensor:
+    """A normal vector on the device of `like`, in its precision or in float32: eight bits do not bear a recurrence."""
+    dtype = like.dtype if like.dtype is torch.float64 else torch.float32
+    return torch.randn(size, generator=draws, dtype=torch.float32).to(like.device, dtype)
 
 
 def top_eigenvalue(
@@ -58,7 +67,7 @@ def top_eigenvalue(
     torch.div(start, torch.linalg.vector_norm(start), out=basis[0])
     diagonal: list[float] = []
     beside: list[float] = []
-    found = Eigenvalue(0.0, 0.0, 0)
+    found = Eigenvalue(math.nan, math.nan, 0)
     for step in range(max_products):
         if step and not go_on(step):
             break
@@ -71,6 +80,8 @@ def top_eigenvalue(
         if whole:
             _orthogonalise(image, basis[: step + 1])
         length = float(torch.linalg.vector_norm(image))
+        if not math.isfinite(length):
+            break
         found = _ritz(diagonal, beside, length)
         scale = max(abs(entry) for entry in (*diagonal, *beside))
         exhausted = length <= _EXHAUSTED * torch.finfo(start.dtype).eps * scale

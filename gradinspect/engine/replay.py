@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from gradinspect.engine.autocast import casting
 from gradinspect.engine.gradients import first_tensor
 from gradinspect.engine.reproducible import left_as_found, ordinary_graphs, seeded
-from gradinspect.engine.second_derivatives import short_second_derivatives
+from gradinspect.engine.second_derivatives import RightSecondDerivatives
 from gradinspect.engine.section import SectionInput
 
 # Fused recurrent kernels: one autograd node for all time steps, without forward mode and without a second derivative.
@@ -52,9 +52,9 @@ def replaying(s: SectionInput) -> Iterator[None]:
 def twice_differentiable() -> Iterator[None]:
     """Take attention's mathematical form: its flash and memory-efficient kernels have a first derivative only.
 
-    Operators whose second derivatives torch takes a long way round have ours meanwhile.
+    And weight normalisation's, whose fused kernel has a second derivative that is wrong.
     """
-    with sdpa_kernel(SDPBackend.MATH), short_second_derivatives():
+    with sdpa_kernel(SDPBackend.MATH), RightSecondDerivatives():
         yield
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import product
+from threading import Event, Thread
 
 import pytest
 import torch
 from section_inputs import normal, scripted
 from torch.nn import functional
 
-from gradinspect.engine.second_derivatives import short_second_derivatives
+from gradinspect.engine.second_derivatives import installed, short_second_derivatives
 from gradinspect.engine.second_derivatives.installed import installed_rules
+
+threading_alone = installed._is_alone  # the tests' own is put in its place for each of them
 
 Function = Callable[..., torch.Tensor]
 Case = tuple[Function, tuple[torch.Tensor | None, ...]]
@@ -148,6 +151,52 @@ def test_scripted_models_take_the_same_rules() -> None:
         found = bending(scripted(model))
     for part, expected in zip(found, truth, strict=True):
         torch.testing.assert_close(part, expected, rtol=1e-11, atol=1e-13)
+
+
+def test_beside_other_threads_torchs_table_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installed, "_is_alone", threading_alone)
+    done = Event()
+    other = Thread(target=done.wait)
+    other.start()
+    try:
+        with short_second_derivatives():
+            assert installed_rules() == ()
+    finally:
+        done.set()
+        other.join()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu_far_out_is_straight(approximate: str, dtype: torch.dtype) -> None:
+    x = torch.tensor([-300.0, -60.0, -45.0, 45.0, 60.0, 300.0], dtype=dtype).requires_grad_()
+    with short_second_derivatives():
+        output = functional.gelu(x, approximate=approximate)
+        (slope,) = torch.autograd.grad(output.sum(), x, create_graph=True)
+        (bend,) = torch.autograd.grad(slope.sum(), x)
+    assert torch.equal(bend, torch.zeros_like(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_half_signal_is_normalised_by_a_layer_in_float32(dtype: torch.dtype) -> None:
+    x, w, b = leaf(5, 2, 4, 3), leaf(4, 3, seed=1), leaf(4, 3, seed=2)
+
+    def function(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return functional.layer_norm(x, (4, 3), w, b)
+
+    def bending(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        leaves = [t.detach().requires_grad_() for t in (x, w, b)]
+        slopes = torch.autograd.grad(function(*leaves), leaves, normal(5, 2, 4, 3, seed=7).to(x), create_graph=True)
+        along = [normal(*slope.shape, seed=8).to(slope) for slope in slopes]
+        return torch.autograd.grad(slopes[:2], leaves[:2], along[:2])
+
+    truth = bending(x, w, b)
+    with short_second_derivatives():
+        found = bending(x.to(dtype), w.float(), b.float())
+    assert [part.dtype for part in found] == [dtype, torch.float32]
+    for part, exact in zip(found, truth, strict=True):
+        # Eight bits in what comes in and goes out: 2⁻⁹ each, some tens of them added up.
+        assert float((part.double() - exact).norm()) <= 0.1 * float(exact.norm())
 
 
 def test_a_third_derivative_is_refused_and_not_wrong() -> None:

@@ -103,7 +103,7 @@ def _measurement(group: ParameterGroup, total: Gradients, norms: Sequence[float]
     gradient = {entry: total[entry] for entry in group.entries if entry in total}
     weights = [_used_part(entry, group, gradient) for entry in group.entries]
     found = lengths([*weights, *gradient.values()])
-    weight_of = dict(zip(group.entries, found, strict=False))
+    weight_of = dict(zip(group.entries, found[: len(weights)], strict=True))
     gradient_of = dict(zip(gradient, found[len(weights) :], strict=True))
     grad_norm = math.hypot(*gradient_of.values())
     numel = sum(part.numel() for entry, part in zip(group.entries, weights, strict=True) if entry in gradient)

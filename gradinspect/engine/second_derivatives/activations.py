@@ -44,9 +44,13 @@ class GeluBackward(torch.autograd.Function):
         g, x = ctx.saved_tensors
         along_x = None
         if ctx.needs_input_grad[1]:
-            bend = _exact_bend(x) if ctx.approximate == "none" else _tanh_bend(x)
+            near = x.clamp(-_FLAT, _FLAT)
+            bend = _exact_bend(near) if ctx.approximate == "none" else _tanh_bend(near)
             along_x = bend.mul_(g).mul_(v)
         return _call_gelu(v, x, ctx.approximate), along_x, None
+
+
+_FLAT = 15.0  # beyond it φ'' is under 1e-46, and its factors leave the range of low precision
 
 
 def _call_gelu(g: torch.Tensor, x: torch.Tensor, approximate: str) -> torch.Tensor:

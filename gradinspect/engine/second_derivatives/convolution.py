@@ -47,7 +47,10 @@ class ConvolutionBackward(torch.autograd.Function):
         g, x, w = ctx.saved_tensors
         along_g = along_x = along_w = None
         if ctx.needs_input_grad[0]:
-            along_g = _along_signal(x, w, v, a, b, ctx.geometry)
+            along_g = _along_signal(x, w, v, a, ctx.geometry)
+            if b is not None:
+                shifted = b.view(-1, *[1] * (x.dim() - 2))
+                along_g = shifted.expand_as(g) if along_g is None else along_g.add_(shifted)
         if ctx.needs_input_grad[1] and a is not None:
             along_x = _convolution_backward(g, x, a, None, *ctx.geometry, [True, False, False])[0]
         if ctx.needs_input_grad[2] and v is not None:
@@ -60,16 +63,10 @@ def _along_signal(
     w: torch.Tensor,
     v: torch.Tensor | None,
     a: torch.Tensor | None,
-    b: torch.Tensor | None,
     geometry: Sequence[Any],  # Any: as above
 ) -> torch.Tensor | None:
     total = None if v is None else _convolution(v, w, None, *geometry)
     if a is not None:
         part = _convolution(x, a, None, *geometry)
         total = part if total is None else total.add_(part)
-    if b is not None:
-        along = b.view(-1, *[1] * (x.dim() - 2))
-        if total is None:  # only the bias moves: its share has the signal's shape, which a convolution of zeros has
-            total = _convolution(x, torch.zeros_like(w), None, *geometry)
-        total = total.add_(along)
     return total

@@ -1,10 +1,10 @@
-"""Give autograd these rules for a while: in place of its own, in this process, for eager and scripted models alike."""
+"""Give autograd these rules while a backward pass is recorded, in place of its own, for eager and scripted models."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Lock
 from typing import Any
 
 import torch
@@ -13,52 +13,42 @@ from gradinspect.engine.second_derivatives.activations import GeluBackward, Thre
 from gradinspect.engine.second_derivatives.convolution import ConvolutionBackward
 from gradinspect.engine.second_derivatives.normalisation import BatchNormBackward, LayerNormBackward
 
+Rule = Callable[..., Any]  # Any: what the operator returns
+
 _KEYS = ("AutogradCPU", "AutogradCUDA")
-_lock = Lock()
-_users = 0
-_library: torch.library.Library | None = None
+_installed: list[str] = []
 
 
 @contextmanager
 def short_second_derivatives() -> Iterator[None]:
-    """Differentiate the backward passes of ReLU, GELU, convolutions, batch and layer normalisation by our rules.
+    """Record the backward passes of ReLU, GELU, convolutions, batch and layer normalisation with our rules.
 
-    First derivatives stay torch's. Others may compute meanwhile: their results are the same, up to rounding, but a
-    third derivative through these operators is refused.
+    What is recorded inside keeps them afterwards; first derivatives stay torch's, and cuDNN's batch normalisation is
+    another operator with torch's own rule. Models and losses should run outside, for they may differentiate themselves,
+    and a third derivative is refused. Torch's table of rules is one for the process and may not be written while others
+    read it: beside other Python threads nothing is changed, and torch's longer ways are taken.
     """
-    _enter()
-    try:
+    if _installed or not _is_alone():
         yield
-    finally:
-        _leave()
+        return
+    with torch.library._scoped_library("aten", "IMPL") as library:
+        for name, rule in _RULES.items():
+            for key in _KEYS:
+                library.impl(name, rule, key)
+        _installed.extend(_RULES)
+        try:
+            yield
+        finally:
+            _installed.clear()
 
 
 def installed_rules() -> tuple[str, ...]:
     """Names of the operators that autograd differentiates by our rules at this moment."""
-    return tuple(_RULES) if _library is not None else ()
+    return tuple(_installed)
 
 
-def _enter() -> None:
-    global _users, _library  # torch's table of rules is one for the process
-    with _lock:
-        _users += 1
-        if _library is None:
-            _library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            for name, rule in _RULES.items():
-                for key in _KEYS:
-                    _library.impl(name, rule, key)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-
-
-def _leave() -> None:
-    global _users, _library  # likewise
-    with _lock:
-        _users -= 1
-        if not _users and _library is not None:
-            _library._destroy()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            _library = None
-
-
-Rule = Callable[..., Any]  # Any: what the operator returns
+def _is_alone() -> bool:
+    return threading.active_count() == 1
 
 
 def _convolution(g: torch.Tensor, x: torch.Tensor, w: torch.Tensor, bias_sizes: Any, *rest: Any) -> Any:

@@ -48,11 +48,13 @@ class LayerNormBackward(torch.autograd.Function):
     ) -> tuple[torch.Tensor | None, ...]:
         g, x, mean, scale, w = ctx.saved_tensors
         axes = tuple(range(-len(ctx.shape), 0))
+        # Without a weight the kernel takes statistics of the signal's own precision alone.
+        ones = None if mean.dtype == x.dtype else mean.new_ones(ctx.shape)
 
         def pulled(u: torch.Tensor) -> torch.Tensor:  # sP(u)
             only = [True, False, False]
             u = u.to(x.dtype).contiguous()
-            return _layer_norm_backward(u, x, ctx.shape, mean, scale, None, None, only)[0]  # type: ignore[no-any-return]  # an operator's
+            return _layer_norm_backward(u, x, ctx.shape, mean, scale, ones, None, only)[0]  # type: ignore[no-any-return]  # an operator's
 
         centred = x.sub(mean).mul_(scale)  # x̂
         along_g = along_x = along_w = None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
-from sample_models import TRANSFORMER, build
+from sample_models import MODELS, TRANSFORMER, build
 from section_inputs import explicit_hessian, mlp, normal, scripted, section_input
 from torch import nn
 
@@ -16,10 +17,11 @@ from gradinspect.contracts.report import Curvature
 from gradinspect.engine.curvature import PROBES, curvature_section
 from gradinspect.engine.hessian import HessianProducts
 from gradinspect.engine.hutchinson import signs, trace_of
-from gradinspect.engine.lanczos import WHOLE_BASIS_BYTES, top_eigenvalue
+from gradinspect.engine.lanczos import WHOLE_BASIS_BYTES, random_start, top_eigenvalue
 from gradinspect.engine.replay import replaying, twice_differentiable
 from gradinspect.engine.section import SectionInput, SectionResult
 from gradinspect.engine.swap import swapped
+from gradinspect.engine.symmetry import contradiction, paired_product
 
 
 def curvature(s: SectionInput) -> tuple[Curvature, SectionResult]:
@@ -116,7 +118,9 @@ def test_every_number_is_that_of_the_explicit_hessian() -> None:
         assert row["top_eigenvalue"] == pytest.approx(float(torch.linalg.eigvalsh(block)[-1]), rel=1e-5), entry.name
 
 
-@pytest.mark.parametrize("name", ["cnn with group norm", "attention", "lstm", "repeated layer", TRANSFORMER])
+@pytest.mark.parametrize(
+    "name", ["cnn with group norm", "attention", "lstm", "repeated layer", "weight norm", TRANSFORMER]
+)
 def test_products_are_the_slope_of_the_gradient(name: str) -> None:
     model, inputs = build(name)
     s = section_input(model, inputs, normal(6, 7 if name == TRANSFORMER else 3, seed=9))
@@ -226,6 +230,159 @@ def _dense(model: Tied) -> Tied:
     dense = Tied(sparse=False).double()
     dense.load_state_dict(model.state_dict())
     return dense
+
+
+FLAT_ENDS = {
+    "convolutions": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)),
+    "batch norm": lambda: nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)),
+    "layer norm": lambda: nn.Sequential(nn.LayerNorm(6), nn.ReLU(), nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 2)),
+}
+
+
+@pytest.mark.parametrize("loss", ["output_mean", "random_cotangent"])
+@pytest.mark.parametrize("name", FLAT_ENDS)
+def test_a_loss_without_a_bend_leaves_parts_of_the_product_unreached(name: str, loss: str) -> None:
+    torch.manual_seed(0)
+    s = section_input(FLAT_ENDS[name]().double(), normal(4, 3, 6, 6), loss=loss)
+    with replaying(s), twice_differentiable():
+        hessian = HessianProducts(s)
+        v = normal(hessian.size, seed=4)
+        torch.testing.assert_close(product_of(hessian, v), explicit_hessian(s).detach() @ v, rtol=1e-10, atol=1e-12)
+    section, _ = curvature(s)
+    assert section.status == "measured"
+    assert section.hessian_trace is not None
+
+
+class Force(nn.Module):
+    """Minus the slope of a learned energy: a model that differentiates itself."""
+
+    def __init__(self, *normalised: nn.Module) -> None:
+        super().__init__()
+        self.energy = nn.Sequential(nn.Linear(4, 6), nn.GELU(), *normalised, nn.Linear(6, 1, bias=False))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        point = x.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(self.energy(point).sum(), point, create_graph=True)
+        return -slope
+
+
+class VmappedForce(Force):
+    """The same by torch.func."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return -torch.func.vmap(torch.func.grad(lambda point: self.energy(point).sum()))(x)
+
+
+@pytest.mark.parametrize("kind", [Force, VmappedForce])
+def test_a_model_that_differentiates_itself_has_its_curvature(kind: type[Force]) -> None:
+    torch.manual_seed(0)
+    s = section_input(kind().double(), normal(6, 4), normal(6, 4, seed=1))
+    section, _ = curvature(s)
+    assert section.status == "measured", section.reason
+    with replaying(s):
+        H = explicit_hessian(s).detach()
+    assert section.top_eigenvalue == pytest.approx(float(torch.linalg.eigvalsh(H)[-1]), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_hessians_of_ordinary_models_are_symmetric(name: str) -> None:
+    model, inputs = build(name)
+    with torch.no_grad():
+        output = model(inputs)
+    s = section_input(model, inputs, normal(*output.shape, seed=9))
+    with replaying(s), twice_differentiable():
+        hessian = HessianProducts(s)
+        draws = torch.Generator().manual_seed(1)
+        u, v = (torch.split(signs(hessian.size, draws, hessian.slopes[0]), hessian.sizes) for _ in range(2))
+        pair = [paired_product(hessian, u, v), paired_product(hessian, v, u)]
+    length = math.hypot(*(product.square**0.5 for product in pair))
+    # Roundings of 2⁻⁵³ in sums of some thousand terms.
+    assert abs(pair[0].crossed - pair[1].crossed) < 1e-12 * length
+    assert pair[0].inner == pytest.approx(hessian.inner(u, hessian.everything), rel=1e-12)
+    assert contradiction(s, hessian, pair) is None
+
+
+class ScriptedWeightNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.v, self.g = nn.Parameter(normal(3, 4)), nn.Parameter(normal(3, 1).abs())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x @ torch._weight_norm(self.v, self.g, 0).T)
+
+
+def test_torchs_fused_weight_norm_is_replaced_and_where_it_cannot_be_its_error_is_seen() -> None:
+    x, y = normal(8, 4), normal(8, 3, seed=1)
+    section, _ = curvature(section_input(ScriptedWeightNorm(), x, y))
+    assert section.status == "measured"
+    section, _ = curvature(section_input(scripted(ScriptedWeightNorm()), x, y))
+    assert section.status == "undetermined"
+    assert "scripted weight_norm" in (section.reason or "")
+
+
+class HalfConstant(torch.autograd.Function):
+    """A product whose author took the weight for a constant in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, w)
+        return x @ w.T
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, w = ctx.saved_tensors
+        return g @ w.detach(), g.T @ x
+
+
+class Careless(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return HalfConstant.apply(x, self.weight)
+
+
+@pytest.mark.parametrize("name", ["layer norm's third derivative", "a careless custom function"])
+def test_a_hessian_that_is_not_symmetric_is_not_reported(name: str) -> None:
+    torch.manual_seed(0)
+    careless = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), Careless(6, 5), nn.Tanh(), Careless(5, 4))
+    model = careless if name == "a careless custom function" else Force(nn.LayerNorm(6, bias=False))
+    section, result = curvature(section_input(model.double(), normal(6, 4), normal(6, 4, seed=1)))
+    assert section.status == "undetermined"
+    assert "contradict each other" in (section.reason or "")
+    assert (section.hessian_trace, section.top_eigenvalue, result.parameters) == (None, None, {})
+
+
+def test_curvature_does_not_ask_whether_gradients_are_switched_on() -> None:
+    s = section_input(mlp(4, 6, 3), normal(8, 4), normal(8, 3, seed=1))
+    expected, _ = curvature(s)
+    with torch.no_grad():
+        found, _ = curvature(s)
+    assert found == expected
+
+
+@pytest.mark.parametrize("compute", ["bfloat16", "float16"])
+def test_autocast_reaches_the_second_derivatives(compute: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 32), nn.LayerNorm(32), nn.GELU(), nn.Linear(32, 3))
+    x, y = normal(8, 16, dtype=torch.float32), torch.arange(8) % 3
+    full, _ = curvature(section_input(model, x, y, loss="cross_entropy"))
+    half, _ = curvature(section_input(model, x, y, loss="cross_entropy", precision={"compute": compute}))
+    assert half.status == "measured", half.reason
+    assert full.hessian_trace is not None
+    assert half.hessian_trace == pytest.approx(full.hessian_trace, rel=0.1)  # the same probes; products of eight bits
+
+
+def test_a_product_that_is_not_finite_leaves_the_rest_standing() -> None:
+    class Broken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([1.0, 0.0], dtype=torch.float64))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ self.weight.abs().pow(1.5)  # its slope is 0 at 0, and its bend is not finite there
+
+    section, _ = curvature(section_input(Broken(), normal(6, 2), normal(6, seed=1)))
+    assert section.status == "measured"
+    assert section.top_eigenvalue is None
+    assert "top_eigenvalue: a product with the Hessian is not finite" in (section.reason or "")
 
 
 class Distances(nn.Module):
@@ -357,6 +514,15 @@ def test_the_largest_eigenvalue_stands_though_the_last_vectors_lose_their_orthog
     assert float(overlaps.max()) > 0.5, "the spectrum was to be one that the recurrence alone does not bear"
     # Roundings are of the largest magnitude: 1e4·eps, times a few for 40 steps.
     assert found.value == pytest.approx(1e2, abs=1e4 * 40 * torch.finfo(torch.float32).eps)
+
+
+def test_lanczos_of_a_half_precision_model_keeps_its_vectors_in_float32() -> None:
+    like = torch.zeros((), dtype=torch.bfloat16)
+    start = random_start(4096, torch.Generator().manual_seed(0), like)
+    assert start.dtype is torch.float32
+    diagonal = 100 * torch.arange(1.0, 4097.0).pow(-1.5)
+    found = top_eigenvalue(multiplied_by(diagonal), start, max_products=30, tolerance=1e-3, whole_basis_bytes=0)
+    assert found.value == pytest.approx(100.0, rel=1e-3)
 
 
 def test_lanczos_takes_three_vectors_of_memory_where_they_are_large() -> None:
