@@ -12,6 +12,7 @@ from torch import nn
 from gradinspect.contracts.request import InspectionSettings
 from gradinspect.engine.autocast import HALF, casting
 from gradinspect.engine.batch import Batch
+from gradinspect.engine.freed_memory import keep_freed_memory
 from gradinspect.engine.gradients import run_pass
 from gradinspect.engine.losses import compute_loss
 from gradinspect.engine.naming import name_calls
@@ -76,6 +77,7 @@ def first_pass(
     Raises:
         InspectionError: as `run_pass` does.
     """
+    keep_freed_memory()
     parameters = ParameterIndex(subject.model)
     loss_of = FixedLoss(subject, settings, custom_loss)
     step = first_step(settings.optimizer) if settings.optimizer is not None else None
