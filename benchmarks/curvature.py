@@ -21,7 +21,7 @@ from gradinspect.engine.section import SectionInput
 FIRST_GOAL, FURTHER_GOAL, LANCZOS_GOAL, MEMORY_GOAL = 3.2, 2.2, 22.0, 3.0
 LANCZOS_STEPS = 10
 PAIRS = {"mlp": 9, "resnet": 3, "gpt": 3}
-LANCZOS_PAIRS = {"mlp": 3, "resnet": 1, "gpt": 1}
+LANCZOS_PAIRS = {"mlp": 5, "resnet": 3, "gpt": 3}
 
 
 def products(s: SectionInput, count: int) -> None:

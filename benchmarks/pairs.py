@@ -93,9 +93,7 @@ def _peer_row(label: str, subject: BenchmarkModel, make: Callable[[BenchmarkMode
         ratio = ratio_of(lambda: run(subject), subject.bare, pairs=pairs)
         return Row(label, subject.name, ratio, None, memory_ratio(subject.model, lambda: run(subject), subject.bare))
     except Exception as error:  # noqa: BLE001  # whatever another tool raises is its answer
-        return Row(
-            label, subject.name, None, None, note=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-        )
+        return Row(label, subject.name, None, None, note=f"{type(error).__name__}: {error}".splitlines()[0][:100])
 
 
 def show(title: str, rows: Sequence[Row], peers: Peers) -> None:
