@@ -33,7 +33,7 @@ from gradinspect.engine.remedy_check import Suggest, Trial, check_remedies
 from gradinspect.engine.reproducible import left_as_found, ordinary_graphs
 from gradinspect.engine.rows import finite, layer_rows, parameter_rows
 from gradinspect.engine.section import Budget, SectionInput
-from gradinspect.engine.sections import planned_sections, run_section
+from gradinspect.engine.sections import planned_sections, run_section, share_of
 from gradinspect.engine.self_checks import run_checks
 from gradinspect.engine.spread import seed_spread
 from gradinspect.engine.stages import Progress, Stages
@@ -215,7 +215,7 @@ def _run_sections(s: SectionInput, found: _Collected, stages: Stages) -> None:
     owed = (s.settings.seeds - 1) * _PASS_MARGIN * s.pass_seconds
     for place, section in enumerate(planned):
         stages.enter(section.stage)
-        share = section.weight / sum(later.weight for later in planned[place:])
+        share = share_of(section, planned[place:], s.pass_seconds, s.budget.seconds_left - owed)
         result = run_section(section, replace(s, budget=s.budget.part(share, reserve=owed), progress=stages.within))
         found.sections[section.field] = result.section
         for name, fields in result.parameters.items():

@@ -6,6 +6,7 @@ stands: memory that ran out, an operator without the derivative that it needs, a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Literal
@@ -32,6 +33,8 @@ class PlannedSection:
         home: module and function that compute it; imported when it is asked for.
         weight: its share of the time that is left, among the sections that were asked for. Chosen after the usual
             number of passes of each: two for noise, some forty for curvature, a probe's hundreds for scales.
+        passes: what its usual results take, in times of the first pass. A section may have so much though its share is
+            smaller, up to `MOST_OF_THE_REST`; none for scales, whose probes have a budget of their own.
     """
 
     stage: str
@@ -39,6 +42,7 @@ class PlannedSection:
     kind: SectionDocument
     home: tuple[str, str]
     weight: float
+    passes: float = 0.0
 
     def function(self) -> Section:
         """The function that computes it."""
@@ -46,12 +50,21 @@ class PlannedSection:
         return found
 
 
+MOST_OF_THE_REST = 0.25  # chosen: without it two passes of a slow model had no room in a 28th of its job's time
+
 _TABLE: tuple[PlannedSection, ...] = (
-    PlannedSection("noise", "noise", Noise, ("gradinspect.engine.noise", "noise_section"), 1.0),
-    PlannedSection("jacobian", "jacobian", Jacobian, ("gradinspect.engine.jacobian", "jacobian_section"), 1.0),
-    PlannedSection("curvature", "curvature", Curvature, ("gradinspect.engine.curvature", "curvature_section"), 4.0),
+    PlannedSection("noise", "noise", Noise, ("gradinspect.engine.noise", "noise_section"), 1.0, 3.0),
+    PlannedSection("jacobian", "jacobian", Jacobian, ("gradinspect.engine.jacobian", "jacobian_section"), 1.0, 20.0),
     PlannedSection(
-        "training_trace", "time_decay", TimeDecay, ("gradinspect.engine.training_trace", "training_trace_section"), 2.0
+        "curvature", "curvature", Curvature, ("gradinspect.engine.curvature", "curvature_section"), 4.0, 40.0
+    ),
+    PlannedSection(
+        "training_trace",
+        "time_decay",
+        TimeDecay,
+        ("gradinspect.engine.training_trace", "training_trace_section"),
+        2.0,
+        45.0,
     ),
     PlannedSection("lr_scales", "lr_scales", LrScales, ("gradinspect.engine.scales.suggest", "suggest_scales"), 20.0),
 )
@@ -63,6 +76,17 @@ def planned_sections(settings: InspectionSettings) -> list[PlannedSection]:
     if settings.lr_scales:
         asked.add("lr_scales")
     return [section for section in _TABLE if section.stage in asked]
+
+
+def share_of(section: PlannedSection, later: Sequence[PlannedSection], pass_seconds: float, left: float) -> float:
+    """The share of the seconds that are left which a section may take.
+
+    Args:
+        later: the section itself and all that come after it.
+    """
+    by_weight = section.weight / sum(one.weight for one in later)
+    wanted = section.passes * pass_seconds / left if left > 0 else 0.0
+    return max(by_weight, min(wanted, MOST_OF_THE_REST))
 
 
 def run_section(section: PlannedSection, s: SectionInput) -> SectionResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from typing import Any
@@ -23,7 +24,7 @@ from gradinspect.engine.job import computing_seconds, run_job
 from gradinspect.engine.measure import measure
 from gradinspect.engine.memory import out_of_memory
 from gradinspect.engine.section import Budget, SectionInput, SectionResult, refused
-from gradinspect.engine.sections import PlannedSection, planned_sections, run_section
+from gradinspect.engine.sections import PlannedSection, planned_sections, run_section, share_of
 from gradinspect.engine.stages import Stages
 
 EVERYTHING = ["gradients", "signals", "noise", "curvature", "jacobian", "training_trace"]
@@ -113,6 +114,18 @@ def test_the_scales_come_last_and_have_the_largest_share() -> None:
     planned = planned_sections(settings)
     assert [section.stage for section in planned][-1] == "lr_scales"
     assert max(planned, key=lambda section: section.weight).stage == "lr_scales"
+
+
+def test_a_section_may_take_what_it_usually_does_up_to_a_quarter_of_the_rest() -> None:
+    asked = from_python(InspectionSettings, {"diagnostics": EVERYTHING, "lr_scales": {}})
+    planned = planned_sections(asked)
+    noise, *_, scales = planned
+    assert share_of(noise, planned, 0.001, 28.0) == pytest.approx(1 / 28)  # its weight among theirs
+    assert share_of(noise, planned, 2.0, 28.0) == pytest.approx(6 / 28)  # three passes
+    assert share_of(noise, planned, 100.0, 28.0) == 0.25
+    assert share_of(noise, planned, 2.0, -1.0) == pytest.approx(1 / 28)
+    assert share_of(noise, planned, 2.0, math.inf) == pytest.approx(1 / 28)
+    assert share_of(scales, [scales], 2.0, 28.0) == 1.0
 
 
 def failing(error: BaseException) -> PlannedSection:
