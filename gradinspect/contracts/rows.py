@@ -6,7 +6,7 @@ A number that is not finite, or that has no meaning for its layer, is `None`; a 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -23,10 +23,10 @@ class Row(Document):
     """A document of which a report holds thousands: all of its kind share one set of field names.
 
     Pydantic would give each instance a set of the names that it was made with. In a row nobody asks for them, and they
-    take more memory than its numbers.
+    take more memory than its numbers. The set must not be changed.
     """
 
-    _names: ClassVar[set[str]]
+    _names: ClassVar[set[str]] = set()
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:  # Any: as Pydantic has it
@@ -37,6 +37,12 @@ class Row(Document):
     def model_post_init(self, _context: object) -> None:
         """Called by Pydantic for each row, validated or constructed."""
         object.__setattr__(self, "__pydantic_fields_set__", self._names)  # the row itself is frozen
+
+    def __copy__(self) -> Self:
+        """What `model_copy` begins with."""
+        copied = super().__copy__()
+        object.__setattr__(copied, "__pydantic_fields_set__", self._names)
+        return copied
 
 
 class ActivationStatistics(Row):

@@ -32,7 +32,7 @@ _SAME = frozenset({"depth", "call", "numel"})
 
 
 def average_layers(
-    passes: Sequence[Sequence[LayerMeasurement]], parameters: Iterable[ParameterMeasurement] = ()
+    passes: Sequence[Sequence[LayerMeasurement]], parameters: Iterable[ParameterMeasurement]
 ) -> tuple[LayerMeasurement, ...]:
     """Average the layer rows of several passes over one structure; the first pass decides the structure.
 

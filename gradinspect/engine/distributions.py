@@ -148,7 +148,8 @@ def _binned(magnitudes: Array) -> Distribution:
     """Quantiles and exponent counts of a sample of float32 magnitudes from one count of their leading bits.
 
     The codes, exponent and leading bits of the mantissa, are in the order of the magnitudes. The first code holds
-    zeros and the smallest subnormals. A bin's quantile is its middle: its code, one bit set, and nothing after it.
+    zeros and the smallest subnormals. A bin's quantile is its middle: its code, one bit set, and nothing after it,
+    but no more than the largest magnitude.
     """
     dropped = 23 - _FINE_BITS
     codes = magnitudes.view(np.int32) >> dropped
@@ -163,5 +164,6 @@ def _binned(magnitudes: Array) -> Distribution:
     bins = first + ranks.searchsorted(wanted, side="right")
     middles = ((bins << 1 | 1) << dropped - 1).astype(np.int32).view(np.float32)
     middles[wanted < 0] = 0.0
+    np.minimum(middles, np.maximum.reduce(magnitudes), out=middles)
     lowest_exponent = lowest - 127 if by_exponent else 0
     return Distribution(tuple(middles.tolist()), lowest_exponent, by_exponent, zeros, True, magnitudes)

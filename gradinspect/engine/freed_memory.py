@@ -14,4 +14,4 @@ def keep_freed_memory() -> None:
     default tensors of 128 KiB are mapped, and touched page by page, again and again: a tenth of a small model's
     Hessian products. No page of the block is touched here.
     """
-    torch.empty(_LARGEST_THRESHOLD, dtype=torch.uint8)
+    torch.UntypedStorage(_LARGEST_THRESHOLD, device="cpu")  # type: ignore[no-untyped-call]  # torch leaves it untyped

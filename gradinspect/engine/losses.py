@@ -100,6 +100,8 @@ def _classes_on_axis_1(output: torch.Tensor, target: torch.Tensor) -> torch.Tens
 
 def _check_fit(name: Loss, output: torch.Tensor, target: torch.Tensor) -> None:
     shape, wanted = list(output.shape), list(target.shape)
+    if not target.numel():
+        raise InspectionError("data_mismatch", f"the target {wanted} holds no element, so the loss {name} has no value")
     if name in CLASSIFIERS:
         if target.is_floating_point():
             raise InspectionError(

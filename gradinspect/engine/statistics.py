@@ -139,7 +139,7 @@ def _scratch(dtype: np.dtype[np.floating]) -> Array:
 def row_moments(values: Array) -> list[Moments]:
     """`moments` of each row of an array (tensors, elements) of small tensors."""
     magnitudes = np.abs(values)
-    largest = np.maximum.reduce(magnitudes, axis=1)
+    largest = np.maximum.reduce(magnitudes, axis=1, initial=0.0)  # of a tensor without elements
     safe = ((largest > _SAFE_LOW) & (largest < _SAFE_HIGH)).tolist()
     sums = [np.add.reduce(part, axis=1).tolist() for part in (values, values * values, magnitudes)]
     nonzero = np.count_nonzero(values, axis=1).tolist()

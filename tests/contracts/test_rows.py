@@ -96,3 +96,12 @@ def test_what_is_changed_in_a_copy_of_a_row_stays_in_the_copy() -> None:
     copied = row.model_copy(update={"grad_norm": 5.0})
     assert (copied.grad_norm, row.grad_norm) == (5.0, layer(1).grad_norm)
     assert copied.model_dump(exclude={"grad_norm"}) == row.model_dump(exclude={"grad_norm"})
+
+
+@pytest.mark.parametrize("make", [layer, parameter])
+def test_a_copied_row_shares_the_set_too(make: Callable[[int], Row]) -> None:
+    row = make(0)
+    copied = row.model_copy(update={"grad_norm": 7.0})
+    assert copied.model_fields_set is row.model_fields_set
+    assert copied.model_fields_set == set(type(row).model_fields)
+    assert copied == type(row).model_validate({**row.model_dump(), "grad_norm": 7.0})

@@ -158,12 +158,13 @@ def test_multiplying_the_loss_changes_no_verdict(gains: list[float], exponent: i
     assert rules[0] == rules[1]
 
 
-def test_gains_whose_quotient_no_number_holds_leave_their_rule_open() -> None:
+@pytest.mark.parametrize(("predicted", "measured_gain"), [(1e-300, 1e300), (1e300, 1e-300)])
+def test_gains_whose_quotient_no_number_holds_leave_their_rule_open(predicted: float, measured_gain: float) -> None:
     measured = chain()
     for name in ("0", "1", "2"):
-        measured = changed(measured, name, predicted_chi1=1e-300, measured_chi1=1e300)
+        measured = changed(measured, name, predicted_chi1=predicted, measured_chi1=measured_gain)
     reason = assess(measured, policy=DEFAULT_POLICY).not_judged["initialization_mismatch"]
-    assert reason == "a measured gain over its prediction is larger than any number"
+    assert reason == "a measured gain over its prediction, or its inverse, is larger than any number"
 
 
 NUMBERS = st.none() | st.floats(allow_nan=False, allow_infinity=False)

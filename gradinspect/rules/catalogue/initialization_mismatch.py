@@ -11,6 +11,7 @@ from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
 from gradinspect.rules.wording import counted, number
 
 FEWEST_LAYERS = 3  # with fewer, the spread between layers cannot tell chance from a difference
+_LARGEST_LOG = 700.0  # e to it is still a number
 STANDARD_ERRORS = 2.0  # chosen: chance alone crosses it in about one net of forty, and has to leave the band as well
 
 
@@ -26,19 +27,17 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         return NotJudged(
             f"theory predicts the gain of {counted(len(rows), 'layer')}; at least {FEWEST_LAYERS} are needed"
         )
-    logs = [
-        math.log(row.measured_chi1 / row.predicted_chi1) for row in rows if row.measured_chi1 and row.predicted_chi1
-    ]
-    if math.inf in logs:
-        return NotJudged("a measured gain over its prediction is larger than any number")
+    logs = [_log_quotient(row) for row in rows]
     mean = math.fsum(logs) / len(logs)
+    if abs(mean) > _LARGEST_LOG:
+        return NotJudged("a measured gain over its prediction, or its inverse, is larger than any number")
     margin = STANDARD_ERRORS * stdev(logs) / math.sqrt(len(logs))
     nearest = mean - math.copysign(min(margin, abs(mean)), mean)
     severity = limits.severity(math.exp(nearest))
     if severity is None:
         return None
     value = math.exp(mean)
-    worst = sorted(rows, key=lambda row: -abs(math.log((row.measured_chi1 or 1) / (row.predicted_chi1 or 1))))
+    worst = sorted(rows, key=lambda row: -abs(_log_quotient(row)))
     return RULE.finding(
         severity=severity,
         layers=names(worst),
@@ -50,6 +49,10 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         ),
         remedy=Remedy(action="check_initialization", arguments={"compare": "Var(weight) with its initialiser's"}),
     )
+
+
+def _log_quotient(row: LayerMeasurement) -> float:
+    return math.log(row.measured_chi1 or 1.0) - math.log(row.predicted_chi1 or 1.0)
 
 
 def _is_convolution(row: LayerMeasurement) -> bool:
