@@ -16,6 +16,9 @@ from peers import CURVATURE_PEERS
 from gradinspect.engine.hessian import HessianProducts
 from gradinspect.engine.lanczos import top_eigenvalue
 from gradinspect.engine.replay import replaying, twice_differentiable
+from gradinspect.engine.scales.curvature import measure_curvature
+from gradinspect.engine.scales.groups import make_groups
+from gradinspect.engine.scales.measurement import measure_groups
 from gradinspect.engine.section import SectionInput
 
 FIRST_GOAL, FURTHER_GOAL, LANCZOS_GOAL, MEMORY_GOAL = 3.2, 2.2, 22.0, 3.0
@@ -40,6 +43,12 @@ def lanczos(s: SectionInput) -> None:
         top_eigenvalue(hessian.product, start, max_products=LANCZOS_STEPS, tolerance=0.0)
 
 
+def interactions(s: SectionInput) -> None:
+    """M_ij = g_iᵀGg_j of all pairs of groups, their gradients included."""
+    found = measure_curvature(s, measure_groups(s, make_groups(s)))
+    assert found.form is not None
+
+
 def main() -> None:
     """Measure each model and print the table."""
     torch.set_num_threads(1)
@@ -58,6 +67,9 @@ def main() -> None:
         rows.append(Row("gᵀHg: the first product, its graph included", name, first, FIRST_GOAL, memory, MEMORY_GOAL))
         rows.append(Row("each further product (Hutchinson)", name, (further - first) / 2, FURTHER_GOAL))
         rows.append(Row("top eigenvalue, 10 Lanczos steps", name, steps, LANCZOS_GOAL))
+        groups = len(make_groups(s))
+        pairs = ratio_of(lambda s=s: interactions(s), subject.bare, pairs=LANCZOS_PAIRS[name])
+        rows.append(Row(f"full M_ij of {groups} groups, gradients included", name, pairs, 1 + 0.75 * groups))
         rows += peer_rows(subject, CURVATURE_PEERS, pairs=LANCZOS_PAIRS[name])
     show("Curvature", rows, CURVATURE_PEERS)
 
