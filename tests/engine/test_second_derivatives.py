@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from itertools import product
 from threading import Event, Thread
@@ -164,6 +166,16 @@ def test_beside_other_threads_torchs_table_is_left_alone(monkeypatch: pytest.Mon
     finally:
         done.set()
         other.join()
+
+
+def test_a_process_with_one_thread_takes_the_short_ways() -> None:
+    program = (
+        "from gradinspect.engine.second_derivatives.installed import installed_rules, short_second_derivatives\n"
+        "with short_second_derivatives():\n"
+        "    print(*installed_rules())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert "convolution_backward" in done.stdout.split()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
