@@ -182,9 +182,12 @@ def _names(text: str) -> list[str]:
 
 def _sizes(text: str) -> list[int]:
     try:
-        return [int(size) for size in _names(text)]
+        sizes = [int(size) for size in _names(text)]
     except ValueError:
         raise click.BadParameter(f"{text!r} is not sizes such as 16,256", param_hint="--input-shape") from None
+    if min(sizes, default=1) < 1:
+        raise click.BadParameter(f"{text!r} holds a size under 1", param_hint="--input-shape")
+    return sizes
 
 
 def _shorthand(text: str, first: str) -> dict[str, Any]:

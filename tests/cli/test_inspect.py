@@ -188,6 +188,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["inspect", "spec.json", "--input-shape", "6"], "has an input of its own"),
     (["inspect", "model.pt"], "--data batch.safetensors, or --input-shape"),
     (["inspect", "model.pt", "--input-shape", "six"], "is not sizes"),
+    (["inspect", "model.pt", "--input-shape", "3,-8,8"], "holds a size under 1"),
     (["inspect", "model.pt", "--weights", "weights.safetensors", "--input-shape", "6"], "carries its own"),
     (["inspect", "model.pt", "--data", "text.txt"], "text.txt: the header says"),
     (["inspect", "model.pt", "--data", "batch.safetensors", "--inputs", "z"], "its tensors are x, y"),
