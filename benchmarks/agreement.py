@@ -24,10 +24,10 @@ from pairs import sections_input
 from scipy.sparse.linalg import eigsh
 from torch import nn
 
-from gradinspect.contracts.report import Curvature
-from gradinspect.engine.curvature import PROBES, curvature_section
-from gradinspect.engine.hutchinson import signs
-from gradinspect.engine.reproducible import generator
+from gradinspect.contracts.report.report import Curvature
+from gradinspect.engine.curvature.curvature import PROBES, curvature_section
+from gradinspect.engine.curvature.hutchinson import signs
+from gradinspect.engine.network.reproducible import generator
 
 ROUNDING = 1e-10
 PYHESSIAN_BIAS = 2e-6  # it divides by its norms + 1e-6, and the square of that scales the quotient

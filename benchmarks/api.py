@@ -15,17 +15,18 @@ from pathlib import Path
 from statistics import median
 from time import thread_time
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from flask import Flask, Response
-from specimens import TENANT, end_well, layer, make_report, spec, submit
 from werkzeug.test import EnvironBuilder
 
 from service.api import create_app
-from service.db import inspections, migrate, models, row_queries
+from service.db import inspections, migrate, models
 from service.db.engine import Database
+from service.db.lists import row_queries
 from service.logs import configure_logs
 from service.settings import Settings
+from tests.support.specimens import TENANT, end_well, layer, make_report, spec, submit
 
 GOAL = 2.0
 ROUNDS = 15

@@ -13,13 +13,13 @@ from models import MODELS
 from pairs import Row, chosen, peer_rows, ratio_of, sections_input, show
 from peers import CURVATURE_PEERS
 
-from gradinspect.engine.hessian import HessianProducts
-from gradinspect.engine.lanczos import top_eigenvalue
-from gradinspect.engine.replay import replaying, twice_differentiable
-from gradinspect.engine.scales.curvature import measure_curvature
-from gradinspect.engine.scales.groups import make_groups
-from gradinspect.engine.scales.measurement import measure_groups
-from gradinspect.engine.section import SectionInput
+from gradinspect.engine.curvature.hessian import HessianProducts
+from gradinspect.engine.curvature.lanczos import top_eigenvalue
+from gradinspect.engine.first_order.context import SectionInput
+from gradinspect.engine.first_order.replay import replaying, twice_differentiable
+from gradinspect.probes.scales.curvature import measure_curvature
+from gradinspect.probes.scales.groups import make_groups
+from gradinspect.probes.scales.measurement import measure_groups
 
 FIRST_GOAL, FURTHER_GOAL, LANCZOS_GOAL, MEMORY_GOAL = 3.2, 2.2, 22.0, 3.0
 LANCZOS_STEPS = 10

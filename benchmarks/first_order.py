@@ -18,12 +18,12 @@ from models import MODELS, Subject
 from pairs import peer_rows
 from peers import PEERS
 
-from gradinspect.engine.gradients import run_pass
-from gradinspect.engine.ledger import HostLedger
-from gradinspect.engine.naming import name_calls
-from gradinspect.engine.parameters import ParameterIndex
-from gradinspect.engine.reproducible import ordinary_graphs
-from gradinspect.engine.rows import layer_rows, parameter_rows
+from gradinspect.engine.network.parameters import ParameterIndex
+from gradinspect.engine.network.reproducible import ordinary_graphs
+from gradinspect.engine.rows.layer_rows import layer_rows, parameter_rows
+from gradinspect.engine.tracing.ledger import HostLedger
+from gradinspect.engine.tracing.naming import name_calls
+from gradinspect.engine.tracing.run_pass import run_pass
 
 ROUNDS = {"mlp": 30, "resnet": 8, "gpt": 6}
 GOALS = {

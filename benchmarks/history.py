@@ -7,13 +7,11 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
-from specimens import TENANT, finding, submit
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 from uuid_utils import uuid7
 
-from gradinspect.contracts.policy import RULE_IDS
-from gradinspect.contracts.report import (
+from gradinspect.contracts.report.report import (
     ActivationStatistics,
     Finding,
     LayerMeasurement,
@@ -22,11 +20,14 @@ from gradinspect.contracts.report import (
     Quantiles,
     SignalStatistics,
 )
-from service.db import results, rows
+from gradinspect.contracts.request.policy import RULE_IDS
 from service.db.engine import Database
-from service.db.results import Place
-from service.db.rows import Value
+from service.db.results import flattening as rows
+from service.db.results import writing as results
+from service.db.results.flattening import Value
+from service.db.results.writing import Place
 from service.db.tables import InspectionRecord, ModelRecord
+from tests.support.specimens import TENANT, finding, submit
 
 LAYERS_EACH, PARAMETERS_EACH, MODELS, CHUNK = 50, 20, 200, 1000
 KINDS = ("Linear", "Conv2d", "LayerNorm", "Embedding")

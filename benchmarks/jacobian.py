@@ -11,8 +11,8 @@ import torch
 from models import MODELS
 from pairs import Row, chosen, ratio_of, sections_input, show
 
-from gradinspect.engine.jacobian import jacobian_section
-from gradinspect.engine.training_trace import STEPS, training_trace_section
+from gradinspect.engine.curvature.jacobian import jacobian_section
+from gradinspect.inspection.training_trace import STEPS, training_trace_section
 
 PAIRS = {"mlp": 5, "resnet": 3, "gpt": 3}
 

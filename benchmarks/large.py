@@ -59,8 +59,8 @@ def measured(case: str, what: str) -> dict[str, float]:
     """Run one case in this process; the bare pass runs twice, and the second is timed."""
     import torch
 
-    import gradinspect.local  # noqa: F401  # so that its size counts as idle
-    import workers.runner  # noqa: F401  # likewise
+    import gradinspect.inspection.local  # noqa: F401  # so that its size counts as idle
+    import workers.child.runner  # noqa: F401  # likewise
 
     torch.set_num_threads(1)  # two that wait for each other on a busy machine take ten times as long
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -101,9 +101,9 @@ def inspection(model, inputs):  # type: ignore[no-untyped-def]  # likewise
 
 def child_job(job):  # type: ignore[no-untyped-def]  # likewise
     """What a worker's child does with a spec: build it, measure it, and write the frame with the measurements."""
-    from gradinspect.contracts.messages import ResultFrame
-    from gradinspect.engine.job import run_job
-    from workers.runner import result_pieces
+    from gradinspect.contracts.wire.messages import ResultFrame
+    from gradinspect.inspection.job import run_job
+    from workers.child.runner import result_pieces
 
     def run() -> None:
         measured = run_job(job, model_bytes=None, weights_bytes=None, data_bytes=None)
@@ -116,7 +116,7 @@ def child_job(job):  # type: ignore[no-untyped-def]  # likewise
 def layer_norms():  # type: ignore[no-untyped-def]  # likewise
     """A job with 5,000 layers of two tensors; a signal passes them unchanged, whatever their number."""
     from gradinspect.contracts.document import from_python
-    from gradinspect.contracts.messages import Job
+    from gradinspect.contracts.wire.messages import Job
 
     spec = {"input": {"shape": [64]}, "layers": [{"type": "LayerNorm"}] * 5_000}
     settings = {"loss": "random_cotangent", "data": {"samples": 8}}
@@ -126,7 +126,7 @@ def layer_norms():  # type: ignore[no-untyped-def]  # likewise
 def built(job):  # type: ignore[no-untyped-def]  # likewise
     import torch
 
-    from gradinspect.engine.build import build
+    from gradinspect.engine.network.build import build
 
     return build(job.spec, seed=0, dtype=torch.float32, device=torch.device("cpu")), torch.randn(8, 64)
 

@@ -15,11 +15,11 @@ from models import Subject as BenchmarkModel
 from peers import Peers
 from torch.nn import functional
 
-from gradinspect.contracts.request import InspectionSettings
-from gradinspect.engine.batch import Batch
-from gradinspect.engine.first_pass import Subject, first_pass
-from gradinspect.engine.reproducible import ordinary_graphs
-from gradinspect.engine.section import SectionInput
+from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.engine.first_order.context import SectionInput
+from gradinspect.engine.first_order.first_pass import Subject, first_pass
+from gradinspect.engine.network.batch import Batch
+from gradinspect.engine.network.reproducible import ordinary_graphs
 
 Work = Callable[[], object]
 Make = Callable[[], BenchmarkModel]

@@ -19,17 +19,18 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from history import LAYERS_EACH, START, load, model_id
-from servers import PostgresServer, running
-from specimens import TENANT
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
-from service.db import migrate, queries, row_queries
+from service.db import migrate
 from service.db.engine import Database
-from service.db.result_tables import INDEXED_LAYER_FIELDS, INDEXED_PARAMETER_FIELDS
+from service.db.lists import queries, row_queries
+from service.db.results.tables import INDEXED_LAYER_FIELDS, INDEXED_PARAMETER_FIELDS
+from tests.support.servers import PostgresServer, running
+from tests.support.specimens import TENANT
 
 GOAL_MS, DEEP_PAGE, PAGE = 20.0, 1000, 50
 Params = list[tuple[str, str]]

@@ -26,21 +26,21 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from torch import nn
 
 from gradinspect.contracts.document import from_python
-from gradinspect.contracts.report import LrScales
-from gradinspect.contracts.request import InspectionSettings, LrScalesRequest, Sgd
-from gradinspect.engine.batch import Batch
-from gradinspect.engine.first_pass import Subject, first_pass
-from gradinspect.engine.reproducible import generator
-from gradinspect.engine.scales.groups import make_groups
-from gradinspect.engine.scales.suggest import suggest_scales
-from gradinspect.engine.section import SectionInput
-from gradinspect.engine.verify.budget import ProbeBudget
-from gradinspect.engine.verify.curves import final_loss
-from gradinspect.engine.verify.gate import Gate
-from gradinspect.engine.verify.probe_data import probe_data
-from gradinspect.engine.verify.search import Arm, RateSearch
-from gradinspect.engine.verify.training import Trainer
-from gradinspect.engine.verify.update import declared_update
+from gradinspect.contracts.report.report import LrScales
+from gradinspect.contracts.request.request import InspectionSettings, LrScalesRequest, Sgd
+from gradinspect.engine.first_order.context import SectionInput
+from gradinspect.engine.first_order.first_pass import Subject, first_pass
+from gradinspect.engine.network.batch import Batch
+from gradinspect.engine.network.reproducible import generator
+from gradinspect.probes.lr_scales import suggest_scales
+from gradinspect.probes.scales.groups import make_groups
+from gradinspect.probes.verify.budget import ProbeBudget
+from gradinspect.probes.verify.curves import final_loss
+from gradinspect.probes.verify.gate import Gate
+from gradinspect.probes.verify.probe_data import probe_data
+from gradinspect.probes.verify.search import Arm, RateSearch
+from gradinspect.probes.verify.training import Trainer
+from gradinspect.probes.verify.update import declared_update
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"type": "sgd", "lr": 0.1},

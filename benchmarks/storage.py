@@ -18,17 +18,19 @@ from random import Random
 from statistics import median
 from time import perf_counter
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from servers import PostgresServer, running
-from specimens import TENANT, end_well, layer, make_report, submit, take
-
-from gradinspect.contracts.report import Report, SignalStatistics
-from service.db import leases, migrate, results, row_queries, rows
+from gradinspect.contracts.report.report import Report, SignalStatistics
+from service.db import leases, migrate
 from service.db.engine import Database
-from service.db.result_tables import LayerRecord
-from service.db.rows import Value
-from service.storage import Store
+from service.db.lists import row_queries
+from service.db.results import flattening as rows
+from service.db.results import writing as results
+from service.db.results.flattening import Value
+from service.db.results.tables import LayerRecord
+from service.store.storage import Store
+from tests.support.servers import PostgresServer, running
+from tests.support.specimens import TENANT, end_well, layer, make_report, submit, take
 
 PIECE = bytes(range(256)) * 1024
 LAYERS_OF_A_REPORT = 10_000

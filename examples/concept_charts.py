@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gradinspect import inspect
-from gradinspect.report.charts import signal_profile
+from gradinspect.report.charts.signal_charts import signal_profile
 
 HIDDEN = 256
 

@@ -24,7 +24,7 @@ import transformer
 
 from gradinspect import Client, Report
 from gradinspect.client import GradinspectError
-from gradinspect.report.terminal import render_terminal
+from gradinspect.report.text.terminal import render_terminal
 
 START_SECONDS = 120
 

@@ -14,12 +14,16 @@ from gradinspect.version import __version__
 
 if TYPE_CHECKING:
     from gradinspect.client import Client
-    from gradinspect.local import inspect
+    from gradinspect.inspection.local import inspect
     from gradinspect.report.shown import Report
 
 __all__ = ["Client", "Report", "__version__", "inspect"]
 
-_HOMES = {"inspect": "gradinspect.local", "Client": "gradinspect.client", "Report": "gradinspect.report.shown"}
+_HOMES = {
+    "inspect": "gradinspect.inspection.local",
+    "Client": "gradinspect.client",
+    "Report": "gradinspect.report.shown",
+}
 
 
 def __getattr__(name: str) -> Any:  # Any: a module attribute

@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection
 
-from service.db import result_tables  # noqa: F401  # registers its tables with the metadata
+from service.db.results import tables as result_tables  # noqa: F401  # registers its tables with the metadata
 from service.db.tables import Table
 
 

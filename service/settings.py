@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from gradinspect.contracts.messages import Limits
 from gradinspect.contracts.problems import FieldError, ProblemError
-from gradinspect.contracts.request import Device
+from gradinspect.contracts.request.request import Device
+from gradinspect.contracts.wire.messages import Limits
 
 PREFIX = "GRADINSPECT_"
 Queue = Literal["cpu", "gpu"]

@@ -8,12 +8,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from servers import PostgresServer, Server, ValkeyServer, running
 
 from service.db import migrate
 from service.db.engine import Database
 from service.settings import Settings
-from service.storage import Store
+from service.store.storage import Store
+from tests.support.servers import PostgresServer, Server, ValkeyServer, running
 
 TEMPLATE = "template_gradinspect"
 

@@ -13,12 +13,14 @@ ROOT = Path(__file__).parents[1]
 
 PROCESSES = {
     "API": "from service.api import create_app; from service.settings import Settings; create_app(Settings())",
-    "maintainer": "import service.maintenance",
-    "embedded supervisor": "import service.embedded",
-    "Celery worker": "import workers.app, workers.tasks, workers.supervise, workers.commands",
+    "maintainer": "import service.lifecycle.maintenance",
+    "embedded supervisor": "import service.processes.embedded",
+    "Celery worker": (
+        "import workers.supervisor.app, workers.supervisor.tasks, workers.supervisor.supervise, workers.commands"
+    ),
     "client": "import gradinspect; gradinspect.Client",
     "command line": "import gradinspect.cli",
-    "rules and reports": "import gradinspect.rules, gradinspect.report.terminal, gradinspect.report.html",
+    "rules and reports": "import gradinspect.rules, gradinspect.report.text.terminal, gradinspect.report.html.html",
     "intake": "import gradinspect.intake",
 }
 
@@ -40,12 +42,12 @@ def test_torch_is_loaded_by_no_process_but_the_one_that_runs_models(process: str
 
 
 def test_the_process_that_runs_models_loads_no_part_of_the_service(tmp_path: Path) -> None:
-    loaded = modules_after("import workers.runner, workers.forkserver", tmp_path)
+    loaded = modules_after("import workers.child.runner, workers.child.forkserver", tmp_path)
     assert not {name for name in loaded if name.split(".")[0] in ("service", "celery", "redis", "sqlalchemy", "flask")}
 
 
 def test_the_engine_loads_no_flask(tmp_path: Path) -> None:
-    loaded = modules_after("import gradinspect.engine.job, gradinspect.engine.measure", tmp_path)
+    loaded = modules_after("import gradinspect.inspection.job, gradinspect.inspection.measure", tmp_path)
     assert "torch" in loaded
     assert "flask" not in loaded
 
@@ -53,8 +55,8 @@ def test_the_engine_loads_no_flask(tmp_path: Path) -> None:
 @pytest.mark.parametrize("package", ["gradinspect", "service", "workers"])
 def test_only_settings_read_the_environment(package: str) -> None:
     """`os.environ` stands in service/settings.py, where a child's environment is made, and for torch's own variable."""
-    passes_on = {"service/broker.py", "service/embedded.py", "workers/fork_client.py"}
-    cuda_visible_devices = {"workers/devices.py", "workers/forkserver.py"}
+    passes_on = {"service/processes/broker.py", "service/processes/embedded.py", "workers/supervisor/fork_client.py"}
+    cuda_visible_devices = {"workers/supervisor/devices.py", "workers/child/forkserver.py"}
     allowed = {"service/settings.py", *passes_on, *cuda_visible_devices}
     readers = {
         path.relative_to(ROOT).as_posix()

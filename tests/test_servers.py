@@ -11,15 +11,15 @@ from time import monotonic, sleep
 
 import pytest
 import redis
-from servers import PostgresServer, Server, ValkeyServer, running
 from sqlalchemy import text
 
 from service.db.engine import Database
+from tests.support.servers import PostgresServer, Server, ValkeyServer, running
 
 RUN_OF_A_SERVER = """
 import sys, time
-sys.path.insert(0, {tests!r})
-from servers import PostgresServer, ValkeyServer
+sys.path.insert(0, {root!r})
+from tests.support.servers import PostgresServer, ValkeyServer
 server = {server}()
 server.start()
 print(server.process.pid, server.directory, flush=True)
@@ -29,7 +29,7 @@ time.sleep(60)
 
 @pytest.mark.parametrize("server", [PostgresServer, ValkeyServer])
 def test_a_killed_run_takes_its_servers_along(server: type[Server]) -> None:
-    program = RUN_OF_A_SERVER.format(tests=str(Path(__file__).parent), server=server.__name__)
+    program = RUN_OF_A_SERVER.format(root=str(Path(__file__).parents[1]), server=server.__name__)
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
         pid, directory = run.stdout.readline().split()

@@ -14,14 +14,16 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from gradinspect import __version__
-from gradinspect.contracts.policy import Policy, RulePolicy
-from gradinspect.contracts.report import Report
-from gradinspect.report.junit import render_junit
-from gradinspect.report.sarif import render_sarif
+from gradinspect.contracts.report.report import Report
+from gradinspect.contracts.request.policy import Policy, RulePolicy
+from gradinspect.report.ci.junit import render_junit
+from gradinspect.report.ci.sarif import render_sarif
 from gradinspect.rules import DEFAULT_POLICY, assess, compare, headline, rejudge
-from service.db import migrate, policies, queries, results, row_queries
+from service.db import migrate, policies
 from service.db.engine import Database
-from service.report_files import ReportFiles
+from service.db.lists import queries, row_queries
+from service.db.results import writing as results
+from service.store.report_files import ReportFiles
 
 STORED = Path(__file__).parent / "fixtures" / "reports"
 RELEASES = sorted(path.name for path in STORED.iterdir() if path.is_dir() and path.name != "__pycache__")

@@ -1,0 +1,1 @@
+"""Workers: `supervisor` is trusted, `child` is not. The folders are the trust boundary."""

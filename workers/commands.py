@@ -31,8 +31,8 @@ Every option is also a setting: --slots is GRADINSPECT_WORKER_SLOTS. SIGTERM let
 @click.option("--log-format", help="console or json.")
 def worker(**options: Any) -> None:  # Any: as click read them; Settings validates
     """Take inspections from the queue and run each in a process of its own."""
-    from workers.fork_client import ForkServerError
-    from workers.running import run_worker
+    from workers.supervisor.fork_client import ForkServerError
+    from workers.supervisor.running import run_worker
 
     try:
         settings = Settings.from_environment(**options)

@@ -13,7 +13,7 @@ from gradinspect.cli.failures import WRONG_CALL, Failure
 from gradinspect.contracts.problems import FieldError, ProblemError
 
 if TYPE_CHECKING:
-    from gradinspect.contracts.request import InspectionSettings
+    from gradinspect.contracts.request.request import InspectionSettings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 # Written out, and not read off the request's contract: help is to be there before contracts are built.
@@ -113,7 +113,7 @@ def settings_of(asked: Asked, data: dict[str, Any] | None) -> InspectionSettings
         Failure: an option's value is wrong; it is named.
     """
     from gradinspect.contracts.document import from_python
-    from gradinspect.contracts.request import InspectionSettings
+    from gradinspect.contracts.request.request import InspectionSettings
 
     try:
         return from_python(InspectionSettings, settings_document(asked, data))

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from gradinspect.cli.asking import Asked, inspection_options
-from gradinspect.contracts.policy import DEFAULT_POLICY, Policy
+from gradinspect.contracts.request.policy import DEFAULT_POLICY, Policy
 from gradinspect.rules.audits import AuditResult, FailOn
 
 EXAMPLES = """\b
@@ -64,10 +64,10 @@ def audit(
     """
     from gradinspect.cli.outputs import terminal_width, wants_color, write_file
     from gradinspect.cli.running import obtain_report
+    from gradinspect.report.ci.junit import render_junit
+    from gradinspect.report.ci.sarif import render_sarif
     from gradinspect.report.json_text import render_json
-    from gradinspect.report.junit import render_junit
-    from gradinspect.report.sarif import render_sarif
-    from gradinspect.report.terminal import render_terminal
+    from gradinspect.report.text.terminal import render_terminal
     from gradinspect.rules import audit_result, policy_file
 
     outputs = {

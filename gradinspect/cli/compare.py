@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from gradinspect.contracts.report import Report
+    from gradinspect.contracts.report.report import Report
 
 EXAMPLES = """\b
 Examples:
@@ -39,7 +39,7 @@ def compare(base: str, head: str, server: str | None, policy: str | None, as_jso
     """
     from gradinspect.cli.files import read_policy
     from gradinspect.cli.outputs import terminal_width, wants_color
-    from gradinspect.report.comparison_text import render_comparison
+    from gradinspect.report.text.comparison_text import render_comparison
     from gradinspect.rules.compare import compare as compare_reports
 
     rules = read_policy(policy) if policy is not None else None

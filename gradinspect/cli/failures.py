@@ -16,7 +16,7 @@ from typing import IO, Any
 import click
 
 from gradinspect.contracts.problems import FieldError, InspectionError, ProblemError
-from gradinspect.report.figures import printable
+from gradinspect.report.words.figures import printable
 
 WRONG_CALL, COULD_NOT_TELL = 2, 3
 _OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # what is left of stdout's errors: click ends a closed pipe

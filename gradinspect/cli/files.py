@@ -14,10 +14,10 @@ from zipfile import BadZipFile, ZipFile
 
 from gradinspect.cli.failures import WRONG_CALL, Failure, failure_of
 from gradinspect.contracts.document import from_json
-from gradinspect.contracts.model_spec import ModelSpec
-from gradinspect.contracts.policy import Policy
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.report import Report
+from gradinspect.contracts.report.report import Report
+from gradinspect.contracts.request.policy import Policy
+from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.intake import check_safetensors
 from gradinspect.intake.recognise import SNIFFED_BYTES, advice
 from gradinspect.intake.torchscript import other_format

@@ -34,7 +34,7 @@ def inspect(model: str, asked: Asked, as_json: bool, html: str | None, markdown:
     from gradinspect.cli.outputs import terminal_width, wants_color, write_file
     from gradinspect.cli.running import obtain_report
     from gradinspect.report.json_text import render_json
-    from gradinspect.report.terminal import MOST_LAYERS, render_terminal
+    from gradinspect.report.text.terminal import MOST_LAYERS, render_terminal
 
     report = obtain_report(model, asked)
     if html is not None:

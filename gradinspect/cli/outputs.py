@@ -9,7 +9,7 @@ from shutil import get_terminal_size
 import click
 
 from gradinspect.cli.failures import WRONG_CALL, Failure
-from gradinspect.report.terminal import WIDEST
+from gradinspect.report.text.terminal import WIDEST
 
 DEFAULT_WIDTH = 100  # columns, where there is no terminal to ask
 

@@ -19,7 +19,7 @@ def shown_progress(title: str) -> Iterator[Progress]:
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Display
 
-    from gradinspect.report.figures import printable
+    from gradinspect.report.words.figures import printable
 
     columns = (
         SpinnerColumn(),

@@ -15,9 +15,9 @@ from gradinspect.cli.progress import shown_progress
 from gradinspect.cli.running import check_options
 from gradinspect.client import Client, GradinspectError
 from gradinspect.contracts.document import from_python
-from gradinspect.contracts.policy import Policy
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.request import InspectionRequest
+from gradinspect.contracts.request.policy import Policy
+from gradinspect.contracts.request.request import InspectionRequest
 from gradinspect.report.shown import Report
 from gradinspect.rules import rejudge
 

@@ -7,11 +7,11 @@ import click
 from gradinspect.cli.asking import Asked, declared_input, input_names, settings_of
 from gradinspect.cli.files import DataFile, ModelFile, read_data, read_model, read_policy, read_tensors
 from gradinspect.cli.progress import shown_progress
-from gradinspect.contracts.data import SampleInput
 from gradinspect.contracts.document import from_python
-from gradinspect.contracts.messages import Job, Limits
-from gradinspect.contracts.policy import DEFAULT_POLICY, Policy
-from gradinspect.contracts.report import ModelReference
+from gradinspect.contracts.report.report import ModelReference
+from gradinspect.contracts.request.policy import DEFAULT_POLICY, Policy
+from gradinspect.contracts.spec.tensors import SampleInput
+from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.report.shown import Report
 
 
@@ -46,7 +46,7 @@ def obtain_report(model: str, asked: Asked, *, policy: Policy | None = None) -> 
     weights = read_tensors(asked.weights)[0] if asked.weights is not None else None
     with shown_progress(f"inspecting {given.name}") as progress:
         progress("loading torch", 0.0)
-        from gradinspect.local import inspect_job, local_limits
+        from gradinspect.inspection.local import inspect_job, local_limits
 
         return inspect_job(
             job.model_copy(update={"limits": local_limits(wall_seconds=asked.time_limit)}),

@@ -18,8 +18,8 @@ def validate(spec: str, server: str | None, as_json: bool) -> None:
     """
     from gradinspect.cli.files import read_spec
     from gradinspect.cli.outputs import terminal_width
-    from gradinspect.contracts.shapes import describe_spec
-    from gradinspect.report.spec_text import render_description
+    from gradinspect.contracts.wire.spec_description import describe_spec
+    from gradinspect.report.text.spec_text import render_description
 
     read = read_spec(spec)
     if server is not None:

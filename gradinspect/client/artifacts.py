@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gradinspect.client.calls import Calls
 from gradinspect.client.errors import NotFound
-from gradinspect.contracts.resources import ArtifactResource
+from gradinspect.contracts.wire.resources import ArtifactResource
 
 PIECE_BYTES = 2**20
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from gradinspect.client.errors import ServiceUnreachable, UnexpectedAnswer, problem_of
 from gradinspect.contracts.problems import PROBLEMS, FieldError
-from gradinspect.contracts.resources import Page
+from gradinspect.contracts.wire.resources import Page
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Query = Mapping[str, str | int | float | bool | list[str] | None]

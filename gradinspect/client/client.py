@@ -19,13 +19,13 @@ from gradinspect.client.inspections import Inspections, Progress
 from gradinspect.client.models import Models
 from gradinspect.client.policies import Policies
 from gradinspect.client.transport import RetryingTransport
-from gradinspect.contracts.comparison import Comparison
-from gradinspect.contracts.data import SampleInput
 from gradinspect.contracts.document import from_json, from_python
-from gradinspect.contracts.model_spec import ModelSpec
 from gradinspect.contracts.problems import FieldError, ProblemError
-from gradinspect.contracts.request import InspectionRequest
-from gradinspect.contracts.resources import LayerRow, ParameterRow
+from gradinspect.contracts.report.comparison import Comparison
+from gradinspect.contracts.request.request import InspectionRequest
+from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.contracts.spec.tensors import SampleInput
+from gradinspect.contracts.wire.resources import LayerRow, ParameterRow
 from gradinspect.report.shown import Report
 from gradinspect.version import __version__
 

@@ -11,17 +11,11 @@ import httpx
 
 from gradinspect.client.calls import Calls, parsed, parsed_text
 from gradinspect.client.errors import InspectionCancelled, InspectionFailed, StillRunning
-from gradinspect.contracts import report as contract
 from gradinspect.contracts.document import from_python
-from gradinspect.contracts.report import LrScales
-from gradinspect.contracts.request import InspectionRequest
-from gradinspect.contracts.resources import (
-    ENDED,
-    FindingsResource,
-    InspectionResource,
-    LayerRow,
-    ParameterRow,
-)
+from gradinspect.contracts.report import report as contract
+from gradinspect.contracts.report.report import LrScales
+from gradinspect.contracts.request.request import InspectionRequest
+from gradinspect.contracts.wire.resources import ENDED, FindingsResource, InspectionResource, LayerRow, ParameterRow
 from gradinspect.report.shown import Report
 
 LONGEST_WAIT_SECONDS = 25.0  # what one request asks for; the service allows 30, proxies may cut at that

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from gradinspect.client.calls import Calls
-from gradinspect.contracts.data import SampleInput
 from gradinspect.contracts.document import from_python
-from gradinspect.contracts.model_spec import ModelSpec
-from gradinspect.contracts.resources import ModelRegistration, ModelResource, SpecDescription
+from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.contracts.spec.tensors import SampleInput
+from gradinspect.contracts.wire.resources import ModelRegistration, ModelResource, SpecDescription
 
 SpecLike = ModelSpec | dict[str, Any]  # Any: JSON until it is validated
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from gradinspect.client.calls import Calls
-from gradinspect.contracts.policy import Policy
-from gradinspect.contracts.resources import PolicyResource
+from gradinspect.contracts.request.policy import Policy
+from gradinspect.contracts.wire.resources import PolicyResource
 from gradinspect.rules import find_policy
 
 

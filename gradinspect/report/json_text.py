@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradinspect.contracts.report import Report
+from gradinspect.contracts.report.report import Report
 
 
 def render_json(report: Report) -> str:

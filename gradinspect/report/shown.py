@@ -9,14 +9,14 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, PrivateAttr
 
-from gradinspect.contracts import report as contract
-from gradinspect.contracts.policy import Policy
 from gradinspect.contracts.problems import FieldError, ProblemError
-from gradinspect.contracts.request import InspectionSettings
-from gradinspect.report.html import notebook_html, render_html
-from gradinspect.report.markdown import render_markdown
+from gradinspect.contracts.report import report as contract
+from gradinspect.contracts.request.policy import Policy
+from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.report.html.html import notebook_html, render_html
 from gradinspect.report.optimizer_code import optimizer_code, scaled_groups
-from gradinspect.report.terminal import WIDEST, render_terminal
+from gradinspect.report.text.markdown import render_markdown
+from gradinspect.report.text.terminal import WIDEST, render_terminal
 from gradinspect.rules import headline
 
 

@@ -7,7 +7,7 @@ sentence; `compare` says what changed between two reports; `document` writes doc
 
 from __future__ import annotations
 
-from gradinspect.contracts.policy import DEFAULT_POLICY
+from gradinspect.contracts.request.policy import DEFAULT_POLICY
 from gradinspect.rules.audits import audit_result
 from gradinspect.rules.catalogue import RULES
 from gradinspect.rules.compare import compare

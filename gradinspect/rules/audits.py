@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gradinspect.contracts.policy import DEFAULT_POLICY, LEVELS, Policy
-from gradinspect.contracts.report import Report
+from gradinspect.contracts.report.report import Report
+from gradinspect.contracts.request.policy import DEFAULT_POLICY, LEVELS, Policy
 from gradinspect.rules.judge import SIGNAL_RULES, assess
 
 FailOn = Literal["warn", "fail"]

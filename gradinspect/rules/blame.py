@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from gradinspect.contracts.report import LayerMeasurement
+from gradinspect.contracts.report.report import LayerMeasurement
 from gradinspect.rules.evidence import Evidence, is_norm_kind
 from gradinspect.rules.gates import signal_edge
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from gradinspect.contracts.comparison import (
+from gradinspect.contracts.report.comparison import (
     Change,
     ComparedInspection,
     Comparison,
@@ -19,8 +19,8 @@ from gradinspect.contracts.comparison import (
     StandingFinding,
     UnmatchedLayer,
 )
-from gradinspect.contracts.policy import Policy
-from gradinspect.contracts.report import DepthDecay, Finding, Report, Verdict
+from gradinspect.contracts.report.report import DepthDecay, Finding, Report, Verdict
+from gradinspect.contracts.request.policy import Policy
 from gradinspect.rules.catalogue import RULES
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.judge import rejudge
@@ -28,7 +28,7 @@ from gradinspect.rules.layer_changes import Side, compare_layer
 from gradinspect.rules.matching import Matching, match_layers
 from gradinspect.rules.rule import MOST_NAMES, Rule
 from gradinspect.rules.values import RuleValue, badness, rule_values
-from gradinspect.rules.wording import number
+from gradinspect.wording import number
 
 CLEAR = 1.0  # log2. Chosen: a factor of two; the warn and fail of every rule lie at least that far apart, but shares
 RANK: dict[Standing | Verdict, int] = {"not_judged": 0, "undetermined": 0, "pass": 0, "info": 0, "warn": 1, "fail": 2}

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import sys
 
-from gradinspect.contracts.policy import LEVELS, Compares, Threshold
-from gradinspect.contracts.report import Severity
+from gradinspect.contracts.report.report import Severity
+from gradinspect.contracts.request.policy import LEVELS, Compares, Threshold
 from gradinspect.rules.catalogue import RULES
 from gradinspect.rules.rule import Rule
-from gradinspect.rules.wording import number
+from gradinspect.wording import number
 
 _INTRODUCTION = """# Rules
 

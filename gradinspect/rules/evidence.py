@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-from gradinspect.contracts.report import (
+from gradinspect.contracts.report.report import (
     Curvature,
     LayerMeasurement,
     MeasuredSummary,
@@ -17,7 +17,7 @@ from gradinspect.contracts.report import (
     RemedyCheck,
     Report,
 )
-from gradinspect.contracts.request import Adam, InspectionSettings, Sgd
+from gradinspect.contracts.request.request import Adam, InspectionSettings, Sgd
 
 
 class Measured(Protocol):

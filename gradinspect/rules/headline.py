@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gradinspect.contracts.report import Finding, Report
+from gradinspect.contracts.report.report import Finding, Report
 from gradinspect.rules.catalogue import RULES
-from gradinspect.rules.wording import counted, fold, number
+from gradinspect.wording import counted, fold, number
 
 _ORDER = {rule.id: place for place, rule in enumerate(RULES)}
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from gradinspect.contracts.policy import LEVELS, Policy
-from gradinspect.contracts.report import (
+from gradinspect.contracts.report.report import (
     Finding,
     MeasuredSummary,
     Measurements,
@@ -16,7 +15,8 @@ from gradinspect.contracts.report import (
     Summary,
     Verdict,
 )
-from gradinspect.contracts.request import Adam, InspectionSettings, Sgd
+from gradinspect.contracts.request.policy import LEVELS, Policy
+from gradinspect.contracts.request.request import Adam, InspectionSettings, Sgd
 from gradinspect.rules.catalogue import RULES
 from gradinspect.rules.evidence import Evidence, Measured
 from gradinspect.rules.rule import NotJudged, apply

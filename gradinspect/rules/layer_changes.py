@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from gradinspect.contracts.comparison import Difference, LayerComparison, Ratio
-from gradinspect.contracts.report import LayerMeasurement, LayerSpread, ParameterMeasurement, Report
+from gradinspect.contracts.report.comparison import Difference, LayerComparison, Ratio
+from gradinspect.contracts.report.report import LayerMeasurement, LayerSpread, ParameterMeasurement, Report
 from gradinspect.rules.chance import half_width
 from gradinspect.rules.matching import LayerMatch
 

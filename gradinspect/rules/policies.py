@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from gradinspect.contracts.document import from_python, pointer
-from gradinspect.contracts.policy import DEFAULT_POLICY, LEVELS, Policy, RulePolicy, disorder
 from gradinspect.contracts.problems import FieldError, ProblemError
+from gradinspect.contracts.request.policy import DEFAULT_POLICY, LEVELS, Policy, RulePolicy, disorder
 from gradinspect.rules.catalogue import RULES
 
 

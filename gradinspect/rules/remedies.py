@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 
-from gradinspect.contracts.report import LayerMeasurement, Remedy
+from gradinspect.contracts.report.report import LayerMeasurement, Remedy
 from gradinspect.rules.blame import BALANCED_SLOPE, Blame
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import Limits
-from gradinspect.rules.wording import number
+from gradinspect.wording import number
 
 _RECTIFIERS = frozenset({"relu", "leaky_relu", "threshold", "rrelu", "prelu", "elu", "gelu", "silu",
                          "mish", "hardswish", "softplus"})  # fmt: skip

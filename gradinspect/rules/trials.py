@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gradinspect.contracts.report import Finding, Measurements, Remedy
-from gradinspect.rules.catalogue import exploding_signal, vanishing_signal
+from gradinspect.contracts.report.report import Finding, Measurements, Remedy
+from gradinspect.rules.catalogue.signal import exploding_signal, vanishing_signal
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import apply
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gradinspect.contracts.policy import COMPARISONS, Compares, Threshold
-from gradinspect.contracts.report import Finding
+from gradinspect.contracts.report.report import Finding
+from gradinspect.contracts.request.policy import COMPARISONS, Compares, Threshold
 from gradinspect.rules.catalogue import RULES
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import LARGEST, Limits, NotJudged, Rule, apply

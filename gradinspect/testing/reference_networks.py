@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gradinspect.contracts.report import Report, Severity
-from gradinspect.engine.reproducible import seeded
-from gradinspect.local import inspect
+from gradinspect.contracts.report.report import Report, Severity
+from gradinspect.engine.network.reproducible import seeded
+from gradinspect.inspection.local import inspect
 from gradinspect.rules.blame import Cause
 from gradinspect.testing import networks as net
 from gradinspect.testing.ailments import (

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from gradinspect.contracts.report import Finding, Report
+from gradinspect.contracts.report.report import Finding, Report
 from gradinspect.rules import RULES
 from gradinspect.testing.known_tools import autotrainer, sagemaker
 from gradinspect.testing.reference_networks import HEALTHY, SICK, Reference, Sick, inspect_reference

@@ -1,7 +1,7 @@
 """The HTTP API: one file a noun, views of a few lines that parse, call and answer.
 
 What may live here: everything that knows a request or a response. What may not: `select(` and `update(` (service.db),
-files (service.storage), the environment (service.settings), torch (nowhere in service).
+files (service.store.storage), the environment (service.settings), torch (nowhere in service).
 """
 
 from __future__ import annotations
@@ -11,21 +11,11 @@ from typing import Any
 from apiflask import APIFlask
 
 from gradinspect.version import __version__
-from service.api import (
-    artifacts,
-    comparisons,
-    documentation,
-    events,
-    health,
-    inspections,
-    models,
-    policies,
-    reports,
-    rows,
-)
-from service.api.context import EXTENSION, make_context
-from service.api.every_request import surround_requests
-from service.api.problem_json import register_problems
+from service.api import artifacts, comparisons, events, health, inspections, models, policies, reports, rows
+from service.api.description import documentation
+from service.api.http.context import EXTENSION, make_context
+from service.api.http.every_request import surround_requests
+from service.api.http.problem_json import register_problems
 from service.metrics import HttpDurations
 from service.settings import Settings
 from service.web import pages
@@ -83,7 +73,9 @@ def create_app(settings: Settings) -> APIFlask:
 
     @app.spec_processor
     def complete(skeleton: dict[str, Any] | str) -> dict[str, Any] | str:
-        from service.api.openapi import complete_specification  # a program of its own, too: not to be imported twice
+        from service.api.description.openapi import (
+            complete_specification,  # a program of its own, too: not to be imported twice
+        )
 
         return complete_specification(app, skeleton) if isinstance(skeleton, dict) else skeleton
 

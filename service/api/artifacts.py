@@ -11,19 +11,19 @@ from flask import request
 from werkzeug.wrappers import Response
 
 from gradinspect.contracts.problems import FieldError, ProblemError
-from gradinspect.contracts.resources import ArtifactResource
-from service import artifacts as kept
-from service.api.answers import json_answer
-from service.api.bodies import PIECE_BYTES, arriving_bytes, declared_length
-from service.api.context import context, tenant
-from service.api.forms import MULTIPART, receive_form
-from service.api.operations import Answer, operation
-from service.api.reading import JSON, best_of, require_content_type
-from service.artifact_intake import keep_upload
+from gradinspect.contracts.wire.resources import ArtifactResource
+from service.api.http.answers import json_answer
+from service.api.http.bodies import PIECE_BYTES, arriving_bytes, declared_length
+from service.api.http.context import context, tenant
+from service.api.http.forms import MULTIPART, receive_form
+from service.api.http.operations import Answer, operation
+from service.api.http.reading import JSON, best_of, require_content_type
 from service.db import artifacts
 from service.db.ids import is_digest
 from service.db.tables import ArtifactRecord
-from service.worker_status import read_status
+from service.lifecycle import artifacts as kept
+from service.lifecycle.artifact_intake import keep_upload
+from service.store.worker_status import read_status
 
 BYTES = "application/octet-stream"
 RAW_TYPES = (BYTES, "application/zip", "application/x-zip-compressed", "application/vnd.safetensors")

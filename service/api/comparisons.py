@@ -8,13 +8,13 @@ from apiflask import APIBlueprint
 from pydantic import Field
 from werkzeug.wrappers import Response
 
-from gradinspect.contracts.comparison import Comparison
+from gradinspect.contracts.report.comparison import Comparison
 from gradinspect.rules.compare import compare
-from service.api.answers import conditional, json_answer
-from service.api.context import context, tenant
-from service.api.operations import Answer, operation
-from service.api.paging import Query
-from service.api.reading import fields_of_query
+from service.api.http.answers import conditional, json_answer
+from service.api.http.context import context, tenant
+from service.api.http.operations import Answer, operation
+from service.api.http.paging import Query
+from service.api.http.reading import fields_of_query
 from service.api.reports import NO_REPORT, report_of
 from service.db import policies
 

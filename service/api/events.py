@@ -15,11 +15,11 @@ from flask import current_app, request
 from werkzeug.wrappers import Response
 
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.resources import ENDED, InspectionResource
-from service.api.context import context, tenant
+from gradinspect.contracts.wire.resources import ENDED, InspectionResource
+from service.api.http.context import context, tenant
+from service.api.http.operations import Answer, operation
+from service.api.http.waiting import pauses
 from service.api.inspections import as_resource
-from service.api.operations import Answer, operation
-from service.api.waiting import pauses
 from service.db import inspections
 
 EVENT_STREAM = "text/event-stream"

@@ -11,15 +11,15 @@ from pydantic import Field
 from werkzeug.wrappers import Response
 
 from gradinspect.contracts.document import Count, Document
-from gradinspect.contracts.messages import Limits
+from gradinspect.contracts.wire.messages import Limits
 from gradinspect.version import __version__
-from service.api.answers import json_answer
-from service.api.context import Context, context
+from service.api.http.answers import json_answer
+from service.api.http.context import Context, context
+from service.api.http.operations import Answer, operation
 from service.api.metrics import ServiceMetrics
-from service.api.operations import Answer, operation
 from service.db import inspections
-from service.dispatch import BrokerUnavailable
-from service.worker_status import OneWorker, read_status
+from service.lifecycle.dispatch import BrokerUnavailable
+from service.store.worker_status import OneWorker, read_status
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -17,11 +17,11 @@ from pydantic import (
 )
 from werkzeug.wrappers import Response
 
-from gradinspect.contracts.policy import RULE_IDS
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.report import Summary, Verdict
-from gradinspect.contracts.request import InspectionRequest
-from gradinspect.contracts.resources import (
+from gradinspect.contracts.report.report import Summary, Verdict
+from gradinspect.contracts.request.policy import RULE_IDS
+from gradinspect.contracts.request.request import InspectionRequest
+from gradinspect.contracts.wire.resources import (
     ErrorResource,
     InspectionLinks,
     InspectionResource,
@@ -29,16 +29,17 @@ from gradinspect.contracts.resources import (
     Progress,
     Status,
 )
-from service.api.answers import conditional, json_answer
-from service.api.context import context, tenant
-from service.api.operations import Answer, operation
-from service.api.paging import PageQuery, Query, as_given, page_answer
-from service.api.reading import fields_of_query, wrong_header
-from service.api.waiting import LONGEST_WAIT_SECONDS, wait_for
-from service.db import inspections, queries
-from service.db.filters import TIME_FORM
+from service.api.http.answers import conditional, json_answer
+from service.api.http.context import context, tenant
+from service.api.http.operations import Answer, operation
+from service.api.http.paging import PageQuery, Query, as_given, page_answer
+from service.api.http.reading import fields_of_query, wrong_header
+from service.api.http.waiting import LONGEST_WAIT_SECONDS, wait_for
+from service.db import inspections
+from service.db.lists import queries
+from service.db.lists.filters import TIME_FORM
 from service.db.tables import InspectionRecord
-from service.submission import ring, submit
+from service.lifecycle.submission import ring, submit
 
 RETRY_SECONDS = "1"  # chosen: a small inspection takes a fraction of it
 EXAMPLE: dict[str, Any] = {  # Any: JSON

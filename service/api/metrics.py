@@ -7,11 +7,12 @@ from math import inf
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from gradinspect.contracts.resources import ENDED
-from service.api.context import Context
-from service.db import inspections, tallies
+from gradinspect.contracts.wire.resources import ENDED
+from service.api.http.context import Context
+from service.db import inspections
 from service.db.engine import UNAVAILABLE
-from service.dispatch import BrokerUnavailable
+from service.db.lists import tallies
+from service.lifecycle.dispatch import BrokerUnavailable
 
 _EVENTS = {
     "lease_expired": "Leases that ran out: a worker was lost.",

@@ -9,23 +9,24 @@ from apiflask import APIBlueprint
 from pydantic import Discriminator, RootModel, Tag
 from werkzeug.wrappers import Response
 
-from gradinspect.contracts.data import SampleInput
 from gradinspect.contracts.document import Document, ModelName, from_python, parse_strict_json
-from gradinspect.contracts.model_spec import ModelSpec
-from gradinspect.contracts.resources import ModelRegistration, ModelResource, Page, SpecDescription
-from gradinspect.contracts.shapes import describe_spec
-from service.api.answers import json_answer
+from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.contracts.spec.tensors import SampleInput
+from gradinspect.contracts.wire.resources import ModelRegistration, ModelResource, Page, SpecDescription
+from gradinspect.contracts.wire.spec_description import describe_spec
 from service.api.artifacts import refuse_unconfined, upload_place
-from service.api.context import context, tenant
-from service.api.forms import MULTIPART, receive_form
+from service.api.http.answers import json_answer
+from service.api.http.context import context, tenant
+from service.api.http.forms import MULTIPART, receive_form
+from service.api.http.operations import Answer, operation
+from service.api.http.paging import PageQuery, as_given, page_answer
+from service.api.http.reading import fields_of_query
 from service.api.inspections import EXAMPLE
-from service.api.operations import Answer, operation
-from service.api.paging import PageQuery, as_given, page_answer
-from service.api.reading import fields_of_query
-from service.artifact_intake import check_weights, keep_upload
-from service.db import models, queries
+from service.db import models
+from service.db.lists import queries
 from service.db.tables import ArtifactRecord, ModelRecord
-from service.references import named_at
+from service.lifecycle.artifact_intake import check_weights, keep_upload
+from service.lifecycle.references import named_at
 
 FORM = {
     "type": "object",

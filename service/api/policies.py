@@ -8,15 +8,15 @@ from apiflask import APIBlueprint
 from pydantic import Field
 from werkzeug.wrappers import Response
 
-from gradinspect.contracts.policy import DEFAULT_POLICY, Policy
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.resources import Page, PolicyResource
+from gradinspect.contracts.request.policy import DEFAULT_POLICY, Policy
+from gradinspect.contracts.wire.resources import Page, PolicyResource
 from gradinspect.rules import check_policy, complete
-from service.api.answers import json_answer
-from service.api.context import context, tenant
-from service.api.operations import Answer, operation
-from service.api.paging import Query, page_answer
-from service.api.reading import JSON, best_of
+from service.api.http.answers import json_answer
+from service.api.http.context import context, tenant
+from service.api.http.operations import Answer, operation
+from service.api.http.paging import Query, page_answer
+from service.api.http.reading import JSON, best_of
 from service.db import policies
 from service.db.tables import PolicyRecord
 

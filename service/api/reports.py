@@ -10,21 +10,23 @@ from apiflask import APIBlueprint
 from pydantic import Field
 from werkzeug.wrappers import Response
 
-from gradinspect.contracts.policy import Policy
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.report import Finding, LrScales, PolicyReference, Report
-from gradinspect.contracts.request import InspectionSettings
-from gradinspect.contracts.resources import FindingsResource, LayerRow, Page, ParameterRow
-from gradinspect.report.html import render_html
+from gradinspect.contracts.report.report import Finding, LrScales, PolicyReference, Report
+from gradinspect.contracts.request.policy import Policy
+from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.contracts.wire.resources import FindingsResource, LayerRow, Page, ParameterRow
+from gradinspect.report.html.html import render_html
 from gradinspect.rules import rejudge
 from service.api import tables
-from service.api.answers import conditional, is_known_to_caller, json_answer
-from service.api.context import context, tenant
-from service.api.operations import Answer, operation
-from service.api.paging import Query
-from service.api.reading import JSON, best_of, fields_of_query
+from service.api.http.answers import conditional, is_known_to_caller, json_answer
+from service.api.http.context import context, tenant
+from service.api.http.operations import Answer, operation
+from service.api.http.paging import Query
+from service.api.http.reading import JSON, best_of, fields_of_query
 from service.api.rows import LayerQuery, ParameterQuery, RowQuery, answer_rows
-from service.db import inspections, policies, results, row_queries
+from service.db import inspections, policies
+from service.db.lists import row_queries
+from service.db.results import writing as results
 from service.db.tables import InspectionRecord
 
 CSV, HTML, PYTHON = "text/csv", "text/html", "text/x-python"

@@ -8,8 +8,8 @@ from io import StringIO
 
 from pydantic import BaseModel
 
-from service.db import rows
-from service.db.rows import Shape, Value
+from service.db.results import flattening as rows
+from service.db.results.flattening import Shape, Value
 
 # A spreadsheet would run a name that starts so as a formula, and models name their layers as they like.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

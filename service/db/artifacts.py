@@ -1,4 +1,4 @@
-"""Rows of uploaded bytes. The bytes themselves, and the order in which both come and go, are in `service.artifacts`."""
+"""Rows of uploaded files. `service.lifecycle.artifacts` keeps rows and files together."""
 
 from __future__ import annotations
 

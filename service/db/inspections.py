@@ -8,11 +8,11 @@ from typing import Literal, get_args
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from gradinspect.contracts.data import ArtifactData
-from gradinspect.contracts.policy import Policy
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.request import InspectionRequest
-from gradinspect.contracts.resources import ENDED, Status
+from gradinspect.contracts.request.data import ArtifactData
+from gradinspect.contracts.request.policy import Policy
+from gradinspect.contracts.request.request import InspectionRequest
+from gradinspect.contracts.wire.resources import ENDED, Status
 from service.db import artifacts, clock
 from service.db.ids import is_id, new_id
 from service.db.statements import change

@@ -15,15 +15,16 @@ from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Update, and_, exists, select, update
 from sqlalchemy.orm import Session
 
-from gradinspect.contracts.data import SampleInput
 from gradinspect.contracts.document import from_python
-from gradinspect.contracts.model_spec import ModelSpec
-from gradinspect.contracts.policy import Policy
 from gradinspect.contracts.problems import FAILURES, ProblemError
-from gradinspect.contracts.report import ModelReference, Report
-from gradinspect.contracts.request import InspectionSettings
-from service.db import clock, counters, models, results
+from gradinspect.contracts.report.report import ModelReference, Report
+from gradinspect.contracts.request.policy import Policy
+from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.contracts.spec.tensors import SampleInput
+from service.db import clock, counters, models
 from service.db.ids import new_token
+from service.db.results import writing as results
 from service.db.statements import change
 from service.db.tables import InspectionRecord, ModelRecord
 from service.db.texts import storable

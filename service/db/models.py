@@ -8,9 +8,9 @@ import json
 from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
-from gradinspect.contracts.data import SampleInput
-from gradinspect.contracts.model_spec import ModelSpec
 from gradinspect.contracts.problems import FieldError, ProblemError
+from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.contracts.spec.tensors import SampleInput
 from service.db import artifacts, clock
 from service.db.ids import is_id, new_id
 from service.db.statements import change, insert_unless_present

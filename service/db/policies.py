@@ -9,8 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from gradinspect.contracts.policy import DEFAULT_POLICY, Policy
 from gradinspect.contracts.problems import FieldError, ProblemError
+from gradinspect.contracts.request.policy import DEFAULT_POLICY, Policy
 from service.db.ids import is_id, new_id
 from service.db.statements import change
 from service.db.tables import PolicyRecord

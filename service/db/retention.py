@@ -8,8 +8,9 @@ from typing import NamedTuple
 from sqlalchemy import and_, delete, exists, select, update
 from sqlalchemy.orm import Session
 
-from gradinspect.contracts.resources import ENDED
-from service.db import clock, tallies
+from gradinspect.contracts.wire.resources import ENDED
+from service.db import clock
+from service.db.lists import tallies
 from service.db.statements import change
 from service.db.tables import InspectionRecord, ModelRecord
 

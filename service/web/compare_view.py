@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gradinspect.contracts.comparison import Change, Comparison, LayerComparison, RuleComparison
-from gradinspect.report.comparison_charts import overlaid_signals, ratio_profile
+from gradinspect.contracts.report.comparison import Change, Comparison, LayerComparison, RuleComparison
+from gradinspect.report.charts.comparison_charts import overlaid_signals, ratio_profile
 from gradinspect.rules import RULES
 
 MOST_ROWS = 500  # beyond it a page is slow to read; the API has all

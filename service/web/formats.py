@@ -6,8 +6,8 @@ from datetime import datetime
 
 from markupsafe import Markup, escape
 
-from gradinspect.report.figures import amount, duration, size
-from gradinspect.rules.wording import number, percent
+from gradinspect.report.words.figures import amount, duration, size
+from gradinspect.wording import number, percent
 
 _STEPS = ((60, "second"), (60, "minute"), (24, "hour"), (30, "day"), (12, "month"))
 

@@ -8,14 +8,15 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from gradinspect.contracts.policy import Policy
-from gradinspect.contracts.report import Report
-from gradinspect.contracts.request import InspectionSettings
+from gradinspect.contracts.report.report import Report
+from gradinspect.contracts.request.policy import Policy
+from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.rules.compare import compare
-from service.api.context import context, tenant
+from service.api.http.context import context, tenant
 from service.api.inspections import as_resource
 from service.api.reports import report_of
-from service.db import inspections, overviews, queries
+from service.db import inspections
+from service.db.lists import overviews, queries
 from service.web.compare_view import CompareView, SideName
 from service.web.list_view import Filters, InspectionRow, Overview
 from service.web.report_view import Inspection

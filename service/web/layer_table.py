@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gradinspect.contracts.report import Finding, LayerMeasurement, Report
-from gradinspect.report.layer_lines import notes_of
+from gradinspect.contracts.report.report import Finding, LayerMeasurement, Report
+from gradinspect.report.words.layer_lines import notes_of
 
 WORST = 25  # rows shown at first
 MOST_ROWS = 2_000  # beyond it a browser is slow; the CSV has all

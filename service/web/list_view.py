@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from math import log10
 
-from gradinspect.contracts.resources import InspectionResource
-from gradinspect.report.charts import sparkline
-from gradinspect.report.figures import shortened
+from gradinspect.contracts.wire.resources import InspectionResource
+from gradinspect.report.charts.signal_charts import sparkline
+from gradinspect.report.words.figures import shortened
 from service.web.formats import ago
 
 LONGEST_NAME = 60

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-from gradinspect.contracts.data import ArtifactData
-from gradinspect.contracts.policy import LEVELS, Policy
 from gradinspect.contracts.problems import FAILURES
-from gradinspect.contracts.report import Finding, Report
-from gradinspect.contracts.request import InspectionSettings
-from gradinspect.contracts.resources import ErrorResource, InspectionResource
-from gradinspect.report.charts import signal_profile
-from gradinspect.report.remedy_words import remedy_in_words
-from gradinspect.report.sections import Section, measured_sections
+from gradinspect.contracts.report.report import Finding, Report
+from gradinspect.contracts.request.data import ArtifactData
+from gradinspect.contracts.request.policy import LEVELS, Policy
+from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.contracts.wire.resources import ErrorResource, InspectionResource
+from gradinspect.report.charts.signal_charts import signal_profile
+from gradinspect.report.words.remedy_words import remedy_in_words
+from gradinspect.report.words.sections import Section, measured_sections
 from gradinspect.rules import RULES, Assessment, Rule, assess, headline
 from gradinspect.rules.document import bound_in_words
 from service.web.formats import ago

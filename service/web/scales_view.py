@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from gradinspect.contracts.report import LrScales, Report
+from gradinspect.contracts.report.report import LrScales, Report
+from gradinspect.report.charts.scale_charts import paired_evidence, scale_bars
 from gradinspect.report.optimizer_code import optimizer_code
-from gradinspect.report.scale_charts import paired_evidence, scale_bars
-from gradinspect.report.scale_words import (
+from gradinspect.report.words.scale_words import (
     answer,
     base_rate_words,
     candidate_rows,

@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 
 from gradinspect.cli import cli
 from gradinspect.contracts.document import from_json
-from gradinspect.contracts.policy import Policy, RulePolicy
-from gradinspect.contracts.report import Measurements, Report
-from gradinspect.contracts.request import InspectionSettings
+from gradinspect.contracts.report.report import Measurements, Report
+from gradinspect.contracts.request.policy import Policy, RulePolicy
+from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.rules import DEFAULT_POLICY, audit_result, judge
 from gradinspect.testing.measurements import MODEL, chain, changed
 

@@ -100,7 +100,7 @@ def test_a_command_whose_parts_are_not_installed_says_what_to_install(monkeypatc
     def missing(_entry: EntryPoint) -> None:
         raise ModuleNotFoundError("No module named 'flask'", name="flask")
 
-    entry = EntryPoint(name="serve", value="service.commands:serve", group=group.ENTRY_POINTS)
+    entry = EntryPoint(name="serve", value="service.processes.commands:serve", group=group.ENTRY_POINTS)
     monkeypatch.setattr(EntryPoint, "load", missing)
     monkeypatch.setattr(group, "entry_points", lambda **_: [entry])
     result = CliRunner().invoke(cli, ["serve"])
@@ -183,7 +183,7 @@ def test_the_names_in_the_help_are_those_of_the_request() -> None:
     from typing import get_args
 
     from gradinspect.cli import asking
-    from gradinspect.contracts import data, request
+    from gradinspect.contracts.request import data, request
 
     assert get_args(request.Loss) == asking.LOSSES
     assert get_args(request.Diagnostic) == asking.DIAGNOSTICS

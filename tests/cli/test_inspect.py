@@ -17,7 +17,7 @@ from torch import nn
 
 from gradinspect.cli import cli
 from gradinspect.contracts.document import from_json
-from gradinspect.contracts.report import Report
+from gradinspect.contracts.report.report import Report
 from gradinspect.rules import headline
 
 SPEC: dict[str, Any] = {

@@ -10,17 +10,17 @@ import httpx
 import pytest
 import structlog
 from click.testing import CliRunner, Result
-from pretend_worker import Watched, Worker
 
 from gradinspect.cli import cli
 from gradinspect.client import Client
 from gradinspect.client import client as client_module
 from gradinspect.contracts.document import from_json
-from gradinspect.contracts.report import Report
+from gradinspect.contracts.report.report import Report
 from gradinspect.testing.measurements import chain
 from service.api import create_app
-from service.api.context import EXTENSION, Context
+from service.api.http.context import EXTENSION, Context
 from service.settings import Settings
+from tests.support.pretend_worker import Watched, Worker
 
 URL = "http://service.test"
 SPEC: dict[str, Any] = {"input": {"shape": [4]}, "layers": [{"type": "Linear", "out_features": 2}]}

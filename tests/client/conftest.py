@@ -7,12 +7,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from pretend_worker import Watched, Worker
 
 from gradinspect.client import Client
 from service.api import create_app
-from service.api.context import EXTENSION, Context
+from service.api.http.context import EXTENSION, Context
 from service.settings import Settings
+from tests.support.pretend_worker import Watched, Worker
 
 
 @pytest.fixture

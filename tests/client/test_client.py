@@ -20,7 +20,7 @@ from gradinspect.client import (
     UnexpectedAnswer,
 )
 from gradinspect.contracts.problems import FAILURES, ProblemError
-from gradinspect.contracts.report import LrScales, ScaleGroup
+from gradinspect.contracts.report.report import LrScales, ScaleGroup
 from gradinspect.rules import judge
 from gradinspect.testing.measurements import chain
 
@@ -293,7 +293,7 @@ def test_an_answer_that_is_not_this_api_s_is_told_apart(answer: httpx.Response) 
 
 
 def test_fields_that_a_newer_service_adds_are_passed_over() -> None:
-    from gradinspect.contracts.request import InspectionSettings
+    from gradinspect.contracts.request.request import InspectionSettings
     from gradinspect.testing.measurements import MODEL
 
     settings = InspectionSettings()

@@ -6,7 +6,6 @@ import inspect
 import warnings
 from typing import Any
 
-import layer_specimens as specimens
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -14,12 +13,13 @@ from hypothesis import strategies as st
 from pydantic_core import PydanticUndefined
 from torch import nn
 
+import tests.support.layer_specimens as specimens
 from gradinspect.contracts.document import from_python
-from gradinspect.contracts.layers import LAYER_TYPES, Layer
-from gradinspect.contracts.layers.layer import RESERVED_NAMES
-from gradinspect.contracts.model_spec import ModelSpec
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.engine.build import OWN_MODULES, build
+from gradinspect.contracts.spec.layers import LAYER_TYPES, Layer
+from gradinspect.contracts.spec.layers.layer import RESERVED_NAMES
+from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.engine.network.build import OWN_MODULES, build
 
 OURS = {"PositionalEmbedding", "Permute", "Mean"}  # torch has no class of this name
 # Arguments of torch that a spec does not take, and why not.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from layer_specimens import spec
 
 from gradinspect.contracts.document import from_json, from_python
-from gradinspect.contracts.model_spec import ModelSpec
-from gradinspect.contracts.plan import Call
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.shapes import describe_spec
+from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.contracts.spec.plan import Call
+from gradinspect.contracts.wire.spec_description import describe_spec
+from tests.support.layer_specimens import spec
 
 
 def read(document: dict[str, Any]) -> ModelSpec:

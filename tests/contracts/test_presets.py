@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gradinspect.contracts.document import from_python
-from gradinspect.contracts.model_spec import ModelSpec
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.request import InspectionRequest
-from gradinspect.contracts.resources import ModelRegistration
-from gradinspect.engine.build import build
+from gradinspect.contracts.request.request import InspectionRequest
+from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.contracts.wire.resources import ModelRegistration
+from gradinspect.engine.network.build import build
 
 
 def expanded(**arguments: Any) -> ModelSpec:

@@ -8,8 +8,8 @@ import pytest
 
 from gradinspect.contracts.document import from_json, from_python
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.request import InspectionRequest, InspectionSettings
-from gradinspect.contracts.resources import ModelRegistration
+from gradinspect.contracts.request.request import InspectionRequest, InspectionSettings
+from gradinspect.contracts.wire.resources import ModelRegistration
 
 MODEL = "mdl_01890a5d-ac96-774b-bcce-b302099a8057"
 DIGEST = "sha256:" + "0" * 64

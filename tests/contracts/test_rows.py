@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from pydantic import BaseModel
 
-from gradinspect.contracts.report import (
+from gradinspect.contracts.report.report import (
     ActivationStatistics,
     LayerMeasurement,
     Log2Histogram,
@@ -18,7 +18,7 @@ from gradinspect.contracts.report import (
     Quantiles,
     SignalStatistics,
 )
-from gradinspect.contracts.rows import Number, Row, Share
+from gradinspect.contracts.report.rows import Number, Row, Share
 
 ROWS = 500
 SLACK = 1.1  # the list of the rows and what Pydantic makes once; a set of names for each row would make it 1.8 or 2

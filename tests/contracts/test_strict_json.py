@@ -18,7 +18,7 @@ from gradinspect.contracts.document import (
     pointer,
 )
 from gradinspect.contracts.problems import FAILURES, PROBLEMS, InspectionError, ProblemError
-from gradinspect.contracts.request import InspectionRequest, Sgd
+from gradinspect.contracts.request.request import InspectionRequest, Sgd
 
 
 def refused(text: bytes | str) -> str:

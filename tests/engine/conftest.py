@@ -1,12 +1,5 @@
-"""The engine's tests take the short second derivatives, though the test runner has threads of its own."""
+"""The engine's own second derivatives and one thread, for every test of the engine."""
 
-from __future__ import annotations
+from tests.support.torch_settings import one_thread, own_second_derivatives
 
-import pytest
-
-from gradinspect.engine.second_derivatives import installed
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installed, "_is_alone", lambda: True)
+__all__ = ["one_thread", "own_second_derivatives"]

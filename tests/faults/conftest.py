@@ -7,10 +7,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from fleet import FAST, Fleet, MakeFleet
-from servers import PostgresServer, ValkeyServer
 
 from service.settings import Settings
+from tests.support.fleet import FAST, Fleet, MakeFleet
+from tests.support.servers import PostgresServer, ValkeyServer
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from time import sleep
 
 import pytest
-from fleet import MakeFleet
-from queueing import queue_spec, wait_until
-from servers import PostgresServer, ValkeyServer
-from specimens import read
 
 from service.db import migrate
 from service.db.engine import UNAVAILABLE
+from tests.support.fleet import MakeFleet
+from tests.support.queueing import queue_spec, wait_until
+from tests.support.servers import PostgresServer, ValkeyServer
+from tests.support.specimens import read
 
 WIDE = {"input": {"shape": [512]}, "layers": [{"type": "Linear", "out_features": 512}, {"type": "ReLU"}] * 20}
 

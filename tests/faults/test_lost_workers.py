@@ -6,9 +6,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from fleet import Fleet, MakeFleet, WorkerProcess
-from queueing import queue_spec, wait_until
-from specimens import read
+
+from tests.support.fleet import Fleet, MakeFleet, WorkerProcess
+from tests.support.queueing import queue_spec, wait_until
+from tests.support.specimens import read
 
 WIDE = {"input": {"shape": [512]}, "layers": [{"type": "Linear", "out_features": 512}, {"type": "ReLU"}] * 20}
 

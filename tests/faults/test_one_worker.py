@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from time import sleep
 
 import pytest
-from fleet import Fleet, MakeFleet, WorkerProcess
-from programs import EndlessLoop, HugeTensor, deeply_nested, mlp, scripted
-from queueing import queue_spec, queue_upload, wait_until
-from specimens import TENANT, read
 
 from service.db import inspections, leases
 from service.db.tables import InspectionRecord
+from tests.support.fleet import Fleet, MakeFleet, WorkerProcess
+from tests.support.programs import EndlessLoop, HugeTensor, deeply_nested, mlp, scripted
+from tests.support.queueing import queue_spec, queue_upload, wait_until
+from tests.support.specimens import TENANT, read
 
 WIDE = {"input": {"shape": [512]}, "layers": [{"type": "Linear", "out_features": 512}, {"type": "ReLU"}] * 20}
 SLOW = {"spec": WIDE, "seeds": 4, "data": {"samples": 256}}  # about a second on an idle CPU

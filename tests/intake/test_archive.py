@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import torchscript_files as files
 
+import tests.support.torchscript_files as files
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.intake import archive as zip_structure
 from gradinspect.intake.archive import Archive

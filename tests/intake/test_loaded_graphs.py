@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from programs import HEALTHY, ReadsAFile, scripted
 from torch import nn
 
 from gradinspect.contracts.problems import InspectionError
-from gradinspect.engine.load import load_torchscript
+from gradinspect.engine.network.load import load_torchscript
 from gradinspect.intake.operators import allows_node
+from tests.support.programs import HEALTHY, ReadsAFile, scripted
 
 
 class NamedLikeAnOperator(nn.Module):

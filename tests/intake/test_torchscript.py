@@ -10,8 +10,8 @@ import zipfile
 
 import pytest
 import torch
-import torchscript_files as files
 
+import tests.support.torchscript_files as files
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.intake import check_torchscript, recognise, torchscript
 from gradinspect.intake.operators import ATEN, FORBIDDEN_ATTRIBUTES, OPERATORS

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradinspect.contracts.report import ActivationStatistics, SignalStatistics
-from gradinspect.report.charts import conclusion, signal_profile, sparkline
+from gradinspect.contracts.report.report import ActivationStatistics, SignalStatistics
+from gradinspect.report.charts.signal_charts import conclusion, signal_profile, sparkline
 from gradinspect.testing.measurements import chain, changed
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradinspect.contracts.comparison import LayerComparison, Ratio
-from gradinspect.contracts.policy import DEFAULT_POLICY
-from gradinspect.contracts.report import Measurements, Report
-from gradinspect.contracts.request import InspectionSettings
-from gradinspect.report.comparison_charts import (
+from gradinspect.contracts.report.comparison import LayerComparison, Ratio
+from gradinspect.contracts.report.report import Measurements, Report
+from gradinspect.contracts.request.policy import DEFAULT_POLICY
+from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.report.charts.comparison_charts import (
     overlaid_signals,
     profile_conclusion,
     ratio_profile,

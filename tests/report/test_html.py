@@ -6,14 +6,25 @@ from html import unescape
 from html.parser import HTMLParser
 
 import pytest
-from sample_reports import ALL, STRANGE, full, healthy, huge, judged, nothing_learns, sick, strange, undetermined
 
-from gradinspect.contracts.policy import Policy, RulePolicy
-from gradinspect.contracts.report import Report
-from gradinspect.report.figures import printable
-from gradinspect.report.html import notebook_html, render_html
+from gradinspect.contracts.report.report import Report
+from gradinspect.contracts.request.policy import Policy, RulePolicy
+from gradinspect.report.html.html import notebook_html, render_html
+from gradinspect.report.words.figures import printable
 from gradinspect.rules import DEFAULT_POLICY, RULES, headline
 from gradinspect.testing.measurements import chain
+from tests.support.sample_reports import (
+    ALL,
+    STRANGE,
+    full,
+    healthy,
+    huge,
+    judged,
+    nothing_learns,
+    sick,
+    strange,
+    undetermined,
+)
 
 VOID = {"meta", "br", "link", "input", "img", "hr"}
 

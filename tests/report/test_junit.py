@@ -9,14 +9,14 @@ from xml.etree.ElementTree import Element
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from xsd import Schema
 
-from gradinspect.contracts.policy import Policy, RulePolicy
-from gradinspect.contracts.report import Measurements, Report
-from gradinspect.contracts.request import InspectionSettings
-from gradinspect.report.junit import render_junit
+from gradinspect.contracts.report.report import Measurements, Report
+from gradinspect.contracts.request.policy import Policy, RulePolicy
+from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.report.ci.junit import render_junit
 from gradinspect.rules import DEFAULT_POLICY, RULES, judge
 from gradinspect.testing.measurements import MODEL, chain, changed, changed_parameter
+from tests.support.xsd import Schema
 
 SCHEMA = Schema(Path(__file__).parents[1] / "fixtures" / "schemas" / "junit-10.xsd")
 EMPTY_SUITE = '<testsuites><testsuite name="a" tests="1" failures="0" errors="0">{}</testsuite></testsuites>'

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from sample_reports import ALL, STRANGE, full, huge, nothing_learns, sick, strange, undetermined
 
-from gradinspect.contracts.report import Report
-from gradinspect.report.figures import printable
-from gradinspect.report.markdown import render_markdown
+from gradinspect.contracts.report.report import Report
+from gradinspect.report.text.markdown import render_markdown
+from gradinspect.report.words.figures import printable
+from tests.support.sample_reports import ALL, STRANGE, full, huge, nothing_learns, sick, strange, undetermined
 
 
 def tokens(text: str) -> Iterator[Token]:

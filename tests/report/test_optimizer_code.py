@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 import torch
-from sample_reports import judged, scales
 from torch import nn
 
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.report import LrScales, ScaleGroup
-from gradinspect.contracts.request import Adam, Sgd
+from gradinspect.contracts.report.report import LrScales, ScaleGroup
+from gradinspect.contracts.request.request import Adam, Sgd
 from gradinspect.report.optimizer_code import optimizer_code
 from gradinspect.report.shown import Report
 from gradinspect.testing.measurements import chain
+from tests.support.sample_reports import judged, scales
 
 
 class Tied(nn.Module):

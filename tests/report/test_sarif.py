@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft4Validator
 
-from gradinspect.contracts.policy import Policy, RulePolicy
-from gradinspect.contracts.report import Measurements, Report
-from gradinspect.contracts.request import InspectionSettings
-from gradinspect.report.sarif import render_sarif
+from gradinspect.contracts.report.report import Measurements, Report
+from gradinspect.contracts.request.policy import Policy, RulePolicy
+from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.report.ci.sarif import render_sarif
 from gradinspect.rules import DEFAULT_POLICY, RULES, judge
 from gradinspect.testing.measurements import MODEL, chain, changed, changed_parameter
 

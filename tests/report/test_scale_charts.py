@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradinspect.contracts.report import LrScales, ProbeCurve, ScaleEvidence, ScaleGroup, ScaleRemedy
-from gradinspect.report.scale_charts import (
+from gradinspect.contracts.report.report import LrScales, ProbeCurve, ScaleEvidence, ScaleGroup, ScaleRemedy
+from gradinspect.report.charts.scale_charts import (
     bars_conclusion,
     best_curves,
     evidence_conclusion,

@@ -6,13 +6,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from sample_reports import full, sick
 
 from gradinspect.contracts.document import from_json
-from gradinspect.contracts.report import Report as Contract
+from gradinspect.contracts.report.report import Report as Contract
 from gradinspect.report.json_text import render_json
 from gradinspect.report.shown import Report
 from gradinspect.rules import headline
+from tests.support.sample_reports import full, sick
 
 
 def test_it_holds_the_contract_s_fields_and_parts() -> None:

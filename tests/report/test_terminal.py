@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import pytest
 from rich.cells import cell_len
-from sample_reports import ALL, empty, full, healthy, huge, nothing_learns, sick, strange, undetermined
 
-from gradinspect.contracts.report import Report
+from gradinspect.contracts.report.report import Report
 from gradinspect.report.optimizer_code import optimizer_code
-from gradinspect.report.terminal import render_terminal
+from gradinspect.report.text.terminal import render_terminal
 from gradinspect.rules import RULES, headline
+from tests.support.sample_reports import ALL, empty, full, healthy, huge, nothing_learns, sick, strange, undetermined
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 

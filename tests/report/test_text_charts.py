@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradinspect.report.figures import duration, printable, shortened
-from gradinspect.report.text_charts import FAULT, bar, centred_bar, sparkline
+from gradinspect.report.text.text_charts import FAULT, bar, centred_bar, sparkline
+from gradinspect.report.words.figures import duration, printable, shortened
 
 
 def test_a_falling_signal_falls_and_a_flat_one_stays() -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gradinspect.contracts.report import ActivationStatistics, Measurements, SignalStatistics
+from gradinspect.contracts.report.report import ActivationStatistics, Measurements, SignalStatistics
 from gradinspect.rules.blame import BALANCED_SLOPE, blame
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.remedies import remedy_for

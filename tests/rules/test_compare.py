@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradinspect.contracts.comparison import Change, Comparison
 from gradinspect.contracts.document import from_json
-from gradinspect.contracts.policy import Policy, RulePolicy
-from gradinspect.contracts.report import LayerMeasurement, LayerSpread, Measurements, Report, SeedSpread
-from gradinspect.contracts.request import InspectionSettings, Sgd
+from gradinspect.contracts.report.comparison import Change, Comparison
+from gradinspect.contracts.report.report import LayerMeasurement, LayerSpread, Measurements, Report, SeedSpread
+from gradinspect.contracts.request.policy import Policy, RulePolicy
+from gradinspect.contracts.request.request import InspectionSettings, Sgd
 from gradinspect.rules import DEFAULT_POLICY, RULES, compare, judge
 from gradinspect.rules.chance import half_width, t_quantile
 from gradinspect.rules.matching import match_layers

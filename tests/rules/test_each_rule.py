@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gradinspect.contracts.policy import RULE_IDS
-from gradinspect.contracts.report import (
+from gradinspect.contracts.report.report import (
     ActivationStatistics,
     Curvature,
     Finding,
@@ -17,7 +16,8 @@ from gradinspect.contracts.report import (
     PrecisionSection,
     SignalStatistics,
 )
-from gradinspect.contracts.request import Adam, InspectionSettings, Sgd
+from gradinspect.contracts.request.policy import RULE_IDS
+from gradinspect.contracts.request.request import Adam, InspectionSettings, Sgd
 from gradinspect.rules import DEFAULT_POLICY, RULES, judge
 from gradinspect.testing.measurements import (
     MODEL,

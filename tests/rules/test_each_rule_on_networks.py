@@ -8,11 +8,11 @@ from functools import cache
 from typing import Any
 
 import pytest
-from rule_pairs import PAIRS
 
-from gradinspect.contracts.policy import RULE_IDS
-from gradinspect.contracts.report import Report
+from gradinspect.contracts.report.report import Report
+from gradinspect.contracts.request.policy import RULE_IDS
 from gradinspect.testing.reference_networks import inspect_reference
+from tests.support.rule_pairs import PAIRS
 
 # It looks at an absolute number on purpose, and never changes a verdict.
 ABSOLUTE = "absolute_gradient_floor"

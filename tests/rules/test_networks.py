@@ -14,8 +14,8 @@ from torch import nn
 
 from gradinspect import inspect
 from gradinspect.contracts.document import from_python
-from gradinspect.contracts.model_spec import ModelSpec
-from gradinspect.contracts.report import Report
+from gradinspect.contracts.report.report import Report
+from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.testing import networks as net
 from gradinspect.testing.reference_networks import HEALTHY, SICK, Reference, inspect_reference
 from gradinspect.testing.sick_networks import SCALED, document, finding_of

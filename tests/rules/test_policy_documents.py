@@ -5,8 +5,8 @@ import json
 import pytest
 
 from gradinspect.contracts.document import from_json, from_python
-from gradinspect.contracts.policy import COMPARISONS, Policy
 from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.request.policy import COMPARISONS, Policy
 from gradinspect.rules import DEFAULT_POLICY, RULES, assess, check_policy, complete, find_policy
 from gradinspect.testing.measurements import chain
 

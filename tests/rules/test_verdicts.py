@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradinspect.contracts.document import from_json
-from gradinspect.contracts.policy import Policy, RulePolicy
-from gradinspect.contracts.report import (
+from gradinspect.contracts.report.report import (
     ActivationStatistics,
     LayerMeasurement,
     Measurements,
@@ -14,7 +13,8 @@ from gradinspect.contracts.report import (
     Report,
     SignalStatistics,
 )
-from gradinspect.contracts.request import InspectionSettings, Sgd
+from gradinspect.contracts.request.policy import Policy, RulePolicy
+from gradinspect.contracts.request.request import InspectionSettings, Sgd
 from gradinspect.rules import DEFAULT_POLICY, RULES, assess, headline, judge, rejudge
 from gradinspect.testing.measurements import MODEL, chain, changed, changed_parameter, measurements, rescaled
 

@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
-from specimens import submit, take
 
-from gradinspect.contracts.policy import DEFAULT_POLICY, Policy
-from gradinspect.contracts.report import Measurements, ModelReference
-from gradinspect.contracts.request import InspectionSettings
+from gradinspect.contracts.report.report import Measurements, ModelReference
+from gradinspect.contracts.request.policy import DEFAULT_POLICY, Policy
+from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.rules import judge
 from gradinspect.testing.measurements import chain
 from service.api import create_app
-from service.api.context import EXTENSION, Context
+from service.api.http.context import EXTENSION, Context
 from service.db.engine import Database
-from service.delivery import deliver
+from service.lifecycle.delivery import deliver
 from service.settings import Settings
-from service.storage import Store
+from service.store.storage import Store
+from tests.support.specimens import submit, take
 
 MODEL = ModelReference(kind="spec", name="chain")
 Ended = Callable[..., str]

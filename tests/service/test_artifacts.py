@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from gradinspect.contracts.document import from_python
-from gradinspect.contracts.model_spec import ModelSpec
-from gradinspect.contracts.policy import DEFAULT_POLICY
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.request import InspectionRequest
-from service import artifacts
+from gradinspect.contracts.request.policy import DEFAULT_POLICY
+from gradinspect.contracts.request.request import InspectionRequest
+from gradinspect.contracts.spec.model_spec import ModelSpec
 from service.db import artifacts as rows
 from service.db import inspections, models
 from service.db.engine import Database
-from service.storage import Store
+from service.lifecycle import artifacts
+from service.store.storage import Store
 
 TENANT = "default"
 BYTES = b"weights"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from specimens import submit
 
-from service import commands
 from service.db import migrate
 from service.db.engine import Database
+from service.processes import commands
+from tests.support.specimens import submit
 
 UNSET = dict.fromkeys(name for name in os.environ if name.startswith("GRADINSPECT_"))
 

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import descendants
-from queueing import SPEC, wait_until
 
-from service.broker import BrokerError, EmbeddedBroker, find_binary
 from service.db import migrate
-from service.dispatch import Dispatcher
+from service.lifecycle.dispatch import Dispatcher
+from service.processes.broker import BrokerError, EmbeddedBroker, find_binary
 from service.settings import Settings
+from tests.support.processes import descendants
+from tests.support.queueing import SPEC, wait_until
 
 READY = re.compile(r"ready at (http://\S+)")
 START_SECONDS = 120.0

@@ -6,17 +6,17 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from queueing import wait_until
-from specimens import TENANT, end_well, read, submit, take
 from sqlalchemy import text, update
 
 from service.db import clock, inspections, outbox
 from service.db.engine import MAINTENANCE_LOCK, Database, try_lock
 from service.db.tables import InspectionRecord
-from service.dispatch import Dispatcher
-from service.maintenance import Maintainer, Round
+from service.lifecycle.dispatch import Dispatcher
+from service.lifecycle.maintenance import Maintainer, Round
 from service.settings import Settings
-from service.storage import Store
+from service.store.storage import Store
+from tests.support.queueing import wait_until
+from tests.support.specimens import TENANT, end_well, read, submit, take
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_it_survives_a_database_that_is_away_and_stops_when_told(
 
     monkeypatch.setattr(maintainer, "go_round", go_badly_first)
     if not database.is_sqlite:
-        monkeypatch.setattr("service.maintenance.UNAVAILABLE", (Exception,))
+        monkeypatch.setattr("service.lifecycle.maintenance.UNAVAILABLE", (Exception,))
     stop = threading.Event()
     running = threading.Thread(target=maintainer.run, args=(stop,))
     running.start()

@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from specimens import TENANT, end_well, finding, layer, make_report, read, submit, take
 from sqlalchemy import func, select, update
 
 from gradinspect.contracts.problems import ProblemError
-from service import retention
-from service.db import clock, inspections, queries
+from service.db import clock, inspections
 from service.db.engine import Database
-from service.db.result_tables import FindingRecord, LayerRecord
+from service.db.lists import queries
+from service.db.results.tables import FindingRecord, LayerRecord
 from service.db.tables import InspectionRecord, LabelRecord
-from service.delivery import deliver
-from service.storage import Store
+from service.lifecycle import retention
+from service.lifecycle.delivery import deliver
+from service.store.storage import Store
+from tests.support.specimens import TENANT, end_well, finding, layer, make_report, read, submit, take
 
 DAY = 86400
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from gradinspect.contracts.messages import Limits
 from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.wire.messages import Limits
 from service.settings import PREFIX, Settings, SettingsError
 
 SECRET = "correct-horse"

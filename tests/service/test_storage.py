@@ -16,9 +16,9 @@ from typing import NoReturn
 import pytest
 
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.report import Environment, ModelReference, Report, Summary
-from service import durable_files, report_files, stream_writing
-from service.storage import Store
+from gradinspect.contracts.report.report import Environment, ModelReference, Report, Summary
+from service.store import durable_files, report_files, stream_writing
+from service.store.storage import Store
 
 TENANT = "default"
 INSPECTION = "insp_01a20d27-c7a0-7106-b667-5a7c607b3ffc"
@@ -60,7 +60,7 @@ def test_a_long_stream_of_odd_length_comes_out_whole_on_any_file_system(
     if refused == "posix_fallocate":
         monkeypatch.setattr(os, "posix_fallocate", refuse)
     elif refused == "fcntl":
-        monkeypatch.setattr("service.stream_writing.fcntl.fcntl", refuse)
+        monkeypatch.setattr("service.store.stream_writing.fcntl.fcntl", refuse)
     data = BYTES * 9 + b"odd"
     assert len(data) > 2 * stream_writing.CACHED_BYTES
     stored = store.artifacts.put_stream(pieces(data, 99_991), tenant=TENANT, limit=len(data))
@@ -132,7 +132,7 @@ def test_a_full_disk_is_a_problem_and_leaves_nothing_behind(store: Store, tmp_pa
 import resource, signal, sys
 from pathlib import Path
 from gradinspect.contracts.problems import ProblemError
-from service.storage import Store
+from service.store.storage import Store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # beyond the limit a write fails, as on a full disk
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**20 + 2**19, 2**20 + 2**19))
 try:
@@ -155,7 +155,7 @@ def test_no_room_at_any_step_is_disk_full_and_leaves_nothing_behind(
 
     match step:
         case "write_all":
-            monkeypatch.setattr("service.stream_writing.write_all", refuse)
+            monkeypatch.setattr("service.store.stream_writing.write_all", refuse)
         case "mkstemp":
             monkeypatch.setattr(durable_files.tempfile, "mkstemp", refuse)
         case "fsync":

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import Done, RunChild
 
 from gradinspect.contracts.document import from_python
-from gradinspect.contracts.messages import Job, Limits
-from workers.children import Child
-from workers.fork_client import ForkServers
-from workers.sandbox import Level
-from workers.supervise import Watch, supervise
+from gradinspect.contracts.wire.messages import Job, Limits
+from tests.support.children import Done, RunChild
+from workers.child.sandbox import Level
+from workers.supervisor.children import Child
+from workers.supervisor.fork_client import ForkServers
+from workers.supervisor.supervise import Watch, supervise
 
 
 @pytest.fixture(scope="session")

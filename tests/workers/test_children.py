@@ -9,14 +9,23 @@ from time import monotonic
 
 import pytest
 import torch
-from children import RunChild
-from programs import HEALTHY, EndlessLoop, EndlessSum, HugeTensor, ReadsAFile, TurnsGradientsOff, mlp, scripted
-from queueing import SPEC
 from safetensors.torch import save
 
-from gradinspect.contracts.report import Measurements
-from workers.children import Child
-from workers.endings import Died, Failed, Lost, Measured, Stopped
+from gradinspect.contracts.report.report import Measurements
+from tests.support.children import RunChild
+from tests.support.programs import (
+    HEALTHY,
+    EndlessLoop,
+    EndlessSum,
+    HugeTensor,
+    ReadsAFile,
+    TurnsGradientsOff,
+    mlp,
+    scripted,
+)
+from tests.support.queueing import SPEC
+from workers.supervisor.children import Child
+from workers.supervisor.endings import Died, Failed, Lost, Measured, Stopped
 
 FOUR = {"shape": [4]}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from workers import confinement, landlock
-from workers.confinement import FORBIDDEN, confine, reachable_level
-from workers.sandbox import refuse_privileges
+from workers.child import confinement, landlock
+from workers.child.confinement import FORBIDDEN, confine, reachable_level
+from workers.child.sandbox import refuse_privileges
 
 
 def in_a_child(work: object) -> str:

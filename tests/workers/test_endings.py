@@ -6,9 +6,9 @@ import signal
 
 import pytest
 
-from gradinspect.contracts.messages import Limits
 from gradinspect.contracts.problems import FAILURES
-from workers.endings import Died, Failed, of_exit, time_limit
+from gradinspect.contracts.wire.messages import Limits
+from workers.supervisor.endings import Died, Failed, of_exit, time_limit
 
 LIMITS = Limits(cpu_seconds=7, wall_seconds=2.5)
 

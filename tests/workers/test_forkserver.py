@@ -12,12 +12,13 @@ from pathlib import Path
 from time import sleep
 
 import pytest
-from queueing import wait_until
 
-from gradinspect.contracts.messages import Limits
-from workers import confinement, fork_client, forkserver
-from workers.children import spawn
-from workers.fork_client import ForkServerError, ForkServers, ServerFacts
+from gradinspect.contracts.wire.messages import Limits
+from tests.support.queueing import wait_until
+from workers.child import confinement, forkserver
+from workers.supervisor import fork_client
+from workers.supervisor.children import spawn
+from workers.supervisor.fork_client import ForkServerError, ForkServers, ServerFacts
 
 FACTS = ServerFacts("2", "full", "")
 

@@ -8,10 +8,11 @@ from contextlib import suppress
 
 import pytest
 
-from gradinspect.contracts.messages import FailureFrame, ProgressFrame, ResultFrame
-from gradinspect.contracts.report import Measurements
+from gradinspect.contracts.report.report import Measurements
+from gradinspect.contracts.wire.messages import FailureFrame, ProgressFrame, ResultFrame
 from gradinspect.testing.measurements import chain, measurements
-from workers.frames import (
+from workers.child.runner import result_pieces
+from workers.supervisor.frames import (
     MOST_PROGRESS_FRAMES,
     ROOM_FOR_PROGRESS,
     FrameReader,
@@ -19,7 +20,6 @@ from workers.frames import (
     OversizedResultError,
     parse_frame,
 )
-from workers.runner import result_pieces
 
 PROGRESS = b'{"type":"progress","stage":"forward","fraction":0.5}'
 

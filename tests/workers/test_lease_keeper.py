@@ -6,12 +6,12 @@ from threading import Event
 from time import monotonic, sleep
 
 import pytest
-from specimens import TENANT, read, submit, take
 from sqlalchemy.exc import OperationalError
 
 from service.db import inspections, leases
 from service.db.engine import Database
-from workers.lease_keeper import LeaseKeeper
+from tests.support.specimens import TENANT, read, submit, take
+from workers.supervisor.lease_keeper import LeaseKeeper
 
 
 @pytest.fixture

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from specimens import make_report, spec
 
-from gradinspect.contracts.messages import JobTimings, Limits
-from gradinspect.contracts.policy import DEFAULT_POLICY
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.report import MeasuredSummary, Measurements, ModelReference
-from gradinspect.contracts.request import InspectionSettings
+from gradinspect.contracts.report.report import MeasuredSummary, Measurements, ModelReference
+from gradinspect.contracts.request.policy import DEFAULT_POLICY
+from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.contracts.wire.messages import JobTimings, Limits
 from service.db.leases import Claim, Lease
-from workers.endings import Measured
-from workers.fork_client import ServerFacts
-from workers.preparation import choose_level, make_job, with_trusted_environment
+from tests.support.specimens import make_report, spec
+from workers.supervisor.endings import Measured
+from workers.supervisor.fork_client import ServerFacts
+from workers.supervisor.preparation import choose_level, make_job, with_trusted_environment
 
 CAN = ServerFacts("2.13.0", "full", "")
 CANNOT = ServerFacts("2.13.0", "limits", "seccomp: Function not implemented")

@@ -8,14 +8,14 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from queueing import SPEC, wait_until
 
 from gradinspect.contracts.document import from_python
-from gradinspect.contracts.messages import Job, Limits
+from gradinspect.contracts.wire.messages import Job, Limits
 from service.settings import Settings, SettingsError
-from workers.app import make_app
+from tests.support.queueing import SPEC, wait_until
 from workers.commands import worker
-from workers.fork_client import ForkServers, scrubbed
+from workers.supervisor.app import make_app
+from workers.supervisor.fork_client import ForkServers, scrubbed
 
 GIVEN = [name for name in os.environ if name.startswith("GRADINSPECT_")]
 
@@ -27,13 +27,13 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_the_worker_process_never_imports_torch() -> None:
-    loaded = modules_after("import workers.running, workers.commands, workers.tasks")
+    loaded = modules_after("import workers.supervisor.running, workers.commands, workers.supervisor.tasks")
     assert "celery" in loaded
     assert "torch" not in loaded
 
 
 def test_the_runner_knows_no_service_and_no_broker() -> None:
-    loaded = modules_after("import workers.forkserver, workers.runner")
+    loaded = modules_after("import workers.child.forkserver, workers.child.runner")
     assert "torch" in loaded
     assert not loaded & {"service", "celery", "redis", "sqlalchemy", "flask"}
 

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from workers.seccomp import ARCHITECTURES, Instruction, filter_program
+from workers.child.seccomp import ARCHITECTURES, Instruction, filter_program
 
 KILL, ALLOW, EPERM, ENOSYS = 0x80000000, 0x7FFF0000, 0x00050001, 0x00050026
 PID = 4321

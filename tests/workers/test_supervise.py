@@ -7,8 +7,8 @@ from itertools import count
 
 import pytest
 
-from workers import supervise
-from workers.supervise import LOG_BYTES
+from workers.supervisor import supervise
+from workers.supervisor.supervise import LOG_BYTES
 
 
 def test_a_log_without_end_is_left_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

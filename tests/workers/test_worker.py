@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from programs import EndlessLoop, mlp, scripted
-from queueing import queue_spec, queue_upload, report_files, wait_until
-from specimens import TENANT, read
 
 from service.db import inspections, leases
 from service.db.engine import Database
 from service.settings import Settings
-from service.storage import Store
-from workers.fork_client import ForkServerError, ForkServers, ServerFacts
-from workers.worker import Worker
+from service.store.storage import Store
+from tests.support.programs import EndlessLoop, mlp, scripted
+from tests.support.queueing import queue_spec, queue_upload, report_files, wait_until
+from tests.support.specimens import TENANT, read
+from workers.supervisor.fork_client import ForkServerError, ForkServers, ServerFacts
+from workers.supervisor.worker import Worker
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_measurements_that_cannot_be_judged_end_the_inspection(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a defect of ours")
 
-    monkeypatch.setattr("workers.worker.judge", broken)
+    monkeypatch.setattr("workers.supervisor.worker.judge", broken)
     queued = queue_spec(database)
     worker.inspect(queued.id)
     ended = read(database, queued.id)

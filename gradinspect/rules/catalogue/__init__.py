@@ -6,28 +6,23 @@ message and the remedy. What several rules share stands one folder up.
 
 from __future__ import annotations
 
-from gradinspect.rules.catalogue import (
+from gradinspect.rules.catalogue.numerics import (
     absolute_gradient_floor,
-    correlation_collapse,
-    dead_units,
-    exploding_signal,
-    frozen_parameter,
-    initial_loss,
-    initialization_mismatch,
     low_precision_overflow,
     low_precision_underflow,
-    noise_dominated,
     non_finite,
+)
+from gradinspect.rules.catalogue.parameters import frozen_parameter, uneven_gradients, unused_parameter, zero_gradient
+from gradinspect.rules.catalogue.signal import (
+    correlation_collapse,
+    exploding_signal,
+    initialization_mismatch,
     normalization_growth,
     poor_initialization,
-    saturated_activation,
-    sharpness,
-    uneven_gradients,
-    unused_parameter,
-    update_ratio,
     vanishing_signal,
-    zero_gradient,
 )
+from gradinspect.rules.catalogue.training import initial_loss, noise_dominated, sharpness, update_ratio
+from gradinspect.rules.catalogue.units import dead_units, saturated_activation
 from gradinspect.rules.rule import Rule
 
 RULES: tuple[Rule, ...] = (

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 from apiflask import APIFlask
-from callers import REQUEST, SPEC, pointers, problem
 from flask.testing import FlaskClient
 
-from gradinspect.contracts.messages import Limits
-from gradinspect.contracts.resources import ArtifactResource
-from service import durable_files
+from gradinspect.contracts.wire.messages import Limits
+from gradinspect.contracts.wire.resources import ArtifactResource
 from service.api import create_app
-from service.api.context import EXTENSION, Context
+from service.api.http.context import EXTENSION, Context
 from service.settings import Settings
-from service.worker_status import OneWorker, write_status
+from service.store import durable_files
+from service.store.worker_status import OneWorker, write_status
+from tests.support.callers import REQUEST, SPEC, pointers, problem
 
 BYTES = b"some bytes that are no model" * 100
 

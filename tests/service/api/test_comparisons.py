@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from callers import REQUEST, pointers, problem
 from flask.testing import FlaskClient
 
-from gradinspect.contracts.comparison import Comparison
+from gradinspect.contracts.report.comparison import Comparison
 from gradinspect.testing.measurements import chain
+from tests.support.callers import REQUEST, pointers, problem
 
 
 def test_two_inspections_are_compared(client: FlaskClient, ended) -> None:

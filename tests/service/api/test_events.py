@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 from apiflask import APIFlask
-from callers import REQUEST, problem
 from flask.testing import FlaskClient
-from specimens import take
 
 from service.api import create_app, events
-from service.api.context import EXTENSION, Context
+from service.api.http.context import EXTENSION, Context
 from service.db import leases
 from service.settings import Settings
+from tests.support.callers import REQUEST, problem
+from tests.support.specimens import take
 
 
 def context_of(app: APIFlask) -> Context:

@@ -6,17 +6,17 @@ import re
 from pathlib import Path
 
 from apiflask import APIFlask
-from callers import REQUEST, problem
 from flask.testing import FlaskClient
-from specimens import take
 
-from gradinspect.contracts.messages import Limits
+from gradinspect.contracts.wire.messages import Limits
 from service.api import create_app
-from service.api.context import EXTENSION, Context
 from service.api.health import Readiness
+from service.api.http.context import EXTENSION, Context
 from service.db import leases, outbox, retention
 from service.settings import Settings
-from service.worker_status import OneWorker, write_status
+from service.store.worker_status import OneWorker, write_status
+from tests.support.callers import REQUEST, problem
+from tests.support.specimens import take
 
 NAMES = (
     "gradinspect_inspections_total", "gradinspect_inspection_duration_seconds_bucket", "gradinspect_inspections",

@@ -9,17 +9,17 @@ from time import monotonic
 
 import pytest
 from apiflask import APIFlask
-from callers import REQUEST, SPEC, pointers, problem
 from flask.testing import FlaskClient
-from specimens import take
 from sqlalchemy import func, select
 
-from gradinspect.contracts.resources import InspectionResource
+from gradinspect.contracts.wire.resources import InspectionResource
 from service.api import create_app
-from service.api.context import EXTENSION, Context
+from service.api.http.context import EXTENSION, Context
 from service.db import clock, leases
 from service.db.tables import InspectionRecord, ModelRecord
 from service.settings import Settings
+from tests.support.callers import REQUEST, SPEC, pointers, problem
+from tests.support.specimens import take
 
 WAIT_SECONDS = 30
 

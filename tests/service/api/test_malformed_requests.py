@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from callers import REQUEST, SPEC, pointers
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from gradinspect.contracts.problems import PROBLEMS
+from tests.support.callers import REQUEST, SPEC, pointers
 
 JSON = "application/json"
 INSPECTIONS = "/v1/inspections"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from callers import REQUEST, SPEC, pointers, problem
 from flask.testing import FlaskClient
 
-from gradinspect.contracts.resources import ModelResource, SpecDescription
+from gradinspect.contracts.wire.resources import ModelResource, SpecDescription
+from tests.support.callers import REQUEST, SPEC, pointers, problem
 
 
 def test_a_spec_is_registered_and_read_back(client: FlaskClient) -> None:

@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from service.api.openapi import write_specification
+from service.api.description.openapi import write_specification
 
 COMMITTED = Path(__file__).parents[3] / "openapi.json"
 PROMISED = {
@@ -35,7 +35,9 @@ def specification() -> str:
 
 
 def test_the_committed_specification_is_current(specification: str) -> None:
-    assert COMMITTED.read_text(encoding="utf-8") == specification, "run: python -m service.api.openapi > openapi.json"
+    assert COMMITTED.read_text(encoding="utf-8") == specification, (
+        "run: python -m service.api.description.openapi > openapi.json"
+    )
 
 
 def test_the_specification_is_valid(specification: str) -> None:

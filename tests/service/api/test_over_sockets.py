@@ -25,7 +25,7 @@ ANSWER_SECONDS = 30
 PROGRAM = """
 from service.logs import configure_logs
 from service.settings import Settings
-from service.web_server import run_api
+from service.processes.web_server import run_api
 configure_logs(level="WARNING")
 run_api(Settings.from_environment())
 """

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from callers import pointers, problem
 from flask.testing import FlaskClient
 
 from gradinspect.contracts.document import from_json
-from gradinspect.contracts.policy import RULE_IDS, Policy
+from gradinspect.contracts.request.policy import RULE_IDS, Policy
 from gradinspect.rules import check_policy
+from tests.support.callers import pointers, problem
 
 STRICT = {"name": "strict", "rules": {"vanishing_signal": {"warn": 0.01, "fail": 1e-4}}}
 

@@ -6,12 +6,12 @@ import csv
 from io import StringIO
 
 import pytest
-from callers import REQUEST, pointers, problem
 from flask.testing import FlaskClient
 
-from gradinspect.contracts.report import LrScales, Noise, Report, ScaleGroup
-from gradinspect.contracts.resources import FindingsResource
+from gradinspect.contracts.report.report import LrScales, Noise, Report, ScaleGroup
+from gradinspect.contracts.wire.resources import FindingsResource
 from gradinspect.testing.measurements import chain, changed
+from tests.support.callers import REQUEST, pointers, problem
 
 SUGGESTION = LrScales(
     verdict="use", method="newton", base_lr=0.1, code="import torch\n",

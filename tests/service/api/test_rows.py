@@ -6,11 +6,11 @@ import csv
 from io import StringIO
 
 import pytest
-from callers import pointers, problem
 from flask.testing import FlaskClient
 
-from gradinspect.contracts.resources import LayerRow, Page, ParameterRow
+from gradinspect.contracts.wire.resources import LayerRow, Page, ParameterRow
 from gradinspect.testing.measurements import chain, changed_parameter, layer, measurements, parameter
+from tests.support.callers import pointers, problem
 
 
 def test_the_layers_of_an_inspection_come_in_its_order(client: FlaskClient, ended) -> None:

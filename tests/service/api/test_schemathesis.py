@@ -21,8 +21,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from service.api import create_app
-from service.api.context import EXTENSION, Context
-from service.api.openapi import write_specification
+from service.api.description.openapi import write_specification
+from service.api.http.context import EXTENSION, Context
 from service.settings import Settings
 
 EXAMPLES = 6  # of each kind for each operation; longer runs are made by hand

@@ -11,18 +11,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from specimens import read, submit
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 
 from service.db import clock
 from service.db.engine import UNAVAILABLE, Database, try_lock
 from service.db.tables import InspectionRecord, LabelRecord
+from tests.support.specimens import read, submit
 
 SUBMITTING = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from specimens import submit
+from tests.support.specimens import submit
 from service.db.engine import Database
 database = Database(sys.argv[2])
 for _ in range(10):
@@ -42,7 +42,7 @@ def test_threads_that_write_at_once_all_succeed(database: Database) -> None:
 
 
 def test_processes_that_write_at_once_all_succeed(database: Database) -> None:
-    arguments = [sys.executable, "-c", SUBMITTING, str(Path(__file__).parents[2]), database.url]
+    arguments = [sys.executable, "-c", SUBMITTING, str(Path(__file__).parents[3]), database.url]
     runs = [subprocess.Popen(arguments, stderr=subprocess.PIPE) for _ in range(3)]
     for run in runs:
         _, errors = run.communicate(timeout=60)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from specimens import TENANT, request, spec
 from sqlalchemy import func, select, update
 
-from gradinspect.contracts.policy import DEFAULT_POLICY
 from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.request.policy import DEFAULT_POLICY
 from service.db import clock, idempotency, inspections, models
 from service.db.engine import Database
 from service.db.tables import IdempotencyRecord, InspectionRecord
+from tests.support.specimens import TENANT, request, spec
 
 DIGEST = idempotency.request_digest("POST", b"{}")
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from specimens import TENANT, end_well, read, submit, take
 
 from gradinspect.contracts.problems import ProblemError
 from service.db import inspections, leases
 from service.db.engine import Database
+from tests.support.specimens import TENANT, end_well, read, submit, take
 
 
 def test_a_new_inspection_is_queued_and_never_attempted(database: Database) -> None:

@@ -8,14 +8,14 @@ from functools import partial
 from typing import TypeVar
 
 import pytest
-from specimens import TENANT, end_well, layer, make_report, read, submit, take
 from sqlalchemy import func, select, update
 
-from gradinspect.contracts.report import Report
+from gradinspect.contracts.report.report import Report
 from service.db import clock, inspections, leases
 from service.db.engine import Database
-from service.db.result_tables import LayerRecord
+from service.db.results.tables import LayerRecord
 from service.db.tables import InspectionRecord, ModelRecord
+from tests.support.specimens import TENANT, end_well, layer, make_report, read, submit, take
 
 ResultT = TypeVar("ResultT")
 

@@ -7,12 +7,12 @@ import threading
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from specimens import end_well, finding, layer, make_report, parameter, submit, take
 from sqlalchemy import inspect
 
-from service.db import migrate, result_tables  # noqa: F401  # registers its tables with the metadata
+from service.db import migrate  # registers its tables with the metadata
 from service.db.engine import Database
 from service.db.tables import Table
+from tests.support.specimens import end_well, finding, layer, make_report, parameter, submit, take
 
 
 def test_the_migrated_schema_is_what_the_tables_say(database: Database) -> None:

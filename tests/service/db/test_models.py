@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from specimens import TENANT, end_well, read, spec, submit
 from sqlalchemy import func, select
 
-from gradinspect.contracts.data import SampleInput
 from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.spec.tensors import SampleInput
 from service.db import artifacts, inspections, models, retention
 from service.db.engine import Database
 from service.db.tables import ModelRecord
+from tests.support.specimens import TENANT, end_well, read, spec, submit
 
 FILE = f"sha256:{'ab' * 32}"
 

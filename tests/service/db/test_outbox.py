@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from specimens import read, submit, take
 from sqlalchemy import select, update
 
 from service.db import clock, outbox
 from service.db.engine import Database
 from service.db.tables import InspectionRecord
+from tests.support.specimens import read, submit, take
 
 
 def due(database: Database) -> list[str]:

@@ -5,14 +5,15 @@ import math
 import pytest
 
 from gradinspect.contracts.document import from_python
-from gradinspect.contracts.model_spec import ModelSpec
-from gradinspect.contracts.policy import DEFAULT_POLICY
-from gradinspect.contracts.report import Measurements
-from gradinspect.contracts.request import InspectionRequest, InspectionSettings
+from gradinspect.contracts.report.report import Measurements
+from gradinspect.contracts.request.policy import DEFAULT_POLICY
+from gradinspect.contracts.request.request import InspectionRequest, InspectionSettings
+from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.rules import judge
 from gradinspect.testing.measurements import MODEL, chain
-from service.db import DEFAULT_TENANT, inspections, leases, models, overviews
+from service.db import DEFAULT_TENANT, inspections, leases, models
 from service.db.engine import Database
+from service.db.lists import overviews
 from service.db.tables import InspectionRecord
 
 SPEC = {"input": {"shape": [8]}, "layers": [{"type": "Linear", "out_features": 4}]}

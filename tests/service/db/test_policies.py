@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from specimens import TENANT
 
 from gradinspect.contracts.document import from_python
-from gradinspect.contracts.policy import DEFAULT_POLICY, Policy
 from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.request.policy import DEFAULT_POLICY, Policy
 from service.db import policies
 from service.db.engine import Database
+from tests.support.specimens import TENANT
 
 
 def policy(name: str = "strict", version: int = 1, **rules: object) -> Policy:

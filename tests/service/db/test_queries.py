@@ -7,13 +7,14 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 
 import pytest
-from specimens import TENANT, end_well, finding, make_report, read, spec, submit, take
 from sqlalchemy import select, update
 
 from gradinspect.contracts.problems import ProblemError
-from service.db import clock, models, queries
+from service.db import clock, models
 from service.db.engine import Database
+from service.db.lists import queries
 from service.db.tables import InspectionRecord
+from tests.support.specimens import TENANT, end_well, finding, make_report, read, spec, submit, take
 
 
 def listed(database: Database, *params: tuple[str, str], tenant: str = TENANT) -> list[str]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from specimens import TENANT, end_well, finding, layer, make_report, parameter
 
-from gradinspect.contracts.report import (
+from gradinspect.contracts.report.report import (
     ActivationStatistics,
     Finding,
     LayerMeasurement,
@@ -16,15 +15,18 @@ from gradinspect.contracts.report import (
     Quantiles,
     SignalStatistics,
 )
-from service.db import results, row_queries, rows
 from service.db.engine import Database
-from service.db.result_tables import (
+from service.db.lists import row_queries
+from service.db.results import flattening as rows
+from service.db.results import writing as results
+from service.db.results.tables import (
     INDEXED_LAYER_FIELDS,
     INDEXED_PARAMETER_FIELDS,
     FindingRecord,
     LayerRecord,
     ParameterRecord,
 )
+from tests.support.specimens import TENANT, end_well, finding, layer, make_report, parameter
 
 NOUNS = [(rows.LAYERS, LayerRecord), (rows.PARAMETERS, ParameterRecord), (rows.FINDINGS, FindingRecord)]
 PLACE = {"inspection_id", "tenant_id", "position", "model_id", "nested"}

@@ -7,12 +7,13 @@ from collections.abc import Callable
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from specimens import TENANT, end_well, layer, make_report, parameter, spec
 
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.resources import LayerRow, Page
-from service.db import models, queries, row_queries
+from gradinspect.contracts.wire.resources import LayerRow, Page
+from service.db import models
 from service.db.engine import Database
+from service.db.lists import queries, row_queries
+from tests.support.specimens import TENANT, end_well, layer, make_report, parameter, spec
 
 GAINS = (0.25, None, 4.0, 0.25, None, 1e-7, -0.0)
 

@@ -8,12 +8,12 @@ from html.parser import HTMLParser
 import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
-from specimens import spec, submit, take
 
-from gradinspect.contracts.report import LayerSpread, LrScales, ProbeCurve, ScaleEvidence, ScaleGroup, SeedSpread
+from gradinspect.contracts.report.report import LayerSpread, LrScales, ProbeCurve, ScaleEvidence, ScaleGroup, SeedSpread
 from gradinspect.testing.measurements import chain, changed
-from service.api.context import EXTENSION, Context
+from service.api.http.context import EXTENSION, Context
 from service.db import leases, models
+from tests.support.specimens import spec, submit, take
 
 EVIL = '</code><script>alert(1)</script>"><img src=x onerror=alert(1)>'
 SCALES = LrScales(

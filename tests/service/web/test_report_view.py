@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from gradinspect.contracts.policy import DEFAULT_POLICY, Policy, RulePolicy
-from gradinspect.contracts.report import Measurements, Noise, Remedy, Report
-from gradinspect.contracts.request import InspectionSettings
-from gradinspect.contracts.resources import ErrorResource, InspectionLinks, InspectionResource, Progress
-from gradinspect.report.remedy_words import remedy_in_words
+from gradinspect.contracts.report.report import Measurements, Noise, Remedy, Report
+from gradinspect.contracts.request.policy import DEFAULT_POLICY, Policy, RulePolicy
+from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.contracts.wire.resources import ErrorResource, InspectionLinks, InspectionResource, Progress
+from gradinspect.report.words.remedy_words import remedy_in_words
 from gradinspect.rules import RULES, judge
 from gradinspect.testing.measurements import MODEL, chain, changed
 from service.web.layer_table import WORST, layer_table

@@ -1,0 +1,76 @@
+"""The learning-rate suggestion as Python: an optimizer's parameter groups, to paste where the model is at hand."""
+
+from __future__ import annotations
+
+from gradinspect.contracts.report.report import LrScales, ScaleGroup
+from gradinspect.contracts.request.request import Adam, Sgd
+
+DEFAULT_LR = 0.1  # torch names 1e-3 for SGD; 0.1 is what a request without an optimizer's lr gets here
+_CLASSES = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+
+
+def optimizer_code(scales: LrScales, *, optimizer: Sgd | Adam | None = None, base_lr: float | None = None) -> str:
+    """Write an optimizer with one parameter group per scale, as source that runs as printed on a variable `model`.
+
+    One rate for all layers becomes a plain optimizer. Parameters that the suggestion does not name keep the base rate.
+    Tensors are found by their memory: TorchScript keeps a tied weight as two parameters over one storage, whose
+    gradients are parts of one sum, and both have to step at the same rate.
+
+    Args:
+        scales: the suggestion.
+        optimizer: as declared in the request; left out, plain SGD.
+        base_lr: the rate that a scale of 1 means; left out, the suggestion's, else the optimizer's own.
+
+    Returns:
+        Source that leaves `optimizer` defined.
+    """
+    declared = optimizer or Sgd(type="sgd", lr=DEFAULT_LR)
+    rate = base_lr if base_lr is not None else scales.base_lr if scales.base_lr is not None else declared.lr
+    call = f"torch.optim.{_CLASSES[declared.type]}({{}}, lr=base_lr{_arguments(declared)})"
+    groups = scaled_groups(scales)
+    head = f"import torch\n\nbase_lr = {rate!r}\n"
+    if not groups:
+        reason = "" if scales.verdict == "use" else f"  # {scales.verdict}: one rate for all layers"
+        return f"{head}optimizer = {call.format('model.parameters()')}{reason}\n"
+    rows = "".join(f"    ({group.scale!r}, [{', '.join(map(repr, group.parameters))}]),\n" for group in groups)
+    return (
+        f"{head}"
+        f"scales = [\n{rows}]\n\n"
+        "named = dict(model.named_parameters(remove_duplicate=False))\n"
+        "scale_of = {named[name].data_ptr(): scale for scale, names in scales for name in names}\n"
+        "groups = {}\n"
+        "for tensor in model.parameters():\n"
+        "    groups.setdefault(scale_of.get(tensor.data_ptr(), 1.0), []).append(tensor)\n"
+        'groups = [{"params": tensors, "lr": base_lr * scale} for scale, tensors in groups.items()]\n'
+        f"optimizer = {call.format('groups')}\n"
+    )
+
+
+def scaled_groups(scales: LrScales) -> tuple[ScaleGroup, ...]:
+    """The groups to train with; none where the answer is one rate for all.
+
+    A suggestion that was not tested (`verify: false`) is what was asked for, so it counts; one that was tested and did
+    not help does not.
+    """
+    if scales.verdict not in ("use", "undetermined"):
+        return ()
+    known = tuple(group for group in scales.groups if group.scale is not None)
+    return known if any(group.scale != 1.0 for group in known) else ()
+
+
+def _arguments(optimizer: Sgd | Adam) -> str:
+    """What differs from torch's own defaults."""
+    if isinstance(optimizer, Sgd):
+        given: dict[str, object] = {"momentum": optimizer.momentum, "weight_decay": optimizer.weight_decay}
+        given = {name: value for name, value in given.items() if value}
+        if optimizer.nesterov:
+            given["nesterov"] = True
+    else:
+        given = {}
+        if optimizer.betas != (0.9, 0.999):
+            given["betas"] = optimizer.betas
+        if optimizer.eps != 1e-8:
+            given["eps"] = optimizer.eps
+        if optimizer.weight_decay is not None:
+            given["weight_decay"] = optimizer.weight_decay
+    return "".join(f", {name}={value!r}" for name, value in given.items())

@@ -1,0 +1,264 @@
+"""The report: what was measured, and what was found in it.
+
+Definitions of every number: docs/diagnostics.md. Documents arrive from confined processes that ran strangers' models,
+so every string and every list is bounded. Rows are defined in `rows`, sections in `sections`; all of it is found here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from gradinspect.contracts.document import Count, Document, Finite, Name, Text
+from gradinspect.contracts.report.rows import (
+    ActivationStatistics,
+    LayerMeasurement,
+    Log2Histogram,
+    Names,
+    Number,
+    ParameterMeasurement,
+    ParameterStatus,
+    Quantiles,
+    Share,
+    SignalStatistics,
+    Sizes,
+)
+from gradinspect.contracts.report.sections import (
+    MAX_CODE,
+    MAX_LAYERS,
+    Code,
+    Curvature,
+    DepthDecay,
+    Jacobian,
+    LayerCurvature,
+    LayerNoise,
+    LayerSpread,
+    Losses,
+    LrScales,
+    Noise,
+    PrecisionSection,
+    ProbeCurve,
+    ScaleCandidate,
+    ScaleEvidence,
+    ScaleGroup,
+    ScaleRemedy,
+    ScalesVerdict,
+    Section,
+    SectionStatus,
+    SeedSpread,
+    TimeDecay,
+    TracePoint,
+)
+from gradinspect.contracts.request.policy import Severity
+from gradinspect.contracts.request.request import Optimizer
+
+__all__ = [
+    "MAX_CODE",
+    "MAX_LAYERS",
+    "MAX_PARAMETERS",
+    "ActivationStatistics",
+    "Code",
+    "Curvature",
+    "DepthDecay",
+    "Environment",
+    "Finding",
+    "Jacobian",
+    "LayerCurvature",
+    "LayerMeasurement",
+    "LayerNoise",
+    "LayerSpread",
+    "Log2Histogram",
+    "Losses",
+    "LrScales",
+    "MeasuredSummary",
+    "Measurements",
+    "ModelReference",
+    "Names",
+    "Noise",
+    "Number",
+    "ParameterMeasurement",
+    "ParameterStatus",
+    "PolicyReference",
+    "PrecisionSection",
+    "ProbeCurve",
+    "Quantiles",
+    "Remedy",
+    "RemedyCheck",
+    "Report",
+    "ScaleCandidate",
+    "ScaleEvidence",
+    "ScaleGroup",
+    "ScaleRemedy",
+    "ScalesVerdict",
+    "Section",
+    "SectionStatus",
+    "SeedSpread",
+    "SelfCheck",
+    "Severity",
+    "Share",
+    "SignalStatistics",
+    "Sizes",
+    "Summary",
+    "TimeDecay",
+    "TracePoint",
+    "Verdict",
+]
+
+MAX_PARAMETERS = 50_000
+
+Verdict = Literal["pass", "warn", "fail", "undetermined"]
+
+
+class RemedyCheck(Document):
+    """What was measured with a remedy applied to a fresh copy of the model."""
+
+    action: Name
+    arguments: dict[str, Any] = {}  # Any: the remedy's own arguments, as `Remedy` has them
+    cumulative_gain: Number = Field(default=None, description="As in `depth_decay`, after the remedy.")
+    reason: Text | None = Field(default=None, description="Why nothing could be measured.")
+
+
+class SelfCheck(Document):
+    """An identity that the numbers must satisfy, checked on this very run."""
+
+    name: Name
+    status: Literal["passed", "failed", "not_applicable"]
+    value: Number = None
+    tolerance: Number = None
+    detail: Text = ""
+
+
+class Environment(Document):
+    """Where and how the numbers were made."""
+
+    gradinspect_version: Name
+    torch_version: Name
+    device: Name
+    dtype: Name
+    threads: Count
+    seed: Count
+    data_digest: Annotated[str, Field(max_length=80)] | None = None
+    synthetic_data: bool = False
+    confinement: Name = "none"
+    wall_seconds: Number = None
+    cpu_seconds: Number = None
+    peak_memory_bytes: Count | None = None
+    sampled_layers: Count = Field(
+        default=0, description="Layer calls with so large an output that slopes or similarity come from a sample of it."
+    )
+    stages: Annotated[dict[Name, Finite], Field(max_length=32)] = Field(
+        default={}, description="Seconds spent in each stage."
+    )
+
+
+class MeasuredSummary(Document):
+    """The numbers of the whole model."""
+
+    loss: Number
+    expected_initial_loss: Number = None
+    parameters: Count
+    layers: Count
+    total_grad_norm: Number = None
+    nonfinite_count: Count = Field(
+        default=0, description="Values that are not finite: among the loss, all activations and all gradients."
+    )
+
+
+class Measurements(Document):
+    """What the engine hands over: numbers without judgement."""
+
+    environment: Environment
+    summary: MeasuredSummary
+    depth_decay: DepthDecay | None = None
+    time_decay: TimeDecay | None = None
+    layers: Annotated[tuple[LayerMeasurement, ...], Field(max_length=MAX_LAYERS)] = ()
+    parameters: Annotated[tuple[ParameterMeasurement, ...], Field(max_length=MAX_PARAMETERS)] = ()
+    noise: Noise | None = None
+    curvature: Curvature | None = None
+    jacobian: Jacobian | None = None
+    precision: PrecisionSection | None = None
+    lr_scales: LrScales | None = None
+    self_checks: Annotated[tuple[SelfCheck, ...], Field(max_length=64)] = ()
+    spread: SeedSpread | None = None
+    remedy_checks: Annotated[tuple[RemedyCheck, ...], Field(max_length=16)] = ()
+
+
+class Remedy(Document):
+    """What to change, for a machine; `message` and `explanation` of the finding say it for a person."""
+
+    action: Name
+    arguments: dict[str, Any] = {}  # Any: each action has its own arguments, documented with its rule
+    code: Annotated[str, Field(max_length=20_000)] | None = None
+    checked_gain: Number = Field(
+        default=None, description="Cumulative gain measured with the remedy applied; null where it was not tried."
+    )
+
+
+class Finding(Document):
+    """One rule that fired: what was measured, against what, and where."""
+
+    rule: Name
+    severity: Severity
+    layers: Names = ()
+    parameters: Names = ()
+    value: Number = None
+    threshold: Number = None
+    message: Text
+    explanation: Text
+    remedy: Remedy | None = None
+
+
+class Summary(MeasuredSummary):
+    """The numbers of the whole model, with the verdict and the layers and parameters behind it."""
+
+    verdict: Verdict
+    worst: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
+    lr_scales: ScalesVerdict | None = Field(
+        default=None, description="The answer about learning-rate scales; null when it was not asked for."
+    )
+
+
+class PolicyReference(Document):
+    """The policy that a report was judged by."""
+
+    name: Annotated[str, Field(max_length=64)]
+    version: Count
+
+
+class ModelReference(Document):
+    """Which model was inspected."""
+
+    id: Annotated[str, Field(max_length=64)] | None = None
+    name: Annotated[str, Field(max_length=256)] | None = None
+    kind: Literal["spec", "torchscript", "module"]
+    digest: Annotated[str, Field(max_length=80)] | None = None
+
+
+class Report(Document):
+    """Measurements, judged."""
+
+    inspection: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None, description="Id of the inspection; null for a local one."
+    )
+    model: ModelReference
+    environment: Environment
+    summary: Summary
+    verdict: Verdict
+    policy: PolicyReference | None = Field(default=None, description="What the findings were judged by.")
+    optimizer: Optimizer | None = Field(
+        default=None, description="As declared; rules read it when the report is judged again."
+    )
+    findings: Annotated[tuple[Finding, ...], Field(max_length=1000)] = ()
+    depth_decay: DepthDecay | None = None
+    time_decay: TimeDecay | None = None
+    layers: tuple[LayerMeasurement, ...] = ()
+    parameters: tuple[ParameterMeasurement, ...] = ()
+    noise: Noise | None = None
+    curvature: Curvature | None = None
+    jacobian: Jacobian | None = None
+    precision: PrecisionSection | None = None
+    lr_scales: LrScales | None = None
+    self_checks: tuple[SelfCheck, ...] = ()
+    spread: SeedSpread | None = None
+    remedy_checks: tuple[RemedyCheck, ...] = ()

@@ -1,0 +1,153 @@
+"""What a caller asks for: one inspection of one model. Every field but the model has a default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+
+from gradinspect.contracts.document import WITHOUT_NUL, Document, Finite, located, without_nul
+from gradinspect.contracts.request.data import Data
+from gradinspect.contracts.request.fitting import NO_PARAMETERS, misfit, target_misfit
+from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.contracts.spec.tensors import FloatType
+
+Loss = Literal["cross_entropy", "mse", "l1", "huber", "bce_with_logits", "nll", "output_mean", "random_cotangent"]
+Diagnostic = Literal["gradients", "signals", "noise", "curvature", "jacobian", "training_trace"]
+Device = Literal["auto", "cpu", "cuda"]
+Mode = Literal["train", "eval"]
+Positive = Annotated[Finite, Field(gt=0)]
+UnitInterval = Annotated[Finite, Field(ge=0, lt=1)]
+
+
+class Sgd(Document):
+    """`torch.optim.SGD`."""
+
+    type: Literal["sgd"]
+    lr: Positive = 0.1
+    momentum: UnitInterval = 0.0
+    weight_decay: Annotated[Finite, Field(ge=0)] = 0.0
+    nesterov: bool = False
+
+
+class Adam(Document):
+    """`torch.optim.Adam` (weight decay coupled) or `torch.optim.AdamW` (decoupled)."""
+
+    type: Literal["adam", "adamw"]
+    lr: Positive = 1e-3
+    betas: tuple[UnitInterval, UnitInterval] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    weight_decay: Annotated[Finite, Field(ge=0)] | None = Field(
+        default=None, description="Left out: torch's default, 0 for adam and 0.01 for adamw."
+    )
+
+
+Optimizer = Annotated[Sgd | Adam, Field(discriminator="type")]
+
+
+class Precision(Document):
+    """The precision computed in, and the precision that training is meant to use."""
+
+    compute: FloatType | None = Field(
+        default=None, description="Left out: float32 for specs, the parameters' own dtype for uploads."
+    )
+    intended: FloatType | None = None
+    loss_scale: Positive = 1.0
+
+
+class LrScalesRequest(Document):
+    """How the learning-rate suggestion is to be made."""
+
+    verify: bool = True
+    probe_steps: Annotated[int, Field(ge=10, le=2000)] = 100
+    seeds: Annotated[int, Field(ge=1, le=16)] = 3
+    max_steps: Annotated[int, Field(ge=100, le=10_000_000)] = Field(
+        default=100_000, description="Training steps that all probes together may run."
+    )
+    max_seconds: Annotated[Finite, Field(gt=0, le=86_400)] = Field(
+        default=240.0, description="Wall seconds that all probes together may take."
+    )
+
+
+def _asked(value: object) -> str:
+    return "(no)" if value is False else "(asked)"
+
+
+LrScales = Annotated[
+    Annotated[LrScalesRequest, Tag("(asked)")] | Annotated[Literal[False], Tag("(no)")], Discriminator(_asked)
+]
+
+
+class InspectionSettings(Document):
+    """What is computed and how; the same for an inspection over HTTP, from the CLI and in a notebook."""
+
+    data: Data | None = Field(default=None, description="Left out: synthetic, from the model's input and the loss.")
+    loss: Loss = "cross_entropy"
+    optimizer: Optimizer | None = None
+    precision: Precision = Precision()
+    diagnostics: Annotated[tuple[Diagnostic, ...], Field(min_length=1, max_length=6)] = ("gradients", "signals")
+    lr_scales: LrScales = Field(default=False, description="`{}` asks for a suggestion with all defaults.")
+    mode: Mode = "train"
+    seeds: Annotated[int, Field(ge=1, le=32)] = Field(
+        default=1, description="Independent initialisations (specs) or batches (uploads) to average and fit over."
+    )
+    device: Device = "auto"
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+
+    @model_validator(mode="after")
+    def _distinct(self) -> InspectionSettings:
+        if len(set(self.diagnostics)) != len(self.diagnostics):
+            raise located(type(self).__name__, ("diagnostics",), "one section is named twice; name it once")
+        return self
+
+    @model_validator(mode="after")
+    def _comparable(self) -> InspectionSettings:
+        found = target_misfit(self.loss, self.data)
+        if found is not None:
+            raise located(type(self).__name__, ("data", *found[0]), found[1])
+        return self
+
+
+class InlineModel(Document):
+    """A model given in the request itself."""
+
+    spec: ModelSpec
+
+
+ModelId = Annotated[str, Field(pattern=r"^mdl_[0-9a-f-]{36}$")]
+
+
+def _model_form(value: object) -> str:
+    return "(id)" if isinstance(value, str) else "(inline)"
+
+
+ModelSource = Annotated[
+    Annotated[ModelId, Tag("(id)")] | Annotated[InlineModel, Tag("(inline)")], Discriminator(_model_form)
+]
+LabelKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,62}$")]
+LabelValue = Annotated[str, Field(max_length=128, json_schema_extra=WITHOUT_NUL), AfterValidator(without_nul)]
+
+
+class InspectionRequest(InspectionSettings):
+    """The body of `POST /v1/inspections`."""
+
+    model: ModelSource
+    policy: Annotated[str, Field(min_length=1, max_length=64)] = "default"
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = {}
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> InspectionRequest:
+        if not isinstance(self.model, InlineModel):
+            return self
+        if self.model.spec.plan.parameters == 0:
+            raise located("InspectionRequest", ("model", "spec", "layers"), NO_PARAMETERS)
+        found = misfit(self.model.spec, self.data, loss=self.loss)
+        if found is not None:
+            raise located("InspectionRequest", ("data", *found[0]), found[1])
+        return self
+
+    def settings(self) -> InspectionSettings:
+        """The part that the engine sees: no ids, no labels, no policy."""
+        return InspectionSettings.model_construct(
+            **{name: getattr(self, name) for name in InspectionSettings.model_fields}
+        )

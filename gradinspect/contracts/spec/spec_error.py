@@ -1,0 +1,39 @@
+"""A mistake in a spec: where it is, and how places and layers are called in messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+from gradinspect.contracts.spec.layers import Container, Layer
+
+Location = tuple[int | str, ...]
+
+
+class SpecError(ValueError):
+    """One mistake in a spec: where (a path into the document) and what to change."""
+
+    def __init__(self, location: Location, detail: str) -> None:
+        super().__init__(detail)
+        self.location = location
+        self.detail = detail
+
+
+def name_layer(node: Layer | Container, here: Location) -> str:
+    """Call a layer by its place, its name and its type."""
+    name = f" {node.name!r}" if node.name else ""
+    return f"{write_place(here)}{name} ({node.type})"
+
+
+def write_place(location: Location | None) -> str:
+    """Write a location as in Python, `layers[3].layers[0]`; None is the model's input."""
+    if location is None:
+        return "the input"
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.removeprefix(".")
+
+
+def suggest(name: str, names: Mapping[str, str]) -> str:
+    """Suggest a name that is known and nearly the same."""
+    close = get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

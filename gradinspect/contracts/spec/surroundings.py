@@ -1,0 +1,69 @@
+"""What surrounds a layer counts for it: frozen containers, copies of a repeat, and the nearest init."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from gradinspect.contracts.spec.initialization import Init, Initializer
+from gradinspect.contracts.spec.layers import Layer, Shape
+from gradinspect.contracts.spec.spec_error import Location, SpecError, name_layer
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What surrounds a layer."""
+
+    frozen: bool = False
+    depth: int = 0
+    weight_init: tuple[Initializer, Location] | None = None
+    bias_init: tuple[Initializer, Location] | None = None
+    residual_init: tuple[Initializer, Location] | None = None
+    copies: tuple[int, ...] = ()  # which copy of each surrounding repeat
+
+    def entered(self, init: object, *, frozen: bool, location: Location) -> Surroundings:
+        """Go one level inwards; `init` is the container's or the layer's own."""
+        weight, bias, residual = self.weight_init, self.bias_init, self.residual_init
+        if isinstance(init, Init):
+            residual = None if init.weight else residual  # a nearer `weight` counts for all weights
+            weight = (init.weight, (*location, "init", "weight")) if init.weight else weight
+            bias = (init.bias, (*location, "init", "bias")) if init.bias else bias
+            residual = (init.residual, (*location, "init", "residual")) if init.residual else residual
+        return replace(
+            self, frozen=self.frozen or frozen, depth=self.depth + 1, weight_init=weight, bias_init=bias,
+            residual_init=residual,
+        )  # fmt: skip
+
+
+def initializers(
+    layer: Layer, parameters: Mapping[str, Shape], context: Surroundings, here: Location
+) -> dict[str, Initializer]:
+    """Find what fills each of a layer's parameters; those left out keep torch's default.
+
+    Raises:
+        SpecError: the layer's own init names a part that it lacks, or an initialiser cannot fill a shape.
+    """
+    own = layer.init if isinstance(layer.init, Init) else None
+    found: dict[str, Initializer] = {}
+    parts = ("weight", context.weight_init), ("bias", context.bias_init), ("residual", context.residual_init)
+    for part, given in parts:
+        mine = own is not None and getattr(own, part) is not None
+        if given is None or not (mine or layer.inherits_init):
+            continue
+        initializer, origin = given
+        meant = [
+            name
+            for name, shape in parameters.items()
+            if layer.role(name) in (part, "residual" if part == "weight" else part)
+            and (mine or part == "bias" or len(shape) >= 2)
+            and not (layer.tie is not None and name == "weight")
+        ]
+        if mine and not meant:
+            why = "is shared; set init where it is owned" if layer.tie and part == "weight" else "does not exist"
+            raise SpecError(origin, f"the {part} of {name_layer(layer, here)} {why}")
+        for name in meant:
+            obstacle = initializer.obstacle(parameters[name])
+            if obstacle is not None:
+                raise SpecError(origin, f"{name_layer(layer, here)}, {name}: {obstacle}")
+            found[name] = initializer
+    return found

@@ -1,0 +1,78 @@
+"""What passes between processes: the queue's doorbell, the job given to a child, and the frames it sends back."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gradinspect.contracts.document import Count, Document, Finite, Fraction, Name, Text
+from gradinspect.contracts.report.report import Measurements
+from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.contracts.spec.tensors import SampleInput
+
+INSPECT_TASK = "gradinspect.inspect"
+
+
+class InspectMessage(Document):
+    """What the broker carries: an id. The database row is the truth; this only rings the bell."""
+
+    v: Literal[1] = 1
+    id: Annotated[str, Field(pattern=r"^insp_[0-9a-f-]{36}$")]
+
+
+class Limits(Document):
+    """What one job may use. The supervisor enforces wall time from outside, the child sets the rest on itself."""
+
+    wall_seconds: Annotated[Finite, Field(gt=0)] = 300.0
+    cpu_seconds: Annotated[int, Field(gt=0)] = 600
+    memory_bytes: Annotated[int, Field(gt=0)] = 4 * 2**30
+    result_bytes: Annotated[int, Field(gt=0)] = 64 * 2**20
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+
+
+class Job(Document):
+    """Everything a child needs besides the bytes, which it gets as inherited descriptors. Holds no secret."""
+
+    v: Literal[1] = 1
+    spec: ModelSpec | None = Field(default=None, description="Null: the model bytes are TorchScript.")
+    has_weights: bool = Field(default=False, description="Weights for the spec come as safetensors bytes.")
+    has_data: bool = Field(default=False, description="The batch comes as safetensors bytes.")
+    sample_input: SampleInput | None = Field(default=None, description="Declared input of a TorchScript model.")
+    settings: InspectionSettings
+    limits: Limits
+
+
+class ProgressFrame(Document):
+    """Where the computation is."""
+
+    type: Literal["progress"] = "progress"
+    stage: Name
+    fraction: Fraction
+
+
+class ResultFrame(Document):
+    """The measurements, last frame of a job that ended well."""
+
+    type: Literal["result"] = "result"
+    measurements: Measurements
+
+
+class FailureFrame(Document):
+    """A named reason why there are no measurements, last frame of such a job."""
+
+    type: Literal["failure"] = "failure"
+    code: Name
+    detail: Text
+
+
+Frame = Annotated[ProgressFrame | ResultFrame | FailureFrame, Field(discriminator="type")]
+
+
+class JobTimings(Document):
+    """Seconds spent outside the child's own stages, seen by the supervisor."""
+
+    fork_seconds: Finite
+    run_seconds: Finite
+    frames: Count

@@ -1,0 +1,203 @@
+"""Spot checks of the gradients against a float64 copy: its central differences, and the norms of its gradients.
+
+Source: Nocedal and Wright 2006, "Numerical optimization", section 8.1: the error of a central difference is h²·f‴/6
+plus rounding of ε·f/h; with h = 1e-5 and float64 both stay below 1e-9 for a loss and weights of order 1.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from gradinspect.contracts.problems import InspectionError
+from gradinspect.contracts.report.report import SelfCheck
+from gradinspect.engine.first_order.context import SectionInput
+from gradinspect.engine.network.autocast import HALF
+from gradinspect.engine.network.load import load_torchscript
+from gradinspect.engine.network.parameters import ParameterEntry, ParameterIndex
+from gradinspect.engine.network.reproducible import seeded
+from gradinspect.engine.tracing.run_pass import first_tensor
+
+NAME, NORMS = "finite_differences", "gradients_in_float64"
+STEP = 1e-5
+TOLERANCE = 1e-4  # chosen: five orders above the method's error, and far below any mistake in a derivative
+_NORM_TOLERANCE = 10.0  # times √ε; chosen: layers amplify rounding, and a ReLU at its kink may fall on either side
+SAMPLES = 8  # of the batch; a derivative is right or wrong for one sample as for many
+LONGEST_PASS_SECONDS = 1.0
+LARGEST_OUTPUTS = 100_000  # elements of all layers' outputs: norms need the whole batch, and a pass in float64
+LARGEST_PARAMETERS = 4_000_000  # elements; a float64 copy of these takes 32 MB
+
+
+def finite_differences(s: SectionInput) -> list[SelfCheck]:
+    """Compare derivatives with differences, and the report's gradient norms with those of the float64 copy.
+
+    The parameters are the first, the middle and the last that is trained, the coordinates those of their largest
+    gradients. One whose differences over h and h/2 disagree stands next to a kink and is passed over.
+
+    Cost: a float64 copy of the model; over eight samples of the batch one forward and backward pass, and two forward
+    passes a coordinate; for small models one pass over the whole batch.
+    """
+    if s.settings.precision.compute in HALF:
+        return _left_out("the request computes in half precision")
+    size = sum(entry.tensor.numel() for entry in s.parameters)
+    if size > LARGEST_PARAMETERS:
+        return _left_out(f"a float64 copy of {size:,} parameters would take {size * 8 / 2**20:,.0f} MiB")
+    if s.pass_seconds > LONGEST_PASS_SECONDS or not s.budget.allows(2 * s.pass_seconds):
+        return _left_out(f"it may take two passes of {s.pass_seconds:.2g} s")
+    trained = [entry.name for entry in s.parameters if _has_gradient(s, entry)]
+    if not trained:
+        return _left_out("no parameter has a finite, non-zero gradient")
+    try:
+        model = _copied(s.model).double()
+        by_name = {entry.name: entry for entry in ParameterIndex(model)}
+        chosen = [by_name[trained[place]] for place in sorted({0, len(trained) // 2, len(trained) - 1})]
+        few = _loss_of(model, s, SAMPLES)
+        checks = [_differences(*_gradients(few, chosen), few)]
+        if sum(call.output_numel for call in s.reading.calls) <= LARGEST_OUTPUTS:
+            checks += _norms(s, *_gradients(_loss_of(model, s, None), chosen))
+        return checks
+    except (RuntimeError, TypeError, ValueError, NotImplementedError, InspectionError) as error:
+        reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+        return _left_out(f"the model does not run in float64: {reason.strip()[:200]}")
+
+
+def _left_out(reason: str) -> list[SelfCheck]:
+    return [SelfCheck(name=NAME, status="not_applicable", detail=reason)]
+
+
+def _has_gradient(s: SectionInput, entry: ParameterEntry) -> bool:
+    reading = s.reading.gradients.get(entry)
+    return reading is not None and reading.moments.is_finite and reading.moments.nonzero > 0
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    if not isinstance(model, torch.jit.ScriptModule):
+        return copy.deepcopy(model)
+    file = io.BytesIO()  # deepcopy leaves a scripted model's parameters without being leaves of the graph
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is deprecated upstream, and supported here
+        torch.jit.save(model, file)
+    return load_torchscript(file.getvalue())
+
+
+def _loss_of(model: nn.Module, s: SectionInput, samples: int | None) -> Callable[[], torch.Tensor]:
+    """The loss of the copy on the first samples, or on all; every call draws the same random numbers."""
+    count = s.batch.inputs[0].shape[0] if s.batch.inputs and s.batch.inputs[0].dim() else 0
+    inputs = [_cut(tensor, count, samples) for tensor in s.batch.inputs]
+    target = _cut(s.target, count, samples) if s.target is not None else None
+    model.train(s.settings.mode == "train")
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+
+    def loss() -> torch.Tensor:
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+        with seeded(s.seed, s.device):
+            return s.loss_between(first_tensor(model(*inputs)), target)
+
+    return loss
+
+
+def _cut(tensor: torch.Tensor, count: int, samples: int | None) -> torch.Tensor:
+    counted = tensor.dim() > 0 and tensor.shape[0] == count
+    kept = tensor[:samples] if counted else tensor
+    return kept.double() if kept.is_floating_point() else kept
+
+
+def _gradients(
+    loss: Callable[[], torch.Tensor], chosen: list[ParameterEntry]
+) -> tuple[dict[ParameterEntry, torch.Tensor], float]:
+    """The flat gradient of each chosen parameter that has one, and the loss."""
+    members = [member for entry in chosen for member in entry.members]
+    with torch.enable_grad():
+        value = loss()
+        found = torch.autograd.grad(value, members, allow_unused=True)
+    of_member = dict(zip(map(id, members), found, strict=True))
+    gradients: dict[ParameterEntry, torch.Tensor] = {}
+    for entry in chosen:
+        parts = [part for part in (of_member[id(member)] for member in entry.members) if part is not None]
+        if parts:
+            gradients[entry] = torch.stack([part.to_dense() for part in parts]).sum(0).reshape(-1)
+    return gradients, float(value.detach())
+
+
+def _differences(
+    gradients: dict[ParameterEntry, torch.Tensor], value: float, loss: Callable[[], torch.Tensor]
+) -> SelfCheck:
+    errors = []
+    for entry, gradient in gradients.items():
+        place = int(gradient.abs().argmax())
+        error = _error(entry, place, float(gradient[place]), value, loss)
+        if error is not None:
+            errors.append(error)
+    if not errors:
+        return _left_out("every coordinate that was tried stands next to a kink, or drowns in the loss's rounding")[0]
+    return SelfCheck(
+        name=NAME,
+        status="passed" if max(errors) <= TOLERANCE else "failed",
+        value=max(errors),
+        tolerance=TOLERANCE,
+        detail=f"derivative against central difference in {len(errors)} coordinates of a float64 copy, relative",
+    )
+
+
+def _norms(s: SectionInput, gradients: dict[ParameterEntry, torch.Tensor], value: float) -> list[SelfCheck]:
+    """The report's norms of the same gradients; nothing where the copy draws other random numbers."""
+    own = {entry.name: entry for entry in s.parameters}
+    rounding = max((torch.finfo(own[entry.name].tensor.dtype).eps for entry in gradients), default=0.0) ** 0.5
+    if not gradients or not math.isclose(value, s.reading.loss, rel_tol=rounding):
+        return []
+    norms = {entry.name: float(gradient.norm()) for entry, gradient in gradients.items()}
+    # A gradient that cancels is left with the rounding of the others: 0 here and not there.
+    floor = rounding * max(norms.values())
+    if floor == 0.0:
+        return []
+    worst = max(
+        abs(s.reading.gradients[own[name]].moments.norm - norm) / max(norm, floor) for name, norm in norms.items()
+    )
+    tolerance = _NORM_TOLERANCE * rounding
+    return [
+        SelfCheck(
+            name=NORMS,
+            status="passed" if worst <= tolerance else "failed",
+            value=worst,
+            tolerance=tolerance,
+            detail=f"norms of {len(gradients)} gradients against those of a float64 copy, relative",
+        )
+    ]
+
+
+def _error(
+    entry: ParameterEntry, place: int, derivative: float, value: float, loss: Callable[[], torch.Tensor]
+) -> float | None:
+    """Relative to the derivative; None next to a kink and where the derivative drowns in the loss's rounding."""
+    rounding = torch.finfo(torch.float64).eps * abs(value) / STEP
+    if abs(derivative) * TOLERANCE < 10 * rounding:
+        return None
+    error = abs(_difference(entry, place, STEP, loss) / derivative - 1)
+    if error > TOLERANCE:
+        halved = abs(_difference(entry, place, STEP / 2, loss) / derivative - 1)
+        if abs(halved - error) > 0.1 * error:
+            return None
+    return error
+
+
+def _difference(entry: ParameterEntry, place: int, step: float, loss: Callable[[], torch.Tensor]) -> float:
+    ahead, behind = _loss_at(entry, place, step, loss), _loss_at(entry, place, -step, loss)
+    return (ahead - behind) / (2 * step)
+
+
+def _loss_at(entry: ParameterEntry, place: int, shift: float, loss: Callable[[], torch.Tensor]) -> float:
+    with torch.no_grad():
+        flat = entry.tensor.view(-1)
+        kept = float(flat[place])
+        flat[place] = kept + shift
+        value = float(loss())
+        flat[place] = kept
+    return value

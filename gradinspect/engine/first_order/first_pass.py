@@ -1,0 +1,112 @@
+"""The first-order pass over one subject, and what the later sections are computed from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.engine.first_order.context import Budget, SectionInput
+from gradinspect.engine.first_order.freed_memory import keep_freed_memory
+from gradinspect.engine.network.autocast import HALF, casting
+from gradinspect.engine.network.batch import Batch
+from gradinspect.engine.network.losses import compute_loss
+from gradinspect.engine.network.parameters import ParameterIndex
+from gradinspect.engine.network.reproducible import generator, left_as_found, seeded
+from gradinspect.engine.network.updates import first_step
+from gradinspect.engine.tracing.naming import name_calls
+from gradinspect.engine.tracing.run_pass import run_pass
+
+CustomLoss = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One pass to run: a model, the batch it runs on, and the seed of what is random inside it (dropout).
+
+    Attributes:
+        rebuild: an equally built model from another seed; None where its initialisation is not ours to draw.
+    """
+
+    model: nn.Module
+    batch: Batch
+    seed: int
+    rebuild: Callable[[int], nn.Module] | None = None
+
+
+class FixedLoss:
+    """The scalar loss of an output, always against the target that was drawn for the first output it saw."""
+
+    def __init__(self, subject: Subject, settings: InspectionSettings, custom: CustomLoss | None) -> None:
+        self._subject, self._settings, self._custom = subject, settings, custom
+        self._drawn = False
+        self.target: torch.Tensor | None = None
+
+    def __call__(self, output: torch.Tensor) -> torch.Tensor:
+        if not self._drawn:
+            self.target, self._drawn = self._subject.batch.target_for(output), True
+        return self.between(output, self.target)
+
+    def between(self, output: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+        """The same loss of an output and any target."""
+        with casting(self._settings.precision, output.device):
+            if self._custom is not None:
+                return self._custom(output, target)
+            # A generator of its own for each call: the random cotangent is then the same one every time.
+            return compute_loss(self._settings.loss, output, target, generator(self._subject.seed, "cotangent"))
+
+
+def first_pass(
+    subject: Subject,
+    settings: InspectionSettings,
+    *,
+    device: torch.device,
+    custom_loss: CustomLoss | None = None,
+    budget: Budget | None = None,
+    stage: Callable[[str], None] = lambda _name: None,
+) -> SectionInput:
+    """Run one forward and one backward pass and read both.
+
+    Args:
+        stage: told "forward" and "backward" when they begin.
+
+    Raises:
+        InspectionError: as `run_pass` does.
+    """
+    keep_freed_memory()
+    parameters = ParameterIndex(subject.model)
+    loss_of = FixedLoss(subject, settings, custom_loss)
+    step = first_step(settings.optimizer) if settings.optimizer is not None else None
+    started = time.perf_counter()
+    with left_as_found(subject.model, settings.mode), seeded(subject.seed, device):
+        reading = run_pass(
+            subject.model, parameters, subject.batch.inputs, loss_of, first_step=step, stage=stage,
+            casting=casting(settings.precision, device), loss_scale=_loss_scale(parameters, settings),
+        )  # fmt: skip
+    seconds = time.perf_counter() - started
+    return SectionInput(
+        model=subject.model,
+        parameters=parameters,
+        batch=subject.batch,
+        loss_of=loss_of,
+        target=loss_of.target,
+        loss_between=loss_of.between,
+        settings=settings,
+        reading=reading,
+        names=name_calls(reading.calls, parameters),
+        seed=subject.seed,
+        device=device,
+        pass_seconds=seconds,
+        budget=budget or Budget(None),
+        rebuild=subject.rebuild,
+    )
+
+
+def _loss_scale(parameters: ParameterIndex, settings: InspectionSettings) -> float:
+    """The declared scale where gradients pass through half precision; elsewhere it would only be divided out again."""
+    halved = settings.precision.compute in HALF or any(entry.tensor.dtype in HALF.values() for entry in parameters)
+    return settings.precision.loss_scale if halved else 1.0

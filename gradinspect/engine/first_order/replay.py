@@ -1,0 +1,69 @@
+"""Run the first pass's model again: on the same batch, with the same random draws, through kernels that have the
+derivatives that a section needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from gradinspect.engine.autograd import RightSecondDerivatives
+from gradinspect.engine.first_order.context import SectionInput
+from gradinspect.engine.network.autocast import casting
+from gradinspect.engine.network.reproducible import left_as_found, ordinary_graphs, seeded
+from gradinspect.engine.tracing.run_pass import first_tensor
+
+# Fused recurrent kernels: one autograd node for all time steps, without forward mode and without a second derivative.
+FUSED_RECURRENT = frozenset({"mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn"})
+
+
+def output_of(s: SectionInput) -> torch.Tensor:
+    """The model's output, as the first pass had it; dropout draws the same masks. Call it inside `replaying`."""
+    with seeded(s.seed, s.device):
+        return run_model(s, s.batch.inputs)
+
+
+def run_model(s: SectionInput, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The model's output for any inputs, in the precision of the first pass."""
+    with casting(s.settings.precision, s.device):
+        return first_tensor(s.model(*inputs))
+
+
+@contextmanager
+def replaying(s: SectionInput) -> Iterator[None]:
+    """Run the model in its mode any number of times; buffers and the global switches are restored afterwards.
+
+    Fused recurrent layers are run step by step, which shows their inside and can be differentiated; only in models
+    that have them, because without oneDNN convolutions would be slower too.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(left_as_found(s.model, s.settings.mode))
+        stack.enter_context(ordinary_graphs())
+        if any(call.operation in FUSED_RECURRENT for call in s.reading.calls):
+            stack.enter_context(_switched_off(torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled))
+            stack.enter_context(_switched_off(torch._C._get_cudnn_enabled, torch._C._set_cudnn_enabled))
+        yield
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Take attention's mathematical form: its flash and memory-efficient kernels have a first derivative only.
+
+    And weight normalisation's, whose fused kernel has a second derivative that is wrong.
+    """
+    with sdpa_kernel(SDPBackend.MATH), RightSecondDerivatives():
+        yield
+
+
+@contextmanager
+def _switched_off(read: Callable[[], bool], write: Callable[[bool], None]) -> Iterator[None]:
+    """Only this switch: the `flags` of torch.backends write their neighbours too, and warn about those."""
+    before = read()
+    write(False)
+    try:
+        yield
+    finally:
+        write(before)

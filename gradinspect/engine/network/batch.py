@@ -1,0 +1,167 @@
+"""The batch that a model is inspected on: drawn from the seed, or read from a safetensors file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from gradinspect.contracts.problems import InspectionError
+from gradinspect.contracts.request.data import (
+    ArtifactData,
+    ConstantTensor,
+    Data,
+    IntegersTensor,
+    NormalTensor,
+    TensorSource,
+    UniformTensor,
+)
+from gradinspect.contracts.request.request import Loss
+from gradinspect.contracts.spec.tensors import SampleInput
+from gradinspect.engine.network.losses import draw_target
+from gradinspect.engine.network.reproducible import generator
+
+DEFAULT_SAMPLES = 128
+FLOATS = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
+
+TargetMaker = Callable[[torch.Tensor], torch.Tensor | None]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs, and a function that gives the target once the output is known.
+
+    Attributes:
+        inputs: what the model is called with; the first axis counts samples.
+        target_for: from the model's output to the target (None for losses that take none).
+        synthetic: whether anything was drawn instead of read.
+        digest: SHA-256 over dtypes, shapes and values of the inputs and of a given target.
+    """
+
+    inputs: tuple[torch.Tensor, ...]
+    target_for: TargetMaker
+    synthetic: bool
+    digest: str
+
+    def with_target(self, target: torch.Tensor) -> Batch:
+        """The same inputs with a given target."""
+        return Batch(self.inputs, lambda _output: target, self.synthetic, digest((*self.inputs, target)))
+
+
+def make_batch(
+    data: Data | None,
+    tensors: dict[str, torch.Tensor] | None,
+    *,
+    sample_input: SampleInput | None,
+    vocabulary: int | None,
+    loss: Loss,
+    dtype: torch.dtype | None,
+    device: torch.device,
+    seed: int,
+    part: tuple[int, int] = (0, 1),
+) -> Batch:
+    """Make the batch of one pass.
+
+    Args:
+        data: what the request says; None means synthetic with all defaults.
+        tensors: the tensors of the data artifact, where `data` names one.
+        sample_input: shape and dtype of one input without its batch axis, where the model declares it.
+        vocabulary: integers are drawn below this for a declared integer input.
+        loss: decides the target where none is given.
+        dtype: floating-point inputs are converted to it; None leaves them as they are.
+        device: where the tensors go.
+        seed: everything random is drawn from it.
+        part: (index, count): read the index-th of count equal parts of an artifact's samples.
+
+    Raises:
+        InspectionError: `data_mismatch` with the tensor's name and what is wrong with it.
+    """
+    if isinstance(data, ArtifactData):
+        return _read(data, tensors or {}, loss, dtype, device, seed, part)
+    draws = generator(seed, "inputs")
+    sources = data.inputs if data is not None and data.inputs is not None else None
+    if sources is None:
+        samples = data.samples if data is not None and data.samples is not None else DEFAULT_SAMPLES
+        sources = (_default_source(sample_input, vocabulary, samples),)
+    inputs = tuple(_place(_draw(source, draws), dtype, device) for source in sources)
+    wanted = data.target if data is not None else None
+    target_draws = generator(seed, "target")
+    return Batch(inputs, lambda output: draw_target(loss, output, wanted, target_draws), True, digest(inputs))
+
+
+def digest(tensors: Sequence[torch.Tensor]) -> str:
+    """SHA-256 over dtypes, shapes and values, as `sha256:…`."""
+    seen = hashlib.sha256()
+    for tensor in tensors:
+        values = tensor.detach().cpu().contiguous()
+        seen.update(f"{values.dtype}{list(values.shape)}".encode())
+        seen.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return f"sha256:{seen.hexdigest()}"
+
+
+def _default_source(sample_input: SampleInput | None, vocabulary: int | None, samples: int) -> TensorSource:
+    if sample_input is None:
+        raise InspectionError(
+            "data_mismatch", "the model declares no input; give data.inputs or register the model with input"
+        )
+    shape = (samples, *sample_input.shape)
+    if sample_input.dtype == "int64" or sample_input.dtype == "int32":
+        return IntegersTensor(kind="integers", shape=shape, dtype=sample_input.dtype, low=0, high=vocabulary or 2)
+    return NormalTensor(kind="normal", shape=shape, dtype=sample_input.dtype)
+
+
+def _draw(source: TensorSource, draws: torch.Generator) -> torch.Tensor:
+    dtype = getattr(torch, source.dtype)
+    if isinstance(source, NormalTensor):
+        values = torch.randn(source.shape, generator=draws, dtype=torch.float64)
+        return values.mul_(source.std).add_(source.mean).to(dtype)
+    if isinstance(source, UniformTensor):
+        values = torch.rand(source.shape, generator=draws, dtype=torch.float64)
+        return values.mul_(source.high - source.low).add_(source.low).to(dtype)
+    if isinstance(source, IntegersTensor):
+        return torch.randint(source.low, source.high, source.shape, generator=draws).to(dtype)
+    assert isinstance(source, ConstantTensor)
+    return torch.full(source.shape, source.value, dtype=dtype)
+
+
+def _place(tensor: torch.Tensor, dtype: torch.dtype | None, device: torch.device) -> torch.Tensor:
+    return tensor.to(device, dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype)
+
+
+def _read(
+    data: ArtifactData,
+    tensors: dict[str, torch.Tensor],
+    loss: Loss,
+    dtype: torch.dtype | None,
+    device: torch.device,
+    seed: int,
+    part: tuple[int, int],
+) -> Batch:
+    chosen = [_named(tensors, name) for name in data.inputs]
+    if data.target is not None:
+        chosen.append(_named(tensors, data.target))
+    names = [*data.inputs, *([data.target] if data.target is not None else [])]
+    counts = {name: tensor.shape[0] if tensor.dim() else 0 for name, tensor in zip(names, chosen, strict=True)}
+    if len(set(counts.values())) != 1 or 0 in counts.values():
+        raise InspectionError("data_mismatch", f"the tensors must share their first axis (samples); they have {counts}")
+    index, parts = part
+    total = next(iter(counts.values()))
+    if parts > total:
+        raise InspectionError("data_mismatch", f"{parts} batches were asked for, but the data holds {total} samples")
+    rows = slice(index * total // parts, (index + 1) * total // parts)
+    placed = [_place(tensor[rows], dtype, device) for tensor in chosen]
+    inputs = tuple(placed[: len(data.inputs)])
+    if data.target is None:
+        draws = generator(seed, "target")
+        return Batch(inputs, lambda output: draw_target(loss, output, None, draws), True, digest(inputs))
+    target = placed[-1] if placed[-1].is_floating_point() else placed[-1].long()
+    return Batch(inputs, lambda _output: target, False, digest((*inputs, target)))
+
+
+def _named(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+    if name not in tensors:
+        known = ", ".join(sorted(tensors)[:10]) or "none"
+        raise InspectionError("data_mismatch", f"the data has no tensor {name!r}; it has {known}")
+    return tensors[name]

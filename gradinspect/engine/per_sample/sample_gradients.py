@@ -1,0 +1,150 @@
+"""Per-sample gradients by differentiating one sample's loss at a time: exact for every operation, slow, and so only for
+the parameters whose operation has no formula in `sample_factors`.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from gradinspect.engine.first_order.context import SectionInput
+from gradinspect.engine.first_order.replay import output_of, run_model
+from gradinspect.engine.network.derivatives import parameter_gradients
+from gradinspect.engine.network.parameters import ParameterEntry
+from gradinspect.engine.network.reproducible import seeded
+from gradinspect.engine.network.swap import swapped
+
+CHUNK_BYTES = 64 * 2**20  # of per-sample gradients that are alive at a time
+
+
+@dataclass(frozen=True)
+class SampleMoments:
+    """Over the samples: mean of ‖g_n‖² and ‖mean of g_n‖², g_n the gradient of sample n's loss."""
+
+    mean_square: float
+    square_of_mean: float
+
+
+def sample_gradient_moments(
+    s: SectionInput, entries: Sequence[ParameterEntry]
+) -> dict[ParameterEntry, SampleMoments] | None:
+    """Differentiate each sample's loss with respect to these parameters.
+
+    Returns:
+        None where no way works.
+
+    Cost: by vmap two passes, with per-sample gradients of `CHUNK_BYTES` at a time; where an operation does not take
+    vmap, one pass for each sample alone; where the model takes no single sample, one over the batch for each sample.
+    """
+    samples = s.batch.inputs[0].shape[0]
+    size = sum(entry.tensor.numel() * entry.tensor.element_size() for entry in entries)
+    step = min(max(CHUNK_BYTES // max(size, 1), 1), samples)
+    for differentiate in (_by_vmap, _one_by_one, _masked):
+        sums = _Sums(entries)
+        try:
+            for start in range(0, samples, step):
+                sums.add(differentiate(s, entries, slice(start, min(start + step, samples))))
+        except (RuntimeError, ValueError) as error:
+            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+                raise
+            continue
+        moments = sums.moments(samples)
+        if all(_agrees(part, s.reading.gradients[entry].moments.norm) for entry, part in moments.items()):
+            return moments
+    return None
+
+
+def _agrees(part: SampleMoments, batch_norm: float) -> bool:
+    """Whether the mean of the samples' gradients is the batch's; where it is not, dropout drew other masks."""
+    return abs(math.sqrt(part.square_of_mean) - batch_norm) <= _SAME * math.sqrt(part.mean_square)
+
+
+_SAME = 1e-3  # relative to one sample's gradient; rounding stays under 1e-5 of it
+
+
+class _Sums:
+    def __init__(self, entries: Sequence[ParameterEntry]) -> None:
+        self._squares = dict.fromkeys(entries, 0.0)
+        self._totals: dict[ParameterEntry, torch.Tensor] = {}
+
+    def add(self, gradients: Mapping[ParameterEntry, torch.Tensor]) -> None:
+        for entry, part in gradients.items():
+            values = part.detach().double()
+            self._squares[entry] += float(values.square().sum())
+            total = values.sum(0)
+            self._totals[entry] = self._totals[entry] + total if entry in self._totals else total
+
+    def moments(self, samples: int) -> dict[ParameterEntry, SampleMoments]:
+        return {
+            entry: SampleMoments(self._squares[entry] / samples, float((total / samples).square().sum()))
+            for entry, total in self._totals.items()
+        }
+
+
+def _sample_loss(s: SectionInput, inputs: Sequence[torch.Tensor], target: torch.Tensor | None) -> torch.Tensor:
+    return s.loss_between(run_model(s, inputs), target)
+
+
+def _by_vmap(s: SectionInput, entries: Sequence[ParameterEntry], part: slice) -> dict[ParameterEntry, torch.Tensor]:
+    if s.settings.loss == "random_cotangent":
+        raise ValueError("each sample has a cotangent of its own")
+    names = {entry.name: entry for entry in entries}
+
+    def loss(
+        values: Mapping[str, torch.Tensor], inputs: tuple[torch.Tensor, ...], target: torch.Tensor | None
+    ) -> torch.Tensor:
+        with swapped(s.model, {names[name]: value for name, value in values.items()}):
+            row = target.unsqueeze(0) if target is not None else None
+            return _sample_loss(s, [tensor.unsqueeze(0) for tensor in inputs], row)
+
+    differentiate: Callable[..., Mapping[str, torch.Tensor]] = torch.func.vmap(
+        torch.func.grad(loss), in_dims=(None, 0, 0 if s.target is not None else None), randomness="different"
+    )
+    values = {name: entry.tensor.detach() for name, entry in names.items()}
+    target = s.target[part] if s.target is not None else None
+    with seeded(s.seed, s.device), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # operations without a batching rule are slow here, and right
+        found = differentiate(values, tuple(tensor[part] for tensor in s.batch.inputs), target)
+    return {names[name]: gradient for name, gradient in found.items()}
+
+
+def _one_by_one(s: SectionInput, entries: Sequence[ParameterEntry], part: slice) -> dict[ParameterEntry, torch.Tensor]:
+    if s.settings.loss == "random_cotangent":
+        raise ValueError("each sample has a cotangent of its own")
+
+    def gradients(index: int) -> list[torch.Tensor | None]:
+        target = s.target[index : index + 1] if s.target is not None else None
+        with seeded(s.seed, s.device):
+            loss = _sample_loss(s, [tensor[index : index + 1] for tensor in s.batch.inputs], target)
+        return parameter_gradients(loss, entries)
+
+    return _stacked(entries, [gradients(index) for index in range(part.start, part.stop)])
+
+
+def _masked(s: SectionInput, entries: Sequence[ParameterEntry], part: slice) -> dict[ParameterEntry, torch.Tensor]:
+    """Through the whole batch's graph, one sample's rows of the loss's slope at a time."""
+    output = output_of(s)
+    samples = output.shape[0]
+    point = output.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(s.loss_of(point), point)
+
+    def gradients(index: int) -> list[torch.Tensor | None]:
+        cotangent = torch.zeros_like(slope)
+        cotangent[index] = slope[index] * samples
+        return parameter_gradients([output], entries, along=[cotangent], retain_graph=True)
+
+    return _stacked(entries, [gradients(index) for index in range(part.start, part.stop)])
+
+
+def _stacked(
+    entries: Sequence[ParameterEntry], rows: Sequence[Sequence[torch.Tensor | None]]
+) -> dict[ParameterEntry, torch.Tensor]:
+    def filled(place: int, entry: ParameterEntry) -> torch.Tensor:
+        parts = [row[place] for row in rows]
+        return torch.stack([torch.zeros_like(entry.tensor) if part is None else part for part in parts])
+
+    return {entry: filled(place, entry) for place, entry in enumerate(entries)}

@@ -1,0 +1,83 @@
+"""The backward signal against depth, as one straight line in log space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from gradinspect.contracts.report.report import DepthDecay, LayerMeasurement
+
+FEWEST_LAYERS = 3  # two points always lie on a line
+
+
+@dataclass(frozen=True)
+class Line:
+    """Ordinary least squares y = intercept + slope·x; `stderr` is the slope's."""
+
+    slope: float
+    stderr: float | None
+    r2: float | None
+
+
+def fit_line(x: Sequence[float], y: Sequence[float]) -> Line:
+    """Fit a line to at least two points that differ in x.
+
+    Source: any text on linear regression; stderr² = Σ residual² / ((n − 2)·Σ (x − x̄)²), None for two points.
+    """
+    x_mean, y_mean = fmean(x), fmean(y)
+    spread = math.fsum((value - x_mean) ** 2 for value in x)
+    slope = math.fsum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True)) / spread
+    residual = math.fsum((b - y_mean - slope * (a - x_mean)) ** 2 for a, b in zip(x, y, strict=True))
+    total = math.fsum((value - y_mean) ** 2 for value in y)
+    stderr = math.sqrt(residual / (len(x) - 2) / spread) if len(x) > 2 else None
+    return Line(slope, stderr, 1 - residual / total if total > 0 else None)
+
+
+def depth_decay(passes: Sequence[Sequence[LayerMeasurement]]) -> DepthDecay:
+    """Fit log10(signal rms) against layer calls counted from the output.
+
+    Args:
+        passes: the layer rows of each seed or batch. With several, the slope is their mean and its standard error
+            comes from their spread; with one, it comes from the residuals of its line.
+    """
+    lines: list[Line] = []
+    used = 0
+    totals: list[float] = []
+    for rows in passes:
+        deepest = len(rows) - 1
+        points = [
+            (float(deepest - row.depth), math.log10(row.signal.rms))
+            for row in rows
+            if row.signal is not None and row.signal.rms is not None and row.signal.rms > 0
+        ]
+        used = max(used, len(points))
+        if len(points) >= FEWEST_LAYERS:
+            lines.append(fit_line(*zip(*points, strict=True)))
+        reached = [row.cumulative_backward_gain for row in rows if row.cumulative_backward_gain is not None]
+        if reached:
+            totals.append(reached[0])
+    gain = geometric_mean(totals)
+    if not lines:
+        reason = f"{used} layer calls carry a finite, non-zero signal; a line needs {FEWEST_LAYERS}"
+        return DepthDecay(status="undetermined", reason=reason, layers_used=used, cumulative_gain=gain)
+    slopes = [line.slope for line in lines]
+    stderr = lines[0].stderr if len(lines) == 1 else stdev(slopes) / math.sqrt(len(slopes))
+    fits = [line.r2 for line in lines if line.r2 is not None]
+    return DepthDecay(
+        slope_log10_per_layer=fmean(slopes),
+        stderr=stderr,
+        r2=fmean(fits) if fits else None,
+        cumulative_gain=gain,
+        layers_used=used,
+    )
+
+
+def geometric_mean(values: Sequence[float]) -> float | None:
+    """exp(mean(log)); 0 when a value is 0, None when there are none."""
+    if not values:
+        return None
+    if min(values) <= 0:
+        return 0.0
+    return math.exp(fmean(math.log(value) for value in values))

@@ -1,5 +1,0 @@
-"""Learning-rate scales per group of parameters: one file a method, named by what it divides by.
-
-Here live the groups, what is measured for them, the methods, and how raw scales become comparable. Whether a
-suggestion helps is not decided here: engine/verify tests it, engine/remedies tries something else.
-"""

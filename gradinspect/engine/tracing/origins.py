@@ -1,0 +1,111 @@
+"""Where the tensors of a forward pass come from: parameters alone, the inputs, or neither.
+
+What is known of a tensor is written on the tensor itself, and lives as long as it does; its address does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+from gradinspect.engine.network.parameters import ParameterEntry, ParameterIndex
+
+LOOKUPS = frozenset({"embedding", "embedding_bag", "_embedding_bag", "_embedding_bag_forward_only"})
+MATRIX_PRODUCTS = frozenset({"addmm", "mm", "bmm", "addmv", "mv", "baddbmm"})
+DATA = "data"
+
+
+class State(tuple[ParameterEntry, ...]):
+    """Weights times a constant, such as W·h₀ + b at the first step of a recurrence: they have met no data there."""
+
+
+# What a tensor's mark says: that it comes from the inputs (DATA), or from which parameters alone.
+Mark = str | tuple[ParameterEntry, ...]
+
+
+class Origins:
+    """Tells parameters and data apart among the arguments of an operation, and marks what it returns.
+
+    Args:
+        parameters: the model's parameters.
+        inputs: the tensors that enter the model.
+    """
+
+    def __init__(self, parameters: ParameterIndex, inputs: Iterable[torch.Tensor]) -> None:
+        self._parameters = parameters
+        self._inputs = {tensor.untyped_storage().data_ptr() for tensor in inputs}
+
+    def sort(
+        self, tensors: Iterable[torch.Tensor], operation: str
+    ) -> tuple[list[ParameterEntry], torch.Tensor | None, Mark | None]:
+        """Split an operation's tensors into parameters and the first tensor that carries data.
+
+        Returns:
+            The parameters, the data, and what the operation's output is to be marked with.
+        """
+        entries: list[ParameterEntry] = []
+        states: list[ParameterEntry] = []
+        data: torch.Tensor | None = None
+        has_constant = False
+        for tensor in tensors:
+            mark = self._mark_of(tensor)
+            if mark is DATA or (mark is None and (tensor.grad_fn is not None or self._is_input(tensor))):
+                data = tensor if data is None else data
+            elif mark is None:
+                has_constant |= tensor.is_floating_point()
+            else:
+                assert isinstance(mark, tuple)
+                (states if isinstance(mark, State) else entries).extend(mark)
+        if data is not None or operation in LOOKUPS:
+            return _distinct(entries), data, DATA
+        if states or (has_constant and entries and operation in MATRIX_PRODUCTS):
+            entries = _distinct([*entries, *states])
+            return entries, None, State(entries)
+        entries = _distinct(entries)
+        return entries, None, tuple(entries) if entries else None
+
+    def pass_on(self, source: torch.Tensor, output: Any, operation: str) -> None:  # Any: as ATen returns it
+        """Mark a view of a tensor, or a copy in another order, as what the tensor is."""
+        mark: Mark | None = getattr(source, "_gradinspect", None)
+        if mark is None:
+            entry = self._parameters.of_object(source)
+            if entry is not None:
+                mark = (entry,)
+            elif source.layout is torch.strided and source.untyped_storage().data_ptr() in self._inputs:
+                mark = DATA
+        if mark is not None:
+            self.mark(output, operation, mark)
+
+    def mark(self, output: Any, operation: str, mark: Mark) -> None:  # Any: as ATen returns it
+        """Say of what an operation returned where it comes from."""
+        if operation.endswith("_like") or operation.startswith("new_"):
+            return  # a constant of somebody's shape
+        for tensor in (output,) if isinstance(output, torch.Tensor) else tensors_in((output,)):
+            tensor._gradinspect = mark  # type: ignore[attr-defined]  # our own attribute
+
+    def _mark_of(self, tensor: torch.Tensor) -> Mark | None:
+        mark: Mark | None = getattr(tensor, "_gradinspect", None)
+        if mark is None:
+            entry = self._parameters.of_object(tensor) or self._parameters.of_memory(tensor)
+            return None if entry is None else (entry,)
+        return mark
+
+    def _is_input(self, tensor: torch.Tensor) -> bool:
+        if tensor.requires_grad:
+            return True
+        return tensor.layout is torch.strided and tensor.untyped_storage().data_ptr() in self._inputs
+
+
+def tensors_in(values: Iterable[Any]) -> Iterator[torch.Tensor]:  # Any: arguments or results of an operation
+    """All tensors in tuples and lists of whatever else."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors_in(value)
+
+
+def _distinct(entries: list[ParameterEntry]) -> list[ParameterEntry]:
+    return list(dict.fromkeys(entries)) if len(entries) > 1 else entries

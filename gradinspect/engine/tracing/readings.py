@@ -1,0 +1,60 @@
+"""What one pass over a model has shown, as plain numbers: everything that rows and sections are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gradinspect.engine.arrays.distributions import Distribution
+from gradinspect.engine.arrays.statistics import Moments, Spread
+from gradinspect.engine.network.parameters import ParameterEntry
+from gradinspect.engine.tracing.calls import LayerCall
+
+
+@dataclass(frozen=True, slots=True)
+class GradientReading:
+    """What is kept of one parameter's gradient.
+
+    Attributes:
+        moments: sums over all elements.
+        distribution: quantiles and exponents; None where a value is not finite.
+        weight_product: ⟨W, dL/dW⟩ for a balanced weight, else NaN.
+    """
+
+    moments: Moments
+    distribution: Distribution | None
+    weight_product: float
+
+
+@dataclass
+class PassReading:
+    """Everything one pass has shown.
+
+    Attributes:
+        loss: the mean-reduced loss.
+        output_shape: shape of the model's output.
+        calls: layer calls in order.
+        loss_scale: what the loss was multiplied with on its way back; taken out of everything here.
+        signals: call order → ‖δ‖, NaN where it is not finite; calls that no gradient reaches are left out.
+        signal_sizes: call order → number of elements of δ.
+        signals_after: call order → ‖gradient at the output of its nonlinearity‖.
+        following: call order → order of the next call towards the loss.
+        direct: call orders whose output reaches the next call unbranched and through reshapes alone.
+        balanced: weights whose ⟨W, dL/dW⟩ must be the same: those of a chain of homogeneous maps, else none.
+        gradients: readings of the parameters that got a gradient.
+        update_norms: l2 norm of the declared optimizer's first step, for finite gradients, where one is declared.
+        weights: every parameter's own values, read once.
+    """
+
+    loss: float
+    output_shape: tuple[int, ...]
+    calls: list[LayerCall]
+    loss_scale: float = 1.0
+    signals: dict[int, float] = field(default_factory=dict)
+    signal_sizes: dict[int, int] = field(default_factory=dict)
+    signals_after: dict[int, float] = field(default_factory=dict)
+    following: dict[int, int] = field(default_factory=dict)
+    direct: set[int] = field(default_factory=set)
+    balanced: set[ParameterEntry] = field(default_factory=set)
+    gradients: dict[ParameterEntry, GradientReading] = field(default_factory=dict)
+    update_norms: dict[ParameterEntry, float] = field(default_factory=dict)
+    weights: dict[ParameterEntry, Spread] = field(default_factory=dict)

@@ -1,0 +1,95 @@
+"""rescale_gains: multiply weights so that each layer passes the backward signal on at its own size (χ1 ≈ 1).
+
+Layer by layer from the input: σ_w²·E[φ′(z)²] = 1, with the slopes measured on the batch under the weights rescaled so
+far. In place, so it works for a file that was uploaded as well as for a fresh initialisation. The first layer and the
+head stay: χ1 has no meaning before the first nonlinearity, and a larger head is a larger loss.
+Source: Mishkin and Matas 2016, "All you need is a good init" (LSUV), with χ1 (Schoenholz et al. 2017, eq. 10) in
+place of unit variance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+
+from gradinspect.engine.first_order.context import SectionInput
+from gradinspect.engine.first_order.replay import replaying, run_model
+from gradinspect.engine.network.parameters import ParameterEntry
+from gradinspect.engine.network.reproducible import seeded
+from gradinspect.engine.tracing.forward import ForwardRecorder, LayerCall
+from gradinspect.engine.tracing.theory import AFFINE, weight_variance
+
+LARGEST = 100.0  # chosen: a weight that is further off says that its layer is not what this remedy takes it for
+WORTH_CHANGING = 0.02  # chosen: within two percent of 1 a gain is the batch's own noise
+
+
+def rescaling_gains(s: SectionInput) -> dict[ParameterEntry, float]:
+    """Find the factor of every weight that is to change.
+
+    Returns:
+        Weights to factors; empty where every layer passes the signal on already, or none can be told to.
+
+    Cost: one forward pass with its summary a rescaled layer; the weights are moved in place and put back.
+    """
+    gains: dict[ParameterEntry, float] = {}
+    reading = s.reading
+    before = {reading.following[order]: order for order in sorted(reading.direct) if order in reading.following}
+    kept = {entry: entry.tensor.detach().clone() for entry in s.parameters}
+    try:
+        for order in sorted(before):
+            call = reading.calls[order]
+            weight = _weight(call)
+            if weight is None or weight in gains or not s.budget.allows(s.pass_seconds) or not _is_hidden(s, order):
+                continue
+            gain = _gain(_forward(s), before[order], order)
+            if gain is not None and abs(math.log(gain)) > WORTH_CHANGING:
+                gains[weight] = float(f"{min(max(gain, 1 / LARGEST), LARGEST):.6g}")
+                with torch.no_grad():
+                    weight.tensor.mul_(gains[weight])
+    finally:
+        with torch.no_grad():
+            for entry, value in kept.items():
+                entry.tensor.copy_(value)
+    return gains
+
+
+def gain_code(gains: Mapping[ParameterEntry, float], optimizer: str) -> str:
+    """Source that rescales the weights of `model` in place, and makes its optimizer."""
+    rows = "".join(f"    {entry.name!r}: {gain!r},\n" for entry, gain in gains.items())
+    return (
+        "import torch\n\n"
+        f"gains = {{\n{rows}}}\n"
+        "named = dict(model.named_parameters(remove_duplicate=False))\n"
+        "with torch.no_grad():\n"
+        "    for name, gain in gains.items():\n"
+        "        named[name].mul_(gain)\n"
+        f"{optimizer}"
+    )
+
+
+def _forward(s: SectionInput) -> list[LayerCall]:
+    recorder = ForwardRecorder(s.parameters, s.batch.inputs)
+    with replaying(s), torch.enable_grad(), seeded(s.seed, s.device), recorder:
+        run_model(s, s.batch.inputs)
+    return recorder.calls
+
+
+def _gain(calls: list[LayerCall], before: int, order: int) -> float | None:
+    """1/√χ1 between two calls; None where the theory has nothing to say, or nothing passes."""
+    previous, call = calls[before], calls[order]
+    variance = weight_variance(call)
+    slope = previous.activation.slope.mean_square if previous.activation is not None else 1.0
+    if variance is None or not math.isfinite(slope) or not variance * slope > 0:
+        return None
+    return 1.0 / math.sqrt(variance * slope)
+
+
+def _weight(call: LayerCall) -> ParameterEntry | None:
+    weights = [entry for entry in call.entries if entry.tensor.dim() >= 2 and entry.requires_grad]
+    return weights[0] if call.operation in AFFINE and len(weights) == 1 else None
+
+
+def _is_hidden(s: SectionInput, order: int) -> bool:
+    return order in s.reading.following

@@ -1,0 +1,62 @@
+"""What a probe trains on: the batch in minibatches, and learnable targets where the caller gave none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from gradinspect.engine.first_order.context import SectionInput
+from gradinspect.engine.network.reproducible import generator
+from gradinspect.probes.verify.teacher import teacher_target
+
+LARGEST_BATCH = 128  # chosen: the size at which the methods' worth was measured
+SMALLEST_BATCH = 32
+BATCHES_AN_EPOCH = 8  # chosen: fewer, and "data order" would hardly vary between seeds
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeData:
+    """Samples and how they are cut.
+
+    Attributes:
+        target: None for losses that take none.
+    """
+
+    inputs: tuple[torch.Tensor, ...]
+    target: torch.Tensor | None
+    samples: int
+    batch_size: int
+    is_synthetic: bool
+
+    def minibatches(self, seed: int, count: int) -> list[torch.Tensor] | None:
+        """Indices of the first `count` minibatches of one data order; None where each is the whole batch.
+
+        Every epoch is a new permutation; a rest that fills no minibatch is left out of its epoch.
+        """
+        if self.batch_size == self.samples:
+            return None
+        draws = generator(seed, "probe order")
+        found: list[torch.Tensor] = []
+        while len(found) < count:
+            order = torch.randperm(self.samples, generator=draws).to(self.inputs[0].device)
+            whole = self.samples // self.batch_size
+            found.extend(order[: whole * self.batch_size].view(whole, self.batch_size))
+        return found[:count]
+
+    def pick(self, rows: torch.Tensor | None) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
+        """Inputs and target of one minibatch."""
+        if rows is None:
+            return self.inputs, self.target
+        target = self.target.index_select(0, rows) if self.target is not None else None
+        return tuple(x.index_select(0, rows) for x in self.inputs), target
+
+
+def probe_data(s: SectionInput) -> ProbeData:
+    """Cut the batch into minibatches of a power of two, about eight an epoch; below 64 samples it stays whole."""
+    samples = s.batch.inputs[0].shape[0]
+    target = teacher_target(s) if s.batch.synthetic else s.target
+    size = 1 << max(samples // BATCHES_AN_EPOCH, 1).bit_length() - 1
+    size = min(max(size, SMALLEST_BATCH), LARGEST_BATCH)
+    cuttable = samples >= 2 * size and (target is None or (target.dim() > 0 and target.shape[0] == samples))
+    return ProbeData(s.batch.inputs, target, samples, size if cuttable else samples, s.batch.synthetic)

@@ -1,0 +1,1 @@
+"""Rules about values a number format cannot hold."""

@@ -1,0 +1,1 @@
+"""Rules about single parameters and their gradients."""

@@ -1,0 +1,100 @@
+"""Some layers' weights get far larger gradients, for their size, than others'."""
+
+from __future__ import annotations
+
+import math
+from itertools import accumulate, pairwise
+
+from gradinspect.contracts.report.report import Finding, Remedy
+from gradinspect.contracts.request.request import Adam
+from gradinspect.rules.evidence import Evidence, is_batch_norm_kind
+from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.signal import layer_signals
+from gradinspect.wording import counted, fold, number, quoted
+
+SIDE_BRANCH = 10.0  # chosen: neighbours along a chain differ by less; side branches by design differ by more
+
+
+def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+    """Compare ‖g‖/‖w‖ between the layers' weights."""
+    ratios = layer_ratios(evidence)
+    if len(ratios) < 2:
+        found = f"{counted(len(ratios), 'layer')} {'has' if len(ratios) == 1 else 'have'}"
+        return NotJudged(f"{found} a trained weight with a gradient; at least 2 are needed")
+    largest, smallest = max(ratios, key=lambda name: ratios[name]), min(ratios, key=lambda name: ratios[name])
+    value = ratios[largest] / ratios[smallest]
+    severity = limits.severity(value)
+    if severity is None:
+        return None
+    return RULE.finding(
+        severity="info" if isinstance(evidence.optimizer, Adam) else severity,
+        layers=(smallest, largest),
+        value=value,
+        threshold=limits.threshold(severity, value),
+        message=(
+            f"Relative to its weights, {quoted(largest)} gets a gradient {fold(value)} larger than {quoted(smallest)} "
+            f"({number(ratios[largest])} against {number(ratios[smallest])})."
+        ).replace("-fold larger", " times larger"),
+        explanation=_why(evidence),
+        remedy=Remedy(action="use_lr_scales", arguments={"lr_scales": {"verify": True}, "alternative": "adam"}),
+    )
+
+
+def layer_ratios(evidence: Evidence) -> dict[str, float]:
+    """Layer → ‖g‖/‖w‖ over its weights.
+
+    Left out are tables, of which one batch touches a few rows; weights in front of a batch normalisation, whose size
+    changes nothing but their own gradient, so that they find their own speed (van Laarhoven 2017); and side branches:
+    layers with far less signal than layers on both sides of them. Attention's queries and keys at initialisation and
+    branches behind a small layer scale are like that on purpose, and grow in the first steps.
+    """
+    aside = _side_branches(evidence) | _normalised(evidence)
+    gradients: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    for row in evidence.weights:
+        if row.grad_norm and row.weight_norm and row.layer not in aside and not evidence.is_embedding(row):
+            gradients[row.layer] = math.hypot(gradients.get(row.layer, 0.0), row.grad_norm)
+            weights[row.layer] = math.hypot(weights.get(row.layer, 0.0), row.weight_norm)
+    return {name: gradients[name] / weights[name] for name in gradients}
+
+
+def _normalised(evidence: Evidence) -> set[str]:
+    return {row.name for row, after in pairwise(evidence.layers) if is_batch_norm_kind(after.kind)}
+
+
+def _side_branches(evidence: Evidence) -> set[str]:
+    signals = layer_signals(evidence)
+    if isinstance(signals, NotJudged):
+        return set()
+    gains = [signal.gain for signal in signals]
+    before = [0.0, *accumulate(gains, max)][:-1]
+    after = [0.0, *accumulate(reversed(gains), max)][:-1][::-1]
+    return {
+        signal.name
+        for signal, earlier, later in zip(signals, before, after, strict=True)
+        if min(earlier, later) > SIDE_BRANCH * signal.gain
+    }
+
+
+def _why(evidence: Evidence) -> str:
+    if isinstance(evidence.optimizer, Adam):
+        return (
+            f"{RULE.why} The declared {evidence.optimizer.type} divides each gradient by its size, so it matters less."
+        )
+    return RULE.why
+
+
+RULE = Rule(
+    id="uneven_gradients",
+    title="Layers learn at very different speeds",
+    what="‖gradient‖ / ‖weight‖ of each layer's weights: the largest over the smallest.",
+    why=(
+        "With plain SGD one learning rate moves every layer in proportion to this ratio. When the fastest layer sets "
+        "the limit, the slowest hardly moves."
+    ),
+    unit="ratio",
+    reference="You, Gitman and Ginsburg 2017 (LARS), section 4",
+    check=check,
+    warn=Level(100.0, "chosen: two decades between layers leave no common learning rate for SGD"),
+    fail=Level(1000.0, "chosen: three decades"),
+)

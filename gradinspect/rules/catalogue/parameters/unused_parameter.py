@@ -1,0 +1,42 @@
+"""Parameters that the loss does not depend on: their gradient is None."""
+
+from __future__ import annotations
+
+from gradinspect.contracts.report.report import Finding, Remedy
+from gradinspect.rules.evidence import Evidence
+from gradinspect.rules.rule import Limits, NotJudged, Rule
+from gradinspect.wording import counted, listed
+
+
+def check(evidence: Evidence, _limits: Limits) -> Finding | NotJudged | None:
+    """Name the parameters that require a gradient and got none."""
+    if not evidence.parameters:
+        return NotJudged("the model has no parameters")
+    unused = [row for row in evidence.parameters if row.status == "unused"]
+    if not unused:
+        return None
+    names = [row.name for row in unused]
+    verb = "does" if len(names) == 1 else "do"
+    return RULE.finding(
+        severity="warn",
+        layers=[row.layer for row in unused],
+        parameters=names,
+        value=float(len(names)),
+        message=f"{counted(len(names), 'parameter')} ({listed(names)}) {verb} not take part in the loss.",
+        remedy=Remedy(action="remove_or_connect", arguments={"parameters": names[:64]}),
+    )
+
+
+RULE = Rule(
+    id="unused_parameter",
+    title="Parameters without a part in the loss",
+    what="Parameters that require a gradient and get None.",
+    why=(
+        "Such a layer is never called, or its output is thrown away or detached. It costs memory, never learns, and "
+        "stops distributed training with an error; often a line in forward() is missing."
+    ),
+    unit="parameters",
+    reference="PyTorch issue 57776; torch.nn.parallel.DistributedDataParallel, find_unused_parameters",
+    check=check,
+    always="warn",
+)

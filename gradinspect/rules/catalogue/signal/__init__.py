@@ -1,0 +1,1 @@
+"""Rules about how the signal changes with depth."""

@@ -1,0 +1,61 @@
+"""The backward signal grows on its way from the loss to the first layer."""
+
+from __future__ import annotations
+
+from gradinspect.contracts.report.report import Finding
+from gradinspect.rules.blame import blame
+from gradinspect.rules.evidence import Evidence
+from gradinspect.rules.remedies import remedy_for, tried
+from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.signal import end_to_end, layer_signals, time_gain
+from gradinspect.wording import fold, quoted
+
+
+def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+    """Compare the first layer's signal with the last layer's, and the first time step's with the last's."""
+    signals = layer_signals(evidence)
+    if isinstance(signals, NotJudged):
+        return signals
+    gain = end_to_end(signals)
+    message = f"The backward signal grows {fold(gain)} from output to input; it is largest at "
+    message += f"{quoted(max(signals, key=lambda signal: signal.gain).name)}."
+    through_time = time_gain(evidence)
+    if through_time is not None and through_time[2] > gain:
+        name, calls, gain = through_time
+        message = f"The backward signal grows {fold(gain)} over the {calls} calls of {quoted(name)}."
+    severity = limits.severity(gain)
+    if severity is None:
+        return None
+    cause = blame(evidence, gain)
+    remedy, effect = tried(remedy_for(cause), evidence, gain, limits)
+    last = signals[-1].gain
+    grown = sorted(
+        (signal for signal in signals if last > 0 and limits.severity(signal.gain / last) is not None),
+        key=lambda signal: -signal.gain,
+    )
+    layers = [signal.name for signal in grown] or (signals[0].name,)
+    return RULE.finding(
+        severity=severity,
+        layers=layers,
+        value=gain,
+        threshold=limits.threshold(severity, gain),
+        message=message,
+        explanation=f"{cause.sentence} {RULE.why}{effect}",
+        remedy=remedy,
+    )
+
+
+RULE = Rule(
+    id="exploding_signal",
+    title="The backward signal explodes",
+    what="The norm of the loss's gradient at the first layer's output, divided by that at the last layer's.",
+    why=(
+        "The first layers get far larger gradients than the last. A learning rate that suits one end destroys or "
+        "freezes the other, and a few steps may end in NaN."
+    ),
+    unit="ratio of norms",
+    reference="Bengio, Simard and Frasconi 1994; Pascanu et al. 2013; Yang et al. 2019, for batch normalisation",
+    check=check,
+    warn=Level(70.0, "AUTOTRAINER (Zhang et al. 2021), there of gradients; above what our healthy nets show"),
+    fail=Level(1e4, "chosen: no learning rate serves both ends over four decades"),
+)

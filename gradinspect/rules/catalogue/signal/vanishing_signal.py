@@ -1,0 +1,101 @@
+"""The backward signal fades on its way from the loss to the first layer."""
+
+from __future__ import annotations
+
+from gradinspect.contracts.report.report import Finding, Severity
+from gradinspect.rules.blame import blame
+from gradinspect.rules.evidence import Evidence
+from gradinspect.rules.gates import closed_gate
+from gradinspect.rules.remedies import remedy_for, tried
+from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.signal import LayerSignal, end_to_end, layer_signals, time_gain
+from gradinspect.wording import counted, fold, quoted
+
+
+def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+    """Compare the first layer's signal with the last layer's; then the first time step's with the last's."""
+    signals = layer_signals(evidence)
+    if isinstance(signals, NotJudged):
+        return signals
+    gain = end_to_end(signals)
+    severity = limits.severity(gain)
+    if severity is None:
+        return _through_time(evidence, limits)
+    gate = closed_gate(evidence, evidence.layers[0].depth) if gain == 0 else None
+    if gate is not None:
+        return NotJudged(f"{quoted(gate.name)} starts at zero and lets no signal through before its first step")
+    cause = blame(evidence, gain)
+    remedy, effect = tried(remedy_for(cause), evidence, gain, limits)
+    starved = _starved(signals, limits)
+    return RULE.finding(
+        severity=severity,
+        layers=[signal.name for signal in starved],
+        value=gain,
+        threshold=limits.threshold(severity, gain),
+        message=_message(signals, starved, gain),
+        explanation=f"{cause.sentence} {RULE.why}{effect}",
+        remedy=remedy,
+    )
+
+
+def _starved(signals: tuple[LayerSignal, ...], limits: Limits) -> tuple[LayerSignal, ...]:
+    """The layers before the first one whose signal is still good enough."""
+    last = signals[-1].gain
+    for index, signal in enumerate(signals):
+        if last > 0 and limits.severity(signal.gain / last) is None:
+            return signals[:index]
+    return signals
+
+
+def _message(signals: tuple[LayerSignal, ...], starved: tuple[LayerSignal, ...], gain: float) -> str:
+    if gain == 0:
+        return f"No backward signal at all reaches the first layer, {quoted(signals[0].name)}: it is exactly zero."
+    layers = "the first layer" if len(starved) == 1 else f"the first {counted(len(starved), 'layer')}"
+    verb = "learns" if len(starved) == 1 else "learn"
+    where = quoted(starved[0].name) + (f" to {quoted(starved[-1].name)}" if len(starved) > 1 else "")
+    return f"The backward signal shrinks {fold(gain)} from output to input, so {layers} ({where}) barely {verb}."
+
+
+def _through_time(evidence: Evidence, limits: Limits) -> Finding | None:
+    """Judge the fading of the first steps one level milder: the shared weights still learn from the last ones."""
+    found = time_gain(evidence)
+    if found is None or (severity := limits.severity(found[2])) is None:
+        return None
+    name, calls, gain = found
+    milder: Severity = "warn" if severity == "fail" else "info"
+    cause = blame(evidence, gain)
+    remedy, effect = tried(remedy_for(cause), evidence, gain, limits)
+    return RULE.finding(
+        severity=milder,
+        layers=(name,),
+        value=gain,
+        threshold=limits.threshold(severity, gain),
+        message=(
+            f"The backward signal shrinks {fold(gain)} over the {calls} calls of {quoted(name)}, "
+            "so what happened in the first steps is barely learned from."
+        ),
+        explanation=f"{cause.sentence} {RULE.why}{effect}",
+        remedy=remedy,
+    )
+
+
+RULE = Rule(
+    id="vanishing_signal",
+    title="The backward signal vanishes",
+    what="The norm of the loss's gradient at the first layer's output, divided by that at the last layer's.",
+    why=(
+        "A layer learns from this signal alone. Where it is a thousand times weaker than at the output, the layer "
+        "moves a thousand times too little, and stays close to its random start while the last layers overfit to it."
+    ),
+    unit="ratio of norms",
+    reference="Hochreiter 1991; Bengio, Simard and Frasconi 1994; Glorot and Bengio 2010; Schoenholz et al. 2017",
+    check=check,
+    warn=Level(
+        1e-3,
+        "chosen: beyond the three decades that a learning rate is usually searched over; AUTOTRAINER (Zhang et al. "
+        "2021) has the same number for gradients",
+    ),
+    fail=Level(
+        1e-6, "chosen: with updates of 1e-3 at the output, the first layer's fall under float32's resolution of 6e-8"
+    ),
+)

@@ -1,0 +1,1 @@
+"""Rules about the first steps of training: loss, learning rate, noise, sharpness."""

@@ -1,0 +1,54 @@
+"""The loss at the start is far above that of a model that knows nothing."""
+
+from __future__ import annotations
+
+from gradinspect.contracts.report.report import Finding, Remedy
+from gradinspect.rules.evidence import Evidence
+from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.wording import number
+
+
+def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+    """Compare the loss with its value at uniform predictions."""
+    loss, expected = evidence.summary.loss, evidence.summary.expected_initial_loss
+    if loss is None:
+        return NotJudged("the loss is not finite")
+    if not expected:
+        return NotJudged("this loss has no value that a model without knowledge must have")
+    value = loss / expected - 1
+    severity = limits.severity(value)
+    if severity is None:
+        return None
+    last = evidence.layers[-1].name if evidence.layers else None
+    return RULE.finding(
+        severity=severity,
+        layers=(last,) if last is not None else (),
+        value=value,
+        threshold=limits.threshold(severity, value),
+        message=(
+            f"The loss is {number(loss)} where equal probabilities for all classes give {number(expected)}: the "
+            f"output layer{f' `{last}`' if last is not None else ''} is confident before it has learned anything."
+        ),
+        remedy=Remedy(
+            action="scale_weights",
+            arguments={"layers": [last] if last is not None else [], "factor": 0.1},
+            code=(f"import torch\n\nwith torch.no_grad():\n    model.get_submodule({last!r}).weight.mul_(0.1)\n")
+            if last is not None
+            else None,
+        ),
+    )
+
+
+RULE = Rule(
+    id="initial_loss",
+    title="The initial loss is too high",
+    what="loss / expected − 1, where equal probabilities for K classes give an expected cross-entropy of ln K.",
+    why=(
+        "The first steps are spent on squeezing arbitrary large outputs back to nothing instead of on learning. An "
+        "output layer that starts small, or a check that targets and classes match, mends it."
+    ),
+    unit="relative excess",
+    reference="Karpathy 2019, A recipe for training neural networks, verify loss @ init",
+    check=check,
+    warn=Level(1.0, "chosen: twice the loss of knowing nothing"),
+)

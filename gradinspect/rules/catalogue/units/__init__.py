@@ -1,0 +1,1 @@
+"""Rules about units that are dead or saturated."""

@@ -1,0 +1,87 @@
+"""Units that answer zero to every sample: they pass nothing on and learn nothing."""
+
+from __future__ import annotations
+
+import math
+
+from gradinspect.contracts.report.report import Finding, LayerMeasurement, Remedy
+from gradinspect.rules.catalogue.signal.correlation_collapse import expected_dead_fraction
+from gradinspect.rules.evidence import Evidence, names
+from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.wording import counted, percent, quoted
+
+CAN_BE_ZERO = frozenset({"relu", "threshold", "hardswish", "hardtanh", "hardsigmoid", "hardshrink", "softshrink"})
+NEARLY_PARALLEL = 0.9  # chosen: from here on, shared biases and unequal pairs move the expected share up to one half
+UNEQUAL_PAIRS = 1.5  # seen on He-initialised nets of width 64 to 512: pairs differ, and the closest ones count most
+STANDARD_DEVIATIONS = 3.0  # of a binomial count of units, before a share counts as more than chance
+
+
+def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+    """Take the layer with the largest share of dead units beyond what parallel samples explain."""
+    rows = [row for row in evidence.layers if row.nonlinearity in CAN_BE_ZERO and row.dead_unit_fraction is not None]
+    if not rows:
+        return NotJudged("no layer has a nonlinearity that can be exactly zero")
+    firing = [row for row in rows if limits.severity(_share(row)) is not None and not _is_explained(row)]
+    if not firing:
+        return None
+    firing.sort(key=lambda row: -_share(row))
+    worst = firing[0]
+    value = _share(worst)
+    severity = limits.severity(value) or "warn"
+    others = f", and {counted(len(firing) - 1, 'other layer')} too" if len(firing) > 1 else ""
+    return RULE.finding(
+        severity=severity,
+        layers=names(firing),
+        value=value,
+        threshold=limits.threshold(severity, value),
+        message=f"{percent(value)} of the units of {quoted(worst.name)} are zero for every sample{others}.",
+        remedy=Remedy(
+            action="revive_units",
+            arguments={"zero_biases": True, "or_replace_activation": {"from": worst.nonlinearity, "to": "leaky_relu"}},
+            code=_code(names(firing)),
+        ),
+    )
+
+
+def _share(row: LayerMeasurement) -> float:
+    return row.dead_unit_fraction or 0.0
+
+
+def _is_explained(row: LayerMeasurement) -> bool:
+    """Whether random weights leave so many units off for a whole batch of such similar samples."""
+    expected = expected_dead_fraction(row)
+    if expected is None:
+        return False
+    # Were all samples one, a unit would be off for all of them or for none.
+    largest = 0.5 if (row.sample_similarity or 0.0) >= NEARLY_PARALLEL else UNEQUAL_PAIRS * expected
+    units = row.output_shape[1] if len(row.output_shape) > 2 and "conv" in row.kind.lower() else row.output_shape[-1]
+    return _share(row) <= largest + STANDARD_DEVIATIONS * math.sqrt(largest * max(1 - largest, 0.0) / max(units, 1))
+
+
+def _code(layers: tuple[str, ...]) -> str:
+    return (
+        "import torch\n\n"
+        f"dead = {list(layers[:64])!r}\n"
+        "for name, module in model.named_modules():\n"
+        '    if name in dead and getattr(module, "bias", None) is not None:\n'
+        "        torch.nn.init.zeros_(module.bias)\n"
+        '        torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")\n'
+    )
+
+
+RULE = Rule(
+    id="dead_units",
+    title="Dead units",
+    what="Share of a layer's units (channels of a convolution) that are exactly 0 for at least 99 % of the batch.",
+    why=(
+        "A unit that is zero for every sample has no slope either: it gets no gradient, so it stays dead. The layer is "
+        "narrower than it looks, and usually large negative biases or a too large learning rate made it so."
+    ),
+    unit="share of units",
+    reference="Lu et al. 2019, Dying ReLU and initialization; Poole et al. 2016, for units that are off by correlation",
+    check=check,
+    warn=Level(0.2, "chosen: a fifth of the layer's width is lost"),
+    fail=Level(
+        0.5, "Amazon SageMaker Debugger, DeadRelu: half of the layer's width is lost, which random weights never do"
+    ),
+)

@@ -1,0 +1,65 @@
+"""Sigmoids and their kind where they are flat: the slope is nearly zero, and so is what passes back."""
+
+from __future__ import annotations
+
+from gradinspect.contracts.report.report import Finding, Remedy
+from gradinspect.rules.evidence import Evidence, names
+from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.wording import counted, number, percent, quoted
+
+
+def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+    """Take the layer with the largest share of saturated elements."""
+    rows = [row for row in evidence.layers if row.saturated_fraction is not None]
+    if not rows:
+        return NotJudged("no layer has a nonlinearity that saturates on both sides")
+    firing = [row for row in rows if limits.severity(row.saturated_fraction or 0.0) is not None]
+    if not firing:
+        return None
+    firing.sort(key=lambda row: -(row.saturated_fraction or 0.0))
+    worst, value = firing[0], firing[0].saturated_fraction or 0.0
+    severity = limits.severity(value) or "warn"
+    others = f", and {counted(len(firing) - 1, 'other layer')} too" if len(firing) > 1 else ""
+    spread = worst.preactivation.std if worst.preactivation is not None else None
+    because = f" Its inputs have a standard deviation of {number(spread)}." if spread else ""
+    factor = round(1.0 / spread, 4) if spread and spread > 1 else 0.5
+    return RULE.finding(
+        severity=severity,
+        layers=names(firing),
+        value=value,
+        threshold=limits.threshold(severity, value),
+        message=f"{percent(value)} of the {worst.nonlinearity} outputs of {quoted(worst.name)} are saturated{others}.",
+        explanation=RULE.why + because,
+        remedy=Remedy(
+            action="scale_weights",
+            arguments={"factor": factor, "layers": list(names(firing)[:64])},
+            code=_code(names(firing), factor),
+        ),
+    )
+
+
+def _code(layers: tuple[str, ...], factor: float) -> str:
+    return (
+        "import torch\n\n"
+        f"saturated = {list(layers[:64])!r}\n"
+        "with torch.no_grad():\n"
+        "    for name, module in model.named_modules():\n"
+        '        if name in saturated and hasattr(module, "weight"):\n'
+        f"            module.weight.mul_({factor})  # brings the inputs of the activation to a spread of about 1\n"
+    )
+
+
+RULE = Rule(
+    id="saturated_activation",
+    title="Saturated activations",
+    what="Share of elements where the slope is under 5 % of the activation's largest slope.",
+    why=(
+        "In its flat part an activation hardly reacts to its input, so almost no gradient passes back through it, and "
+        "the layers before it stop learning."
+    ),
+    unit="share of elements",
+    reference="Glorot and Bengio 2010, section 3; LeCun et al. 1998, Efficient BackProp, section 4.5",
+    check=check,
+    warn=Level(0.2, "chosen: a fifth of the slopes are gone; small weights leave under 1 % saturated"),
+    fail=Level(0.5, "chosen: more than half of the slopes are gone"),
+)

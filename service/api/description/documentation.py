@@ -1,0 +1,71 @@
+"""`/openapi.json` and `/docs`: the specification, and a page made from it that needs neither network nor JavaScript."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+from apiflask import APIBlueprint, APIFlask
+from flask import current_app, render_template, request
+from werkzeug.wrappers import Response
+
+from gradinspect.contracts.problems import FAILURES, PROBLEMS
+from service.api.description.schema_text import rows_of, words_of
+from service.api.http.answers import conditional
+from service.api.http.operations import Answer, operation
+from service.api.http.problem_json import type_of
+from service.web.formats import marked
+
+PAGE_POLICY = "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'"
+
+blueprint = APIBlueprint(
+    "documentation", __name__, tag="operations", template_folder="templates", static_folder="static",
+    static_url_path="/docs/static",
+)  # fmt: skip
+
+
+@blueprint.get("/openapi.json")
+@operation(
+    answers=[
+        Answer(200, "The OpenAPI 3.1 document.", other=["application/json"], headers=["ETag"]),
+        Answer(304, "The document is still the one with that ETag."),
+    ],
+    headers=["If-None-Match"],
+)
+def get_specification() -> Response:
+    """The specification of this API."""
+    return conditional(Response(json.dumps(_specification(), ensure_ascii=False), mimetype="application/json"))
+
+
+@blueprint.get("/docs")
+@operation(answers=[Answer(200, "A page for people.", other=["text/html"])])
+def get_documentation() -> Response:
+    """This API as a page for people, which works offline."""
+    specification = _specification()
+    page = render_template(
+        "docs.html",
+        info=specification["info"],
+        tags=[(tag, _operations_with_tag(specification, tag["name"])) for tag in specification["tags"]],
+        schemas=specification["components"]["schemas"],
+        problems={code: (type_of(code).partition("#")[2], row) for code, row in PROBLEMS.items()},
+        failures=FAILURES,
+        rows_of=rows_of,
+        words_of=words_of,
+        marked=marked,
+        to_json=lambda value: json.dumps(value, indent=2, ensure_ascii=False),
+        base_url=request.url_root.rstrip("/"),
+    )
+    return conditional(Response(page, mimetype="text/html", headers={"Content-Security-Policy": PAGE_POLICY}))
+
+
+def _specification() -> dict[str, Any]:
+    return cast("dict[str, Any]", cast("APIFlask", current_app).spec)
+
+
+def _operations_with_tag(specification: dict[str, Any], tag: str) -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (path, method.upper(), entry)
+        for path, methods in specification["paths"].items()
+        for method, entry in methods.items()
+        if tag in entry["tags"] and method != "head"  # a HEAD is its GET without the body
+    ]

@@ -1,0 +1,190 @@
+"""Reading a request: content types, strict JSON bodies, query strings. What does not fit raises a `ProblemError`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+from urllib.parse import unquote_to_bytes
+
+from flask import request
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from werkzeug.datastructures import MultiDict
+
+from gradinspect.contracts.document import from_json
+from gradinspect.contracts.problems import FieldError, ProblemError
+from service.api.http.bodies import arriving_bytes, declared_length
+from service.api.http.context import context
+
+JSON = "application/json"
+FILTER_MARK = "x-filter"  # query fields so marked are too many to be listed one by one
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def require_content_type(accepted: Sequence[str], *, absent_is: str | None = None) -> str:
+    """Return the request's media type, without parameters.
+
+    Args:
+        accepted: media types that the path takes.
+        absent_is: what a request without a Content-Type is taken for; None refuses it.
+
+    Raises:
+        ProblemError: `unsupported_media_type`, naming what the path takes.
+    """
+    given = request.mimetype or absent_is
+    charset = request.mimetype_params.get("charset", "utf-8")
+    if given not in accepted or charset.lower() not in ("utf-8", "utf8", "us-ascii"):
+        seen = f"Content-Type is {request.content_type[:128]!r}" if request.content_type else "Content-Type is missing"
+        raise ProblemError("unsupported_media_type", f"{seen}; send {' or '.join(accepted)}")
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise ProblemError("unsupported_media_type", "Content-Encoding is not taken; send the bytes as they are")
+    return str(given)
+
+
+def read_json(model: type[ModelT]) -> ModelT:
+    """Read the body as strict JSON into `model`.
+
+    Raises:
+        ProblemError: what is wrong with the size, the JSON or its fields.
+    """
+    limit = context().settings.max_spec_body_bytes
+    if request.content_length is not None:
+        declared_length(limit)
+    body = b"".join(arriving_bytes(limit))
+    if not body:
+        raise ProblemError("malformed_json", "the body is empty; send one JSON object")
+    return validate_json(model, body)
+
+
+def validate_json(model: type[ModelT], body: bytes) -> ModelT:
+    """Validate a JSON body; when only its spec is wrong, say so by the problem's code."""
+    try:
+        return from_json(model, body)
+    except ProblemError as problem:
+        if problem.errors and all("/spec" in f"{error.pointer}/" for error in problem.errors):
+            raise ProblemError("invalid_spec", problem.detail, errors=problem.errors) from None
+        raise
+
+
+def read_query(model: type[ModelT]) -> ModelT:
+    """Read the query string into `model`, refusing names it does not know.
+
+    Raises:
+        ProblemError: `invalid_request` with pointers such as `/query/limit`.
+    """
+    _refuse_undecodable()
+    repeatable = {name for name, field in model.model_fields.items() if _takes_list(field.annotation)}
+    values = _flatten(request.args, repeatable)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise _query_problem(error, model) from None
+
+
+@contextmanager
+def fields_of_query() -> Iterator[None]:
+    """Let pointers of problems lead into the query string, for what a list finds wrong with its own parameters.
+
+    Raises:
+        ProblemError: as the block does, `/limit` as `/query/limit`.
+    """
+    try:
+        yield
+    except ProblemError as problem:
+        errors = [FieldError(f"/query{error.pointer}", error.detail) for error in problem.errors]
+        raise ProblemError(problem.code, problem.detail, errors=errors, retry_after=problem.retry_after) from None
+
+
+def best_of(offered: Sequence[str]) -> str:
+    """The representation to answer with, the first one when the caller has no preference.
+
+    Raises:
+        ProblemError: `not_acceptable`, naming what there is.
+    """
+    wanted = request.headers.get("Accept", "*/*")
+    if wanted in ("*/*", offered[0]):
+        return offered[0]
+    chosen = request.accept_mimetypes.best_match(offered)
+    if chosen is None:
+        raise ProblemError("not_acceptable", f"Accept is {wanted[:128]!r}; this path answers {' or '.join(offered)}")
+    return chosen
+
+
+def wrong_header(name: str, detail: str) -> ProblemError:
+    """The problem of one wrong header."""
+    return ProblemError(
+        "invalid_request", f"the header {name} {detail}", errors=[FieldError(f"/headers/{name}", detail)]
+    )
+
+
+def refuse_query() -> None:
+    """Refuse every query parameter, for paths that have none."""
+    if request.query_string and request.args:
+        _refuse_unknown(request.args.keys(), known=())
+
+
+def _flatten(arguments: MultiDict[str, str], repeatable: Collection[str]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for name in arguments:
+        given = arguments.getlist(name)
+        if name in repeatable:
+            values[name] = given
+        elif len(given) == 1:
+            values[name] = given[0]
+        else:
+            raise wrong_query(name, "is given more than once; give it once")
+    return values
+
+
+def wrong_query(name: str, detail: str) -> ProblemError:
+    """The problem of one wrong query parameter."""
+    place = f"/query/{name[:64].replace('~', '~0').replace('/', '~1')}"
+    return ProblemError(
+        "invalid_request", f"the query parameter {name[:64]!r} {detail}", errors=[FieldError(place, detail)]
+    )
+
+
+def _refuse_unknown(names: Collection[str], *, known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise wrong_query(name, _unknown(known))
+
+
+def _unknown(known: Collection[str]) -> str:
+    return f"is unknown; known are {', '.join(sorted(known))}" if known else "is unknown; this path takes none"
+
+
+def _known_fields(model: type[BaseModel]) -> list[str]:
+    """The parameters worth naming: of filters only the plain field, which stands for its comparisons too."""
+    return [name for name, field in model.model_fields.items() if not _is_filter(field) or "__" not in name]
+
+
+def _is_filter(field: FieldInfo) -> bool:
+    return isinstance(field.json_schema_extra, dict) and FILTER_MARK in field.json_schema_extra
+
+
+def _refuse_undecodable() -> None:
+    """Refuse bytes that are no UTF-8, which werkzeug would replace without a word."""
+    if b"%" not in request.query_string:
+        return
+    try:
+        unquote_to_bytes(request.query_string).decode()
+    except UnicodeDecodeError:
+        raise ProblemError("bad_request", "the query string is not UTF-8 once its %XX are decoded") from None
+
+
+def _query_problem(error: ValidationError, model: type[BaseModel]) -> ProblemError:
+    errors = []
+    for item in error.errors(include_url=False):
+        name = str(item["loc"][0]) if item["loc"] else ""
+        unknown = item["type"] == "extra_forbidden"
+        detail = _unknown(_known_fields(model)) if unknown else item["msg"].removeprefix("Value error, ")
+        errors.append(wrong_query(name, detail).errors[0])
+    detail = f"{errors[0].pointer}: {errors[0].detail}" if len(errors) == 1 else "several query parameters are wrong"
+    return ProblemError("invalid_request", detail, errors=errors[:50])
+
+
+def _takes_list(annotation: object) -> bool:
+    return getattr(annotation, "__origin__", None) in (list, tuple)

@@ -1,0 +1,85 @@
+"""What a list of inspections shows of their results, read for one page of it at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.orm import Session
+
+from service.db import clock
+from service.db.results.tables import FindingRecord, LayerRecord
+from service.db.tables import InspectionRecord, ModelRecord
+
+MOST_POINTS = 160  # a little more than a small chart has pixels
+
+
+@dataclass
+class Overview:
+    """The results of one inspection in a few numbers.
+
+    Attributes:
+        signals: ‖δ‖ relative to the last layer call, input first, every n-th when there are many.
+        severities: findings counted by severity.
+    """
+
+    signals: list[float | None] = field(default_factory=list)
+    severities: Counter[str] = field(default_factory=Counter)
+
+
+def now(session: Session) -> datetime:
+    """The database's time, which ages are counted to."""
+    return session.execute(select(clock.now())).scalar_one()
+
+
+def model_names(session: Session, model_ids: Iterable[str], *, tenant: str) -> dict[str, str]:
+    """Names of models, deleted ones included; a model without a name has its id."""
+    found = session.execute(
+        select(ModelRecord.id, ModelRecord.name).where(
+            ModelRecord.tenant_id == tenant, ModelRecord.id.in_(set(model_ids))
+        )
+    )
+    return {model_id: name or model_id for model_id, name in found}
+
+
+def of_inspections(session: Session, records: Sequence[InspectionRecord], *, tenant: str) -> dict[str, Overview]:
+    """The results of the inspections on one page of a list.
+
+    Cost: three statements, and at most `MOST_POINTS` rows an inspection.
+    """
+    ids = [record.id for record in records if record.report_key is not None]
+    overviews = {inspection_id: Overview() for inspection_id in ids}
+    counts = (
+        select(LayerRecord.inspection_id, func.count())
+        .where(LayerRecord.tenant_id == tenant, LayerRecord.inspection_id.in_(ids))
+        .group_by(LayerRecord.inspection_id)
+    )
+    strides: dict[int, list[tuple[str, int]]] = {}
+    for inspection_id, count in session.execute(counts):
+        strides.setdefault(count // MOST_POINTS + 1, []).append((inspection_id, count - 1))
+    for every, last_calls in strides.items():
+        is_shown = LayerRecord.position % every == 0
+        if every > 1:
+            is_shown |= tuple_(LayerRecord.inspection_id, LayerRecord.position).in_(last_calls)
+        points = (
+            select(LayerRecord.inspection_id, LayerRecord.cumulative_backward_gain)
+            .where(
+                LayerRecord.tenant_id == tenant,
+                LayerRecord.inspection_id.in_([inspection_id for inspection_id, _ in last_calls]),
+                is_shown,
+            )
+            .order_by(LayerRecord.inspection_id, LayerRecord.position)
+        )
+        for inspection_id, gain in session.execute(points):
+            overviews[inspection_id].signals.append(gain)
+    severities = (
+        select(FindingRecord.inspection_id, FindingRecord.severity, func.count())
+        .where(FindingRecord.tenant_id == tenant, FindingRecord.inspection_id.in_(ids))
+        .group_by(FindingRecord.inspection_id, FindingRecord.severity)
+    )
+    for inspection_id, severity, count in session.execute(severities):
+        overviews[inspection_id].severities[severity] = count
+    return overviews

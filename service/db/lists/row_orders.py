@@ -1,0 +1,123 @@
+"""The orders in which rows of results can be read, each with a key to go on from and an index that serves it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from types import NoneType
+from typing import Any
+
+from sqlalchemy import ColumnElement, RowMapping, Select, literal, tuple_
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
+
+from service.db.lists.cursors import Key
+
+Columns = ReadOnlyColumnCollection[str, Any]  # Any: columns of many types
+Query = Select[Any]  # Any: rows are read by column name
+
+
+class Order(ABC):
+    """One order. `kinds` are the types that its keys may have."""
+
+    kinds: Sequence[tuple[type, ...]]
+
+    @abstractmethod
+    def keys(self, row: RowMapping) -> list[Key]:
+        """The sort keys of a row."""
+
+    @abstractmethod
+    def fetch(self, session: Session, query: Query, after: Sequence[Key] | None, count: int) -> Sequence[RowMapping]:
+        """The first rows of the query in this order, from its beginning or after a row with these keys."""
+
+
+class ByPosition(Order):
+    """The report's own order, within one inspection."""
+
+    kinds = ((int,),)
+
+    def __init__(self, table: Columns) -> None:
+        self._table = table
+
+    def keys(self, row: RowMapping) -> list[Key]:
+        return [row["position"]]
+
+    def fetch(self, session: Session, query: Query, after: Sequence[Key] | None, count: int) -> Sequence[RowMapping]:
+        if after is not None:
+            query = query.where(self._table.position > after[0])
+        return _rows(session, query.order_by(self._table.position).limit(count))
+
+
+class NewestFirst(Order):
+    """Inspection after inspection, newest first, and backwards within each, so that one index gives the whole order."""
+
+    kinds = ((str,), (int,))
+
+    def __init__(self, table: Columns) -> None:
+        self._table = table
+
+    def keys(self, row: RowMapping) -> list[Key]:
+        return [row["inspection_id"], row["position"]]
+
+    def fetch(self, session: Session, query: Query, after: Sequence[Key] | None, count: int) -> Sequence[RowMapping]:
+        table = self._table
+        if after is not None:
+            row, end = tuple_(table.inspection_id, table.position), tuple_(*(literal(key) for key in after))
+            query = query.where(row < end)
+        return _rows(session, query.order_by(table.inspection_id.desc(), table.position.desc()).limit(count))
+
+
+class ByNumber(Order):
+    """By one field; rows without a value last, whatever the direction.
+
+    Databases disagree about where nulls go in an index, so the rows with a value and those without are read apart.
+    """
+
+    kinds = ((float, int, NoneType), (str,), (int,))
+
+    def __init__(
+        self, table: Columns, field: str, is_descending: bool, is_one_inspection: bool, *, may_be_null: bool
+    ) -> None:
+        self._table = table
+        self._field = field
+        self._is_descending = is_descending
+        self._may_be_null = may_be_null
+        column = table[field]
+        # Within one inspection its rows are sorted; the index over all inspections would read everybody's.
+        self._value: ColumnElement[Any] = column + 0 if is_one_inspection else column  # Any: integer or float
+
+    def keys(self, row: RowMapping) -> list[Key]:
+        return [row[self._field], row["inspection_id"], row["position"]]
+
+    def fetch(self, session: Session, query: Query, after: Sequence[Key] | None, count: int) -> Sequence[RowMapping]:
+        found: list[RowMapping] = []
+        if after is None or after[0] is not None:
+            found += self._with_value(session, query, after, count)
+            after = None
+        if self._may_be_null and len(found) < count:
+            found += self._without_value(session, query, after, count - len(found))
+        return found
+
+    def _with_value(
+        self, session: Session, query: Query, after: Sequence[Key] | None, count: int
+    ) -> Sequence[RowMapping]:
+        order = (self._value, self._table.inspection_id, self._table.position)
+        query = query.where(self._table[self._field].is_not(None))
+        if after is not None:
+            row, end = tuple_(*order), tuple_(*(literal(key) for key in after))
+            query = query.where(row < end if self._is_descending else row > end)
+        directed = [column.desc() if self._is_descending else column for column in order]
+        return _rows(session, query.order_by(*directed).limit(count))
+
+    def _without_value(
+        self, session: Session, query: Query, after: Sequence[Key] | None, count: int
+    ) -> Sequence[RowMapping]:
+        order = (self._table.inspection_id, self._table.position)
+        query = query.where(self._table[self._field].is_(None))
+        if after is not None:
+            query = query.where(tuple_(*order) > tuple_(*(literal(key) for key in after[1:])))
+        return _rows(session, query.order_by(*order).limit(count))
+
+
+def _rows(session: Session, query: Query) -> Sequence[RowMapping]:
+    return session.execute(query).mappings().all()

@@ -1,0 +1,120 @@
+"""From arriving bytes to an accepted artifact: received, recognised, checked without torch, kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy.orm import Session
+
+from gradinspect.contracts.problems import FieldError, ProblemError
+from gradinspect.contracts.request.data import ArtifactData
+from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.contracts.spec.plan import Call
+from gradinspect.intake import Kind, check_safetensors, check_torchscript, recognise
+from service.db import artifacts as rows
+from service.db.engine import Database
+from service.db.tables import ArtifactRecord
+from service.lifecycle import artifacts
+from service.store.artifact_files import Upload
+from service.store.storage import Store
+
+
+def keep_upload(
+    database: Database,
+    store: Store,
+    pieces: Iterable[bytes],
+    *,
+    tenant: str,
+    limit: int,
+    expected_digest: str | None = None,
+    expected_length: int | None = None,
+    must_be_model: bool = False,
+) -> tuple[ArtifactRecord, bool]:
+    """Take bytes in, look at them, and keep them; returns the row, and whether it is new.
+
+    Args:
+        pieces: the bytes as they arrive; read to the end.
+        limit: most bytes.
+        expected_digest, expected_length: what the sender promised.
+        must_be_model: refuse what is not TorchScript, with advice.
+
+    Raises:
+        ProblemError: `invalid_model`, `unsupported_operator` or `invalid_data` for a file that claims to be what it is
+            not; else as `ArtifactFiles.receive`. Then nothing was kept.
+    """
+    with store.artifacts.receive(
+        pieces, tenant=tenant, limit=limit, expected_digest=expected_digest, expected_length=expected_length
+    ) as upload:
+        kind = _checked_kind(upload, must_be_model)
+        return artifacts.keep(database, upload, tenant=tenant, kind=kind)
+
+
+def check_weights(session: Session, store: Store, artifact_id: str, spec: ModelSpec, *, tenant: str) -> None:
+    """Hold uploaded weights against the parameters that a spec would build.
+
+    Raises:
+        ProblemError: `not_found`; `invalid_data`, naming the first tensors that are missing or of another shape.
+    """
+    record = rows.hold(session, artifact_id, tenant=tenant)
+    if record.kind != "safetensors":
+        raise _wrong_weights(f"{artifact_id} is {record.kind}, not safetensors")
+    with store.artifacts.open(artifact_id, tenant=tenant) as file:
+        held = {tensor.name: tensor.shape for tensor in check_safetensors(file).tensors}
+    for name, shape in _expected_shapes(spec).items():
+        if name not in held:
+            raise _wrong_weights(f"the file has no tensor {name!r}, which the spec would load")
+        if held[name] != shape:
+            raise _wrong_weights(f"{name!r} has shape {list(held[name])}; the spec's has {list(shape)}")
+
+
+def check_data(database: Database, store: Store, data: ArtifactData, *, tenant: str) -> None:
+    """Hold the tensors that a request names against those of the uploaded file.
+
+    Raises:
+        ProblemError: `invalid_request`, naming the artifact or the tensor; `invalid_data` for another kind of file;
+            `not_found`, the store has lost the bytes.
+    """
+    with database.read() as session:
+        if not rows.is_known(session, data.artifact, tenant=tenant):
+            raise _wrong_field("/data/artifact", f"there is no artifact {data.artifact}; upload it first")
+    with store.artifacts.open(data.artifact, tenant=tenant) as file:
+        held = {tensor.name: tensor.shape for tensor in check_safetensors(file).tensors}
+    named = [(f"/data/inputs/{place}", name) for place, name in enumerate(data.inputs)]
+    named += [("/data/target", data.target)] if data.target is not None else []
+    for pointer, name in named:
+        if name not in held:
+            known = ", ".join(sorted(held)[:10]) or "none"
+            raise _wrong_field(pointer, f"the file has no tensor {name[:80]!r}; it has {known}")
+        if not held[name]:
+            raise _wrong_field(pointer, f"{name!r} has no axis; the first one counts samples")
+        if held[name][0] != held[data.inputs[0]][0]:
+            counts = f"{held[name][0]} samples, and {data.inputs[0]!r} has {held[data.inputs[0]][0]}"
+            raise _wrong_field(pointer, f"{name!r} has {counts}; all must have the same number")
+
+
+def _checked_kind(upload: Upload, must_be_model: bool) -> Kind:
+    with upload.path.open("rb") as file:
+        kind = recognise(file)
+        if must_be_model or kind == "torchscript":
+            check_torchscript(file)
+        elif kind == "safetensors":
+            check_safetensors(file)
+    return kind
+
+
+def _expected_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    calls = [step for step in spec.plan.calls() if isinstance(step, Call)]
+    return {
+        f"{call.path}.{name}": shape
+        for call in calls
+        for name, shape in call.parameters.items()
+        if not (name == "weight" and call.tied_to is not None)
+    }
+
+
+def _wrong_weights(detail: str) -> ProblemError:
+    return ProblemError("invalid_data", detail, errors=[FieldError("/weights", detail)])
+
+
+def _wrong_field(pointer: str, detail: str) -> ProblemError:
+    return ProblemError("invalid_request", detail, errors=[FieldError(pointer, detail)])

@@ -1,0 +1,80 @@
+"""The API behind gunicorn: a few processes with many threads each, because requests wait and upload slowly."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger as GunicornLogger
+
+from service.api import create_app
+from service.processes.child_processes import die_with_parent
+from service.settings import Settings
+
+STOP_SECONDS = 5  # chosen: longer than any answer that does not wait on purpose
+KEEP_ALIVE_SECONDS = 5
+SILENT_SECONDS = 60  # a process whose main thread hangs so long is replaced
+MEMORY = Path("/dev/shm")  # noqa: S108  # where gunicorn's heartbeats cost no disk
+
+
+def run_api(settings: Settings, *, listening: int | None = None) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        settings: all of them.
+        listening: an inherited socket to serve on, instead of opening `host:port`.
+
+    Raises:
+        SettingsError: it would be open to strangers.
+    """
+    settings.check_bind()
+    _Server(settings, listening).run()
+
+
+def bind_address(settings: Settings) -> str:
+    """Where gunicorn listens."""
+    return f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
+
+
+class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no type information
+    def __init__(self, settings: Settings, listening: int | None) -> None:
+        self._settings = settings
+        self._listening = listening
+        super().__init__()
+
+    def load_config(self) -> None:
+        chosen: dict[str, Any] = {  # Any: gunicorn's settings, each of its own type
+            "bind": f"fd://{self._listening}" if self._listening is not None else bind_address(self._settings),
+            "workers": self._settings.web_workers,
+            "threads": self._settings.web_threads,
+            "worker_class": "gthread",
+            "timeout": SILENT_SECONDS,
+            "graceful_timeout": STOP_SECONDS,
+            "keepalive": KEEP_ALIVE_SECONDS,
+            "worker_tmp_dir": str(MEMORY) if os.access(MEMORY, os.W_OK) else None,
+            "loglevel": "warning" if self._settings.log_level == "info" else self._settings.log_level,
+            "logger_class": "service.processes.web_server.Logger",
+            "proc_name": "gradinspect-api",
+            "control_socket_disable": True,
+            "post_fork": _after_fork,
+        }
+        for name, value in chosen.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:  # Any: a WSGI application
+        return create_app(self._settings)
+
+
+def _after_fork(_server: object, _worker: object) -> None:
+    die_with_parent()
+
+
+class Logger(GunicornLogger):  # type: ignore[misc]  # as above
+    """Sends gunicorn's own messages through our logs; requests are logged by the application."""
+
+    def setup(self, cfg: Any) -> None:  # Any: gunicorn's configuration
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True

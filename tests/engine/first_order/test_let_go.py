@@ -1,0 +1,78 @@
+"""What a measurement holds on to: one model at a time, and nothing of a pass once its rows are made."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from gradinspect.contracts.document import from_python
+from gradinspect.contracts.report.report import ModelReference
+from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.contracts.wire.messages import Job, Limits
+from gradinspect.engine.network.build import build
+from gradinspect.engine.network.parameters import ParameterIndex
+from gradinspect.engine.tracing.run_pass import run_pass
+from gradinspect.inspection import job
+from gradinspect.inspection.local import inspect_job
+from tests.support.inspected import as_job, random
+
+SPEC: dict[str, Any] = {
+    "input": {"shape": [4]},
+    "layers": [{"type": "Linear", "out_features": 8}, {"type": "Tanh"}, {"type": "Linear", "out_features": 3}],
+}
+VANISHING: dict[str, Any] = {
+    "input": {"shape": [32]},
+    "layers": [{"repeat": 10, "layers": [{"type": "Linear", "out_features": 64}, {"type": "Sigmoid"}]}],
+}
+
+
+class Builds:
+    """Builds as the engine does, and counts the models that are alive when the next one is asked for."""
+
+    def __init__(self) -> None:
+        self.made: list[weakref.ref[nn.Module]] = []
+        self.alive: list[int] = []
+
+    def __call__(self, *args: Any, **keywords: Any) -> nn.Module:
+        self.alive.append(sum(model() is not None for model in self.made))
+        model = build(*args, **keywords)
+        self.made.append(weakref.ref(model))
+        return model
+
+
+def test_the_model_of_one_seed_is_gone_before_the_next_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    builds = Builds()
+    monkeypatch.setattr(job, "build", builds)
+    as_job(spec=SPEC, seeds=3)
+    assert builds.alive == [0, 0, 0]
+
+
+def test_the_measured_model_is_gone_when_a_remedy_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    builds = Builds()
+    monkeypatch.setattr(job, "build", builds)
+    tried: list[int] = []
+
+    def check(*_args: object) -> tuple[()]:
+        tried.append(sum(model() is not None for model in builds.made))
+        return ()
+
+    monkeypatch.setattr("gradinspect.inspection.measure.check_remedies", check)
+    inspect_job(
+        Job(spec=from_python(ModelSpec, VANISHING), settings=InspectionSettings(), limits=Limits()),
+        model=ModelReference(kind="spec"),
+    )
+    assert tried == [0]
+
+
+def test_a_pass_lets_go_of_its_graph() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).double()
+    reading = run_pass(model, ParameterIndex(model), [random(5, 4)], torch.Tensor.mean)
+    assert len(reading.calls) == 2
+    for call in reading.calls:
+        assert not call.nodes
+        assert call.activation is None or call.activation.node is None

@@ -1,0 +1,144 @@
+"""What an inspection must not change: the caller's model, gradients, modes, hooks, buffers and random state."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from gradinspect.contracts.problems import InspectionError
+from gradinspect.engine.network.reproducible import generator, ordinary_graphs, seeded
+from tests.support.inspected import inspect, random, scripted
+
+X, Y = random(12, 6, dtype=torch.float32), torch.arange(12) % 3
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_weights_buffers_and_modes_are_as_they_were(mode: str) -> None:
+    model = network()
+    model[1].eval()
+    before, modes = copy.deepcopy(model.state_dict()), [module.training for module in model.modules()]
+    inspect(model, X, Y, mode=mode)  # type: ignore[arg-type]  # one of the two modes
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_gradients_that_were_there_are_there_again_untouched() -> None:
+    model = network()
+    kept = [torch.full_like(parameter, 7.0) for parameter in model.parameters()]
+    for parameter, gradient in zip(model.parameters(), kept, strict=True):
+        parameter.grad = gradient
+    inspect(model, X, Y)
+    assert all(parameter.grad is gradient for parameter, gradient in zip(model.parameters(), kept, strict=True))
+    assert all(bool((gradient == 7.0).all()) for gradient in kept)
+
+
+def test_gradients_that_were_not_there_are_not_there_afterwards() -> None:
+    model = network()
+    inspect(model, X, Y)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_random_state_goes_on_as_if_nothing_had_happened() -> None:
+    torch.manual_seed(4)
+    expected = torch.rand(3)
+    torch.manual_seed(4)
+    inspect(network_without_drawing(), X, Y)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def network_without_drawing() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        return network()
+
+
+def test_the_callers_own_hooks_stay_and_no_hook_of_ours_does() -> None:
+    model, seen = network(), []
+    handle = model[0].register_forward_hook(lambda *_: seen.append("forward"))
+    model[0].weight.register_post_accumulate_grad_hook(lambda _p: seen.append("gradient"))
+    inspect(model, X, Y)
+    seen.clear()
+    model(X).sum().backward()
+    assert seen == ["forward", "gradient"]
+    handle.remove()
+    assert not model[0].bias._post_accumulate_grad_hooks  # type: ignore[attr-defined]  # torch's own attribute
+
+
+def test_frozen_parameters_stay_frozen() -> None:
+    model = network()
+    model[0].requires_grad_(False)
+    inspect(model, X, Y)
+    assert [parameter.requires_grad for parameter in model.parameters()] == [False, False, True, True, True, True]
+
+
+def test_a_pass_that_fails_in_the_backward_pass_leaves_the_model_as_it_was() -> None:
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(_context: object, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return x.clone()
+
+        @staticmethod
+        def backward(_context: object, _gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            raise RuntimeError("no derivative today")
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = network()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """As torch calls it."""
+            out: torch.Tensor = Broken.apply(self.body(x))
+            return out
+
+    model = Model()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises((RuntimeError, InspectionError), match="no derivative today"):
+        inspect(model, X, Y)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert model.training
+    assert not model.body[0].weight._post_accumulate_grad_hooks  # type: ignore[union-attr]  # torch's own attribute
+
+
+def test_dropout_draws_the_same_masks_for_the_same_seed_and_others_for_another() -> None:
+    reports = [inspect(network(), X, Y, seed=seed) for seed in (1, 1, 2)]
+    norms = [report.summary.total_grad_norm for report in reports]
+    assert norms[0] == norms[1] != norms[2]
+
+
+def test_torchscripts_profiling_mode_is_restored() -> None:
+    before = torch._C._jit_set_profiling_mode(True)
+    try:
+        inspect(scripted(network()), X, Y)
+        assert torch._C._jit_set_profiling_mode(True)
+        with pytest.raises(KeyError), ordinary_graphs():
+            raise KeyError
+        assert torch._C._jit_set_profiling_mode(True)
+    finally:
+        torch._C._jit_set_profiling_mode(before)
+
+
+def test_the_purposes_of_one_seed_are_independent_of_each_other_and_repeatable() -> None:
+    draws = {
+        (seed, purpose): torch.rand(4, generator=generator(seed, purpose)).tolist()
+        for seed in (0, 1, 2**63 - 1)
+        for purpose in ("inputs", "target", "cotangent")
+    }
+    assert len(set(map(tuple, draws.values()))) == len(draws)
+    assert torch.rand(4, generator=generator(0, "inputs")).tolist() == draws[0, "inputs"]
+
+
+def test_seeding_is_undone_when_the_block_fails() -> None:
+    torch.manual_seed(9)
+    state = torch.random.get_rng_state()
+    with pytest.raises(IndexError), seeded(1, torch.device("cpu")):
+        torch.rand(3)[7]
+    assert torch.equal(torch.random.get_rng_state(), state)

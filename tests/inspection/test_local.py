@@ -1,0 +1,360 @@
+"""Inspecting in one's own process: the same numbers for every form of a model, and a model that is left as it was."""
+
+import copy
+import random
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gradinspect
+from gradinspect import inspect
+from gradinspect.contracts.problems import InspectionError, ProblemError
+from gradinspect.contracts.report.report import ModelReference
+from gradinspect.contracts.request.data import ArtifactData
+from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.contracts.wire.messages import Job
+from gradinspect.inspection.local import inspect_job, local_limits
+from gradinspect.report.shown import Report
+
+SPEC: dict[str, Any] = {
+    "input": {"shape": [6]},
+    "layers": [{"type": "Linear", "out_features": 5}, {"type": "Tanh"}, {"type": "Linear", "out_features": 3}],
+}
+
+
+def model() -> nn.Sequential:
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)
+    )
+
+
+def batch(samples: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
+    draws = torch.Generator().manual_seed(4)
+    return torch.randn(samples, 6, generator=draws), torch.randint(0, 3, (samples,), generator=draws)
+
+
+def test_a_report_is_given_that_shows_itself() -> None:
+    report = inspect(model(), *batch())
+    assert isinstance(report, Report)
+    assert report is not None
+    assert isinstance(report, gradinspect.Report)
+    assert len(report.layers) == 4
+    assert str(report).splitlines()[1].split()[1] == report.verdict.upper()
+
+
+MODES: dict[str, Callable[[nn.Module], object]] = {
+    "training": lambda net: net.train(),
+    "evaluation": lambda net: net.eval(),
+    "mixed": lambda net: net.train().get_submodule("1").eval(),
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+@pytest.mark.parametrize("asked", ["train", "eval"])
+def test_every_module_keeps_its_mode(name: str, asked: str) -> None:
+    net = model()
+    MODES[name](net)
+    before = [module.training for module in net.modules()]
+    inspect(net, *batch(), mode=asked)
+    assert [module.training for module in net.modules()] == before
+
+
+def test_gradients_stay_the_same_objects_with_the_same_values() -> None:
+    net = model()
+    kept = []
+    for index, parameter in enumerate(net.parameters()):
+        parameter.grad = torch.full_like(parameter, float(index)) if index % 2 else None
+        kept.append((parameter.grad, None if parameter.grad is None else parameter.grad.clone()))
+    inspect(net, *batch())
+    for parameter, (object_before, value_before) in zip(net.parameters(), kept, strict=True):
+        assert parameter.grad is object_before
+        assert value_before is None or torch.equal(parameter.grad, value_before)
+
+
+def test_weights_and_buffers_keep_their_values() -> None:
+    net = model()
+    before = copy.deepcopy(net.state_dict())
+    inspect(net, *batch(), mode="train")
+    after = net.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+class Counting(nn.Module):
+    """Puts a new tensor where its buffer was, at every call."""
+
+    steps: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.steps = self.steps + 1
+        out: torch.Tensor = self.head(x)
+        return out
+
+
+def test_a_buffer_that_the_model_replaces_is_put_back() -> None:
+    net = Counting()
+    before = net.steps
+    inspect(net, *batch())
+    assert net.steps is before
+    assert net.steps.item() == 0
+
+
+def test_requires_grad_stays() -> None:
+    net = model()
+    net[0].weight.requires_grad_(False)
+    before = [parameter.requires_grad for parameter in net.parameters()]
+    inspect(net, *batch())
+    assert [parameter.requires_grad for parameter in net.parameters()] == before
+
+
+def hooks_of(net: nn.Module) -> list[int]:
+    counts = []
+    for module in net.modules():
+        counts += [len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks)]
+    for parameter in net.parameters():
+        counts += [len(parameter._backward_hooks or ()), len(parameter._post_accumulate_grad_hooks or ())]
+    return counts
+
+
+def test_the_caller_s_hooks_stay_and_ours_go() -> None:
+    net = model()
+    seen: list[str] = []
+    net[0].register_forward_hook(lambda *_: seen.append("forward"))
+    net[0].weight.register_hook(lambda _: seen.append("backward"))
+    before = hooks_of(net)
+    inspect(net, *batch())
+    assert hooks_of(net) == before
+    seen.clear()
+    nn.functional.cross_entropy(net(batch()[0]), batch()[1]).backward()
+    assert seen == ["forward", "backward"]
+
+
+def test_the_random_states_stay() -> None:
+    class Restless(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.head(x) * (random.random() + float(np.random.random())) * torch.rand(())
+            return out
+
+    torch.manual_seed(1)
+    random.seed(1)
+    np.random.seed(1)
+    expected = (torch.rand(3), random.random(), np.random.random())
+    torch.manual_seed(1)
+    random.seed(1)
+    np.random.seed(1)
+    net = Restless.__new__(Restless)
+    with torch.random.fork_rng():
+        Restless.__init__(net)
+    inspect(net, *batch())
+    assert torch.equal(torch.rand(3), expected[0])
+    assert (random.random(), np.random.random()) == expected[1:]
+
+
+def test_an_input_that_requires_a_gradient_gets_none() -> None:
+    inputs, targets = batch()
+    inputs.requires_grad_(True)
+    inspect(model(), inputs, targets)
+    assert inputs.grad is None
+
+
+def test_the_model_is_left_as_it_was_when_inspecting_fails() -> None:
+    net = model().eval()
+    net[0].weight.grad = torch.ones_like(net[0].weight)
+    before = hooks_of(net)
+    with pytest.raises(InspectionError):
+        inspect(net, torch.randn(4, 7), batch(4)[1])
+    assert hooks_of(net) == before
+    assert not net.training
+    assert torch.equal(net[0].weight.grad, torch.ones_like(net[0].weight))
+
+
+def test_every_section_leaves_the_model_as_it_was() -> None:
+    net = model()
+    net[0].weight.grad = torch.ones_like(net[0].weight)
+    before, hooks = copy.deepcopy(net.state_dict()), hooks_of(net)
+    kept = list(net.parameters())
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    report = inspect(
+        net, *batch(64), optimizer={"type": "sgd", "lr": 0.1},
+        diagnostics=("gradients", "signals", "noise", "curvature", "jacobian", "training_trace"),
+        lr_scales={"probe_steps": 10, "seeds": 1},
+    )  # fmt: skip
+    assert report.curvature is not None
+    assert report.lr_scales is not None
+    assert torch.equal(torch.rand(3), expected)
+    after = net.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert [a is b for a, b in zip(net.parameters(), kept, strict=True)] == [True] * len(kept)
+    assert torch.equal(net[0].weight.grad, torch.ones_like(net[0].weight))
+    assert [parameter.grad is None for parameter in net.parameters()] == [False] + [True] * (len(kept) - 1)
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    assert net.training
+    assert hooks_of(net) == hooks
+
+
+def numbers(report: Report) -> list[float | None]:
+    return [
+        *(row.signal.norm if row.signal is not None else None for row in report.layers),
+        *(row.grad_norm for row in report.parameters),
+        report.summary.loss,
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_eager_scripted_and_traced_models_give_the_same_numbers() -> None:
+    net = model()
+    net[3].p = 0.0  # a traced dropout draws at another place of the random stream
+    net.eval()  # tracing checks the trace, which training-mode BatchNorm would change
+    inputs, targets = batch()
+    eager = inspect(net, inputs, targets, mode="eval")
+    scripted = inspect(torch.jit.script(net), inputs, targets, mode="eval")
+    traced = inspect(torch.jit.trace(net, inputs), inputs, targets, mode="eval")
+    # float32, sums over at most 128 terms: 128 · 2⁻²⁴ relative.
+    assert numbers(scripted) == pytest.approx(numbers(eager), rel=128 * 2**-24)
+    assert numbers(traced) == pytest.approx(numbers(eager), rel=128 * 2**-24)
+    assert (eager.model.kind, scripted.model.kind, traced.model.kind) == ("module", "torchscript", "torchscript")
+
+
+def test_a_spec_needs_no_inputs_and_one_seed_gives_one_report() -> None:
+    first, second = inspect(SPEC, seed=5), inspect(SPEC, seed=5)
+    assert numbers(first) == numbers(second)
+    assert numbers(first) != numbers(inspect(SPEC, seed=6))
+    assert first.model.kind == "spec"
+
+
+def test_a_spec_takes_given_inputs_and_targets() -> None:
+    inputs, targets = batch()
+    report = inspect(SPEC, inputs, targets)
+    assert not report.environment.synthetic_data
+    assert report.environment.data_digest == inspect(SPEC, inputs, targets, seed=9).environment.data_digest
+
+
+def test_a_preset_is_taken_as_a_spec() -> None:
+    report = inspect({"preset": "mlp", "depth": 3, "width": 8, "input": {"shape": [6]}, "num_classes": 3})
+    assert [row.kind for row in report.layers] == ["Linear"] * 4
+
+
+def test_a_callable_is_a_loss() -> None:
+    inputs, targets = batch()
+    net = model().eval()
+    own = inspect(net, inputs, targets, loss=lambda out, want: nn.functional.cross_entropy(out, want), mode="eval")
+    assert numbers(own) == numbers(inspect(net, inputs, targets, mode="eval"))
+
+
+def test_a_wrong_spec_names_the_field() -> None:
+    spec = {"input": {"shape": [6]}, "layers": [{"type": "Linear", "out_features": -1}]}
+    with pytest.raises(ProblemError) as caught:
+        inspect(spec)
+    assert caught.value.code == "invalid_spec"
+    assert caught.value.errors[0].pointer == "/layers/0/out_features"
+
+
+def test_a_wrong_argument_names_the_field() -> None:
+    with pytest.raises(ProblemError) as caught:
+        inspect(model(), *batch(), optimizer={"type": "sgd", "lr": -1})
+    assert caught.value.errors[0].pointer == "/optimizer/lr"
+
+
+def test_a_module_without_inputs_is_refused() -> None:
+    with pytest.raises(TypeError, match="needs inputs"):
+        inspect(model())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            lambda: (model(), batch()[0].numpy()),
+            "inputs is numpy.ndarray; torch.from_numpy(inputs) makes a tensor of it",
+        ),
+        (lambda: (model(), {"x": batch()[0]}), "inputs is dict; give a tensor (batch, …), or a sequence of tensors"),
+        (lambda: (model(), [batch()[0], 3]), r"inputs[1] is int; give a tensor"),
+        (lambda: (model(), "batch"), "inputs is str; give a tensor"),
+        (lambda: (model(), batch()[0], batch()[1].tolist()), "targets is list; give a tensor"),
+        (lambda: (model().state_dict(), *batch()), "model is collections.OrderedDict of tensors; give the nn.Module"),
+        (lambda: ("model.pt", *batch()), "model is str; give an nn.Module"),
+        (lambda: (None,), "model is NoneType; give an nn.Module"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused_with_what_to_give(
+    arguments: Callable[[], tuple[Any, ...]], says: str
+) -> None:
+    with pytest.raises(TypeError, match=re.escape(says)):
+        inspect(*arguments())
+
+
+def test_an_optimizer_of_torch_is_refused_with_what_to_give() -> None:
+    net = model()
+    optimizer: Any = torch.optim.SGD(net.parameters(), lr=0.1)
+    with pytest.raises(TypeError, match=re.escape('optimizer is torch.optim.sgd.SGD; give a dict: {"type": "sgd"')):
+        inspect(net, *batch(), optimizer=optimizer)
+
+
+def test_an_unknown_policy_is_refused_by_name() -> None:
+    with pytest.raises(ProblemError, match="strict"):
+        inspect(SPEC, policy="strict")
+
+
+def test_memory_that_cannot_be_had_is_named() -> None:
+    net = nn.Sequential(nn.Linear(6, 3))
+    net.register_forward_hook(lambda *_: torch.empty(2**60))
+    with pytest.raises(InspectionError) as caught:
+        inspect(net, *batch())
+    assert caught.value.code == "memory_limit"
+
+
+def test_a_job_runs_here_and_leaves_torch_s_threads() -> None:
+    job = Job(
+        spec=gradinspect_spec(), settings=InspectionSettings(), limits=local_limits().model_copy(update={"threads": 1})
+    )
+    threads = torch.get_num_threads()
+    stages: list[tuple[str, float]] = []
+    report = inspect_job(
+        job, model=ModelReference(kind="spec", name="net"), progress=lambda stage, done: stages.append((stage, done))
+    )
+    assert torch.get_num_threads() == threads
+    assert report.model.name == "net"
+    assert report.environment.confinement == "none"
+    assert [done for _, done in stages] == sorted(done for _, done in stages)
+
+
+def gradinspect_spec() -> Any:
+    from gradinspect.contracts.document import from_python
+    from gradinspect.contracts.spec.model_spec import ModelSpec
+
+    return from_python(ModelSpec, SPEC)
+
+
+def test_a_job_reads_its_batch_from_safetensors() -> None:
+    from safetensors.torch import save
+
+    inputs, targets = batch()
+    settings = InspectionSettings(data=ArtifactData(artifact="sha256:" + "0" * 64, inputs=("x",), target="y"))
+    job = Job(spec=gradinspect_spec(), has_data=True, settings=settings, limits=local_limits())
+    report = inspect_job(job, data_bytes=save({"x": inputs, "y": targets}), model=ModelReference(kind="spec"))
+    assert numbers(report) == numbers(inspect(SPEC, inputs, targets))
+
+
+def test_without_torch_the_import_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "gradinspect.inspection.local")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match=r"pip install 'gradinspect\[engine\]'"):
+        _ = gradinspect.inspect

@@ -1,0 +1,156 @@
+"""A remedy is tried on a fresh copy of a spec, and the finding says what it did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from gradinspect import inspect
+from gradinspect.contracts.document import from_python
+from gradinspect.contracts.report.report import Finding, Measurements, Report
+from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.engine.network.batch import make_batch
+from gradinspect.engine.network.build import build
+from gradinspect.engine.network.reproducible import seeded
+from gradinspect.probes.remedies.remedy_check import apply_remedy
+from gradinspect.rules import DEFAULT_POLICY, rejudge, remedies_to_try
+
+HE = {"function": "kaiming_normal_", "arguments": {"nonlinearity": "relu"}}
+
+
+def spec(activation: str = "ReLU", depth: int = 10, **weight: Any) -> dict[str, Any]:  # Any: JSON
+    hidden = {"repeat": depth, "layers": [{"type": "Linear", "out_features": 64}, {"type": activation}]}
+    document = {"input": {"shape": [32]}, "layers": [hidden, {"type": "Linear", "out_features": 10}]}
+    return {**document, "init": {"weight": weight}} if weight else document
+
+
+def built(document: dict[str, Any]) -> torch.nn.Module:
+    return build(from_python(ModelSpec, document), seed=0)
+
+
+def batch_of(document: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    read = from_python(ModelSpec, document)
+    batch = make_batch(
+        None, None, sample_input=read.input, vocabulary=None, loss="cross_entropy", dtype=torch.float32,
+        device=torch.device("cpu"), seed=0,
+    )  # fmt: skip
+    output = built(document)(*batch.inputs)
+    target = batch.target_for(output)
+    assert target is not None
+    return batch.inputs[0], target
+
+
+def found(report: Report, rule: str) -> Finding:
+    return next(finding for finding in report.findings if finding.rule == rule)
+
+
+@pytest.mark.parametrize(
+    ("document", "rule", "action"),
+    [
+        (spec(name="normal_", std=0.01), "vanishing_signal", "initialize"),
+        (spec(name="normal_", std=0.6), "exploding_signal", "initialize"),
+        (spec("Sigmoid"), "vanishing_signal", "replace_activation"),
+        (spec("Tanh", name="normal_", std=0.01), "vanishing_signal", "initialize"),
+    ],
+)
+def test_the_finding_of_a_spec_says_what_its_remedy_did(document: dict[str, Any], rule: str, action: str) -> None:
+    finding = found(inspect(document), rule)
+    assert finding.remedy is not None
+    assert finding.remedy.action == action
+    assert finding.remedy.checked_gain is not None
+    assert 1e-3 < finding.remedy.checked_gain < 70
+    assert "Tried on a fresh copy of the network" in finding.explanation
+    assert "not enough" not in finding.explanation
+
+
+def test_what_was_measured_is_what_the_changed_network_shows() -> None:
+    document = spec(name="normal_", std=0.01)
+    remedy = found(inspect(document), "vanishing_signal").remedy
+    assert remedy is not None
+    model = built(document)
+    with seeded(0, torch.device("cpu")), torch.no_grad():
+        assert apply_remedy(model, remedy.action, remedy.arguments)
+    assert remedy.checked_gain == inspect(model, *batch_of(document)).layers[0].cumulative_backward_gain
+
+
+def test_a_healthy_spec_is_built_once() -> None:
+    report = inspect(spec(name="kaiming_normal_", nonlinearity="relu"))
+    assert report.remedy_checks == ()
+
+
+def test_a_module_is_never_copied_and_drawn_anew() -> None:
+    model = built(spec(name="normal_", std=0.01))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    report = inspect(model, torch.randn(128, 32), torch.randint(0, 10, (128,)))
+    assert report.remedy_checks == ()
+    assert found(report, "vanishing_signal").remedy is not None
+    assert all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
+
+
+def test_trying_a_remedy_leaves_the_numbers_as_they_are() -> None:
+    document = spec(name="normal_", std=0.01)
+    with_check = inspect(document)
+    alone = inspect(built(document), *batch_of(document))
+    assert with_check.remedy_checks
+    assert [row.backward_gain for row in with_check.layers] == [row.backward_gain for row in alone.layers]
+
+
+def test_a_remedy_that_does_not_suffice_is_said_not_to() -> None:
+    """Redrawing weights cannot mend a signal when an untouched layer holds it back."""
+    document = spec(name="normal_", std=0.01)
+    report = inspect(document)
+    (check,) = report.remedy_checks
+    weak = report.model_copy(update={"remedy_checks": (check.model_copy(update={"cumulative_gain": 1e-5}),)})
+    finding = found(rejudge(weak, DEFAULT_POLICY), "vanishing_signal")
+    assert finding.remedy is not None
+    assert finding.remedy.checked_gain == 1e-5
+    assert finding.explanation.endswith("That is not enough by itself.")
+
+
+@pytest.mark.parametrize(
+    ("document", "action", "arguments", "applies"),
+    [
+        (spec(), "initialize", HE, True),
+        (spec(), "initialize", {"function": "exec", "arguments": {}}, False),
+        (spec("Sigmoid"), "replace_activation", {"from": "sigmoid", "to": "relu", "initialize": HE}, True),
+        (spec("GELU"), "replace_activation", {"from": "sigmoid", "to": "relu", "initialize": HE}, False),
+        (spec(), "add_residual", {}, False),
+        (spec(), "scale_residual", {"scale": 0.5}, False),
+    ],
+)
+def test_only_what_a_remedy_can_change_is_changed(
+    document: dict[str, Any], action: str, arguments: dict[str, Any], applies: bool
+) -> None:
+    model = built(document)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    with torch.no_grad():
+        assert apply_remedy(model, action, arguments) is applies
+    changed = any(not torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
+    assert changed is applies
+
+
+def test_a_residual_scale_reaches_every_block() -> None:
+    block = {"type": "Residual", "layers": [{"type": "Linear", "out_features": 32}, {"type": "ReLU"}]}
+    model = built({"input": {"shape": [32]}, "layers": [block, block]})
+    assert apply_remedy(model, "scale_residual", {"scale": 0.25})
+    assert {module.scale for module in model.modules() if hasattr(module, "scale")} == {0.25}
+
+
+def test_recurrent_gates_are_drawn_orthogonal() -> None:
+    model = built({"input": {"shape": [5, 8]}, "layers": [{"type": "LSTM", "hidden_size": 8, "output": "last"}]})
+    with torch.no_grad():
+        assert apply_remedy(model, "initialize", {"function": "orthogonal_", "parameters": "weight_hh"})
+    weight = next(parameter for name, parameter in model.named_parameters() if "weight_hh" in name)
+    for gate in torch.split(weight.detach(), 8):
+        assert torch.allclose(gate @ gate.T, torch.eye(8), atol=1e-5)
+
+
+def test_every_remedy_that_is_suggested_can_be_applied() -> None:
+    report = inspect(spec("Sigmoid"))
+    fields = {name: getattr(report, name) for name in Measurements.model_fields}
+    remedies = remedies_to_try(Measurements.model_construct(**fields))
+    assert [remedy.action for remedy in remedies] == ["replace_activation"]
+    with torch.no_grad():
+        assert all(apply_remedy(built(spec("Sigmoid")), remedy.action, remedy.arguments) for remedy in remedies)

@@ -1,0 +1,1 @@
+"""What tests share: servers, specimens, callers, small models. Imported by its full name."""

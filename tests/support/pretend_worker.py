@@ -1,0 +1,68 @@
+"""A worker that ends an inspection when somebody looks at it, for tests of what waits for reports."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+import httpx
+
+from gradinspect.contracts.report.report import Measurements
+from gradinspect.rules import judge
+from gradinspect.testing.measurements import chain
+from service.api.http.context import Context
+from service.db import leases
+from service.lifecycle.delivery import deliver
+from tests.support.specimens import take
+
+_LOOK = re.compile(r"/v1/inspections/(insp_[0-9a-f-]{36})(?:/events)?")
+
+
+@dataclass
+class Worker:
+    """Ends an inspection just before somebody looks at it.
+
+    Attributes:
+        measured: what it finds.
+        failure: code and detail, when it shall fail.
+        is_away: leaves inspections queued.
+    """
+
+    here: Context
+    measured: Measurements = field(default_factory=lambda: chain((0.1,) * 5))
+    failure: tuple[str, str] | None = None
+    is_away: bool = False
+    done: set[str] = field(default_factory=set)
+
+    def run(self, inspection_id: str) -> None:
+        if self.is_away or inspection_id in self.done:
+            return
+        self.done.add(inspection_id)
+        claim = take(self.here.database, inspection_id)
+        if self.failure is not None:
+            with self.here.database.write() as session:
+                assert leases.fail(session, claim.lease, code=self.failure[0], detail=self.failure[1])
+            return
+        report = judge(
+            self.measured, policy=claim.policy, model=claim.model, inspection=inspection_id, settings=claim.settings
+        )
+        assert deliver(self.here.database, self.here.store, claim, report)
+
+
+class Watched(httpx.BaseTransport):
+    """Lets the worker act, notes the requests, and passes them on to the application."""
+
+    def __init__(self, inner: httpx.BaseTransport, worker: Worker) -> None:
+        self.inner, self.worker = inner, worker
+        self.requests: list[httpx.Request] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        looked = _LOOK.fullmatch(request.url.path)
+        if request.method == "GET" and looked is not None:
+            self.worker.run(looked[1])
+        return self.inner.handle_request(request)
+
+    def called(self, method: str) -> list[str]:
+        """The paths that a method was used on."""
+        return [request.url.path for request in self.requests if request.method == method]

@@ -1,0 +1,187 @@
+"""Things that tests put into the database: models, inspections in any state, reports of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gradinspect.contracts.document import from_python
+from gradinspect.contracts.report.report import (
+    ActivationStatistics,
+    Environment,
+    Finding,
+    LayerMeasurement,
+    Log2Histogram,
+    ModelReference,
+    ParameterMeasurement,
+    Quantiles,
+    Remedy,
+    Report,
+    SignalStatistics,
+    Summary,
+    Verdict,
+)
+from gradinspect.contracts.request.policy import DEFAULT_POLICY
+from gradinspect.contracts.request.request import InspectionRequest
+from gradinspect.contracts.spec.model_spec import ModelSpec
+from service.db import inspections, leases, models
+from service.db.engine import Database
+from service.db.leases import Claim
+from service.db.tables import InspectionRecord
+from service.store.storage import Store
+
+TENANT = "default"
+SPEC: dict[str, Any] = {
+    "input": {"shape": [4]},
+    "layers": [{"type": "Linear", "in_features": 4, "out_features": 2}],
+}
+
+
+def spec(out_features: int = 2) -> ModelSpec:
+    layer = {"type": "Linear", "in_features": 4, "out_features": out_features}
+    return from_python(ModelSpec, {"input": {"shape": [4]}, "layers": [layer]})
+
+
+def request(**fields: Any) -> InspectionRequest:
+    return from_python(InspectionRequest, {"model": {"spec": SPEC}, **fields})
+
+
+def submit(
+    database: Database,
+    *,
+    tenant: str = TENANT,
+    max_queued: int = 10_000,
+    model_id: str | None = None,
+    **fields: Any,
+) -> InspectionRecord:
+    """Queue an inspection of a small model."""
+    with database.write() as session:
+        model = (
+            models.register_inline(session, spec(), tenant=tenant, parameters=10)
+            if model_id is None
+            else models.hold(session, model_id, tenant=tenant)
+        )
+        return inspections.insert(
+            session,
+            request(**fields),
+            tenant=tenant,
+            model=model,
+            policy=DEFAULT_POLICY,
+            queue="cpu",
+            max_queued=max_queued,
+        )
+
+
+def take(database: Database, inspection_id: str, *, lease_seconds: float = 60.0, owner: str = "worker") -> Claim:
+    """Claim a queued inspection."""
+    with database.write() as session:
+        claim = leases.claim(session, inspection_id, owner=owner, lease_seconds=lease_seconds)
+    assert claim is not None, "it was queued"
+    return claim
+
+
+def end_well(
+    database: Database,
+    *,
+    report: Report | None = None,
+    tenant: str = TENANT,
+    model_id: str | None = None,
+    **fields: Any,
+) -> str:
+    """Queue, claim and finish an inspection; returns its id."""
+    inspection_id = submit(database, tenant=tenant, model_id=model_id, **fields).id
+    claim = take(database, inspection_id)
+    with database.write() as session:
+        assert leases.finish(
+            session, claim.lease, report or make_report(), report_key=f"{inspection_id}.{claim.attempt}"
+        )
+    return inspection_id
+
+
+def read(database: Database, inspection_id: str, *, tenant: str = TENANT) -> InspectionRecord:
+    with database.read() as session:
+        return inspections.get(session, inspection_id, tenant=tenant)
+
+
+def make_store(directory: Path) -> Store:
+    return Store(directory / "store")
+
+
+def layer(position: int = 0, **fields: Any) -> LayerMeasurement:
+    """A layer call with something in every kind of field."""
+    given: dict[str, Any] = {
+        "depth": position,
+        "name": str(position),
+        "call": 0,
+        "kind": "Linear",
+        "parameters": (f"{position}.weight", f"{position}.bias"),
+        "output_shape": (128, 256),
+        "activation": ActivationStatistics(mean=0.5, std=0.25, rms=0.5, abs_max=1.0),
+        "nonlinearity": "sigmoid",
+        "signal": SignalStatistics(norm=1e-3 * 0.25**position, rms=1e-5 * 0.25**position),
+        "forward_gain": 0.9,
+        "backward_gain": 0.25 + position,
+        "dead_unit_fraction": 0.0,
+    }
+    return LayerMeasurement(**(given | fields))
+
+
+def parameter(position: int = 0, **fields: Any) -> ParameterMeasurement:
+    """A parameter with something in every kind of field."""
+    given: dict[str, Any] = {
+        "name": f"{position}.weight",
+        "aliases": ("tied.weight",),
+        "layer": str(position),
+        "shape": (256, 256),
+        "numel": 65536,
+        "dtype": "float32",
+        "status": "trained",
+        "grad_norm": 10.0**-position,
+        "grad_quantiles": Quantiles(p01=1e-9, p50=1e-5, p99=1e-3),
+        "log2_histogram": Log2Histogram(lowest=-30, counts=(1, 2, 3), zeros=4, sampled=True),
+        "zero_fraction": 0.125,
+    }
+    return ParameterMeasurement(**(given | fields))
+
+
+def finding(rule: str = "vanishing_signal", **fields: Any) -> Finding:
+    given: dict[str, Any] = {
+        "rule": rule,
+        "severity": "fail",
+        "layers": ("0",),
+        "value": 1e-9,
+        "threshold": 1e-3,
+        "message": "the signal vanishes",
+        "explanation": "each sigmoid divides it by four",
+        "remedy": Remedy(action="change_activation", arguments={"from": "sigmoid", "to": "relu"}),
+    }
+    return Finding(**(given | fields))
+
+
+def make_report(
+    layers: tuple[LayerMeasurement, ...] = (),
+    parameters: tuple[ParameterMeasurement, ...] = (),
+    findings: tuple[Finding, ...] = (),
+    *,
+    verdict: Verdict = "pass",
+    parameter_count: int = 10,
+) -> Report:
+    environment: Mapping[str, Any] = {
+        "gradinspect_version": "0",
+        "torch_version": "2.13.0",
+        "device": "cpu",
+        "dtype": "float32",
+        "threads": 1,
+        "seed": 0,
+    }
+    summary = Summary(loss=2.3, parameters=parameter_count, layers=len(layers), verdict=verdict)
+    return Report(
+        model=ModelReference(kind="spec"),
+        environment=Environment(**environment),
+        summary=summary,
+        verdict=verdict,
+        findings=findings,
+        layers=layers,
+        parameters=parameters,
+    )

@@ -1,0 +1,135 @@
+"""The child: one job in, frames out, and gone. It holds no secret and imports nothing of the service.
+
+Descriptors, as the fork server lays them out: 1 and 2 the log, 3 the frames, 4 the job, 5 to 7 the bytes of the model,
+of its weights and of the batch, where the job has them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from gradinspect.contracts.document import from_json
+from gradinspect.contracts.problems import InspectionError
+from gradinspect.contracts.wire.messages import FailureFrame, Job, ProgressFrame, ResultFrame
+from gradinspect.engine.first_order.memory import out_of_memory
+from gradinspect.inspection.job import run_job
+from gradinspect.intake.operators import allows_node
+from gradinspect.rules import remedies_to_try
+from workers.child.sandbox import Level
+
+FRAMES, JOB, MODEL, WEIGHTS, DATA = 3, 4, 5, 6, 7
+FILES = {"model": MODEL, "weights": WEIGHTS, "data": DATA}
+MIB = 2**20
+PIPE_BYTES = 2**16  # what is written at once
+_ROWS = ("layers", "parameters")
+MOST_DETAIL = 4096  # what a FailureFrame holds
+_FORBIDDEN = os.strerror(1)  # EPERM, as messages of torch and Python spell it
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a job works on, as bytes that nothing has looked at; or why they are not in memory."""
+
+    job: bytes
+    files: dict[str, bytes]
+    failure: MemoryError | None = None
+
+
+def read_inputs(names: Sequence[str]) -> Inputs:
+    """Read the job and its files and close them.
+
+    Args:
+        names: which files there are.
+    """
+    job, files = _read(JOB), {}
+    try:
+        files = {name: _read(FILES[name]) for name in names}
+    except MemoryError as error:
+        return Inputs(job, {}, error)
+    return Inputs(job, files)
+
+
+def main(inputs: Inputs, *, confinement: Level) -> None:
+    """Run the job and send what comes of it.
+
+    Args:
+        inputs: from `read_inputs`.
+        confinement: the level under which this process is, stamped into the measurements.
+    """
+    job = from_json(Job, inputs.job)
+    _send(_outcome(job, inputs, confinement))
+
+
+def _outcome(job: Job, inputs: Inputs, confinement: Level) -> ResultFrame | FailureFrame:
+    try:
+        if inputs.failure is not None:
+            raise inputs.failure
+        return ResultFrame(
+            measurements=run_job(
+                job,
+                model_bytes=inputs.files.get("model"),
+                weights_bytes=inputs.files.get("weights"),
+                data_bytes=inputs.files.get("data"),
+                confinement=confinement,
+                suggest=remedies_to_try,
+                allows=allows_node,
+                progress=lambda stage, fraction: _send(ProgressFrame(stage=stage, fraction=fraction)),
+            )
+        )
+    except InspectionError as error:
+        own = f"; the limit is {_limit(job)}" if error.code == "memory_limit" and "limit is" not in error.detail else ""
+        return _forbidden_act(error) or _failure(error.code, error.detail + own)
+    except Exception as error:  # noqa: BLE001  # every end of a job has a name, and the log has the rest
+        if out_of_memory(error):
+            return _failure("memory_limit", f"the job needs more than its limit of {_limit(job)}")
+        traceback.print_exc()
+        return _forbidden_act(error) or _failure("internal", f"{type(error).__name__}: {error}")
+
+
+def _limit(job: Job) -> str:
+    return f"{job.limits.memory_bytes // MIB} MiB"
+
+
+def _forbidden_act(error: BaseException) -> FailureFrame | None:
+    """Whether the error, or the one behind it, is the kernel's refusal; what the engine made of it may not say so."""
+    cause: BaseException | None = error
+    while cause is not None:
+        for line in str(cause).splitlines():
+            if _FORBIDDEN in line:
+                detail = f"the model tried what inspected models may not do: {line.strip()}"
+                return _failure("sandbox_violation", detail)
+        cause = cause.__cause__
+    return None
+
+
+def _failure(code: str, detail: str) -> FailureFrame:
+    clean = detail.encode(errors="replace").decode()
+    return FailureFrame(code=code, detail=clean[:MOST_DETAIL])
+
+
+def _send(frame: ProgressFrame | ResultFrame | FailureFrame) -> None:
+    with open(FRAMES, "wb", buffering=PIPE_BYTES, closefd=False) as pipe:
+        pipe.writelines(result_pieces(frame) if isinstance(frame, ResultFrame) else [frame.model_dump_json().encode()])
+        pipe.write(b"\n")
+
+
+def result_pieces(frame: ResultFrame) -> Iterator[bytes]:
+    """The frame's JSON, row by row: next to a report of many layers there is no room for all of it as text."""
+    rest = frame.model_dump_json(exclude={"measurements": set(_ROWS)}).encode()
+    yield rest.removesuffix(b"}}")
+    for name in _ROWS:
+        yield b',"%s":[' % name.encode()
+        for place, row in enumerate(getattr(frame.measurements, name)):
+            yield (b"," if place else b"") + row.model_dump_json().encode()
+        yield b"]"
+    yield b"}}"
+
+
+def _read(descriptor: int) -> bytes:
+    """Everything in an inherited file."""
+    with io.FileIO(descriptor) as file:
+        return file.readall()

@@ -1,0 +1,149 @@
+"""Use every part of torch and of the engine once, small, so that a confined child finds nothing left to open.
+
+A child that may open no file cannot import a module that Python loads on first use, nor a library that torch does. What
+is used here, in the fork server and on one thread, every child inherits.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradinspect.contracts.document import from_python
+from gradinspect.contracts.problems import InspectionError
+from gradinspect.contracts.wire.messages import Job, Limits
+from gradinspect.inspection.job import run_job
+
+# Every section that a request can ask for, and both ways through the loss.
+ALL_DIAGNOSTICS = ["gradients", "signals", "noise", "curvature", "jacobian", "training_trace"]
+PLAIN: dict[str, Any] = {}  # Any: a request is JSON until it is validated
+EVERYTHING: dict[str, Any] = {
+    "diagnostics": ALL_DIAGNOSTICS,
+    "optimizer": {"type": "adam", "lr": 1e-3},
+    "precision": {"intended": "float16"},
+}
+SCALES: dict[str, Any] = {**EVERYTHING, "lr_scales": {"probe_steps": 10, "seeds": 1}}
+
+MLP = {
+    "input": {"shape": [4]},
+    "layers": [{"type": "Linear", "out_features": 4}, {"type": "ReLU"}, {"type": "Linear", "out_features": 3}],
+}
+CNN = {
+    "input": {"shape": [1, 8, 8]},
+    "layers": [
+        {"type": "Conv2d", "out_channels": 2, "kernel_size": 3}, {"type": "BatchNorm2d"}, {"type": "ReLU"},
+        {"type": "MaxPool2d", "kernel_size": 2}, {"type": "Flatten"}, {"type": "Linear", "out_features": 3},
+    ],
+}  # fmt: skip
+
+
+class _Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(8, 4)
+        self.lstm = nn.LSTM(4, 4, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.head(self.lstm(self.embedding(tokens))[0][:, -1])
+        return output
+
+
+class _Transformer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.head(self.layer(x).mean(dim=1))
+        return output
+
+
+@dataclass(frozen=True)
+class Warmed:
+    """What a warm process can do.
+
+    Attributes:
+        compute: what a confined child must be able to do: a small job of each kind. Raises where it cannot.
+    """
+
+    torch_version: str
+    compute: Callable[[], None]
+
+
+def warm_up() -> Warmed:
+    """Run tiny jobs of every kind, on one thread."""
+    torch.set_num_threads(1)
+    torch.set_num_interop_threads(1)
+    for asked in (PLAIN, SCALES):
+        _try({"spec": MLP, "settings": asked})
+    _try({"spec": CNN, "settings": EVERYTHING})
+    for dtype in ("float64", "bfloat16", "float16"):
+        _try({"spec": CNN, "settings": {"precision": {"compute": dtype}}})
+    for model, sample in _uploads():
+        file, job = _scripted(model), {"sample_input": sample}
+        _try({**job, "settings": EVERYTHING}, file)
+        # A file that does not load: the ways in which errors are made have lazy parts, too.
+        _try({**job, "settings": {}}, file[: len(file) // 2])
+    _warm_tensor_files()
+    gc.collect()
+    gc.freeze()  # children share these pages instead of copying them at their first collection
+    return Warmed(torch.__version__, partial(_compute, file, sample))
+
+
+def _compute(file: bytes, sample: dict[str, Any]) -> None:
+    _run({"spec": CNN, "settings": PLAIN})
+    _run({"sample_input": sample, "settings": PLAIN}, file)
+
+
+def _uploads() -> list[tuple[nn.Module, dict[str, Any]]]:
+    mlp = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Dropout(0.1), nn.LayerNorm(4), nn.Linear(4, 3))
+    cnn = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.GELU(), nn.Flatten(), nn.Linear(72, 3))
+    return [
+        (mlp, {"shape": [4]}),
+        (nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3)).half(), {"shape": [4], "dtype": "float16"}),
+        (cnn, {"shape": [1, 8, 8]}),
+        (_Transformer(), {"shape": [3, 4]}),
+    ]
+
+
+def _scripted(model: nn.Module) -> bytes:
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is deprecated upstream, and supported here
+        torch.jit.save(torch.jit.script(model), file)
+    return file.getvalue()
+
+
+def _try(fields: dict[str, Any], model: bytes | None = None, data: bytes | None = None) -> None:
+    """A warm-up measures nothing: what a job cannot do is its own affair later, and most of it is warm all the same."""
+    try:
+        _run(fields, model, data)
+    except InspectionError:
+        pass
+    except Exception:  # noqa: BLE001  # one section's defect must not keep the others from being served
+        traceback.print_exc()
+
+
+def _run(fields: dict[str, Any], model: bytes | None = None, data: bytes | None = None) -> None:
+    limits = Limits(threads=1).model_dump(mode="json")
+    job = from_python(Job, {**fields, "limits": limits, "has_data": data is not None})
+    run_job(job, model_bytes=model, weights_bytes=None, data_bytes=data).model_dump_json()
+
+
+def _warm_tensor_files() -> None:
+    from safetensors.torch import save
+
+    tokens = {"tokens": torch.zeros(4, 3, dtype=torch.int64), "y": torch.zeros(4, dtype=torch.int64)}
+    data = {"artifact": f"sha256:{'0' * 64}", "inputs": ["tokens"], "target": "y"}
+    _try({"settings": {**PLAIN, "data": data}}, _scripted(_Recurrent()), save(tokens))

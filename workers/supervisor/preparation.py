@@ -1,0 +1,77 @@
+"""What a child is given for a claimed inspection, and what is believed of what it gives back."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import BinaryIO
+
+from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.report.report import Measurements
+from gradinspect.contracts.wire.messages import Job, Limits
+from gradinspect.version import __version__
+from service.db.leases import Claim
+from service.store.storage import Store
+from workers.child.sandbox import Level
+from workers.supervisor.endings import Measured
+from workers.supervisor.fork_client import ServerFacts
+
+MOST_STAGES = 24  # of a child; a report holds 32
+
+
+def make_job(claim: Claim, limits: Limits) -> Job:
+    """The job as JSON will carry it: no id, no tenant, no secret."""
+    device = "cuda" if claim.queue == "gpu" else "cpu"
+    return Job(
+        spec=claim.spec,
+        has_weights=claim.weights is not None,
+        has_data=claim.data is not None,
+        sample_input=claim.sample_input,
+        settings=claim.settings.model_copy(update={"device": device}),
+        limits=limits,
+    )
+
+
+def open_files(claim: Claim, store: Store, opened: ExitStack) -> dict[str, BinaryIO]:
+    """Open the uploaded bytes that the job needs, by the runner's names; `opened` closes them.
+
+    Raises:
+        ProblemError: `not_found`, the store has lost them.
+    """
+    wanted = {"model": claim.torchscript, "weights": claim.weights, "data": claim.data}
+    return {
+        name: opened.enter_context(store.artifacts.open(digest, tenant=claim.tenant))
+        for name, digest in wanted.items()
+        if digest is not None
+    }
+
+
+def choose_level(claim: Claim, facts: ServerFacts, *, has_uploads: bool, gpu_uploads: bool) -> Level:
+    """How far to confine: uploaded bytes meet torch under full confinement or not at all.
+
+    A spec on synthetic data is our own code. A CUDA driver cannot be reached from full confinement, so on a GPU a
+    spec's weights and data go without, and a model only where the operator has opted in.
+
+    Raises:
+        ProblemError: `uploads_disabled`.
+    """
+    if not has_uploads:
+        return "limits"
+    if claim.queue == "gpu" and (claim.torchscript is None or gpu_uploads):
+        return "limits"
+    if facts.level != "full":
+        raise ProblemError("uploads_disabled", f"this worker cannot confine uploaded bytes: {facts.reason}")
+    return "full"
+
+
+def with_trusted_environment(measured: Measured, facts: ServerFacts, level: Level) -> Measurements:
+    """Overwrite what a child cannot be believed about, and add the time that it cannot see."""
+    environment, timings = measured.measurements.environment, measured.timings
+    stages = dict(list(environment.stages.items())[:MOST_STAGES])
+    stages |= {"fork": round(timings.fork_seconds, 6), "child": round(timings.run_seconds, 6)}
+    known = {
+        "gradinspect_version": __version__,
+        "torch_version": facts.torch_version,
+        "confinement": level,
+        "stages": stages,
+    }
+    return measured.measurements.model_copy(update={"environment": environment.model_copy(update=known)})

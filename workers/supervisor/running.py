@@ -1,0 +1,91 @@
+"""A worker process from its start to its end: fork server first, then the queue; on SIGTERM the other way round."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from typing import Any
+
+import structlog
+from celery import signals
+from celery.platforms import SecurityWarning
+
+from service.logs import configure_logs
+from service.settings import Settings, SettingsError
+from service.store.worker_status import WRITE_SECONDS
+from workers.supervisor.app import make_app
+from workers.supervisor.devices import visible_gpus
+from workers.supervisor.fork_client import ForkServerError, ForkServers
+from workers.supervisor.tasks import register
+from workers.supervisor.worker import Worker
+
+_log = structlog.get_logger(__name__)
+
+
+def run_worker(settings: Settings) -> None:
+    """Serve the queues until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: there is no broker to listen to.
+        ForkServerError: torch cannot be loaded here.
+    """
+    app = make_app(settings)
+    if "gpu" in settings.worker_queues and not visible_gpus():
+        raise SettingsError("this worker is to serve the gpu queue and sees no GPU; check CUDA_VISIBLE_DEVICES")
+    fork_servers = ForkServers()
+    fork_servers.start()
+    try:
+        facts = fork_servers.facts()
+        _log.info("worker_warm", torch=facts.torch_version, confinement=facts.level, reason=facts.reason)
+        worker = Worker(settings, fork_servers)
+        register(app, worker)
+        ended = threading.Event()
+        beacon = threading.Thread(target=_say_alive, args=(worker, fork_servers, ended), name="status", daemon=True)
+        beacon.start()
+        try:
+            _consume(app, worker, settings)
+        finally:
+            ended.set()
+            beacon.join()
+            worker.say_gone()
+            worker.database.dispose()
+    finally:
+        fork_servers.close()
+
+
+def _consume(app: Any, worker: Worker, settings: Settings) -> None:  # Any: Celery ships no type information
+    def stop_soon(**_: object) -> None:
+        # Celery waits for running tasks as long as they take; after this they take no longer.
+        timer = threading.Timer(settings.stop_seconds, worker.stop_jobs)
+        timer.daemon = True
+        timer.start()
+
+    def leave_logging_alone(**_: object) -> None:
+        configure_logs(log_format=settings.log_format, level=settings.log_level)
+
+    signals.worker_shutting_down.connect(stop_soon, weak=False)
+    signals.setup_logging.connect(leave_logging_alone, weak=False)
+    # It warns of root because of pickle, which is not accepted here.
+    warnings.simplefilter("ignore", SecurityWarning)
+    consumer = app.Worker(
+        hostname=f"gradinspect@{worker.name}",
+        queues=list(settings.worker_queues),
+        pool="threads",
+        concurrency=settings.worker_slots,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )
+    consumer.start()
+
+
+def _say_alive(worker: Worker, fork_servers: ForkServers, ended: threading.Event) -> None:
+    """Keep the worker's status fresh as long as its fork server answers."""
+    while True:
+        try:
+            worker.say_alive(fork_servers.facts())
+        except (ForkServerError, OSError) as error:
+            _log.warning("status_not_written", detail=str(error))
+        if ended.wait(WRITE_SECONDS):
+            return

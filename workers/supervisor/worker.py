@@ -1,0 +1,234 @@
+"""One worker: claim an inspection, have a child compute it, judge what came back, deliver. The process has no torch.
+
+Nothing here knows Celery; `tasks` calls `inspect` with what a message said.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from queue import SimpleQueue
+from time import monotonic
+
+import structlog
+
+from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.report.report import Measurements, Report
+from gradinspect.rules.judge import judge
+from service.db import leases, outbox
+from service.db.engine import UNAVAILABLE, Database
+from service.db.leases import Claim
+from service.lifecycle.delivery import deliver
+from service.lifecycle.dispatch import BrokerUnavailable, Dispatcher
+from service.settings import Settings
+from service.store import worker_status
+from service.store.storage import Store
+from service.store.worker_status import OneWorker
+from workers.supervisor.devices import visible_gpus
+from workers.supervisor.endings import Died, Ending, Failed, Lost, Measured, Stopped
+from workers.supervisor.fork_client import ForkServerError, ForkServers, ServerFacts
+from workers.supervisor.lease_keeper import LeaseKeeper
+from workers.supervisor.preparation import choose_level, make_job, open_files, with_trusted_environment
+from workers.supervisor.supervise import Watch, supervise
+
+PROGRESS_SECONDS = 1.0  # chosen: a person watches; each step is a write
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Worker:
+    """What the slots of one worker process share. Threads may call `inspect` at once."""
+
+    settings: Settings
+    fork_servers: ForkServers
+    name: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
+
+    def __post_init__(self) -> None:
+        self.database = Database(self.settings.database_url, pool_size=self.settings.database_pool_size)
+        self.store = Store(self.settings.store_dir)
+        self._dispatcher = Dispatcher(self.settings.broker_url)
+        self._stopping = threading.Event()
+        self._gpus: SimpleQueue[str] = SimpleQueue()
+        for gpu in visible_gpus():
+            self._gpus.put(gpu)
+
+    def stop_jobs(self) -> None:
+        """Kill what runs, and give the inspections back to the queue."""
+        self._stopping.set()
+
+    def say_alive(self, facts: ServerFacts) -> None:
+        """Write down for /readyz what this worker is."""
+        worker_status.write_status(
+            self.settings,
+            OneWorker(
+                name=self.name, queues=self.settings.worker_queues, slots=self.settings.worker_slots,
+                torch_version=facts.torch_version, confinement=facts.level, reason=facts.reason,
+                limits=self.settings.limits,
+            ),
+        )  # fmt: skip
+
+    def say_gone(self) -> None:
+        """Take that back."""
+        worker_status.remove_status(self.settings, self.name)
+
+    def inspect(self, inspection_id: str) -> None:
+        """Do what there is to do about one inspection; nothing, when it is not queued."""
+        if self._stopping.is_set():
+            return  # the row stays queued, and the maintainer rings again
+        try:
+            self.fork_servers.facts()
+            with self.database.write() as session:
+                seconds = self.settings.lease_seconds
+                claim = leases.claim(session, inspection_id, owner=self.name, lease_seconds=seconds)
+        except ForkServerError as error:
+            # Claimed, it would cost the inspection an attempt. Queued, it is rung for again.
+            _log.warning("nothing_claimed", inspection=inspection_id, detail=str(error))
+            return
+        except UNAVAILABLE as error:
+            _log.warning("claim_failed", inspection=inspection_id, detail=_first_line(error))
+            return
+        if claim is None:
+            _log.debug("nothing_to_claim", inspection=inspection_id)
+            return
+        log = _log.bind(inspection=inspection_id, attempt=claim.attempt)
+        keeper = LeaseKeeper(
+            self.database, claim.lease,
+            lease_seconds=self.settings.lease_seconds, heartbeat_seconds=self.settings.heartbeat_seconds,
+        )  # fmt: skip
+        try:
+            with keeper:
+                ending = self._compute(claim, keeper, log)
+                self._settle(claim, ending, log)
+        except UNAVAILABLE as error:
+            # The lease runs out, and the maintainer has the inspection done again.
+            log.warning("ending_not_written", detail=_first_line(error))
+
+    def _compute(self, claim: Claim, keeper: LeaseKeeper, log: structlog.typing.FilteringBoundLogger) -> Ending:
+        try:
+            with ExitStack() as opened, self._device(claim) as cuda_device:
+                facts = self.fork_servers.facts()
+                files = open_files(claim, self.store, opened)
+                level = choose_level(claim, facts, has_uploads=bool(files), gpu_uploads=self.settings.gpu_uploads)
+                job = make_job(claim, self.settings.limits)
+                text = job.model_dump_json().encode()
+                child = self.fork_servers.spawn(text, files, job.limits, level=level, cuda_device=cuda_device)
+                opened.callback(child.close)
+                log.debug("child_started", pid=child.pid, level=level)
+                progress = _Progress(self.database, claim)
+                watch = Watch(
+                    is_lost=lambda: keeper.is_lost() or progress.is_lost,
+                    is_stopping=self._stopping.is_set,
+                    on_progress=progress.tell,
+                )
+                ending, said = supervise(child, job.limits, watch, is_upload=claim.torchscript is not None)
+                if said:
+                    log.info("child_log", text=said.decode(errors="replace"))
+                if isinstance(ending, Measured):
+                    return replace(ending, measurements=with_trusted_environment(ending, facts, level))
+                return ending
+        except ForkServerError as error:
+            return Died(str(error))
+        except ProblemError as error:
+            return Failed("uploads_disabled" if error.code == "uploads_disabled" else "internal", error.detail)
+        except Exception:
+            log.exception("computing_failed")
+            return Failed("internal", "a defect of the worker; its log has the reason")
+
+    def _settle(self, claim: Claim, ending: Ending, log: structlog.typing.FilteringBoundLogger) -> None:
+        """Write the ending down, under the lease."""
+        refused = self._deliver(claim, ending.measurements, log) if isinstance(ending, Measured) else None
+        ending = refused or ending
+        if isinstance(ending, Failed):
+            with self.database.write() as session:
+                is_mine = leases.fail(session, claim.lease, code=ending.code, detail=ending.detail)
+            log.info("inspection_failed" if is_mine else "failure_fenced", code=ending.code, detail=ending.detail)
+        elif isinstance(ending, Stopped):
+            with self.database.write() as session:
+                is_mine = leases.release(session, claim.lease)
+            log.info("inspection_given_back")
+            if is_mine:
+                self._ring_again(claim)
+        elif isinstance(ending, Died):
+            # The lease ends now: the maintainer counts the attempt, and has it tried again after a while.
+            with self.database.write() as session:
+                leases.heartbeat(session, claim.lease, lease_seconds=0.0)
+            log.warning("attempt_lost", detail=ending.detail)
+        elif isinstance(ending, Lost):
+            log.info("inspection_dropped", reason="it was cancelled, or its lease was lost")
+
+    def _deliver(
+        self, claim: Claim, measurements: Measurements, log: structlog.typing.FilteringBoundLogger
+    ) -> Failed | None:
+        try:
+            report = self._judge(claim, measurements)
+        except Exception:
+            log.exception("judging_failed")
+            return Failed("internal", "the measurements could not be judged; the worker's log has the reason")
+        try:
+            is_mine = deliver(self.database, self.store, claim, report)
+        except (ProblemError, OSError) as error:
+            detail = error.detail if isinstance(error, ProblemError) else error.strerror
+            log.error("report_not_kept", detail=detail)
+            return Failed("internal", f"the report could not be kept: {detail}")
+        log.info("inspection_done" if is_mine else "report_fenced", verdict=report.verdict)
+        return None
+
+    def _judge(self, claim: Claim, measurements: Measurements) -> Report:
+        return judge(
+            measurements,
+            policy=claim.policy,
+            model=claim.model,
+            inspection=claim.lease.inspection_id,
+            settings=claim.settings,
+        )
+
+    @contextmanager
+    def _device(self, claim: Claim) -> Iterator[str | None]:
+        """A GPU of the job's own, or none; waits until one is free."""
+        if claim.queue != "gpu":
+            yield None
+            return
+        gpu = self._gpus.get()
+        try:
+            yield gpu
+        finally:
+            self._gpus.put(gpu)
+
+    def _ring_again(self, claim: Claim) -> None:
+        """Another worker need not wait for the maintainer."""
+        inspection_id = claim.lease.inspection_id
+        try:
+            self._dispatcher.send(inspection_id, queue="gpu" if claim.queue == "gpu" else "cpu")
+            with self.database.write() as session:
+                outbox.mark_dispatched(session, inspection_id, redispatch_seconds=self.settings.redispatch_seconds)
+        except BrokerUnavailable:
+            pass  # the maintainer rings
+
+
+class _Progress:
+    """Writes progress into the row, seldom enough that a short job writes none."""
+
+    def __init__(self, database: Database, claim: Claim) -> None:
+        self._database = database
+        self._lease = claim.lease
+        self._next = monotonic() + PROGRESS_SECONDS
+        self.is_lost = False
+
+    def tell(self, stage: str, fraction: float) -> None:
+        if monotonic() < self._next:
+            return
+        self._next = monotonic() + PROGRESS_SECONDS
+        try:
+            with self._database.write() as session:
+                self.is_lost = not leases.progress(session, self._lease, stage=stage, fraction=fraction)
+        except UNAVAILABLE:
+            pass  # the lease keeper decides how long to go on without a database
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
