@@ -201,7 +201,8 @@ def main() -> None:
     # Through JSON on both sides: the same text for the same float.
     changed = list(differences(json.loads(Path(file).read_text(encoding="utf-8")), json.loads(json.dumps(made))))
     total = sum(len(values) for values in made.values())
-    print(*changed[:60], f"{len(made)} reports, {total} values, {len(changed)} differences", sep="\n")
+    lines = [*changed[:60], f"{len(made)} reports, {total} values, {len(changed)} differences"]
+    sys.stdout.write("\n".join(lines) + "\n")
     sys.exit(bool(changed))
 
 
