@@ -48,7 +48,7 @@ def test_what_is_freed_is_used_again_without_a_page_fault() -> None:
 def test_the_callers_default_device_is_not_used() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import torch; torch.set_default_device('meta')\n"
-         "from gradinspect.engine import freed_memory\n"
+         "from gradinspect.engine.first_order import freed_memory\n"
          "storage = torch.UntypedStorage\n"
          "torch.UntypedStorage = lambda *a, **k: print(storage(*a, **k).device)\n"
          "freed_memory.keep_freed_memory()"],
