@@ -34,7 +34,6 @@ SERVER_COMMANDS = {
     "worker": "Run a worker, which computes inspections.",
     "maintain": "Run the maintainer: retention, lost workers, undelivered messages.",
     "migrate": "Bring the database's schema up to date.",
-    "keys": "Create, list and revoke API keys.",
 }
 
 
