@@ -134,7 +134,8 @@ def _our_processes(settings: Settings, listener: socket.socket) -> list[_Part]:
     environment |= settings.as_environment()
 
     def begin(*arguments: str, descriptors: Sequence[int] = ()) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "gradinspect", *arguments]
+        # -P: without it the working directory, which may hold a user's own `service`, comes first on the path.
+        command = [sys.executable, "-P", "-m", "gradinspect", *arguments]
         return start(command, environment=environment, descriptors=descriptors)
 
     descriptor = listener.fileno()

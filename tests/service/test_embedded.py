@@ -32,12 +32,14 @@ START_SECONDS = 120.0
 class Service:
     """`gradinspect serve` in a process of its own."""
 
-    def __init__(self, data_dir: Path, *arguments: str) -> None:
+    def __init__(self, data_dir: Path, *arguments: str, working_directory: Path | None = None) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GRADINSPECT_")}
-        command = [sys.executable, "-m", "gradinspect", "serve", "--data-dir", str(data_dir), *arguments]
+        script = Path(sys.executable).with_name("gradinspect")
+        command = [str(script), "serve", "--data-dir", str(data_dir), *arguments]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-        )
+            command,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=working_directory,
+        )  # fmt: skip
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -67,6 +69,12 @@ class Service:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line)
+
+
+def make_packages(directory: Path, *names: str) -> None:
+    for name in names:
+        (directory / name).mkdir()
+        (directory / name / "__init__.py").write_text(f"raise SystemExit('the wrong {name} was imported')")
 
 
 def call(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -110,6 +118,22 @@ def test_it_inspects_survives_its_parts_and_stops_on_sigterm(data_dir: Path) -> 
     assert status == 0, service.output
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in everything), "nothing is left", 15)
     assert "Traceback" not in service.output
+
+
+def test_packages_of_the_same_names_in_the_working_directory_are_not_imported(data_dir: Path, tmp_path: Path) -> None:
+    make_packages(tmp_path, "service", "workers", "migrations", "gradinspect")
+    service = Service(data_dir, "--port", "0", "--workers", "1", working_directory=tmp_path)
+    try:
+        assert service.inspect()["status"] == "succeeded"
+    finally:
+        assert service.end() == 0, service.output
+
+
+def test_python_m_gradinspect_does_not_import_packages_of_the_working_directory(data_dir: Path, tmp_path: Path) -> None:
+    make_packages(tmp_path, "service", "workers", "migrations")
+    command = [sys.executable, "-m", "gradinspect", "migrate", "--data-dir", str(data_dir)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_killed_parent_takes_everything_with_it_and_a_new_one_has_the_old_reports(data_dir: Path) -> None:
