@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
+from gradinspect.engine.per_sample.formulas.factors import Factor, Lookups, Products, Vectors
 from gradinspect.engine.per_sample.parameter_uses import Use
-from gradinspect.engine.per_sample.sample_factors import Factor, Lookups, Products, Vectors
 from gradinspect.engine.per_sample.sample_layout import Layout
 
 CHUNK_ELEMENTS = 4 * 2**20  # of temporaries at a time; 16 MiB of float32 stay near the last-level cache

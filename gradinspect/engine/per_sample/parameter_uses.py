@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any  # attributes in which autograd nodes save tensors and numbers have no stubs
 
 from torch.autograd.graph import Node
 
@@ -161,5 +161,10 @@ def _part(node: Node, output: int) -> tuple[object, ...]:
 
 
 def output_shape(node: Node, output: int = 0) -> tuple[int, ...]:
-    """The shape of what an operation gave."""
-    return tuple(node._input_metadata[output].shape)  # of the inputs of its backward
+    """Return the shape of an operation's output."""
+    return tuple(node._input_metadata[output].shape)  # inputs of the backward node are outputs of the operation
+
+
+def saved_by(node: Node) -> Any:
+    """Return the node for access to what the operation saved for its backward pass."""
+    return node

@@ -9,6 +9,7 @@ from torch import nn
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.first_order.replay import output_of, replaying
 from gradinspect.engine.per_sample.first_axis import on_first_axis
+from gradinspect.engine.per_sample.layout_probe import probe, probe_layouts
 from gradinspect.engine.per_sample.parameter_uses import ParameterSources, lowest, parameter_uses
 from gradinspect.engine.per_sample.sample_layout import (
     MIXED,
@@ -20,7 +21,6 @@ from gradinspect.engine.per_sample.sample_layout import (
     gather_evidence,
     read_layouts,
 )
-from gradinspect.engine.per_sample.sample_norms import _layouts, _probe
 from gradinspect.engine.tracing.graph import read_graph
 from tests.support.sample_models import MODELS, ROWS, TRANSFORMER, Centred, build
 from tests.support.section_inputs import normal, section_input
@@ -82,8 +82,8 @@ def test_rule_and_experiments_agree_on_every_operation(name: str) -> None:
         graph, sources = read_graph(output.grad_fn), ParameterSources(s.parameters)
         uses = [use for use in parameter_uses(graph, sources) if use.entry in s.reading.gradients]
         known = on_first_axis(graph, sources, 6, {x.data_ptr() for x in s.batch.inputs})
-        full = _probe(s, output, uses, lowest(uses, graph), 6)
-        few = _layouts(s, output, uses, lowest(uses, graph), 6)
+        full = probe(s, output, uses, lowest(uses, graph), 6)
+        few = probe_layouts(s, output, uses, lowest(uses, graph), 6)
     for use in uses:
         verdict = full[use.node]
         if isinstance(verdict, Layout):
