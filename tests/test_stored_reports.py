@@ -18,7 +18,8 @@ from gradinspect.contracts.report.report import Report
 from gradinspect.contracts.request.policy import Policy, RulePolicy
 from gradinspect.report.ci.junit import render_junit
 from gradinspect.report.ci.sarif import render_sarif
-from gradinspect.rules import DEFAULT_POLICY, assess, compare, headline, rejudge
+from gradinspect.report.words.headline import headline
+from gradinspect.rules import DEFAULT_POLICY, RULES, compare, rejudge
 from service.db import migrate, policies
 from service.db.engine import Database
 from service.db.lists import queries, row_queries
@@ -66,13 +67,23 @@ def test_a_stored_report_is_judged_again_as_it_was(name: str) -> None:
     assert headline(again) == headline(report)
 
 
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("0.1.0/")])
+def test_a_report_of_the_first_release_records_no_outcomes_until_it_is_judged_again(name: str) -> None:
+    report = stored(name)
+    assert (report.schema_version, report.rules) == (1, ())
+    again = rejudge(report, DEFAULT_POLICY)
+    assert again.schema_version == 2
+    assert [outcome.rule for outcome in again.rules] == [rule.id for rule in RULES]
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_stored_report_is_judged_by_another_policy(name: str) -> None:
     report = stored(name)
     again = rejudge(report, STRICT)
     assert again.policy is not None
     assert again.policy.name == "strict"
-    could_be_judged = "vanishing_signal" not in assess(report, policy=DEFAULT_POLICY).not_judged
+    outcome = next(outcome for outcome in rejudge(report, DEFAULT_POLICY).rules if outcome.rule == "vanishing_signal")
+    could_be_judged = outcome.outcome != "not_judged"
     assert (("vanishing_signal", "fail") in rules(again)) == could_be_judged
     assert again.layers == report.layers
 

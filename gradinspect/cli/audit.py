@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from gradinspect.cli.asking import Asked, inspection_options
-from gradinspect.contracts.request.policy import DEFAULT_POLICY, Policy
-from gradinspect.rules.audits import AuditResult, FailOn
+from gradinspect.contracts.request.policy import DEFAULT_POLICY, FailOn, Policy
+from gradinspect.rules.audits import AuditResult
 
 EXAMPLES = """\b
 Examples:
@@ -94,7 +94,7 @@ def audit(
     }
     for form, path in given.items():
         write_file(path, render[form]())
-    result = audit_result(report, fail_on=fail_on, policy=policy)
+    result = audit_result(report, fail_on=fail_on)
     if not quiet and "-" not in given.values():
         click.echo(render_terminal(report, width=terminal_width(), color=wants_color()), nl=False, color=True)
     if not quiet:

@@ -17,7 +17,7 @@ from gradinspect.report.html.html import notebook_html, render_html
 from gradinspect.report.optimizer_code import optimizer_code, scaled_groups
 from gradinspect.report.text.markdown import render_markdown
 from gradinspect.report.text.terminal import WIDEST, render_terminal
-from gradinspect.rules import headline
+from gradinspect.report.words.headline import headline
 
 
 class HasParameters(Protocol):

@@ -1,8 +1,8 @@
 """Findings from numbers: no torch, no I/O, the same on fresh measurements and on a report from last year.
 
 `catalogue/` holds the rules, one file each. `judge` applies them and `policies` changes their thresholds. `signal`,
-`blame` and `remedies` say how a signal shrinks, by which factor, and what to change. `headline` is a report's one
-sentence; `compare` says what changed between two reports; `document` writes docs/rules.md.
+`blame` and `remedies` say how a signal shrinks, by which factor, and what to change. `compare` says what changed
+between two reports; `document` writes docs/rules.md.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from gradinspect.contracts.request.policy import DEFAULT_POLICY
 from gradinspect.rules.audits import audit_result
 from gradinspect.rules.catalogue import RULES
 from gradinspect.rules.compare import compare
-from gradinspect.rules.headline import headline
 from gradinspect.rules.judge import Assessment, assess, judge, rejudge
 from gradinspect.rules.policies import check_policy, complete, find_policy, policy_file
 from gradinspect.rules.rule import Rule
@@ -28,7 +27,6 @@ __all__ = [
     "compare",
     "complete",
     "find_policy",
-    "headline",
     "judge",
     "policy_file",
     "rejudge",

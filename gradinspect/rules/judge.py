@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gradinspect.contracts.report.outcomes import OutcomeKind, RuleOutcome
 from gradinspect.contracts.report.report import (
+    SCHEMA_VERSION,
     Finding,
     MeasuredSummary,
     Measurements,
@@ -15,14 +18,13 @@ from gradinspect.contracts.report.report import (
     Summary,
     Verdict,
 )
-from gradinspect.contracts.request.policy import LEVELS, Policy
+from gradinspect.contracts.request.policy import LEVELS, Policy, RulePolicy
 from gradinspect.contracts.request.request import Adam, InspectionSettings, Sgd
 from gradinspect.rules.catalogue import RULES
 from gradinspect.rules.evidence import Evidence, Measured
-from gradinspect.rules.rule import NotJudged, apply
+from gradinspect.rules.rule import NotJudged, Rule, apply
 
 MOST_NAMES = 16  # what `summary.worst` holds
-SIGNAL_RULES = frozenset({"vanishing_signal", "exploding_signal"})
 
 
 @dataclass(frozen=True)
@@ -32,16 +34,30 @@ class Assessment:
     Attributes:
         verdict: the severest finding decides; `undetermined` when nothing fails and the signal could not be judged.
         findings: severest first, then in the catalogue's order.
-        passed: ids of the rules that were applied and found nothing.
-        not_judged: id → why the rule could not be applied.
-        switched_off: ids that the policy disables.
+        outcomes: every rule, in the catalogue's order.
     """
 
     verdict: Verdict
     findings: tuple[Finding, ...]
-    passed: tuple[str, ...]
-    not_judged: dict[str, str]
-    switched_off: tuple[str, ...]
+    outcomes: tuple[RuleOutcome, ...]
+
+    def _with(self, kind: OutcomeKind) -> tuple[RuleOutcome, ...]:
+        return tuple(outcome for outcome in self.outcomes if outcome.outcome == kind)
+
+    @property
+    def passed(self) -> tuple[str, ...]:
+        """Ids of the rules that were applied and found nothing."""
+        return tuple(outcome.rule for outcome in self._with("passed"))
+
+    @property
+    def not_judged(self) -> dict[str, str]:
+        """Map the id of each rule that could not be applied to the reason."""
+        return {outcome.rule: outcome.reason or "" for outcome in self._with("not_judged")}
+
+    @property
+    def switched_off(self) -> tuple[str, ...]:
+        """Ids of the rules that the policy disables."""
+        return tuple(outcome.rule for outcome in self._with("switched_off"))
 
 
 def assess(measured: Measured, *, policy: Policy, settings: InspectionSettings | None = None) -> Assessment:
@@ -54,24 +70,26 @@ def assess(measured: Measured, *, policy: Policy, settings: InspectionSettings |
     """
     evidence = Evidence.of(measured, settings)
     findings: list[Finding] = []
-    passed: list[str] = []
-    not_judged: dict[str, str] = {}
-    switched_off: list[str] = []
+    outcomes: list[RuleOutcome] = []
     for rule in RULES:
-        said = policy.rules.get(rule.id)
-        if said is not None and not said.enabled:
-            switched_off.append(rule.id)
-            continue
-        outcome = apply(rule, evidence, rule.limits(said))
-        if isinstance(outcome, NotJudged):
-            not_judged[rule.id] = outcome.reason
-        elif outcome is None:
-            passed.append(rule.id)
-        else:
-            findings.append(outcome)
+        finding, outcome = _apply(rule, evidence, policy.rules.get(rule.id))
+        outcomes.append(outcome)
+        if finding is not None:
+            findings.append(finding)
     findings.sort(key=lambda finding: -LEVELS.index(finding.severity))
-    verdict = _verdict(findings, not_judged, judged=bool(passed or findings))
-    return Assessment(verdict, tuple(findings), tuple(passed), not_judged, tuple(switched_off))
+    return Assessment(_verdict(outcomes), tuple(findings), tuple(outcomes))
+
+
+def _apply(rule: Rule, evidence: Evidence, said: RulePolicy | None) -> tuple[Finding | None, RuleOutcome]:
+    limits = rule.limits(said)
+    if said is not None and not said.enabled:
+        return None, rule.outcome("switched_off", limits)
+    result = apply(rule, evidence, limits)
+    if isinstance(result, NotJudged):
+        return None, rule.outcome("not_judged", limits, reason=result.reason)
+    if result is None:
+        return None, rule.outcome("passed", limits)
+    return result, rule.outcome("finding", limits, severity=result.severity)
 
 
 def judge(
@@ -124,7 +142,8 @@ def _report(
     }
     fields |= {
         "inspection": inspection, "model": model, "summary": summary, "verdict": assessment.verdict,
-        "findings": assessment.findings, "policy": PolicyReference(name=policy.name, version=policy.version),
+        "schema_version": SCHEMA_VERSION, "findings": assessment.findings, "rules": assessment.outcomes,
+        "policy": PolicyReference(name=policy.name, version=policy.version),
     }  # fmt: skip
     if optimizer is not None:
         fields["optimizer"] = optimizer
@@ -142,11 +161,12 @@ def worst_names(findings: tuple[Finding, ...]) -> tuple[str, ...]:
     return ()
 
 
-def _verdict(findings: list[Finding], not_judged: dict[str, str], *, judged: bool) -> Verdict:
-    severities = {finding.severity for finding in findings}
+def _verdict(outcomes: Sequence[RuleOutcome]) -> Verdict:
+    severities = {outcome.severity for outcome in outcomes if outcome.outcome == "finding"}
     if "fail" in severities:
         return "fail"
     if "warn" in severities:
         return "warn"
-    # A network whose signal nobody could see has not passed, whatever else was fine.
-    return "undetermined" if not judged or not_judged.keys() & SIGNAL_RULES else "pass"
+    is_open = any(outcome.outcome == "not_judged" and outcome.is_required for outcome in outcomes)
+    is_judged = any(outcome.outcome in ("finding", "passed") for outcome in outcomes)
+    return "undetermined" if is_open or not is_judged else "pass"

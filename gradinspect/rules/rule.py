@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from gradinspect.contracts.report.outcomes import OutcomeKind, RuleOutcome
 from gradinspect.contracts.report.report import Finding, Remedy, Severity
 from gradinspect.contracts.request.policy import COMPARISONS, LEVELS, Compares, RulePolicy, Threshold
 from gradinspect.rules.evidence import Evidence
@@ -67,6 +68,7 @@ class Rule:
         check: from evidence and limits to a finding, None (passed) or NotJudged.
         info, warn, fail: default thresholds.
         always: the severity of a rule without thresholds.
+        is_required: whether a network for which this rule cannot be judged has not passed, whatever else was fine.
     """
 
     id: str
@@ -80,6 +82,7 @@ class Rule:
     warn: Level | None = None
     fail: Level | None = None
     always: Severity | None = None
+    is_required: bool = False
 
     @property
     def compares(self) -> Compares:
@@ -114,6 +117,34 @@ class Rule:
             message=message,
             explanation=explanation or self.why,
             remedy=remedy if remedy is None or _is_finite(remedy.arguments) else None,
+        )
+
+    def outcome(
+        self,
+        kind: OutcomeKind,
+        limits: Limits,
+        *,
+        severity: Severity | None = None,
+        reason: str | None = None,
+    ) -> RuleOutcome:
+        """Record what became of this rule under `limits`: its own words with thresholds and outcome."""
+        thresholds: dict[Severity, Threshold] = {self.always: 0.0} if self.always is not None else limits.levels
+        default = self.default(severity) if severity is not None else None
+        is_default = default is not None and severity is not None and default.value == thresholds.get(severity)
+        return RuleOutcome(
+            rule=self.id,
+            title=self.title,
+            what=self.what,
+            why=self.why,
+            unit=self.unit,
+            source=self.reference,
+            outcome=kind,
+            is_required=self.is_required,
+            severity=severity,
+            compares=self.compares,
+            thresholds=thresholds,
+            threshold_source=default.source if default is not None and is_default else None,
+            reason=reason,
         )
 
     def limits(self, said: RulePolicy | None) -> Limits:

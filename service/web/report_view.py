@@ -13,9 +13,10 @@ from gradinspect.contracts.request.policy import LEVELS, Policy
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.contracts.wire.resources import ErrorResource, InspectionResource
 from gradinspect.report.charts.signal_charts import signal_profile
+from gradinspect.report.words.headline import headline
 from gradinspect.report.words.remedy_words import remedy_in_words
 from gradinspect.report.words.sections import Section, measured_sections
-from gradinspect.rules import RULES, Assessment, Rule, assess, headline
+from gradinspect.rules import RULES, Assessment, Rule, assess
 from gradinspect.rules.document import bound_in_words
 from service.web.formats import ago
 from service.web.layer_table import COLUMNS, LayerTable, layer_table

@@ -172,5 +172,10 @@ def test_a_policy_without_the_signal_rules_can_pass_without_a_signal() -> None:
     off = RulePolicy(enabled=False)
     policy = Policy(name="lenient", rules={"vanishing_signal": off, "exploding_signal": off})
     report = judged(chain(()), policy)
-    assert audit_result(report, policy=policy) == "pass"
-    assert audit_result(report) == "pass", "a policy that is known by its name only is taken at its word"
+    assert audit_result(report) == "pass"
+
+
+def test_a_report_that_records_no_outcomes_is_judged_by_its_verdict() -> None:
+    report = judged(chain((), slope=1.0)).model_copy(update={"rules": (), "verdict": "pass"})
+    assert audit_result(report) == "pass"
+    assert audit_result(report.model_copy(update={"verdict": "undetermined"})) == "could_not_tell"

@@ -18,7 +18,7 @@ from torch import nn
 from gradinspect.cli import cli
 from gradinspect.contracts.document import from_json
 from gradinspect.contracts.report.report import Report
-from gradinspect.rules import headline
+from gradinspect.report.words.headline import headline
 
 SPEC: dict[str, Any] = {
     "input": {"shape": [6]},

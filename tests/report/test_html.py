@@ -11,7 +11,8 @@ from gradinspect.contracts.report.report import Report
 from gradinspect.contracts.request.policy import Policy, RulePolicy
 from gradinspect.report.html.html import notebook_html, render_html
 from gradinspect.report.words.figures import printable
-from gradinspect.rules import DEFAULT_POLICY, RULES, headline
+from gradinspect.report.words.headline import headline
+from gradinspect.rules import DEFAULT_POLICY, RULES
 from gradinspect.testing.measurements import chain
 from tests.support.sample_reports import (
     ALL,

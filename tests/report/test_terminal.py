@@ -9,7 +9,8 @@ from rich.cells import cell_len
 from gradinspect.contracts.report.report import Report
 from gradinspect.report.optimizer_code import optimizer_code
 from gradinspect.report.text.terminal import render_terminal
-from gradinspect.rules import RULES, headline
+from gradinspect.report.words.headline import headline
+from gradinspect.rules import RULES
 from tests.support.sample_reports import ALL, empty, full, healthy, huge, nothing_learns, sick, strange, undetermined
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")

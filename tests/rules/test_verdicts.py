@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradinspect.contracts.document import from_json
+from gradinspect.contracts.report.outcomes import RuleOutcome
 from gradinspect.contracts.report.report import (
+    SCHEMA_VERSION,
     ActivationStatistics,
     LayerMeasurement,
     Measurements,
@@ -15,14 +17,20 @@ from gradinspect.contracts.report.report import (
 )
 from gradinspect.contracts.request.policy import Policy, RulePolicy
 from gradinspect.contracts.request.request import InspectionSettings, Sgd
-from gradinspect.rules import DEFAULT_POLICY, RULES, assess, headline, judge, rejudge
+from gradinspect.report.words.headline import headline
+from gradinspect.rules import DEFAULT_POLICY, RULES, assess, judge, rejudge
 from gradinspect.testing.measurements import MODEL, chain, changed, changed_parameter, measurements, rescaled
 
 SETTINGS = InspectionSettings()
+RULE_OF = {rule.id: rule for rule in RULES}
 
 
 def judged(measured: Measurements, policy: Policy = DEFAULT_POLICY) -> Report:
     return judge(measured, policy=policy, model=MODEL, inspection="insp_1", settings=SETTINGS)
+
+
+def outcomes(report: Report) -> dict[str, RuleOutcome]:
+    return {outcome.rule: outcome for outcome in report.rules}
 
 
 def test_a_balanced_chain_passes() -> None:
@@ -96,6 +104,40 @@ def test_rules_without_their_measurement_are_listed_with_the_reason() -> None:
 )
 def test_one_layer_is_spoken_of_as_one(rule: str, measured: Measurements, said: str) -> None:
     assert said in assess(measured, policy=DEFAULT_POLICY, settings=SETTINGS).not_judged[rule]
+
+
+def test_a_report_records_every_rule_in_the_catalogues_order() -> None:
+    report = judged(chain((0.2,) * 5))
+    assert report.schema_version == SCHEMA_VERSION
+    assert [outcome.rule for outcome in report.rules] == [rule.id for rule in RULES]
+    for outcome, rule in zip(report.rules, RULES, strict=True):
+        assert (outcome.title, outcome.what, outcome.why) == (rule.title, rule.what, rule.why)
+        assert (outcome.unit, outcome.source, outcome.compares) == (rule.unit, rule.reference, rule.compares)
+
+
+def test_an_outcome_names_the_thresholds_that_were_used() -> None:
+    policy = Policy(name="strict", rules={"vanishing_signal": RulePolicy(fail=1e-3)})
+    measured = changed_parameter(chain((0.2,) * 5), "0.bias", status="frozen")
+    default, strict = outcomes(judged(measured)), outcomes(judged(measured, policy))
+    assert default["vanishing_signal"].thresholds == {"warn": 1e-3, "fail": 1e-6}
+    assert strict["vanishing_signal"].thresholds == {"warn": 1e-3, "fail": 1e-3}
+    assert (default["vanishing_signal"].severity, strict["vanishing_signal"].severity) == ("warn", "fail")
+    assert default["frozen_parameter"].thresholds == {"info": 0.0}, "a rule without thresholds fires above zero"
+    assert default["exploding_signal"].severity is None
+
+
+def test_an_outcome_says_where_a_default_threshold_comes_from() -> None:
+    policy = Policy(name="own", rules={"vanishing_signal": RulePolicy(warn=1e-2)})
+    warned = RULE_OF["vanishing_signal"].warn
+    assert warned is not None
+    assert outcomes(judged(chain((0.2,) * 5)))["vanishing_signal"].threshold_source == warned.source
+    assert outcomes(judged(chain((0.2,) * 5), policy))["vanishing_signal"].threshold_source is None
+    assert outcomes(judged(chain()))["vanishing_signal"].threshold_source is None, "a rule that passed crossed nothing"
+
+
+def test_only_the_rules_about_the_signal_are_required() -> None:
+    required = {outcome.rule for outcome in judged(chain()).rules if outcome.is_required}
+    assert required == {"vanishing_signal", "exploding_signal"}
 
 
 def test_a_disabled_rule_is_listed_as_switched_off() -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gradinspect.contracts.document import Count, Document, Finite, Name, Text
+from gradinspect.contracts.report.outcomes import RuleOutcome
 from gradinspect.contracts.report.rows import (
     ActivationStatistics,
     LayerMeasurement,
@@ -106,6 +107,7 @@ __all__ = [
 ]
 
 MAX_PARAMETERS = 50_000
+SCHEMA_VERSION = 2  # of reports that this release writes
 
 Verdict = Literal["pass", "warn", "fail", "undetermined"]
 
@@ -238,6 +240,9 @@ class ModelReference(Document):
 class Report(Document):
     """Measurements, judged."""
 
+    schema_version: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="2: `rules` is recorded. 1, also where it is absent: release 0.1.0, without `rules`."
+    )
     inspection: Annotated[str, Field(max_length=64)] | None = Field(
         default=None, description="Id of the inspection; null for a local one."
     )
@@ -250,6 +255,9 @@ class Report(Document):
         default=None, description="As declared; rules read it when the report is judged again."
     )
     findings: Annotated[tuple[Finding, ...], Field(max_length=1000)] = ()
+    rules: Annotated[tuple[RuleOutcome, ...], Field(max_length=1000)] = Field(
+        default=(), description="Every rule with its outcome, in the catalogue's order; empty in schema version 1."
+    )
     depth_decay: DepthDecay | None = None
     time_decay: TimeDecay | None = None
     layers: tuple[LayerMeasurement, ...] = ()

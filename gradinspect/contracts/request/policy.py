@@ -16,6 +16,7 @@ from gradinspect.contracts.document import Count, Document, Finite, Text, locate
 
 Compares = Literal["above", "reaches", "below", "outside", "present"]
 Severity = Literal["info", "warn", "fail"]
+FailOn = Literal["warn", "fail"]  # the mildest severity that an audit fails on
 LEVELS: tuple[Severity, ...] = ("info", "warn", "fail")  # from mild to severe
 
 

@@ -6,10 +6,9 @@ import re
 from xml.etree.ElementTree import Element, SubElement, indent, tostring  # only written here, never parsed
 
 from gradinspect.contracts.report.report import Finding, Report
-from gradinspect.contracts.request.policy import LEVELS, Policy
+from gradinspect.contracts.request.policy import LEVELS, FailOn, Policy
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.report.ci.outcomes import Outcome, outcomes
-from gradinspect.rules.audits import FailOn
 
 # What XML 1.0 cannot hold, not even escaped; names of layers are strangers' text.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -8,7 +8,6 @@ from gradinspect.contracts.report.report import Finding, Report
 from gradinspect.contracts.request.policy import DEFAULT_POLICY, Policy
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.rules import RULES, Rule, assess
-from gradinspect.rules.judge import SIGNAL_RULES
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,6 @@ def _outcome(
     if rule.id in switched_off:
         return Outcome(rule, not_applied="the policy switches it off")
     if rule.id in not_judged:
-        leaves_open = report.verdict == "undetermined" and rule.id in SIGNAL_RULES
+        leaves_open = report.verdict == "undetermined" and rule.is_required
         return Outcome(rule, not_applied=not_judged[rule.id], leaves_open=leaves_open)
     return Outcome(rule)

@@ -15,6 +15,7 @@ from gradinspect.report.charts.signal_charts import signal_profile
 from gradinspect.report.html.parts import code, facts, inline, mark, message, table
 from gradinspect.report.optimizer_code import optimizer_code
 from gradinspect.report.words.figures import printable, shape
+from gradinspect.report.words.headline import headline
 from gradinspect.report.words.layer_lines import Gap, LayerLine, layer_lines
 from gradinspect.report.words.remedy_words import remedy_in_words
 from gradinspect.report.words.scale_words import (
@@ -34,7 +35,7 @@ from gradinspect.report.words.sections import (
     self_check_words,
     undetermined_sections,
 )
-from gradinspect.rules import RULES, assess, headline
+from gradinspect.rules import RULES, assess
 from gradinspect.wording import number
 
 MOST_LAYERS = 2_000  # chosen: beyond it a browser is slow; the JSON and the CSV have all

@@ -9,6 +9,7 @@ from gradinspect.contracts.report.report import Finding, LrScales, Report
 from gradinspect.report.optimizer_code import optimizer_code
 from gradinspect.report.text.text_charts import sparkline
 from gradinspect.report.words.figures import printable, shape, shortened
+from gradinspect.report.words.headline import headline
 from gradinspect.report.words.layer_lines import Gap, LayerLine, layer_lines
 from gradinspect.report.words.remedy_words import remedy_in_words
 from gradinspect.report.words.scale_words import answer, base_rate_words, candidate_rows, evidence_words, remedy_rows
@@ -20,7 +21,7 @@ from gradinspect.report.words.sections import (
     self_check_words,
     undetermined_sections,
 )
-from gradinspect.rules import RULES, headline
+from gradinspect.rules import RULES
 from gradinspect.wording import number
 
 MOST_LAYERS = 40  # chosen: what a summary in a pull request can hold

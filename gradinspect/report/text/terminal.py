@@ -21,6 +21,7 @@ from gradinspect.report.optimizer_code import optimizer_code
 from gradinspect.report.text.layer_table import layer_table
 from gradinspect.report.text.text_charts import centred_bar, sparkline
 from gradinspect.report.words.figures import printable, shortened
+from gradinspect.report.words.headline import headline
 from gradinspect.report.words.remedy_words import remedy_in_words
 from gradinspect.report.words.scale_words import (
     answer,
@@ -40,7 +41,7 @@ from gradinspect.report.words.sections import (
     self_check_words,
     undetermined_sections,
 )
-from gradinspect.rules import RULES, headline
+from gradinspect.rules import RULES
 from gradinspect.wording import counted, number
 
 NARROWEST, WIDEST = 60, 140  # columns; lines longer than 140 are hard to follow

@@ -56,6 +56,7 @@ RULE = Rule(
     unit="ratio of norms",
     reference="Bengio, Simard and Frasconi 1994; Pascanu et al. 2013; Yang et al. 2019, for batch normalisation",
     check=check,
+    is_required=True,
     warn=Level(70.0, "AUTOTRAINER (Zhang et al. 2021), there of gradients; above what our healthy nets show"),
     fail=Level(1e4, "chosen: no learning rate serves both ends over four decades"),
 )

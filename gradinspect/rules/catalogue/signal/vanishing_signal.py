@@ -90,6 +90,7 @@ RULE = Rule(
     unit="ratio of norms",
     reference="Hochreiter 1991; Bengio, Simard and Frasconi 1994; Glorot and Bengio 2010; Schoenholz et al. 2017",
     check=check,
+    is_required=True,
     warn=Level(
         1e-3,
         "chosen: beyond the three decades that a learning rate is usually searched over; AUTOTRAINER (Zhang et al. "

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from gradinspect.contracts.report.report import Finding, Report
-from gradinspect.rules.catalogue import RULES
 from gradinspect.wording import counted, fold, number
-
-_ORDER = {rule.id: place for place, rule in enumerate(RULES)}
 
 
 def headline(report: Report) -> str:
-    """Say the most important thing about a report.
+    """Return the most important sentence about a report.
 
     Findings that count come first, in the catalogue's order: a signal that vanishes explains gradients that are
-    uneven, not the other way round.
+    uneven, not the other way round. A report of release 0.1.0 does not record that order; there the severest is first.
     """
     counting = [finding for finding in report.findings if finding.severity != "info"]
     if counting:
-        return min(counting, key=_importance).message
+        order = {outcome.rule: index for index, outcome in enumerate(report.rules)}
+        return min(counting, key=lambda finding: _importance(finding, order)).message
     if report.verdict == "undetermined":
         return f"This could not be judged: {_why_undetermined(report)}."
     gain = report.depth_decay.cumulative_gain if report.depth_decay is not None else None
@@ -25,14 +23,14 @@ def headline(report: Report) -> str:
     if gain is None or gain <= 0:
         return f"No rule found a problem in {layers}."
     if 0.1 <= gain <= 10:
-        kept = f"{number(gain)} times its size at the output"
-        return f"Gradients flow: over {layers} the backward signal arrives with {kept}."
+        size = f"{number(gain)} times its size at the output"
+        return f"Gradients flow: over {layers} the backward signal arrives with {size}."
     word = "shrinks" if gain < 1 else "grows"
     return f"Gradients flow: over {layers} the backward signal {word} {fold(gain)} from output to input, within bounds."
 
 
-def _importance(finding: Finding) -> tuple[bool, int]:
-    return (finding.rule == "update_ratio", _ORDER.get(finding.rule, len(_ORDER)))
+def _importance(finding: Finding, order: dict[str, int]) -> tuple[bool, int]:
+    return (finding.rule == "update_ratio", order.get(finding.rule, len(order)))
 
 
 def _why_undetermined(report: Report) -> str:
