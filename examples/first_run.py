@@ -9,24 +9,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
+import threading
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 import digits
-import httpx
 import transformer
 
 from gradinspect import Client, Report
 from gradinspect.client import GradinspectError
 from gradinspect.report.text.terminal import render_terminal
 
-START_SECONDS = 120
+READY = re.compile(r"gradinspect is ready at (\S+)")
 
 
 def main() -> int:
@@ -43,17 +44,18 @@ def main() -> int:
             "--data-dir",
             str(options.data_dir),
         ],
-        env={"GRADINSPECT_LOG_LEVEL": "warning"} | os.environ,  # the reports are what this is about
-        start_new_session=True,  # Ctrl-C reaches this program, which tells the service once
+        env={"GRADINSPECT_LOG_LEVEL": "warning"} | os.environ,  # show the reports, not the requests
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C reaches only this program, which then stops the service
     )
     signal.signal(signal.SIGTERM, _as_interrupt)
-    url = f"http://127.0.0.1:{options.port}"
     try:
+        url = _wait_until_ready(service)
         with Client(url) as client, tempfile.TemporaryDirectory() as folder:
-            _wait_until_ready(url, service)
             _inspect_both(client, Path(folder), url)
         if not options.once:
-            print(f"\nThe service goes on at {url}. Ctrl-C stops it.", flush=True)
+            print(f"\nThe service keeps running at {url}. Ctrl-C stops it.", flush=True)
             return service.wait()
     except KeyboardInterrupt:
         print("\nStopping.", flush=True)
@@ -77,18 +79,22 @@ def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _wait_until_ready(url: str, service: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if service.poll() is not None:
-            raise SystemExit(service.returncode or 1)  # it has said why
-        try:
-            if httpx.get(f"{url}/readyz", timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise SystemExit(f"the service did not get ready within {START_SECONDS} seconds; its log is in the data directory")
+def _wait_until_ready(service: subprocess.Popen[str]) -> str:
+    """Return the URL that our own service prints once it is ready.
+
+    Asking a port instead could reach another service that already holds it, and write into that one.
+    """
+    assert service.stdout is not None
+    for line in service.stdout:
+        if match := READY.search(line):
+            threading.Thread(target=_pass_on, args=(service.stdout,), daemon=True).start()
+            return match[1]
+    raise SystemExit(service.wait() or 1)  # the service has printed the reason
+
+
+def _pass_on(output: IO[str]) -> None:
+    for line in output:
+        print(line, end="", flush=True)
 
 
 def _inspect_both(client: Client, folder: Path, url: str) -> None:
@@ -115,7 +121,7 @@ def _show(report: Report) -> None:
     print(render_terminal(report, width=width, color=sys.stdout.isatty()), flush=True)
 
 
-def _stop(service: subprocess.Popen[bytes]) -> None:
+def _stop(service: subprocess.Popen[str]) -> None:
     if service.poll() is None:
         service.terminate()
         try:
