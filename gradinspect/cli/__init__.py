@@ -1,7 +1,9 @@
 """The command `gradinspect`: local and remote inspections for a terminal and for CI.
 
-One file a command, imported when it is called: `gradinspect --help` loads neither torch nor a server. Commands of the
-server (serve, worker, …) come from the packages that hold them, through the entry points `gradinspect.commands`.
+What may live here: one file for each command, the options they share, and the files they read. What may not:
+computing, judging, HTTP. A command is imported when it is called, so `gradinspect --help` loads neither torch nor a
+server. Commands of the service (serve, worker, …) come from its packages, through the entry points
+`gradinspect.commands`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ cli = CommandTable(
 
 
 def main() -> None:
-    """Run the command line; what the terminal cannot encode is written as a question mark."""
+    """Run the command line; write a question mark for what the terminal cannot encode."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

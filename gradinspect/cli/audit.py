@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from gradinspect.cli.asking import Asked, inspection_options
+from gradinspect.cli.options import InspectionOptions, inspection_options
 from gradinspect.contracts.request.policy import DEFAULT_POLICY, FailOn, Policy
 from gradinspect.rules.audits import AuditResult
 
@@ -22,8 +22,8 @@ Examples:
   gradinspect audit mdl_… --server http://127.0.0.1:8080 --policy release
 
 \b
-Exit codes: 0 nothing was found that counts; 1 something was; 2 the call is wrong; 3 could not tell: the
-model cannot be measured, its backward signal cannot be judged, or the service does not answer."""
+Exit codes: 0 no finding that counts; 1 findings; 2 the call is wrong; 3 could not tell: the model
+cannot be measured, its backward signal cannot be judged, or the service does not answer."""
 EXIT_CODES: dict[AuditResult, int] = {"pass": 0, "findings": 1, "could_not_tell": 3}
 
 
@@ -39,16 +39,16 @@ EXIT_CODES: dict[AuditResult, int] = {"pass": 0, "findings": 1, "could_not_tell"
 @click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; - is stdout, here and below.")
 @click.option("--junit", metavar="FILE", help="Write JUnit XML, one test case a rule.")
 @click.option("--sarif", metavar="FILE", help="Write SARIF 2.1.0 for code scanning.")
-@click.option("--html", metavar="FILE", help="Write a page that stands alone.")
+@click.option("--html", metavar="FILE", help="Write a self-contained page.")
 @click.option("--markdown", metavar="FILE", help="Write markdown for a pull request or a job summary.")
-@click.option("--quiet", is_flag=True, help="Print nothing besides what was asked for.")
+@click.option("--quiet", is_flag=True, help="Print only the outputs that were asked for.")
 @click.option("--show-policy", is_flag=True, help="Print the policy in full, as a file to edit, and exit.")
 @inspection_options
 @click.pass_context
 def audit(
     ctx: click.Context,
     model: str | None,
-    asked: Asked,
+    options: InspectionOptions,
     fail_on: FailOn,
     json_file: str | None,
     junit: str | None,
@@ -73,18 +73,18 @@ def audit(
     outputs = {
         "json": json_file, "junit": junit, "sarif": sarif, "html": html, "markdown": markdown,
     }  # fmt: skip
-    given = {form: path for form, path in outputs.items() if path is not None}
-    if list(given.values()).count("-") > 1:
+    requested = {form: path for form, path in outputs.items() if path is not None}
+    if list(requested.values()).count("-") > 1:
         raise click.UsageError("only one output can go to stdout")
-    policy = _policy(asked)
+    policy = _policy(options)
     if show_policy:
-        if policy is None and asked.policy != DEFAULT_POLICY.name:
-            raise click.UsageError("--show-policy reads files; GET /v1/policies gives the policies of a service")
+        if policy is None and options.policy != DEFAULT_POLICY.name:
+            raise click.UsageError("--show-policy reads files; GET /v1/policies returns the policies of a service")
         click.echo(policy_file(policy or DEFAULT_POLICY), nl=False)
         return
     if model is None:
         raise click.UsageError("Missing argument 'MODEL'.")
-    report = obtain_report(model, asked, policy=policy)
+    report = obtain_report(model, options, policy=policy)
     render: dict[str, Callable[[], str]] = {
         "json": partial(render_json, report),
         "junit": partial(render_junit, report, policy=policy, fail_on=fail_on),
@@ -92,36 +92,36 @@ def audit(
         "html": report.to_html,
         "markdown": report.to_markdown,
     }
-    for form, path in given.items():
+    for form, path in requested.items():
         write_file(path, render[form]())
     result = audit_result(report, fail_on=fail_on)
-    if not quiet and "-" not in given.values():
+    if not quiet and "-" not in requested.values():
         click.echo(render_terminal(report, width=terminal_width(), color=wants_color()), nl=False, color=True)
     if not quiet:
         click.echo(_last_line(result, fail_on, report.verdict), err=True)
     ctx.exit(EXIT_CODES[result])
 
 
-def _policy(asked: Asked) -> Policy | None:
-    """The policy of a file; None for the default, and for one that a service keeps by that name or id."""
+def _policy(options: InspectionOptions) -> Policy | None:
+    """Read a policy file; return None for the default, and for one that the service stores by that name or id."""
     from gradinspect.cli.files import read_policy
 
-    if asked.policy == DEFAULT_POLICY.name:
-        return None if asked.server is not None else DEFAULT_POLICY
-    if asked.server is not None and not Path(asked.policy).is_file():
+    if options.policy == DEFAULT_POLICY.name:
+        return None if options.server is not None else DEFAULT_POLICY
+    if options.server is not None and not Path(options.policy).is_file():
         return None
-    return read_policy(asked.policy)
+    return read_policy(options.policy)
 
 
 def _artifact(model: str) -> str:
-    """The model's file as code scanning names it: relative to where the audit runs, with forward slashes."""
+    """Return the model's file as code scanning names it: relative to the working directory, with forward slashes."""
     path = Path(model).absolute()
     return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else path.name
 
 
 def _last_line(result: AuditResult, fail_on: FailOn, verdict: str) -> str:
     if result == "pass":
-        return f"audit passed: verdict {verdict}, nothing that counts with --fail-on {fail_on}"
+        return f"audit passed: verdict {verdict}, no finding that counts with --fail-on {fail_on}"
     if result == "findings":
         return f"audit failed: verdict {verdict}, with --fail-on {fail_on}"
     return "audit could not tell: the backward signal could not be judged"

@@ -19,7 +19,7 @@ Examples:
   gradinspect compare insp_… insp_… --server http://127.0.0.1:8080
 
 \b
-Exit codes: 0 done; with --fail-if-worse 1 when the head is worse, 3 when that could not be told;
+Exit codes: 0 done; with --fail-if-worse 1 when the head is worse, 3 when that cannot be determined;
 2 the call is wrong; 3 the service does not answer."""
 _INSPECTION_ID = re.compile(r"insp_[0-9a-f-]{36}")
 
@@ -43,24 +43,24 @@ def compare(base: str, head: str, server: str | None, policy: str | None, as_jso
     from gradinspect.rules.compare import compare as compare_reports
 
     rules = read_policy(policy) if policy is not None else None
-    found = compare_reports(_report(base, server), _report(head, server), policy=rules)
+    comparison = compare_reports(_report(base, server), _report(head, server), policy=rules)
     if as_json:
-        click.echo(found.model_dump_json())
+        click.echo(comparison.model_dump_json())
     else:
         color = wants_color()
-        click.echo(render_comparison(found, width=terminal_width(), color=color), nl=False, color=color)
-    if fail_if_worse and found.change in ("worse", "undetermined"):
-        raise click.exceptions.Exit(1 if found.change == "worse" else 3)
+        click.echo(render_comparison(comparison, width=terminal_width(), color=color), nl=False, color=color)
+    if fail_if_worse and comparison.change in ("worse", "undetermined"):
+        raise click.exceptions.Exit(1 if comparison.change == "worse" else 3)
 
 
-def _report(place: str, server: str | None) -> Report:
+def _report(name: str, server: str | None) -> Report:
     from gradinspect.cli.files import read_report
 
-    if not _INSPECTION_ID.fullmatch(place):
-        return read_report(place)
+    if not _INSPECTION_ID.fullmatch(name):
+        return read_report(name)
     if server is None:
-        raise click.UsageError(f"{place} is on a service: give --server URL")
-    from gradinspect.client import Client
+        raise click.UsageError(f"{name} is on a service: give --server URL")
+    from gradinspect.cli.connection import connect
 
-    with Client(server) as client:
-        return client.inspections.report(place)
+    with connect(server) as client:
+        return client.inspections.report(name)

@@ -1,7 +1,7 @@
-"""How a command ends when it cannot do what it was asked: a few lines on stderr, and an exit code with a meaning.
+"""How a command ends when it cannot do its work: a few lines on stderr, and an exit code with a meaning.
 
 0    done (whatever the verdict of `inspect`)
-1    `audit` found something, `compare --fail-if-worse` found it worse
+1    `audit` found something, `compare --fail-if-worse` found the head worse
 2    the call is wrong: an option, a file, a spec, a request that the service refuses
 3    could not tell: the model cannot be measured, or the service does not answer
 130  interrupted
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import IO, Any
 
 import click
@@ -19,11 +21,11 @@ from gradinspect.contracts.problems import FieldError, InspectionError, ProblemE
 from gradinspect.report.words.figures import printable
 
 WRONG_CALL, COULD_NOT_TELL = 2, 3
-_OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # what is left of stdout's errors: click ends a closed pipe
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # click itself handles a closed pipe
 
 
 class Failure(click.ClickException):
-    """Ends the command.
+    """The end of a command, printed as `gradinspect: message` with indented lines below it.
 
     Args:
         message: what happened.
@@ -35,37 +37,62 @@ class Failure(click.ClickException):
     def __init__(self, message: str, *, hint: str = "", details: tuple[str, ...] = (), exit_code: int) -> None:
         super().__init__(printable(message))
         self.hint, self.details = hint, details
-        self.exit_code = exit_code  # type: ignore[misc]  # click declares it for the class and reads it off the instance
+        self.exit_code = exit_code  # type: ignore[misc]  # a class attribute in click, read from the instance
 
-    def show(self, file: IO[Any] | None = None) -> None:
+    def show(self, file: IO[Any] | None = None) -> None:  # Any: bytes or text
         """Write the lines to stderr."""
         click.echo(f"gradinspect: {self.message}", file=file, err=file is None)
         for line in (*self.details, *([self.hint] if self.hint else [])):
             click.echo(f"  {printable(line)}", file=file, err=file is None)
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `; did you mean …?` for a misspelt name, or nothing.
+
+    >>> did_you_mean("nosie", ["noise", "curvature"])
+    "; did you mean 'noise'?"
+    """
+    close = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
 def failure_of(error: Exception, *, about: str = "") -> Failure | None:
-    """The failure that an exception of the caller's making becomes; None for a defect of ours.
+    """Translate a caller's mistake or an outside failure into a `Failure`; return None for a defect of gradinspect.
 
     Args:
+        error: the exception.
         about: begins the message: the file that is wrong.
     """
+    if isinstance(error, click.UsageError):
+        return _usage_failure(error)
     if isinstance(error, ProblemError):
         hint = "" if error.errors else error.problem.hint
         return Failure(f"{about}{error.detail}", hint=hint, details=_fields(error.errors), exit_code=WRONG_CALL)
-    if isinstance(error, OSError) and error.errno in _OUT_OF_ROOM:
+    if isinstance(error, OSError) and error.errno in _OUTPUT_ERRORS:
         return Failure(f"the output cannot be written: {error.strerror}", exit_code=COULD_NOT_TELL)
     if isinstance(error, InspectionError):
         return Failure(f"{error.code}: {error.detail}", hint=error.remedy, exit_code=COULD_NOT_TELL)
     if isinstance(error, ImportError) and error.name in ("torch", "numpy", "safetensors"):
-        needs = "inspecting on this machine needs torch: pip install 'gradinspect[engine]', or use --server URL"
-        return Failure(needs, exit_code=WRONG_CALL)
+        message = "inspecting on this machine needs torch: pip install 'gradinspect[engine]', or use --server URL"
+        return Failure(message, exit_code=WRONG_CALL)
     if "gradinspect.client.errors" in sys.modules:
-        return _of_client(error)
+        return _client_failure(error)
     return None
 
 
-def _of_client(error: Exception) -> Failure | None:
+def _usage_failure(error: click.UsageError) -> Failure:
+    """Put a message of click's into the form of all others."""
+    message = error.format_message().rstrip(".")
+    if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter):
+        option = error.param_hint or (error.param.get_error_hint(error.ctx) if error.param is not None else "")
+        message = f"{str(option).strip(chr(39))}: {error.message.rstrip('.')}"
+    elif message[:2].istitle():
+        message = message[:1].lower() + message[1:]
+    hint = f"see {error.ctx.command_path} --help" if error.ctx is not None else ""
+    return Failure(message, hint=hint, exit_code=WRONG_CALL)
+
+
+def _client_failure(error: Exception) -> Failure | None:
     from gradinspect.client import errors
 
     if isinstance(error, errors.ApiProblem):

@@ -1,8 +1,9 @@
-"""The files that commands read: specs, TorchScript, safetensors, policies, reports. Mistakes name the file."""
+"""The files that commands read: specs, TorchScript, safetensors, policies, reports. Errors name the file."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -24,7 +25,13 @@ from gradinspect.intake.torchscript import other_format
 from gradinspect.rules import check_policy
 
 _MODEL_ID = re.compile(r"mdl_[0-9a-f-]{36}")
-_ZIP = b"PK\x03\x04"  # how a TorchScript file begins
+_ATTRIBUTE = re.compile(r"[\w./]+:[A-Za-z_]\w*")  # train:build_model
+_ZIP = b"PK\x03\x04"  # first bytes of a TorchScript file
+_PRESETS = frozenset({"mlp", "cnn", "resnet", "rnn", "transformer"})
+_TRANSFORMERS_FIELDS = frozenset({"architectures", "model_type", "transformers_version"})
+_NOTEBOOK = "from gradinspect import inspect; inspect(model, inputs, targets)"
+_SAVE = "torch.jit.script(model).save('model.pt')"
+FROM_PYTHON = f"inspect a Python model from Python ({_NOTEBOOK}), or save it as a file first: {_SAVE}"
 INPUT_NAMES, TARGET_NAMES = ("inputs", "input", "x"), ("targets", "target", "labels", "y")
 
 
@@ -47,7 +54,7 @@ class DataFile:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the bytes, as artifacts are named."""
+        """SHA-256 of the bytes in the form of an artifact's id."""
         return f"sha256:{hashlib.sha256(self.content).hexdigest()}"
 
 
@@ -58,12 +65,17 @@ def read_bytes(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        hint = "it is the id of a registered model: give --server URL" if _MODEL_ID.fullmatch(path) else ""
-        raise Failure(f"{path} cannot be read: {error.strerror or error}", hint=hint, exit_code=WRONG_CALL) from None
+        raise Failure(f"{path} cannot be read: {error.strerror or error}", exit_code=WRONG_CALL) from None
 
 
 def read_model(path: str) -> ModelFile:
-    """Read a spec or a TorchScript file, whichever it is."""
+    """Read a spec or a TorchScript file, whichever it is.
+
+    Raises:
+        Failure: it is neither; the hint says how to inspect what it is instead.
+    """
+    if path != "-" and not Path(path).exists():
+        raise Failure(f"{path} cannot be read: No such file or directory", hint=_hint_for(path), exit_code=WRONG_CALL)
     content = read_bytes(path)
     name = "stdin" if path == "-" else Path(path).name
     if content.startswith(_ZIP):
@@ -72,23 +84,27 @@ def read_model(path: str) -> ModelFile:
         return ModelFile(name, None, content)
     if content.lstrip()[:1] == b"{":
         with _about(name):
-            return ModelFile(name, from_json(ModelSpec, content, code="invalid_spec"), None)
-    why = advice(content[:SNIFFED_BYTES]) or "it holds nothing that is known here"
-    message = f"{path} is neither a model spec (a JSON object) nor a file that torch.jit.save wrote"
-    raise Failure(message, hint=why, exit_code=WRONG_CALL)
+            return ModelFile(name, _spec(content), None)
+    raise Failure(
+        f"{path} is neither a model spec (a JSON object) nor a file that torch.jit.save wrote",
+        hint=_yaml_hint(path) or advice(content[:SNIFFED_BYTES]) or "its format is not known",
+        exit_code=WRONG_CALL,
+    )
 
 
 def read_spec(path: str) -> ModelSpec:
     """Read a spec."""
     content = read_bytes(path)
     if content.startswith(_ZIP):
-        raise Failure(f"{path} is an archive, and no model spec (a JSON object)", exit_code=WRONG_CALL)
+        raise Failure(f"{path} is an archive, not a model spec (a JSON object)", exit_code=WRONG_CALL)
+    if content.lstrip()[:1] != b"{" and (hint := _yaml_hint(path)):
+        raise Failure(f"{path} is not a model spec (a JSON object)", hint=hint, exit_code=WRONG_CALL)
     with _about("stdin" if path == "-" else path):
-        return from_json(ModelSpec, content, code="invalid_spec")
+        return _spec(content)
 
 
 def read_data(path: str, inputs: tuple[str, ...], target: str | None) -> DataFile:
-    """Read a batch, and find its tensors by the names that people give them where no names were given."""
+    """Read a batch; without names, choose its tensors by the names that are usual for inputs and targets."""
     content, names = read_tensors(path)
     if not inputs:
         inputs = tuple(name for name in INPUT_NAMES if name in names)[:1] or (names if len(names) == 1 else ())
@@ -96,41 +112,9 @@ def read_data(path: str, inputs: tuple[str, ...], target: str | None) -> DataFil
         target = next((name for name in TARGET_NAMES if name in names and name not in inputs), None)
     unknown = [name for name in (*inputs, *([target] if target is not None else [])) if name not in names]
     if unknown or not inputs:
-        wrong = f"has no tensor {unknown[0]!r}" if unknown else "has several tensors; say which with --inputs"
+        wrong = f"has no tensor {unknown[0]!r}" if unknown else "has several tensors; name the inputs with --inputs"
         raise Failure(f"{path} {wrong}", details=(f"its tensors are {', '.join(sorted(names))}",), exit_code=WRONG_CALL)
     return DataFile(content, inputs, target)
-
-
-def read_policy(path: str) -> Policy:
-    """Read a policy."""
-    with _about(path):
-        return check_policy(from_json(Policy, read_bytes(path)))
-
-
-def read_report(path: str) -> Report:
-    """Read a report that `--json` wrote."""
-    with _about(f"{path} is no report of `inspect --json`"):
-        return from_json(Report, read_bytes(path), code="invalid_data")
-
-
-@contextmanager
-def _about(what: str) -> Iterator[None]:
-    """Begin what is said of a mistake with the file that holds it; its fields follow, each with its place."""
-    try:
-        yield
-    except ProblemError as error:
-        failure = failure_of(error, about=f"{what}: ")
-        assert failure is not None, "a problem is the caller's"
-        raise failure from None
-
-
-def _other_archive(content: bytes) -> str | None:
-    """What kind of archive this is, where it is none that torch.jit.save wrote; a broken one is told by its loading."""
-    try:
-        names = ZipFile(BytesIO(content)).namelist()
-    except BadZipFile:
-        return None
-    return other_format(name.partition("/")[2] for name in names)
 
 
 def read_tensors(path: str) -> tuple[bytes, tuple[str, ...]]:
@@ -140,3 +124,70 @@ def read_tensors(path: str) -> tuple[bytes, tuple[str, ...]]:
         return content, tuple(tensor.name for tensor in check_safetensors(BytesIO(content)).tensors)
     except ProblemError as error:
         raise Failure(f"{path}: {error.detail}", exit_code=WRONG_CALL) from None
+
+
+def read_policy(path: str) -> Policy:
+    """Read a policy."""
+    with _about(path):
+        return check_policy(from_json(Policy, read_bytes(path)))
+
+
+def read_report(path: str) -> Report:
+    """Read a report that `inspect --json` wrote."""
+    with _about(f"{path} is not a report of `inspect --json`"):
+        return from_json(Report, read_bytes(path), code="invalid_data")
+
+
+@contextmanager
+def _about(name: str) -> Iterator[None]:
+    """Name the file in front of what is wrong in it; the wrong fields follow."""
+    try:
+        yield
+    except ProblemError as error:
+        failure = failure_of(error, about=f"{name}: ")
+        assert failure is not None, "a ProblemError is the caller's mistake"
+        raise failure from None
+
+
+def _spec(content: bytes) -> ModelSpec:
+    try:
+        return from_json(ModelSpec, content, code="invalid_spec")
+    except ProblemError as error:
+        if _is_transformers_config(content):
+            detail = "this is a config.json of the transformers library, not a model spec"
+            raise Failure(detail, hint=f"build the model from it; then {FROM_PYTHON}", exit_code=WRONG_CALL) from None
+        raise error
+
+
+def _is_transformers_config(content: bytes) -> bool:
+    try:
+        document = json.loads(content)
+    except ValueError:
+        return False
+    return isinstance(document, dict) and bool(_TRANSFORMERS_FIELDS & document.keys())
+
+
+def _hint_for(path: str) -> str:
+    """Say what to do with the name of a model that is no file."""
+    if _MODEL_ID.fullmatch(path):
+        return "it is the id of a registered model: give --server URL"
+    if path in _PRESETS:
+        return f'it is a preset: echo \'{{"preset": "{path}"}}\' | gradinspect inspect -'
+    if _ATTRIBUTE.fullmatch(path):
+        return f"modules are not imported here: {FROM_PYTHON}"
+    if "/" not in path and "." not in path:
+        return f"models are not found by name: {FROM_PYTHON}"
+    return ""
+
+
+def _yaml_hint(path: str) -> str:
+    return "YAML is not read: write the spec as JSON" if Path(path).suffix in (".yaml", ".yml") else ""
+
+
+def _other_archive(content: bytes) -> str | None:
+    """Say what an archive is that torch.jit.save did not write; None for one that is broken, as loading explains it."""
+    try:
+        names = ZipFile(BytesIO(content)).namelist()
+    except BadZipFile:
+        return None
+    return other_format(name.partition("/")[2] for name in names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gradinspect.cli.asking import Asked, inspection_options
+from gradinspect.cli.options import InspectionOptions, inspection_options
 
 EXAMPLES = """\b
 Examples:
@@ -16,7 +16,7 @@ Examples:
 
 \b
 Exit codes: 0 the report is there, whatever its verdict; 2 the call is wrong; 3 the model cannot be
-measured or the service does not answer. `audit` is the command whose exit code is the verdict."""
+measured or the service does not answer. The exit code of `audit` depends on the verdict."""
 
 
 @click.command("inspect", epilog=EXAMPLES)
@@ -26,7 +26,9 @@ measured or the service does not answer. `audit` is the command whose exit code 
 @click.option("--markdown", metavar="FILE", help="Also write the report as markdown.")
 @click.option("--all-layers", is_flag=True, help="List every layer call, however many there are.")
 @inspection_options
-def inspect(model: str, asked: Asked, as_json: bool, html: str | None, markdown: str | None, all_layers: bool) -> None:
+def inspect(
+    model: str, options: InspectionOptions, as_json: bool, html: str | None, markdown: str | None, all_layers: bool
+) -> None:
     """Inspect MODEL and show the report.
 
     MODEL is a spec (JSON) or a TorchScript file; with --server also the mdl_… id of a registered model.
@@ -36,7 +38,7 @@ def inspect(model: str, asked: Asked, as_json: bool, html: str | None, markdown:
     from gradinspect.report.json_text import render_json
     from gradinspect.report.text.terminal import MOST_LAYERS, render_terminal
 
-    report = obtain_report(model, asked)
+    report = obtain_report(model, options)
     if html is not None:
         write_file(html, report.to_html())
     if markdown is not None:

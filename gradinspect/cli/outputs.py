@@ -1,4 +1,4 @@
-"""Where a report goes: the terminal, stdout as JSON, files."""
+"""Outputs of a command: the terminal, stdout, files."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import click
 from gradinspect.cli.failures import WRONG_CALL, Failure
 from gradinspect.report.text.terminal import WIDEST
 
-DEFAULT_WIDTH = 100  # columns, where there is no terminal to ask
+DEFAULT_WIDTH = 100  # columns, when stdout is not a terminal
 
 
 def terminal_width() -> int:
-    """How many columns to fill."""
+    """Return the number of columns to fill."""
     return min(get_terminal_size((DEFAULT_WIDTH, 24)).columns, WIDEST)
 
 
 def wants_color() -> bool:
-    """Whether stdout shows colours: it is a terminal, and nobody asked for none (NO_COLOR)."""
+    """Return whether stdout is a terminal that shows colours, and NO_COLOR is not set."""
     from rich.console import Console
 
     console = Console(file=sys.stdout)

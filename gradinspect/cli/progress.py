@@ -1,4 +1,4 @@
-"""A progress display on a terminal, and nothing where nobody watches."""
+"""A progress display on stderr, when that is a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Progress = Callable[[str, float], None]
 
 @contextmanager
 def shown_progress(title: str) -> Iterator[Progress]:
-    """Show stages on stderr while the block runs, when stderr is a terminal."""
+    """Show stages while the block runs; show nothing when stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield lambda _stage, _fraction: None
         return

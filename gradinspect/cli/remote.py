@@ -1,4 +1,4 @@
-"""Inspecting on a service: bring there what is not there yet, wait, and judge by a policy file here."""
+"""Inspection on a service: upload what is missing there, wait, and judge by a policy file here."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ from typing import Any
 
 import click
 
-from gradinspect.cli.asking import Asked, declared_input, input_names, labels_of, settings_document, wrong_options
+from gradinspect.cli.connection import connect
 from gradinspect.cli.files import ModelFile, read_data, read_model, read_policy, read_tensors
+from gradinspect.cli.options import (
+    InspectionOptions,
+    check_options,
+    declared_input,
+    input_names,
+    labels_of,
+    settings_document,
+    wrong_options,
+)
 from gradinspect.cli.progress import shown_progress
-from gradinspect.cli.running import check_options
 from gradinspect.client import Client, GradinspectError
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.problems import ProblemError
@@ -25,34 +33,33 @@ _MODEL_ID = re.compile(r"mdl_[0-9a-f-]{36}")
 _ANY_MODEL = "mdl_00000000-0000-0000-0000-000000000000"
 
 
-def inspect_remotely(model: str, asked: Asked, *, policy: Policy | None = None) -> Report:
-    """Inspect MODEL on the service of the options.
+def inspect_remotely(path: str, options: InspectionOptions, *, policy: Policy | None = None) -> Report:
+    """Inspect a model on the service of --server.
 
     Args:
-        model: a spec, a TorchScript file, or an mdl_ id.
-        asked: the options.
+        path: a spec, a TorchScript file, or an mdl_… id.
+        options: the values of the options.
         policy: judges the report here, instead of the policy that the options name.
 
     Raises:
-        GradinspectError, ProblemError: as the client's.
+        GradinspectError, ProblemError: as the client.
     """
-    assert asked.server is not None
-    given = None if _MODEL_ID.fullmatch(model) else read_model(model)
-    if given is not None:
-        check_options(given, asked)
-    if policy is None and asked.policy.endswith(".json") and Path(asked.policy).exists():
-        policy = read_policy(asked.policy)  # a file is applied here: rules need nothing but the report
-    stored_policy = "default" if policy is not None else asked.policy
-    about = {"policy": stored_policy, "labels": labels_of(asked)}
-    _checked({"model": _ANY_MODEL, **about, **settings_document(asked, None)})
-    with Client(asked.server) as client:
-        with shown_progress(f"inspecting {given.name if given is not None else model}") as progress:
+    assert options.server is not None
+    model = None if _MODEL_ID.fullmatch(path) else read_model(path)
+    if model is not None:
+        check_options(model, options)
+    if policy is None and options.policy.endswith(".json") and Path(options.policy).exists():
+        policy = read_policy(options.policy)  # judged here: rules need nothing but the report
+    about = {"policy": "default" if policy is not None else options.policy, "labels": labels_of(options.label)}
+    _checked({"model": _ANY_MODEL, **about, **settings_document(options, None)})
+    with connect(options.server) as client:
+        with shown_progress(f"inspecting {model.name if model is not None else path}") as progress:
             progress("uploading", 0.0)
-            chosen = model if given is None else _registered(client, given, asked)
-            request = _checked({"model": chosen, **about, **settings_document(asked, _data(client, asked))})
+            model_id = path if model is None else _registered(client, model, options)
+            request = _checked({"model": model_id, **about, **settings_document(options, _data(client, options))})
             submitted = client.inspections.submit(request)
             try:
-                client.inspections.wait(submitted.id, seconds=asked.time_limit, progress=progress)
+                client.inspections.wait(submitted.id, seconds=options.time_limit, progress=progress)
             except KeyboardInterrupt:
                 with suppress(GradinspectError):
                     client.inspections.cancel(submitted.id)
@@ -66,28 +73,26 @@ def inspect_remotely(model: str, asked: Asked, *, policy: Policy | None = None) 
     return Report.of(rejudge(report, policy, settings=settings), policy=policy, settings=settings)
 
 
-def _checked(document: dict[str, Any]) -> InspectionRequest:
-    """The request; wrong options are known before anything is uploaded."""
+def _checked(document: dict[str, Any]) -> InspectionRequest:  # Any: JSON, here and below
+    """Validate the request, so that wrong options are reported before anything is uploaded."""
     try:
         return from_python(InspectionRequest, document)
     except ProblemError as error:
         raise wrong_options(error.errors) from None
 
 
-def _registered(client: Client, given: ModelFile, asked: Asked) -> str:
-    if given.spec is not None:
-        weights = client.artifacts.upload(read_tensors(asked.weights)[0]).id if asked.weights is not None else None
-        return client.models.register(given.spec, name=given.name[:256], weights=weights).id
-    assert given.torchscript is not None
-    stored = client.artifacts.upload(given.torchscript).id
-    return client.models.register(torchscript=stored, name=given.name[:256], input=declared_input(asked)).id
+def _registered(client: Client, model: ModelFile, options: InspectionOptions) -> str:
+    if model.spec is not None:
+        weights = client.artifacts.upload(read_tensors(options.weights)[0]).id if options.weights is not None else None
+        return client.models.register(model.spec, name=model.name[:256], weights=weights).id
+    assert model.torchscript is not None
+    artifact = client.artifacts.upload(model.torchscript).id
+    return client.models.register(torchscript=artifact, name=model.name[:256], input=declared_input(options)).id
 
 
-def _data(client: Client, asked: Asked) -> dict[str, Any] | None:
-    if asked.data is None:
+def _data(client: Client, options: InspectionOptions) -> dict[str, Any] | None:
+    if options.data is None:
         return None
-    data = read_data(asked.data, input_names(asked), asked.target)
-    stored = client.artifacts.upload(data.content).id
-    return {"artifact": stored, "inputs": list(data.inputs)} | (
-        {"target": data.target} if data.target is not None else {}
-    )
+    data = read_data(options.data, input_names(options), options.target)
+    document = {"artifact": client.artifacts.upload(data.content).id, "inputs": list(data.inputs)}
+    return document | ({"target": data.target} if data.target is not None else {})

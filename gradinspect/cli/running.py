@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from gradinspect.cli.asking import Asked, declared_input, input_names, settings_of
 from gradinspect.cli.files import DataFile, ModelFile, read_data, read_model, read_policy, read_tensors
+from gradinspect.cli.options import InspectionOptions, check_options, declared_input, input_names, settings_of
 from gradinspect.cli.progress import shown_progress
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.report.report import ModelReference
@@ -15,76 +15,64 @@ from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.report.shown import Report
 
 
-def obtain_report(model: str, asked: Asked, *, policy: Policy | None = None) -> Report:
-    """Inspect MODEL as the options say and judge it.
+def obtain_report(model: str, options: InspectionOptions, *, policy: Policy | None = None) -> Report:
+    """Inspect a model as the options say, and judge it.
 
     Args:
-        model: a spec, a TorchScript file, or with --server an mdl_ id.
-        asked: the options.
+        model: a spec, a TorchScript file, or with --server an mdl_… id.
+        options: the values of the options.
         policy: judges instead of the one that the options name.
 
     Raises:
-        ProblemError, InspectionError: as `gradinspect.inspect`; GradinspectError for a service.
+        ProblemError, InspectionError: as `gradinspect.inspect`.
+        GradinspectError: the service refuses or fails.
     """
-    if asked.server is not None:
+    if options.server is not None:
         from gradinspect.cli.remote import inspect_remotely
 
-        return inspect_remotely(model, asked, policy=policy)
-    if asked.label:
+        return inspect_remotely(model, options, policy=policy)
+    return _inspect_locally(model, options, policy)
+
+
+def _inspect_locally(path: str, options: InspectionOptions, policy: Policy | None) -> Report:
+    if options.label:
         raise click.UsageError("--label goes with --server")
-    given = read_model(model)
-    data = read_data(asked.data, input_names(asked), asked.target) if asked.data is not None else None
-    check_options(given, asked)
-    if given.torchscript is not None:
-        click.echo(
-            f"{given.name} is a program, and it runs here with your rights, unconfined; "
-            "use --server for files of others.",
-            err=True,
-        )
-    rules = policy or (DEFAULT_POLICY if asked.policy == DEFAULT_POLICY.name else read_policy(asked.policy))
-    job = _job(given, data, asked)
-    weights = read_tensors(asked.weights)[0] if asked.weights is not None else None
-    with shown_progress(f"inspecting {given.name}") as progress:
+    model = read_model(path)
+    data = read_data(options.data, input_names(options), options.target) if options.data is not None else None
+    check_options(model, options)
+    if model.torchscript is not None:
+        warning = f"{model.name} is a program and runs here with your rights; use --server for files you do not trust"
+        click.echo(f"gradinspect: {warning}", err=True)
+    if policy is None:
+        policy = DEFAULT_POLICY if options.policy == DEFAULT_POLICY.name else read_policy(options.policy)
+    job = _job(model, data, options)
+    weights = read_tensors(options.weights)[0] if options.weights is not None else None
+    with shown_progress(f"inspecting {model.name}") as progress:
         progress("loading torch", 0.0)
         from gradinspect.inspection.local import inspect_job, local_limits
 
         return inspect_job(
-            job.model_copy(update={"limits": local_limits(wall_seconds=asked.time_limit)}),
-            model_bytes=given.torchscript,
+            job.model_copy(update={"limits": local_limits(wall_seconds=options.time_limit)}),
+            model_bytes=model.torchscript,
             weights_bytes=weights,
             data_bytes=data.content if data is not None else None,
-            model=ModelReference(name=given.name[:256], kind="spec" if given.spec is not None else "torchscript"),
-            policy=rules,
+            model=ModelReference(name=model.name[:256], kind="spec" if model.spec is not None else "torchscript"),
+            policy=policy,
             progress=progress,
         )
 
 
-def check_options(given: ModelFile, asked: Asked) -> None:
-    """Refuse options that say nothing about this kind of model."""
-    if given.spec is not None:
-        if asked.input_shape is not None:
-            raise click.UsageError("--input-shape is for TorchScript files; a spec has an input of its own")
-        return
-    if asked.weights is not None:
-        raise click.UsageError("--weights goes with a spec; a TorchScript file carries its own")
-    if asked.data is None and asked.input_shape is None:
-        raise click.UsageError(
-            f"{given.name} says nothing about its input: give --data batch.safetensors, or --input-shape SIZES "
-            "without the batch axis"
-        )
-
-
-def _job(given: ModelFile, data: DataFile | None, asked: Asked) -> Job:
-    """The job; made before torch is loaded, so that a mistake is known at once."""
-    read = None
+def _job(model: ModelFile, data: DataFile | None, options: InspectionOptions) -> Job:
+    """Build the job before torch is loaded, so that a mistake is reported at once."""
+    batch = None
     if data is not None:
-        read = {"artifact": data.digest, "inputs": list(data.inputs), "target": data.target}
-    declared = declared_input(asked) if given.spec is None else None
+        batch = {"artifact": data.digest, "inputs": list(data.inputs), "target": data.target}
+    declared = declared_input(options) if model.spec is None else None
     return Job(
-        spec=given.spec,
-        has_weights=asked.weights is not None,
+        spec=model.spec,
+        has_weights=options.weights is not None,
         has_data=data is not None,
         sample_input=from_python(SampleInput, declared) if declared is not None else None,
-        settings=settings_of(asked, read),
+        settings=settings_of(options, batch),
         limits=Limits(),
     )

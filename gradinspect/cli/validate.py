@@ -9,26 +9,26 @@ import click
     epilog="\b\nExamples:\n  gradinspect validate spec.json\n  generate-spec | gradinspect validate - --json"
 )
 @click.argument("spec", metavar="SPEC")
-@click.option("--server", metavar="URL", help="Ask this service instead, whose version may differ.")
+@click.option("--server", metavar="URL", help="Ask this service instead; its version may differ.")
 @click.option("--json", "as_json", is_flag=True, help="Print the description as JSON.")
 def validate(spec: str, server: str | None, as_json: bool) -> None:
     """Check SPEC, a JSON file or - for stdin, and list what it would build.
 
-    Exit codes: 0 the spec is right; 2 it is wrong, and each wrong field is named with its place.
+    Exit codes: 0 the spec is right; 2 it is wrong, and the path of each wrong field is printed.
     """
     from gradinspect.cli.files import read_spec
     from gradinspect.cli.outputs import terminal_width
     from gradinspect.contracts.wire.spec_description import describe_spec
     from gradinspect.report.text.spec_text import render_description
 
-    read = read_spec(spec)
+    model = read_spec(spec)
     if server is not None:
-        from gradinspect.client import Client
+        from gradinspect.cli.connection import connect
 
-        with Client(server) as client:
-            described = client.models.validate(read)
+        with connect(server) as client:
+            described = client.models.validate(model)
     else:
-        described = describe_spec(read)
+        described = describe_spec(model)
     if as_json:
         click.echo(described.model_dump_json())
     else:

@@ -130,13 +130,13 @@ class ProblemError(Exception):
 # How an inspection can fail after it was accepted: the `error.code` of a failed inspection, and what to do.
 FAILURES: dict[str, str] = {
     "invalid_model": "The file does not load as TorchScript; write it again with torch.jit.save.",
-    "unsupported_operator": "Replace the operator that `detail` names, or upload a spec.",
-    "data_mismatch": "Give inputs and a target that the model and the loss take; `detail` says what was seen.",
+    "unsupported_operator": "Replace this operator, or upload a spec.",
+    "data_mismatch": "Give inputs and a target that the model and the loss take.",
     "no_gradient": "Nothing that requires a gradient reaches the loss; check requires_grad, detach() and no_grad().",
     "memory_limit": "Use a smaller batch or model, or ask the operator for a larger memory limit.",
     "time_limit": "Use a smaller batch, or ask for fewer diagnostics.",
     "cpu_limit": "Use a smaller batch, or ask for fewer diagnostics.",
-    "sandbox_violation": "The model tried something that inspected models may not do; `detail` says what.",
+    "sandbox_violation": "Remove this call: inspected models may not use files, the network or other processes.",
     "uploads_disabled": "Ask the operator for workers that can confine uploaded files; specs still work.",
     "model_crashed": "The process that ran the model died; check the model outside the service first.",
     "worker_lost": "The worker died more than once while this ran; look at its memory and its log.",

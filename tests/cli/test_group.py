@@ -18,6 +18,8 @@ from click.testing import CliRunner
 from gradinspect.cli import cli, group
 from gradinspect.cli.failures import Failure, failure_of
 from gradinspect.contracts.problems import FieldError, InspectionError, ProblemError
+from gradinspect.contracts.request.policy import LEVELS
+from gradinspect.rules import RULES
 from gradinspect.version import __version__
 
 
@@ -73,6 +75,21 @@ def test_the_help_lists_every_command_with_its_line() -> None:
 
 def test_the_version_is_printed() -> None:
     assert CliRunner().invoke(cli, ["--version"]).output == f"gradinspect {__version__}\n"
+
+
+def test_every_rule_can_be_explained_and_a_misspelt_one_is_suggested() -> None:
+    listed = CliRunner().invoke(cli, ["explain"], catch_exceptions=False).stdout.splitlines()
+    assert [line.split()[0] for line in listed] == [rule.id for rule in RULES]
+    for rule in RULES:
+        result = CliRunner().invoke(cli, ["explain", rule.id], catch_exceptions=False)
+        words = " ".join(result.stdout.split())
+        assert all(" ".join(part.split()) in words for part in (rule.title, rule.what, rule.why, rule.reference))
+        sources = [default.source for level in LEVELS if (default := rule.default(level)) is not None]
+        assert all(" ".join(source.split()) in words for source in sources)
+    unknown = CliRunner().invoke(cli, ["explain", "vanishing"], catch_exceptions=False)
+    assert (unknown.exit_code, unknown.stderr.splitlines()[0]) == (
+        2, "gradinspect: there is no rule 'vanishing'; did you mean 'vanishing_signal'?",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -182,12 +199,12 @@ def test_the_module_is_the_command() -> None:
 def test_the_names_in_the_help_are_those_of_the_request() -> None:
     from typing import get_args
 
-    from gradinspect.cli import asking
+    from gradinspect.cli import options
     from gradinspect.contracts.request import data, request
 
-    assert get_args(request.Loss) == asking.LOSSES
-    assert get_args(request.Diagnostic) == asking.DIAGNOSTICS
-    assert {*get_args(data.FloatType), *get_args(data.IntegerType)} == set(asking.DTYPES)
+    assert get_args(request.Loss) == options.LOSSES
+    assert get_args(request.Diagnostic) == options.DIAGNOSTICS
+    assert {*get_args(data.FloatType), *get_args(data.IntegerType)} == set(options.DTYPES)
 
 
 def test_ctrl_c_ends_with_130_and_a_line(tmp_path: Path) -> None:

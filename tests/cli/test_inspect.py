@@ -116,7 +116,7 @@ def test_a_torchscript_file_runs_on_a_batch_whose_tensors_are_found_by_name(run:
     assert [row.kind for row in report.layers] == ["Linear", "Linear"]
     assert report.model.kind == "torchscript"
     assert not report.environment.synthetic_data
-    assert "runs here with your rights, unconfined" in result.stderr
+    assert "is a program and runs here with your rights" in result.stderr
 
 
 def test_the_file_and_the_spec_with_its_weights_give_the_same_numbers(run: Run) -> None:
@@ -173,7 +173,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["inspect", "nowhere.json"], "nowhere.json cannot be read"),
     (["inspect", "mdl_00000000-0000-0000-0000-000000000000"], "give --server URL"),
     (["inspect", "state.pt"], "state.pt: the file was written by torch.save"),
-    (["validate", "model.pt"], "model.pt is an archive, and no model spec"),
+    (["validate", "model.pt"], "model.pt is an archive, not a model spec"),
     (["validate", "broken.json"], "broken.json: Expecting property name"),
     (["inspect", "text.txt"], "neither a model spec"),
     (["inspect", "pickle.pt"], "the file is a pickle (an old torch.save)"),
@@ -183,13 +183,26 @@ WRONG: list[tuple[list[str], str]] = [
     (["inspect", "spec.json", "--optimizer", "sgd,lr=-1"], "--optimizer lr: "),
     (["inspect", "spec.json", "--optimizer", "sdg"], "--optimizer type: "),
     (["inspect", "spec.json", "--optimizer", "{"], "is not JSON"),
-    (["inspect", "spec.json", "--diagnostics", "gradients,colour"], "--diagnostics"),
+    (["inspect", "spec.json", "--diagnostics", "gradients,colour"], "--diagnostics: there is no diagnostic 'colour'; "),
+    (["inspect", "spec.json", "--diagnostics", "nosie"], "there is no diagnostic 'nosie'; did you mean 'noise'?"),
+    (["inspect", "spec.json", "--server", "127.0.0.1:8080"], "--server: '127.0.0.1:8080' is not a service's address"),
+    (["inspect", "spec.json", "--seed", "one"], "--seed: 'one' is not a valid integer"),
+    (["inspect", "spec.json", "--lr-scale"], "no such option '--lr-scale'"),
+    (["inspect"], "missing argument 'MODEL'\n  see gradinspect inspect --help"),
+    (["inspct", "spec.json"], "there is no command 'inspct'; did you mean 'inspect'?"),
+    (["inspect", "train:build_tanh"], "modules are not imported here: inspect a Python model from Python"),
+    (["inspect", "resnet50"], "models are not found by name: inspect a Python model from Python"),
+    (["inspect", "resnet"], 'it is a preset: echo \'{"preset": "resnet"}\' | gradinspect inspect -'),
+    (["inspect", "spec.yaml"], "YAML is not read: write the spec as JSON"),
+    (["validate", "spec.yaml"], "YAML is not read: write the spec as JSON"),
+    (["inspect", "config.json"], "a config.json of the transformers library"),
+    (["validate", "config.json"], "build the model from it; then inspect a Python model from Python"),
     (["inspect", "spec.json", "--loss", "hinge"], "--loss"),
-    (["inspect", "spec.json", "--input-shape", "6"], "has an input of its own"),
+    (["inspect", "spec.json", "--input-shape", "6"], "a spec declares its input itself"),
     (["inspect", "model.pt"], "--data batch.safetensors, or --input-shape"),
-    (["inspect", "model.pt", "--input-shape", "six"], "is not sizes"),
-    (["inspect", "model.pt", "--input-shape", "3,-8,8"], "holds a size under 1"),
-    (["inspect", "model.pt", "--weights", "weights.safetensors", "--input-shape", "6"], "carries its own"),
+    (["inspect", "model.pt", "--input-shape", "six"], "is not a list of sizes"),
+    (["inspect", "model.pt", "--input-shape", "3,-8,8"], "has a size under 1"),
+    (["inspect", "model.pt", "--weights", "weights.safetensors", "--input-shape", "6"], "holds its own weights"),
     (["inspect", "model.pt", "--data", "text.txt"], "text.txt: the header says"),
     (["inspect", "model.pt", "--data", "batch.safetensors", "--inputs", "z"], "its tensors are x, y"),
     (["inspect", "spec.json", "--policy", "text.txt"], "line 1, column"),
@@ -200,15 +213,18 @@ WRONG: list[tuple[list[str], str]] = [
 @pytest.mark.parametrize(
     ("arguments", "says"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else None
 )
-def test_a_wrong_call_ends_with_2_and_names_what_is_wrong(run: Run, arguments: list[str], says: str) -> None:
+def test_a_wrong_call_exits_with_2_and_names_what_is_wrong(run: Run, arguments: list[str], says: str) -> None:
     Path("text.txt").write_text("neither one nor the other", encoding="utf-8")
     Path("pickle.pt").write_bytes(b"\x80\x02}.")
     torch.save({"weight": torch.zeros(1)}, "state.pt")
     Path("broken.json").write_text("{", encoding="utf-8")
     wrong = {**SPEC, "layers": [{"type": "Linear", "out_features": 0}]}
     Path("wrong.json").write_text(json.dumps(wrong), encoding="utf-8")
+    Path("spec.yaml").write_text("input: {shape: [4]}", encoding="utf-8")
+    Path("config.json").write_text('{"architectures": ["GPT2LMHeadModel"], "n_embd": 768}', encoding="utf-8")
     result = run(*arguments)
     assert result.exit_code == 2
+    assert result.stderr.startswith("gradinspect: ")
     assert says in result.stderr
     assert result.stdout == ""
 
@@ -251,7 +267,7 @@ def test_comparing_what_is_no_report_names_the_file_s_fault(run: Run) -> None:
     Path("base.json").write_text(run("inspect", "spec.json", "--json").stdout, encoding="utf-8")
     result = run("compare", "base.json", "spec.json")
     assert result.exit_code == 2
-    assert "spec.json is no report of `inspect --json`: " in result.stderr
+    assert "spec.json is not a report of `inspect --json`: " in result.stderr
     assert "/layers" in result.stderr
     unknown = run("compare", "base.json", "insp_00000000-0000-0000-0000-000000000000")
     assert (unknown.exit_code, "give --server URL" in unknown.stderr) == (2, True)

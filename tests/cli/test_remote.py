@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import click
 import httpx
 import pytest
 import structlog
@@ -180,6 +181,46 @@ def test_inspections_are_compared_by_their_ids(run: Run, watched: Watched) -> No
     result = CliRunner().invoke(cli, ["compare", base, head, "--server", URL], catch_exceptions=False)
     assert result.exit_code == 0
     assert "✔ better" in result.stdout
+
+
+def test_inspections_are_listed_with_filters(run: Run) -> None:
+    first, second = reported(run("--json")).inspection, reported(run("--json", "--label", "team=vision")).inspection
+    assert first is not None
+    assert second is not None
+    listed = CliRunner().invoke(cli, ["list", "--server", URL], catch_exceptions=False).stdout.splitlines()
+    assert listed[0].split() == ["inspection", "created", "(UTC)", "status", "verdict", "model"]
+    assert [line.split()[0] for line in listed[1:]] == [second, first]
+    one = CliRunner().invoke(cli, ["list", "--server", URL, "--label", "team=vision", "--json"], catch_exceptions=False)
+    assert [json.loads(line)["id"] for line in one.stdout.splitlines()] == [second]
+    newest = CliRunner().invoke(cli, ["list", "--server", URL, "--limit", "1", "--json"], catch_exceptions=False)
+    assert [json.loads(line)["id"] for line in newest.stdout.splitlines()] == [second]
+
+
+def test_the_report_of_an_earlier_inspection_is_shown(run: Run) -> None:
+    report = reported(run("--json"))
+    assert report.inspection is not None
+    shown = CliRunner().invoke(cli, ["show", report.inspection, "--server", URL], catch_exceptions=False)
+    assert "! WARN  spec.json" in shown.stdout
+    whole = CliRunner().invoke(cli, ["show", report.inspection, "--server", URL, "--json"], catch_exceptions=False)
+    assert reported(whole) == report
+
+
+def test_the_page_of_an_inspection_is_opened_in_a_browser(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    inspection = reported(run("--json")).inspection
+    assert inspection is not None
+    opened: list[str] = []
+    monkeypatch.setattr(click, "launch", opened.append)
+    result = CliRunner().invoke(cli, ["open", inspection, "--server", URL], catch_exceptions=False)
+    assert opened == [f"{URL}/inspections/{inspection}"]
+    assert result.stdout == f"{opened[0]}\n"
+
+
+def test_an_inspection_that_does_not_exist_exits_with_2(watched: Watched) -> None:
+    watched.worker.is_away = True
+    for command in ("show", "open"):
+        unknown = "insp_00000000-0000-0000-0000-000000000000"
+        result = CliRunner().invoke(cli, [command, unknown, "--server", URL], catch_exceptions=False)
+        assert (result.exit_code, "not_found" in result.stderr) == (2, True)
 
 
 def test_a_spec_is_validated_by_the_service(run: Run, watched: Watched) -> None:

@@ -1,4 +1,4 @@
-"""The options that say what to inspect and how, for every command that inspects."""
+"""The options that say what to inspect and how, shared by every command that inspects."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gradinspect.cli.failures import WRONG_CALL, Failure
+from gradinspect.cli.failures import WRONG_CALL, Failure, did_you_mean
 from gradinspect.contracts.problems import FieldError, ProblemError
 
 if TYPE_CHECKING:
+    from gradinspect.cli.files import ModelFile
     from gradinspect.contracts.request.request import InspectionSettings
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-# Written out, and not read off the request's contract: help is to be there before contracts are built.
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+# Literal copies of the request's values: --help must not wait for pydantic. A test compares them with the contract.
 LOSSES = ("cross_entropy", "mse", "l1", "huber", "bce_with_logits", "nll", "output_mean", "random_cotangent")
 DIAGNOSTICS = ("gradients", "signals", "noise", "curvature", "jacobian", "training_trace")
 DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the options say, as they came."""
+class InspectionOptions:
+    """The values of the options, as click parsed them."""
 
     server: str | None
     weights: str | None
@@ -50,19 +51,19 @@ class Asked:
     time_limit: float
 
 
-def inspection_options(command: Command) -> Command:
-    """Add the options to a command; it gets them as one `asked`."""
+def inspection_options(command: CommandT) -> CommandT:
+    """Add the options to a command, which receives them as one `options` argument."""
 
-    def collect(**arguments: Any) -> Any:  # Any: click's parameters, of their own types
-        asked = Asked(**{name: arguments.pop(name) for name in Asked.__dataclass_fields__})
-        return command(asked=asked, **arguments)
+    def collect(**arguments: Any) -> Any:  # Any: click parameters of any type; JSON documents below
+        options = InspectionOptions(**{name: arguments.pop(name) for name in InspectionOptions.__dataclass_fields__})
+        return command(options=options, **arguments)
 
     collect.__name__, collect.__doc__ = command.__name__, command.__doc__
-    collect.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]  # click's own mark
-    decorated: Any = collect  # Any: click's decorators are typed for the function they get
+    collect.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]  # set by click
+    decorated: Any = collect
     for option in reversed(_OPTIONS):
         decorated = option(decorated)
-    return decorated  # type: ignore[no-any-return]  # a command of the same kind
+    return decorated  # type: ignore[no-any-return]  # click's decorators return what they decorate
 
 
 _OPTIONS = (
@@ -91,89 +92,117 @@ _OPTIONS = (
                  help="How the model runs."),
     click.option("--seeds", type=click.IntRange(1, 32), default=1, show_default=True,
                  help="Initialisations or batches to average over."),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Everything random comes of it."),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
+                 help="Seed of everything that is drawn at random."),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
                  help="Where to compute."),
     click.option("--policy", metavar="FILE", default="default", show_default=True,
-                 help="Judge by this policy: a JSON file; with --server also the name or id of one that is stored."),
+                 help="Judge by this policy: a JSON file; with --server also the name or id of a stored one."),
     click.option("--label", metavar="KEY=VALUE", multiple=True, help="With --server: label the inspection."),
     click.option("--time-limit", type=click.FloatRange(1), default=300.0, show_default=True, metavar="SECONDS",
-                 help="What does not fit into it is left undetermined; with --server, how long to wait."),
+                 help="Measurements that do not fit are left out; with --server, how long to wait."),
 )  # fmt: skip
 
 
-def settings_of(asked: Asked, data: dict[str, Any] | None) -> InspectionSettings:
-    """The settings that the options say.
+def settings_of(options: InspectionOptions, data: dict[str, Any] | None) -> InspectionSettings:
+    """Return the request's settings.
 
     Args:
-        asked: the options.
-        data: the document of the batch, where there is a file.
+        options: the values of the options.
+        data: the document of the batch, when --data was given.
 
     Raises:
-        Failure: an option's value is wrong; it is named.
+        Failure: an option has a wrong value; the message names the option.
     """
     from gradinspect.contracts.document import from_python
     from gradinspect.contracts.request.request import InspectionSettings
 
     try:
-        return from_python(InspectionSettings, settings_document(asked, data))
+        return from_python(InspectionSettings, settings_document(options, data))
     except ProblemError as error:
         raise wrong_options(error.errors) from None
 
 
 def wrong_options(errors: Sequence[FieldError]) -> Failure:
-    """Wrong fields of a request, by the options that they come from."""
+    """Return a failure that names the option behind each wrong field of a request."""
     details = []
     for error in errors:
         field, _, rest = error.pointer.removeprefix("/").partition("/")
         details.append(f"--{' '.join([field.replace('_', '-'), *rest.split('/')]).strip()}: {error.detail}")
-    return Failure("an option is wrong" if len(details) == 1 else "options are wrong", details=tuple(details),
-                   exit_code=WRONG_CALL)  # fmt: skip
+    if len(details) == 1:
+        return Failure(details[0], exit_code=WRONG_CALL)
+    return Failure("options are wrong", details=tuple(details), exit_code=WRONG_CALL)
 
 
-def settings_document(asked: Asked, data: dict[str, Any] | None) -> dict[str, Any]:
-    """The same, as JSON."""
+def settings_document(options: InspectionOptions, data: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the request's settings as JSON; arguments as in `settings_of`."""
     document: dict[str, Any] = {
-        "loss": asked.loss, "mode": asked.mode, "seeds": asked.seeds, "seed": asked.seed, "device": asked.device,
-        "diagnostics": list(DIAGNOSTICS) if asked.diagnostics == "all" else _names(asked.diagnostics),
+        "loss": options.loss, "mode": options.mode, "seeds": options.seeds, "seed": options.seed,
+        "device": options.device, "diagnostics": _diagnostics(options.diagnostics),
     }  # fmt: skip
     if data is not None:
         document["data"] = data
-    elif asked.input_high is not None:
-        shape = [asked.samples or 128, *(_sizes(asked.input_shape) if asked.input_shape is not None else [])]
-        dtype = asked.input_dtype if asked.input_dtype.startswith("int") else "int64"
-        drawn = {"kind": "integers", "shape": shape, "dtype": dtype, "high": asked.input_high}
+    elif options.input_high is not None:
+        shape = [options.samples or 128, *(_sizes(options.input_shape) if options.input_shape is not None else [])]
+        dtype = options.input_dtype if options.input_dtype.startswith("int") else "int64"
+        drawn = {"kind": "integers", "shape": shape, "dtype": dtype, "high": options.input_high}
         document["data"] = {"inputs": [drawn]}
-    elif asked.samples is not None:
-        document["data"] = {"samples": asked.samples}
-    if asked.optimizer is not None:
-        document["optimizer"] = _shorthand(asked.optimizer, "type")
-    if asked.precision is not None:
-        document["precision"] = _shorthand(asked.precision, "compute")
-    if asked.lr_scales:
-        document["lr_scales"] = {} if asked.probe_steps is None else {"probe_steps": asked.probe_steps}
+    elif options.samples is not None:
+        document["data"] = {"samples": options.samples}
+    if options.optimizer is not None:
+        document["optimizer"] = _shorthand(options.optimizer, "type")
+    if options.precision is not None:
+        document["precision"] = _shorthand(options.precision, "compute")
+    if options.lr_scales:
+        document["lr_scales"] = {} if options.probe_steps is None else {"probe_steps": options.probe_steps}
     return document
 
 
-def declared_input(asked: Asked) -> dict[str, Any] | None:
-    """The input that the options declare for a TorchScript file."""
-    if asked.input_shape is None:
+def check_options(model: ModelFile, options: InspectionOptions) -> None:
+    """Refuse options that do not apply to this kind of model."""
+    if model.spec is not None:
+        if options.input_shape is not None:
+            raise click.UsageError("--input-shape is for TorchScript files; a spec declares its input itself")
+        return
+    if options.weights is not None:
+        raise click.UsageError("--weights goes with a spec; a TorchScript file holds its own weights")
+    if options.data is None and options.input_shape is None:
+        raise click.UsageError(
+            f"{model.name} does not declare its input: give --data batch.safetensors, or --input-shape SIZES "
+            "without the batch axis"
+        )
+
+
+def declared_input(options: InspectionOptions) -> dict[str, Any] | None:
+    """Return the input that the options declare for a TorchScript file."""
+    if options.input_shape is None:
         return None
-    return {"shape": _sizes(asked.input_shape), "dtype": asked.input_dtype}
+    return {"shape": _sizes(options.input_shape), "dtype": options.input_dtype}
 
 
-def labels_of(asked: Asked) -> dict[str, str]:
-    """KEY=VALUE pairs."""
-    pairs = [label.partition("=") for label in asked.label]
+def labels_of(texts: Sequence[str]) -> dict[str, str]:
+    """Parse the KEY=VALUE pairs of --label."""
+    pairs = [text.partition("=") for text in texts]
     wrong = next((key for key, equals, _ in pairs if not equals), None)
     if wrong is not None:
         raise click.BadParameter(f"{wrong!r} is not KEY=VALUE", param_hint="--label")
     return {key: value for key, _, value in pairs}
 
 
-def input_names(asked: Asked) -> tuple[str, ...]:
-    """The names of --inputs."""
-    return tuple(_names(asked.inputs)) if asked.inputs is not None else ()
+def input_names(options: InspectionOptions) -> tuple[str, ...]:
+    """Return the tensor names of --inputs."""
+    return tuple(_names(options.inputs)) if options.inputs is not None else ()
+
+
+def _diagnostics(text: str) -> list[str]:
+    if text == "all":
+        return list(DIAGNOSTICS)
+    names = _names(text)
+    for name in names:
+        if name not in DIAGNOSTICS:
+            known = did_you_mean(name, DIAGNOSTICS) or f"; there are {', '.join(DIAGNOSTICS)}, and all"
+            raise click.BadParameter(f"there is no diagnostic {name!r}{known}", param_hint="--diagnostics")
+    return names
 
 
 def _names(text: str) -> list[str]:
@@ -184,14 +213,16 @@ def _sizes(text: str) -> list[int]:
     try:
         sizes = [int(size) for size in _names(text)]
     except ValueError:
-        raise click.BadParameter(f"{text!r} is not sizes such as 16,256", param_hint="--input-shape") from None
+        raise click.BadParameter(
+            f"{text!r} is not a list of sizes such as 16,256", param_hint="--input-shape"
+        ) from None
     if min(sizes, default=1) < 1:
-        raise click.BadParameter(f"{text!r} holds a size under 1", param_hint="--input-shape")
+        raise click.BadParameter(f"{text!r} has a size under 1", param_hint="--input-shape")
     return sizes
 
 
 def _shorthand(text: str, first: str) -> dict[str, Any]:
-    """`sgd,lr=0.1` → {"type": "sgd", "lr": 0.1}; a JSON object is taken as it is."""
+    """Parse `sgd,lr=0.1` into {"type": "sgd", "lr": 0.1}; return a JSON object as it is."""
     if text.lstrip().startswith("{"):
         try:
             document: dict[str, Any] = json.loads(text)
@@ -202,7 +233,8 @@ def _shorthand(text: str, first: str) -> dict[str, Any]:
     return {(key if equals else first): (_value(value) if equals else key) for key, equals, value in pairs}
 
 
-def _value(text: str) -> Any:  # Any: JSON, or the text itself
+def _value(text: str) -> Any:
+    """Parse a JSON value; anything else is text."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
