@@ -11,6 +11,7 @@ import click
 
 from gradinspect.cli.failures import WRONG_CALL, Failure, did_you_mean
 from gradinspect.contracts.problems import FieldError, ProblemError
+from gradinspect.contracts.sections import DIAGNOSTICS
 
 if TYPE_CHECKING:
     from gradinspect.cli.files import ModelFile
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 # Literal copies of the request's values: --help must not wait for pydantic. A test compares them with the contract.
 LOSSES = ("cross_entropy", "mse", "l1", "huber", "bce_with_logits", "nll", "output_mean", "random_cotangent")
-DIAGNOSTICS = ("gradients", "signals", "noise", "curvature", "jacobian", "training_trace")
 DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32")
 
 

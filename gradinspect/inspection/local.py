@@ -32,7 +32,8 @@ from gradinspect.report.shown import Report
 from gradinspect.rules import find_policy, judge, remedies_to_try
 
 if TYPE_CHECKING:
-    from gradinspect.contracts.request.request import Diagnostic, Loss
+    from gradinspect.contracts.request.request import Loss
+    from gradinspect.contracts.sections import Diagnostic
 
     CustomLoss = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 

@@ -145,7 +145,7 @@ _PASS = (("forward", 0.3), ("backward", 0.5), ("statistics", 0.2))
 
 
 def _plan(settings: InspectionSettings) -> list[tuple[str, float]]:
-    sections = [(section.stage, section.weight) for section in planned_sections(settings)]
+    sections = [(section.record.stage, section.computation.weight) for section in planned_sections(settings)]
     return [*_PASS, *sections, *(_PASS * (settings.seeds - 1)), ("report", 0.1)]
 
 
@@ -214,10 +214,10 @@ def _run_sections(s: SectionInput, found: _Collected, stages: Stages) -> None:
     # The passes over the other seeds come after the sections and are owed their time first.
     owed = (s.settings.seeds - 1) * _PASS_MARGIN * s.pass_seconds
     for place, section in enumerate(planned):
-        stages.enter(section.stage)
+        stages.enter(section.record.stage)
         share = share_of(section, planned[place:], s.pass_seconds, s.budget.seconds_left - owed)
         result = run_section(section, replace(s, budget=s.budget.part(share, reserve=owed), progress=stages.within))
-        found.sections[section.field] = result.section
+        found.sections[section.record.name] = result.section
         for name, fields in result.parameters.items():
             found.of_parameters.setdefault(name, {}).update(fields)
     stages.stop()

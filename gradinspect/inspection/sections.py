@@ -1,98 +1,69 @@
-"""The sections that a request can ask for beyond the first pass: which function computes each, and what it is worth.
+"""Which sections a request asks for, how much time each may take, and how one is run.
 
-A section that fails in a way its caller cannot help is `undetermined` with the reason, and the rest of the report
-stands: memory that ran out, an operator without the derivative that it needs, a budget that was too small.
+A section that fails for a reason outside our control is `undetermined` with that reason, and the rest of the report
+remains: memory ran out, an operator lacks the derivative, the budget was too small.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Literal
 
 import torch
 
 from gradinspect.contracts.problems import InspectionError
-from gradinspect.contracts.report.report import Curvature, Jacobian, LrScales, Noise, TimeDecay
+from gradinspect.contracts.report.sections import section_document
 from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.contracts.sections import SECTIONS, Computation, SectionRecord
 from gradinspect.engine.first_order.context import Section, SectionInput, SectionResult
 from gradinspect.engine.first_order.memory import out_of_memory
 
-SectionDocument = type[Noise] | type[Curvature] | type[Jacobian] | type[TimeDecay] | type[LrScales]
+MOST_OF_THE_REST = 0.25  # chosen: without it two passes of a slow model had no room in a 28th of its job's time
 
 
 @dataclass(frozen=True)
 class PlannedSection:
-    """One section of the report.
+    """One requested section and the way to compute it."""
 
-    Attributes:
-        stage: its name in progress and in `environment.stages`; what a request calls it.
-        field: its place in the report.
-        kind: its document, for a section that could not be computed.
-        home: module and function that compute it; imported when it is asked for.
-        weight: its share of the time that is left, among the sections that were asked for. Chosen after the usual
-            number of passes of each: two for noise, some forty for curvature, a probe's hundreds for scales.
-        passes: what its usual results take, in times of the first pass. A section may have so much though its share is
-            smaller, up to `MOST_OF_THE_REST`; none for scales, whose probes have a budget of their own.
-    """
-
-    stage: str
-    field: Literal["noise", "curvature", "jacobian", "time_decay", "lr_scales"]
-    kind: SectionDocument
-    home: tuple[str, str]
-    weight: float
-    passes: float = 0.0
+    record: SectionRecord
+    computation: Computation
 
     def function(self) -> Section:
-        """The function that computes it."""
-        found: Section = getattr(import_module(self.home[0]), self.home[1])
-        return found
-
-
-MOST_OF_THE_REST = 0.25  # chosen: without it two passes of a slow model had no room in a 28th of its job's time
-
-_TABLE: tuple[PlannedSection, ...] = (
-    PlannedSection("noise", "noise", Noise, ("gradinspect.engine.per_sample.noise", "noise_section"), 1.0, 3.0),
-    PlannedSection(
-        "jacobian", "jacobian", Jacobian, ("gradinspect.engine.curvature.jacobian", "jacobian_section"), 1.0, 20.0
-    ),
-    PlannedSection(
-        "curvature", "curvature", Curvature, ("gradinspect.engine.curvature.curvature", "curvature_section"), 4.0, 40.0
-    ),
-    PlannedSection(
-        "training_trace",
-        "time_decay",
-        TimeDecay,
-        ("gradinspect.inspection.training_trace", "training_trace_section"),
-        2.0,
-        45.0,
-    ),
-    PlannedSection("lr_scales", "lr_scales", LrScales, ("gradinspect.probes.lr_scales", "suggest_scales"), 20.0),
-)
+        """Import the function that computes it."""
+        module = import_module(f"gradinspect.{self.computation.module}")
+        function: Section = getattr(module, self.computation.function)
+        return function
 
 
 def planned_sections(settings: InspectionSettings) -> list[PlannedSection]:
-    """What was asked for, in the order in which it is computed."""
-    asked: set[str] = set(settings.diagnostics)
-    if settings.lr_scales:
-        asked.add("lr_scales")
-    return [section for section in _TABLE if section.stage in asked]
+    """Return the requested sections in the order in which they are computed: the cheapest first, scales last."""
+    requested = {*settings.diagnostics, *(("lr_scales",) if settings.lr_scales else ())}
+    planned = [
+        PlannedSection(record, record.computation)
+        for record in SECTIONS
+        if record.computation is not None and record.stage in requested
+    ]
+    return sorted(planned, key=lambda section: section.computation.usual_passes or math.inf)
 
 
 def share_of(section: PlannedSection, later: Sequence[PlannedSection], pass_seconds: float, left: float) -> float:
-    """The share of the seconds that are left which a section may take.
+    """Return the share in [0, 1] of the remaining seconds that a section may take.
 
     Args:
+        section: the section to be run now.
         later: the section itself and all that come after it.
+        pass_seconds: wall time of the first pass.
+        left: remaining seconds, not positive when none are left.
     """
-    by_weight = section.weight / sum(one.weight for one in later)
-    wanted = section.passes * pass_seconds / left if left > 0 else 0.0
-    return max(by_weight, min(wanted, MOST_OF_THE_REST))
+    by_weight = section.computation.weight / sum(one.computation.weight for one in later)
+    usual = (section.computation.usual_passes or 0.0) * pass_seconds / left if left > 0 else 0.0
+    return max(by_weight, min(usual, MOST_OF_THE_REST))
 
 
 def run_section(section: PlannedSection, s: SectionInput) -> SectionResult:
-    """Compute one section; what the model causes to fail becomes the reason of an undetermined one."""
+    """Compute one section; a failure that the model causes becomes the reason of an undetermined section."""
     try:
         return section.function()(s)
     except InspectionError as error:
@@ -105,7 +76,7 @@ def run_section(section: PlannedSection, s: SectionInput) -> SectionResult:
         )
         if s.device.type == "cuda":
             torch.cuda.empty_cache()
-    return SectionResult(section.kind(status="undetermined", reason=reason))
+    return SectionResult(section_document(section.record.name)(status="undetermined", reason=reason))
 
 
 def _first_sentence(message: str) -> str:

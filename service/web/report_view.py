@@ -11,6 +11,7 @@ from gradinspect.contracts.report.report import Finding, Report
 from gradinspect.contracts.request.data import ArtifactData
 from gradinspect.contracts.request.policy import LEVELS, Policy
 from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.contracts.sections import DIAGNOSTICS, SECTIONS
 from gradinspect.contracts.wire.resources import ErrorResource, InspectionResource
 from gradinspect.report.charts.signal_charts import signal_profile
 from gradinspect.report.words.headline import headline
@@ -24,12 +25,6 @@ from service.web.scales_view import ScalesView
 
 MOST_NAMES = 8
 _RULES = {rule.id: rule for rule in RULES}
-_SECTIONS = {
-    "depth_decay": "the fit of signal against depth", "time_decay": "gradients over training steps",
-    "noise": "gradient noise", "curvature": "curvature", "jacobian": "the input-output Jacobian",
-    "precision": "what low precision would do", "lr_scales": "learning-rate scales",
-}  # fmt: skip
-_DIAGNOSTICS = {"noise": "noise", "curvature": "curvature", "jacobian": "jacobian", "training_trace": "time_decay"}
 
 
 @dataclass(frozen=True)
@@ -228,13 +223,12 @@ class InspectionView:
     def not_measured(self) -> tuple[tuple[str, str], ...]:
         """Sections of the report that have no numbers, with the reason."""
         missing = []
-        for name, title in _SECTIONS.items():
-            section = getattr(self._finished, name)
+        for record in SECTIONS:
+            section = getattr(self._finished, record.name)
             if section is not None and section.status == "undetermined":
-                missing.append((title, section.reason or "undetermined"))
-        for diagnostic, name in _DIAGNOSTICS.items():
-            if diagnostic not in self.settings.diagnostics and getattr(self._finished, name) is None:
-                missing.append((_SECTIONS[name], f"not asked for; add {diagnostic} to diagnostics"))
+                missing.append((record.title, section.reason or "undetermined"))
+            elif section is None and record.diagnostic in {*DIAGNOSTICS} - {*self.settings.diagnostics}:
+                missing.append((record.title, f"not requested; add {record.diagnostic} to the diagnostics"))
         return tuple(missing)
 
     @cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from gradinspect.contracts.document import from_python
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.report.report import Measurements, Noise
 from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.contracts.sections import DIAGNOSTICS, SECTIONS
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.engine.first_order.context import Budget, SectionInput, SectionResult, refused
@@ -27,7 +28,7 @@ from gradinspect.inspection.sections import PlannedSection, planned_sections, ru
 from gradinspect.inspection.stages import Stages
 from tests.support.section_inputs import mlp, normal
 
-EVERYTHING = ["gradients", "signals", "noise", "curvature", "jacobian", "training_trace"]
+EVERYTHING = list(DIAGNOSTICS)
 SPEC = {
     "input": {"shape": [6]},
     "layers": [
@@ -109,11 +110,21 @@ def test_a_budgets_parts_never_exceed_what_is_left() -> None:
     assert "needs about 50 s" in str(refused(budget, 50.0))
 
 
+def test_every_section_of_the_list_can_be_computed() -> None:
+    settings = from_python(InspectionSettings, {"diagnostics": EVERYTHING, "lr_scales": {}})
+    planned = planned_sections(settings)
+    assert {section.record.name for section in planned} == {r.name for r in SECTIONS if r.computation is not None}
+    for section in planned:
+        hints = get_type_hints(section.function())
+        assert hints.pop("return") is SectionResult
+        assert list(hints.values()) == [SectionInput]
+
+
 def test_the_scales_come_last_and_have_the_largest_share() -> None:
     settings = from_python(InspectionSettings, {"diagnostics": EVERYTHING, "lr_scales": {}})
     planned = planned_sections(settings)
-    assert [section.stage for section in planned][-1] == "lr_scales"
-    assert max(planned, key=lambda section: section.weight).stage == "lr_scales"
+    assert [section.record.stage for section in planned][-1] == "lr_scales"
+    assert max(planned, key=lambda section: section.computation.weight).record.stage == "lr_scales"
 
 
 def test_a_section_may_take_what_it_usually_does_up_to_a_quarter_of_the_rest() -> None:
@@ -136,7 +147,8 @@ def failing(error: BaseException) -> PlannedSection:
         def function(self) -> Any:
             return section
 
-    return Failing("noise", "noise", Noise, ("", ""), 1.0)
+    (noise,) = planned_sections(from_python(InspectionSettings, {"diagnostics": ["noise"]}))
+    return Failing(noise.record, noise.computation)
 
 
 @pytest.mark.parametrize(

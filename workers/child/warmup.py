@@ -20,14 +20,13 @@ from torch import nn
 
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.problems import InspectionError
+from gradinspect.contracts.sections import DIAGNOSTICS
 from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.inspection.job import run_job
 
-# Every section that a request can ask for, and both ways through the loss.
-ALL_DIAGNOSTICS = ["gradients", "signals", "noise", "curvature", "jacobian", "training_trace"]
 PLAIN: dict[str, Any] = {}  # Any: a request is JSON until it is validated
 EVERYTHING: dict[str, Any] = {
-    "diagnostics": ALL_DIAGNOSTICS,
+    "diagnostics": list(DIAGNOSTICS),
     "optimizer": {"type": "adam", "lr": 1e-3},
     "precision": {"intended": "float16"},
 }

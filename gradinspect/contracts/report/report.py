@@ -46,6 +46,7 @@ from gradinspect.contracts.report.sections import (
     ScaleRemedy,
     ScalesVerdict,
     Section,
+    Sections,
     SectionStatus,
     SeedSpread,
     TimeDecay,
@@ -167,20 +168,13 @@ class MeasuredSummary(Document):
     )
 
 
-class Measurements(Document):
+class Measurements(Sections):
     """What the engine hands over: numbers without judgement."""
 
     environment: Environment
     summary: MeasuredSummary
-    depth_decay: DepthDecay | None = None
-    time_decay: TimeDecay | None = None
     layers: Annotated[tuple[LayerMeasurement, ...], Field(max_length=MAX_LAYERS)] = ()
     parameters: Annotated[tuple[ParameterMeasurement, ...], Field(max_length=MAX_PARAMETERS)] = ()
-    noise: Noise | None = None
-    curvature: Curvature | None = None
-    jacobian: Jacobian | None = None
-    precision: PrecisionSection | None = None
-    lr_scales: LrScales | None = None
     self_checks: Annotated[tuple[SelfCheck, ...], Field(max_length=64)] = ()
     spread: SeedSpread | None = None
     remedy_checks: Annotated[tuple[RemedyCheck, ...], Field(max_length=16)] = ()
@@ -237,8 +231,8 @@ class ModelReference(Document):
     digest: Annotated[str, Field(max_length=80)] | None = None
 
 
-class Report(Document):
-    """Measurements, judged."""
+class Judgement(Document):
+    """What a report says about its measurements: the model, the verdict, the findings and what they were judged by."""
 
     schema_version: Annotated[int, Field(ge=1)] = Field(
         default=1, description="2: `rules` is recorded. 1, also where it is absent: release 0.1.0, without `rules`."
@@ -247,8 +241,6 @@ class Report(Document):
         default=None, description="Id of the inspection; null for a local one."
     )
     model: ModelReference
-    environment: Environment
-    summary: Summary
     verdict: Verdict
     policy: PolicyReference | None = Field(default=None, description="What the findings were judged by.")
     optimizer: Optimizer | None = Field(
@@ -258,15 +250,9 @@ class Report(Document):
     rules: Annotated[tuple[RuleOutcome, ...], Field(max_length=1000)] = Field(
         default=(), description="Every rule with its outcome, in the catalogue's order; empty in schema version 1."
     )
-    depth_decay: DepthDecay | None = None
-    time_decay: TimeDecay | None = None
-    layers: tuple[LayerMeasurement, ...] = ()
-    parameters: tuple[ParameterMeasurement, ...] = ()
-    noise: Noise | None = None
-    curvature: Curvature | None = None
-    jacobian: Jacobian | None = None
-    precision: PrecisionSection | None = None
-    lr_scales: LrScales | None = None
-    self_checks: tuple[SelfCheck, ...] = ()
-    spread: SeedSpread | None = None
-    remedy_checks: tuple[RemedyCheck, ...] = ()
+
+
+class Report(Measurements, Judgement):
+    """Measurements, judged."""
+
+    summary: Summary

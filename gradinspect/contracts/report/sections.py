@@ -5,7 +5,7 @@ One that was not asked for is absent; one that could not be computed is `undeter
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -19,6 +19,8 @@ SectionStatus = Literal["measured", "undetermined"]
 
 
 class Section(Document):
+    """Numbers that could be measured, or the reason why they could not."""
+
     status: SectionStatus = "measured"
     reason: Text | None = Field(default=None, description="Why this section could not be computed.")
 
@@ -234,3 +236,21 @@ class SeedSpread(Section):
     layers: Annotated[tuple[LayerSpread, ...], Field(max_length=MAX_LAYERS)] = Field(
         default=(), description="In the order of the report's layers."
     )
+
+
+class Sections(Document):
+    """The sections of a report, one field each; `contracts.sections` has their names, words and costs."""
+
+    depth_decay: DepthDecay | None = None
+    time_decay: TimeDecay | None = None
+    noise: Noise | None = None
+    curvature: Curvature | None = None
+    jacobian: Jacobian | None = None
+    precision: PrecisionSection | None = None
+    lr_scales: LrScales | None = None
+
+
+def section_document(name: str) -> type[Section]:
+    """Return the document of a section by its field, `Noise` for "noise"."""
+    document: type[Section] = get_args(Sections.model_fields[name].annotation)[0]
+    return document

@@ -9,11 +9,11 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from gradinspect.contracts.document import WITHOUT_NUL, Document, Finite, located, without_nul
 from gradinspect.contracts.request.data import Data
 from gradinspect.contracts.request.fitting import NO_PARAMETERS, misfit, target_misfit
+from gradinspect.contracts.sections import DIAGNOSTICS, Diagnostic
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.spec.tensors import FloatType
 
 Loss = Literal["cross_entropy", "mse", "l1", "huber", "bce_with_logits", "nll", "output_mean", "random_cotangent"]
-Diagnostic = Literal["gradients", "signals", "noise", "curvature", "jacobian", "training_trace"]
 Device = Literal["auto", "cpu", "cuda"]
 Mode = Literal["train", "eval"]
 Positive = Annotated[Finite, Field(gt=0)]
@@ -85,7 +85,10 @@ class InspectionSettings(Document):
     loss: Loss = "cross_entropy"
     optimizer: Optimizer | None = None
     precision: Precision = Precision()
-    diagnostics: Annotated[tuple[Diagnostic, ...], Field(min_length=1, max_length=6)] = ("gradients", "signals")
+    diagnostics: Annotated[tuple[Diagnostic, ...], Field(min_length=1, max_length=len(DIAGNOSTICS))] = (
+        "gradients",
+        "signals",
+    )
     lr_scales: LrScales = Field(default=False, description="`{}` asks for a suggestion with all defaults.")
     mode: Mode = "train"
     seeds: Annotated[int, Field(ge=1, le=32)] = Field(

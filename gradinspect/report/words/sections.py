@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from pydantic import BaseModel
 
 from gradinspect.contracts.report.report import Report, SelfCheck, TimeDecay
+from gradinspect.contracts.sections import SECTION, SECTIONS
 from gradinspect.report.words.figures import amount, duration, printable, size
 from gradinspect.wording import counted, number, percent
 
-TITLES = {
-    "depth_decay": "Signal against depth", "time_decay": "Gradients over training steps", "noise": "Gradient noise",
-    "curvature": "Curvature", "jacobian": "Input-output Jacobian", "precision": "What low precision would do",
-    "lr_scales": "Learning-rate scales",
-}  # fmt: skip
-_LABELS = {
-    "slope_log10_per_layer": "decades per layer call", "slope_log10_per_step": "decades per step",
-    "cumulative_gain": "first layer call over last", "layers_used": "layer calls fitted", "r2": "r² of the fit",
-    "stderr": "standard error", "grad_snr": "signal to noise of the gradient", "noise_scale": "noise scale, in samples",
-    "gradient_norm_squared": "|g|²", "covariance_trace": "trace of the gradient covariance",
-    "hessian_trace": "trace of the Hessian", "hessian_trace_stderr": "its standard error",
-    "curvature_along_gradient": "curvature along the gradient", "top_eigenvalue": "largest eigenvalue",
-    "top_eigenvalue_residual": "its residual", "products": "Hessian-vector products",
-    "largest": "largest singular value", "smallest": "smallest singular value",
-    "mean_square": "mean squared singular value", "compute": "computed in", "intended": "intended for",
-    "fp16_flush_fraction": "gradients that float16 flushes to zero",
-    "bf16_flush_fraction": "gradients that bfloat16 flushes to zero",
-    "loss_scale_window": "loss scales that keep float16 gradients normal",
-}  # fmt: skip
+TITLES = {record.name: record.title for record in SECTIONS}
 
 
 class Fact(NamedTuple):
@@ -76,7 +60,9 @@ def measured_sections(report: Report) -> tuple[Section, ...]:
         section = getattr(report, name)
         if section is None or section.status != "measured" or name == "lr_scales":
             continue
-        facts = [*_trace_facts(section), *_facts(section)] if isinstance(section, TimeDecay) else _facts(section)
+        facts = _facts(section, SECTION[name].labels)
+        if isinstance(section, TimeDecay):
+            facts = [*_trace_facts(section), *facts]
         if facts:
             found.append(Section(name, title, tuple(facts)))
     return tuple(found)
@@ -132,14 +118,14 @@ def _trace_facts(decay: TimeDecay) -> list[Fact]:
     return [Fact("loss", f"{first} → {last} in {counted(decay.trace[-1].step - decay.trace[0].step, 'step')}")]
 
 
-def _facts(section: BaseModel) -> list[Fact]:
+def _facts(section: BaseModel, labels: Mapping[str, str]) -> list[Fact]:
     """The single numbers and words of a section; its lists have their own place in the JSON."""
     facts = []
     for name in type(section).model_fields:
         value = getattr(section, name)
         if name in ("status", "reason") or (written := _written(name, value)) is None:
             continue
-        facts.append(Fact(_LABELS.get(name, name.replace("_", " ")), written))
+        facts.append(Fact(labels.get(name, name.replace("_", " ")), written))
     return facts
 
 

@@ -74,8 +74,8 @@ def test_every_rule_is_somewhere_on_the_page() -> None:
 def test_what_was_not_measured_is_named_with_its_reason() -> None:
     report = judged(chain(noise=Noise(status="undetermined", reason="the batch has one sample")))
     missing = dict(view(report).not_measured)
-    assert missing["gradient noise"] == "the batch has one sample"
-    assert "add curvature to diagnostics" in missing["curvature"]
+    assert missing["Gradient noise"] == "the batch has one sample"
+    assert missing["Curvature"] == "not requested; add curvature to the diagnostics"
 
 
 def test_the_chart_shows_the_policy_s_thresholds_and_points_to_the_table() -> None:
