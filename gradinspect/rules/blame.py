@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+from gradinspect.contracts.nonlinearities import balanced_slope
 from gradinspect.contracts.report.report import LayerMeasurement
 from gradinspect.rules.evidence import Evidence, is_norm_kind
 from gradinspect.rules.gates import signal_edge
@@ -21,14 +22,6 @@ Cause = Literal[
     "activation_slope", "weight_scale", "normalisation", "residual_scale", "recurrence", "depth", "cut_signal"
 ]  # fmt: skip
 
-# √E[φ′(Z)²] of nonlinearities that weights can make up for, Z ~ N(0, 1). Those left out count as 1: odd functions
-# (tanh) pass small values unchanged, and a sigmoid's 0.25 at best is its own fault. Closed form for ReLU (√½), by
-# quadrature for the smooth ones.
-BALANCED_SLOPE = {
-    "relu": 0.7071, "leaky_relu": 0.7071, "threshold": 0.7071, "rrelu": 0.727, "prelu": 0.729,
-    "elu": 0.817, "gelu": 0.675, "silu": 0.616, "mish": 0.692, "hardswish": 0.599, "softplus": 0.542,
-    "log_sigmoid": 0.542,
-}  # fmt: skip
 MILD_DECADES = math.log10(1.25)  # a layer within 0.8 … 1.25 is mild: the band of initialization_mismatch
 FEWEST_JOINS = 2  # one such place may be anything; a residual network has one a block
 
@@ -81,14 +74,14 @@ def blame(evidence: Evidence, gain: float) -> Blame:
 def _slope_decades(row: LayerMeasurement) -> float:
     if not row.activation_gain or row.nonlinearity is None:
         return 0.0
-    return math.log10(row.activation_gain / BALANCED_SLOPE.get(row.nonlinearity, 1.0))
+    return math.log10(row.activation_gain / balanced_slope(row.nonlinearity))
 
 
 def _weight_decades(row: LayerMeasurement) -> float:
     weight = row.weight_gain if row.weight_gain else row.backward_gain
     if not weight:
         return 0.0
-    return math.log10(weight * BALANCED_SLOPE.get(row.nonlinearity or "", 1.0))
+    return math.log10(weight * balanced_slope(row.nonlinearity))
 
 
 def _activation(rows: list[LayerMeasurement], slopes: dict[int, float]) -> Blame:
@@ -108,7 +101,7 @@ def _activation(rows: list[LayerMeasurement], slopes: dict[int, float]) -> Blame
 
 def _weights(rows: list[LayerMeasurement], direction: float) -> Blame:
     weight = geometric_mean([row.weight_gain or row.backward_gain for row in rows])
-    ideal = geometric_mean([1 / BALANCED_SLOPE.get(row.nonlinearity or "", 1.0) for row in rows])
+    ideal = geometric_mean([1 / balanced_slope(row.nonlinearity) for row in rows])
     size = "small" if direction < 0 else "large"
     sentence = (
         f"The weights multiply the signal by {weight:.2g} a layer where {ideal:.2g} would balance the activation: "

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import math
 
+from gradinspect.contracts.nonlinearities import BY_NAME
 from gradinspect.contracts.report.report import LayerMeasurement, Remedy
-from gradinspect.rules.blame import BALANCED_SLOPE, Blame
+from gradinspect.rules.blame import Blame
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import Limits
 from gradinspect.wording import number
-
-_RECTIFIERS = frozenset({"relu", "leaky_relu", "threshold", "rrelu", "prelu", "elu", "gelu", "silu",
-                         "mish", "hardswish", "softplus"})  # fmt: skip
 
 
 def remedy_for(blame: Blame) -> Remedy:
@@ -60,15 +58,15 @@ def tried(remedy: Remedy, evidence: Evidence, gain: float, limits: Limits) -> tu
 
 def initialize(layers: tuple[LayerMeasurement, ...], cause: str) -> Remedy:
     """Draw the weights of linear and convolutional layers anew, at the gain that balances the nonlinearity."""
-    nonlinearity = next((row.nonlinearity for row in layers if row.nonlinearity is not None), None)
-    if nonlinearity in _RECTIFIERS:
+    record = BY_NAME.get(next((row.nonlinearity for row in layers if row.nonlinearity is not None), ""))
+    if record is not None and record.initialization == "he":
         call = 'kaiming_normal_(module.weight, nonlinearity="relu")'
         arguments: dict[str, object] = {"function": "kaiming_normal_", "arguments": {"nonlinearity": "relu"}}
-        if nonlinearity not in ("relu", "threshold"):
-            gain = round(1 / BALANCED_SLOPE[nonlinearity or ""], 3)
+        if not record.is_rectifier:
+            gain = round(1 / record.balanced_slope, 3)
             call = f'kaiming_normal_(module.weight, nonlinearity="linear")\n            module.weight.mul_({gain})'
             arguments = {"function": "kaiming_normal_", "arguments": {"nonlinearity": "linear"}, "multiply_by": gain}
-    elif nonlinearity in ("tanh", "hardtanh"):
+    elif record is not None and record.initialization == "tanh":
         call = 'xavier_normal_(module.weight, gain=torch.nn.init.calculate_gain("tanh"))'
         arguments = {"function": "xavier_normal_", "arguments": {"gain": round(5 / 3, 4)}}
     else:
@@ -105,9 +103,10 @@ def _replace_activation(blame: Blame) -> Remedy:
         "from": old, "to": "relu", "initialize": {"function": "kaiming_normal_", "arguments": {"nonlinearity": "relu"}},
         "cause": blame.cause,
     }  # fmt: skip
-    name = {"sigmoid": "Sigmoid", "tanh": "Tanh", "hardtanh": "Hardtanh", "hardsigmoid": "Hardsigmoid"}.get(old or "")
+    record = BY_NAME.get(old or "")
     code = None
-    if name is not None:
+    if record is not None and record.largest_slope is not None:
+        name = record.layers[0].name
         code = (
             "import torch\n\n"
             "for parent in list(model.modules()):\n"

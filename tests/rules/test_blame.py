@@ -4,8 +4,9 @@ import math
 
 import pytest
 
+from gradinspect.contracts.nonlinearities import balanced_slope
 from gradinspect.contracts.report.report import ActivationStatistics, Measurements, SignalStatistics
-from gradinspect.rules.blame import BALANCED_SLOPE, blame
+from gradinspect.rules.blame import blame
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.remedies import remedy_for
 from gradinspect.testing.measurements import chain, changed, layer, measurements
@@ -137,4 +138,4 @@ def test_the_balanced_slopes_are_those_of_standard_normal_inputs() -> None:
         ),
     }
     for name, slope in slopes.items():
-        assert BALANCED_SLOPE[name] == pytest.approx(root_mean_square(slope), abs=0.001), name
+        assert balanced_slope(name) == pytest.approx(root_mean_square(slope), abs=0.001), name

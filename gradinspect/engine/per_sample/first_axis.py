@@ -14,6 +14,7 @@ from typing import Any
 
 from torch.autograd.graph import Node
 
+from gradinspect.contracts.nonlinearities import NONLINEARITIES
 from gradinspect.engine.per_sample.parameter_uses import LOOKUP, ParameterSources, output_shape
 from gradinspect.engine.per_sample.sample_layout import UNPLACED, Layout, Verdict
 from gradinspect.engine.tracing.graph import Graph, consumers
@@ -21,11 +22,9 @@ from gradinspect.engine.tracing.graph import Graph, consumers
 _ANYWHERE = frozenset(
     f"{name}Backward0"
     for name in (
-        "Relu", "Tanh", "Sigmoid", "Gelu", "Silu", "Elu", "Mish", "LeakyRelu", "Hardtanh", "Hardswish", "Hardsigmoid",
-        "Softplus", "NativeDropout", "PreluKernel", "LogSigmoid", "Threshold", "Add", "Sub", "Mul", "View",
-        "UnsafeView", "ReshapeAlias", "Clone",
+        "NativeDropout", "Add", "Sub", "Mul", "View", "UnsafeView", "ReshapeAlias", "Clone",
     )
-)  # fmt: skip
+) | frozenset(record.node for record in NONLINEARITIES if record.node and record.is_elementwise)  # fmt: skip
 _BATCH_FIRST = frozenset(
     f"{name}Backward0"
     for name in (

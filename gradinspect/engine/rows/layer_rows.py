@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from gradinspect.contracts.nonlinearities import BY_OPERATIONS
 from gradinspect.contracts.report.report import (
     ActivationStatistics,
     LayerMeasurement,
@@ -24,8 +25,6 @@ from gradinspect.engine.tracing.readings import GradientReading, PassReading
 from gradinspect.engine.tracing.theory import predicted_chi1
 
 MAX_BINS = 128
-# ATen's names of its kernels, where they are not the names that people know.
-_KNOWN_AS = {"_prelu_kernel": "prelu", "rrelu_with_noise": "rrelu", "log_sigmoid_forward": "log_sigmoid"}
 
 
 def finite(value: float | None) -> float | None:
@@ -120,7 +119,8 @@ def _layer_row(
 
 def _shown_name(operation: str) -> str:
     name = operation.rstrip("_")
-    return _KNOWN_AS.get(name, name.removeprefix("_"))
+    record = BY_OPERATIONS.get((name,))
+    return record.name if record is not None else name.removeprefix("_")
 
 
 def _activation(values: Amplitude) -> ActivationStatistics:

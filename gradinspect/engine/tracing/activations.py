@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from gradinspect.contracts.nonlinearities import NONLINEARITIES, Nonlinearity
+
 aten = torch.ops.aten
 Kernel = Callable[..., torch.Tensor]
 
@@ -29,22 +31,35 @@ Slope = Callable[[torch.Tensor, torch.Tensor, Arguments, Keywords], torch.Tensor
 
 
 @dataclass(frozen=True)
-class Activation:
-    """What is known of one nonlinearity φ.
+class SlopeKernel:
+    """How φ′ of one function is computed.
 
     Attributes:
-        slope: φ′ from the input z, the output φ(z) and the operation's other arguments; None where φ mixes elements.
-        largest_slope: max φ′ for nonlinearities that saturate on both sides, else None.
+        slope: φ′ from the input z, the output φ(z) and the operation's other arguments.
         needs_input: whether `slope` reads z, which an in-place call overwrites.
         reads_whole_tensor: whether `slope` has arguments of z's shape, so that no sample of z will do.
-        rectifies: whether φ′ is 1 where φ(z) is positive, and 0 elsewhere.
+        is_sign_of_output: whether φ′ is 1 where φ(z) is positive, and 0 elsewhere.
     """
 
-    slope: Slope | None
-    largest_slope: float | None = None
+    slope: Slope
     needs_input: bool = False
     reads_whole_tensor: bool = False
-    rectifies: bool = False
+    is_sign_of_output: bool = False
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A nonlinearity φ that is one ATen operation.
+
+    Attributes:
+        facts: what does not depend on torch.
+        kernel: of φ′; None where φ mixes elements.
+        largest_slope: max φ′ where this call saturates on both sides, else None.
+    """
+
+    facts: Nonlinearity
+    kernel: SlopeKernel | None
+    largest_slope: float | None
 
 
 def _argument(arguments: Arguments, keywords: Keywords, index: int, name: str, default: Any) -> Any:
@@ -105,31 +120,36 @@ def _shrink(_z: torch.Tensor, y: torch.Tensor, _arguments: Arguments, _keywords:
     return y != 0
 
 
-ACTIVATIONS: dict[str, Activation] = {
-    "relu": Activation(lambda _z, y, _a, _k: y > 0, rectifies=True),
-    "sigmoid": Activation(lambda _z, y, _a, _k: y * (1 - y), largest_slope=0.25),
-    "tanh": Activation(lambda _z, y, _a, _k: 1 - y * y, largest_slope=1.0),
-    "leaky_relu": Activation(_leaky_relu),
-    "elu": Activation(_elu, needs_input=True),
-    "gelu": Activation(_gelu, needs_input=True),
-    "silu": Activation(lambda z, _y, _a, _k: aten.silu_backward(torch.ones_like(z), z), needs_input=True),
-    "mish": Activation(lambda z, _y, _a, _k: aten.mish_backward(torch.ones_like(z), z), needs_input=True),
-    "softplus": Activation(_softplus, needs_input=True),
-    "hardtanh": Activation(_hardtanh, largest_slope=1.0, needs_input=True),
-    "hardsigmoid": Activation(
-        lambda z, _y, _a, _k: aten.hardsigmoid_backward(torch.ones_like(z), z), largest_slope=1 / 6, needs_input=True
+# By the name of the function in contracts/nonlinearities.
+_KERNELS = {
+    "relu": SlopeKernel(lambda _z, y, _a, _k: y > 0, is_sign_of_output=True),
+    "sigmoid": SlopeKernel(lambda _z, y, _a, _k: y * (1 - y)),
+    "tanh": SlopeKernel(lambda _z, y, _a, _k: 1 - y * y),
+    "leaky_relu": SlopeKernel(_leaky_relu),
+    "elu": SlopeKernel(_elu, needs_input=True),
+    "gelu": SlopeKernel(_gelu, needs_input=True),
+    "silu": SlopeKernel(lambda z, _y, _a, _k: aten.silu_backward(torch.ones_like(z), z), needs_input=True),
+    "mish": SlopeKernel(lambda z, _y, _a, _k: aten.mish_backward(torch.ones_like(z), z), needs_input=True),
+    "softplus": SlopeKernel(_softplus, needs_input=True),
+    "hardtanh": SlopeKernel(_hardtanh, needs_input=True),
+    "hardsigmoid": SlopeKernel(
+        lambda z, _y, _a, _k: aten.hardsigmoid_backward(torch.ones_like(z), z), needs_input=True
     ),
-    "hardswish": Activation(lambda z, _y, _a, _k: aten.hardswish_backward(torch.ones_like(z), z), needs_input=True),
-    "threshold": Activation(_threshold, needs_input=True),
-    "log_sigmoid_forward": Activation(lambda z, _y, _a, _k: torch.sigmoid(-z), needs_input=True),
-    "_prelu_kernel": Activation(_prelu, needs_input=True, reads_whole_tensor=True),
-    "rrelu_with_noise": Activation(_rrelu, needs_input=True),
-    "celu": Activation(_celu, needs_input=True),
-    "_softmax": Activation(None),
-    "_log_softmax": Activation(None),
-    "glu": Activation(None),
-    "hardshrink": Activation(_shrink),
-    "softshrink": Activation(_shrink),
+    "hardswish": SlopeKernel(lambda z, _y, _a, _k: aten.hardswish_backward(torch.ones_like(z), z), needs_input=True),
+    "threshold": SlopeKernel(_threshold, needs_input=True),
+    "log_sigmoid": SlopeKernel(lambda z, _y, _a, _k: torch.sigmoid(-z), needs_input=True),
+    "prelu": SlopeKernel(_prelu, needs_input=True, reads_whole_tensor=True),
+    "rrelu": SlopeKernel(_rrelu, needs_input=True),
+    "celu": SlopeKernel(_celu, needs_input=True),
+    "hardshrink": SlopeKernel(_shrink),
+    "softshrink": SlopeKernel(_shrink),
+}
+ACTIVATIONS = {
+    record.operations[0]: Activation(
+        record, _KERNELS[record.name] if record.is_elementwise else None, record.largest_slope
+    )
+    for record in NONLINEARITIES
+    if len(record.operations) == 1
 }
 
 
@@ -162,9 +182,9 @@ def slope_of(
 
     True and False stand for 1 and 0 where φ′ is nothing else.
     """
-    if activation.slope is None:
+    if activation.kernel is None:
         return None
-    slope = activation.slope(z, y, arguments, keywords).reshape(-1)
+    slope = activation.kernel.slope(z, y, arguments, keywords).reshape(-1)
     return slope if slope.dtype in (torch.float32, torch.float64, torch.bool) else slope.float()
 
 

@@ -23,11 +23,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradinspect.engine.arrays.distributions import strided_chunks
 from gradinspect.engine.network.parameters import ParameterEntry, ParameterIndex, owner_of
-from gradinspect.engine.tracing.activations import Activation, find_activation, slope_of
+from gradinspect.engine.tracing.activations import SlopeKernel, find_activation, slope_of
 from gradinspect.engine.tracing.calls import ActivationCall, LayerCall
 from gradinspect.engine.tracing.graph import through_reshapes
 from gradinspect.engine.tracing.ledger import HostLedger, Ledger
-from gradinspect.engine.tracing.nonlinearities import CANDIDATES, Nonlinearities, Step
+from gradinspect.engine.tracing.nonlinearities import CANDIDATES, WITH_TENSOR_ARGUMENT, Nonlinearities, Step
 from gradinspect.engine.tracing.origins import DATA, LOOKUPS, Origins, tensors_in
 from gradinspect.engine.tracing.outputs import OutputReading
 from gradinspect.engine.tracing.units import ACTIVATION_SAMPLE, Layout
@@ -122,12 +122,12 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         tensors = [*tensors_in(args), *tensors_in(keywords.values())] if keywords else list(tensors_in(args))
         entries, data, mark = self._origins.sort(tensors, operation)
         step = None
-        if is_candidate and (not entries or operation == "_prelu_kernel"):
+        if is_candidate and (not entries or operation in WITH_TENSOR_ARGUMENT):
             step = self.nonlinearities.step(operation, tensors)
         follows = self._origin(args[0], step) if activation is not None else None
         before = None
-        if activation is not None and follows is not None and activation.needs_input:
-            before = _slope_sample(args[0], activation, in_place=operation.endswith("_"))
+        if follows is not None and activation is not None and activation.kernel and activation.kernel.needs_input:
+            before = _slope_sample(args[0], activation.kernel, in_place=operation.endswith("_"))
         output = func(*args, **keywords)
         if mark is not None:
             self._origins.mark(output, operation, mark)
@@ -168,12 +168,13 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         self, call: LayerCall, made: ActivationCall, z: torch.Tensor | None, y: torch.Tensor, args: tuple[Any, ...]
     ) -> None:
         assert made.activation is not None
-        if made.activation.slope is None:
+        kernel = made.activation.kernel
+        if kernel is None:
             made.is_elementwise = False
             return
-        if made.activation.rectifies:
+        if kernel.is_sign_of_output:
             return  # it is read with the output
-        y_sample = _slope_sample(y, made.activation, in_place=False)
+        y_sample = _slope_sample(y, kernel, in_place=False)
         call.sampled |= y_sample.numel() < y.numel()
         slope = slope_of(made.activation, y_sample if z is None else z, y_sample, args, made.keywords)
         if slope is not None:
@@ -210,7 +211,8 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         self._last_read = (output, _version(output), made)
         # In-place calls return their own input, so the shape that counts is the layer call's.
         shape = call.output_shape if output.numel() == call.output_numel else tuple(output.shape)
-        is_rectified = made.activation is not None and made.activation.rectifies
+        kernel = made.activation.kernel if made.activation is not None else None
+        is_rectified = kernel is not None and kernel.is_sign_of_output
         layout = Layout(shape, self._samples, call.operation in CHANNELS_FIRST, is_rectified)
         self._ledger.output(output, layout, partial(_keep, made))
         call.sampled |= output.numel() > ACTIVATION_SAMPLE
@@ -304,12 +306,12 @@ def _version(tensor: torch.Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
 
 
-def _slope_sample(tensor: torch.Tensor, activation: Activation, *, in_place: bool) -> torch.Tensor:
+def _slope_sample(tensor: torch.Tensor, kernel: SlopeKernel, *, in_place: bool) -> torch.Tensor:
     """The elements whose slope is read; a copy where the operation overwrites them."""
     values = tensor.detach()
     if values.dtype not in (torch.float32, torch.float64):
         values = values.float()
-    if activation.reads_whole_tensor:
+    if kernel.reads_whole_tensor:
         return values.clone() if in_place else values
     sample = strided_chunks(values.reshape(-1), ACTIVATION_SAMPLE)
     return sample.clone() if in_place and sample.data_ptr() == values.data_ptr() else sample

@@ -15,6 +15,7 @@ import torch
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
+from gradinspect.contracts.nonlinearities import BY_OPERATIONS
 from gradinspect.engine.tracing.activations import ACTIVATIONS
 from gradinspect.engine.tracing.calls import ActivationCall, LayerCall
 from gradinspect.engine.tracing.graph import RESHAPING, through_reshapes
@@ -25,13 +26,8 @@ CURVED = frozenset(
      "cosh", "atan", "asinh", "erf", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "where"}
 ) | ACTIVATIONS.keys()  # fmt: skip
 CANDIDATES = LINEAR | CURVED
-MIXING = frozenset(name for name, known in ACTIVATIONS.items() if known.slope is None)
-# Nonlinearities of torch.nn that are several operations, and their largest slopes where they saturate.
-KNOWN: Mapping[tuple[str, ...], tuple[str, float | None]] = {
-    ("abs", "add", "div"): ("softsign", 1.0),
-    ("tanh", "sub"): ("tanhshrink", None),
-    ("neg", "_softmax"): ("softmin", None),
-}
+MIXING = frozenset(name for name, known in ACTIVATIONS.items() if not known.facts.is_elementwise)
+WITH_TENSOR_ARGUMENT = frozenset(name for name, known in ACTIVATIONS.items() if known.facts.has_tensor_argument)
 
 
 @dataclass(eq=False, slots=True)
@@ -79,12 +75,12 @@ class Nonlinearities:
         for tensor in tensors:
             if tensor.grad_fn is None:
                 # A single number is a constant; the weight of a PReLU, the noise of an RReLU belong to them.
-                if tensor.numel() != 1 and name not in ("_prelu_kernel", "rrelu_with_noise"):
+                if tensor.numel() != 1 and name not in WITH_TENSOR_ARGUMENT:
                     return None
                 continue
             node = through_reshapes(tensor.grad_fn)
             found = self._trails.get(node)
-            if found is None and name == "_prelu_kernel":
+            if found is None and name in WITH_TENSOR_ARGUMENT:
                 continue
             if found is None or (trail is not None and found is not trail):
                 return None
@@ -123,8 +119,9 @@ class Nonlinearities:
         self._trails[node] = trail
         made = activation
         if made is None and trail.is_curved:
-            known = KNOWN.get(tuple(trail.operations))
-            label, largest = known if known is not None else ("-".join(trail.operations)[:128], None)
+            known = BY_OPERATIONS.get(tuple(trail.operations))
+            label = known.name if known is not None else "-".join(trail.operations)[:128]
+            largest = known.largest_slope if known is not None else None
             made = ActivationCall(label, None, (), {}, node, largest_slope=largest, is_elementwise=trail.is_elementwise)
         if made is not None:
             made.node = node

@@ -37,29 +37,25 @@ def mean_squared_slope(call: ActivationCall, q: float) -> float | None:
     None for a nonlinearity with tensors among its arguments (PReLU's slopes, RReLU's noise), and for one whose φ′ is
     not known as a function.
     """
-    if call.activation is None or call.activation.slope is None:
+    activation = call.activation
+    if activation is None or activation.kernel is None or activation.facts.has_tensor_argument:
         return None
     name = call.operation.removesuffix("_")
-    if name in {"_prelu_kernel", "rrelu_with_noise"}:
-        return None
     scalars = tuple(call.arguments[1:])
-    if name in POSITIVELY_HOMOGENEOUS:
+    if activation.facts.is_positively_homogeneous:
         q = 1.0  # their slope does not depend on the scale, and one integral serves all layers
-    return _integral(call.activation, name, scalars, tuple(sorted(call.keywords.items())), q)
-
-
-POSITIVELY_HOMOGENEOUS = frozenset({"relu", "leaky_relu"})
+    return _integral(activation, name, scalars, tuple(sorted(call.keywords.items())), q)
 
 
 @lru_cache(maxsize=256)
 def _integral(
     activation: Activation, name: str, scalars: tuple[Any, ...], keywords: tuple[tuple[str, Any], ...], q: float
 ) -> float:  # Any: numbers and names of an ATen call
-    assert activation.slope is not None
+    assert activation.kernel is not None
     z = math.sqrt(q) * _normal_nodes()
     output = getattr(torch.ops.aten, name)(z.clone(), *scalars, **dict(keywords))
     values = output[0] if isinstance(output, tuple) else output
-    slope = activation.slope(z, values, (None, *scalars), dict(keywords))
+    slope = activation.kernel.slope(z, values, (None, *scalars), dict(keywords))
     return float(slope.double().square().mean())
 
 
@@ -124,10 +120,13 @@ def homogeneous_weights(calls: Sequence[LayerCall]) -> set[ParameterEntry]:
     """
     weights: list[ParameterEntry] = []
     for call in calls:
-        name = call.activation.operation.rstrip("_") if call.activation is not None else None
+        behind = call.activation
+        is_homogeneous = behind is None or (
+            behind.activation is not None and behind.activation.facts.is_positively_homogeneous
+        )
         matrices = [entry for entry in call.entries if entry.tensor.dim() >= 2]
         biases = [entry.tensor for entry in call.entries if entry.tensor.dim() < 2]
-        if call.operation not in AFFINE or len(matrices) != 1 or (name and name not in POSITIVELY_HOMOGENEOUS):
+        if call.operation not in AFFINE or len(matrices) != 1 or not is_homogeneous:
             return set()
         if any(bias.is_cpu and flat_array(bias).any() for bias in biases):
             return set()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gradinspect.contracts.nonlinearities import NONLINEARITIES
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.report.report import Measurements, Remedy, RemedyCheck
 from gradinspect.contracts.request.request import InspectionSettings
@@ -36,9 +37,12 @@ _FILL: dict[str, Callable[..., torch.Tensor]] = {
     "kaiming_normal_": nn.init.kaiming_normal_,
     "xavier_normal_": nn.init.xavier_normal_,
 }
+# Functions that the remedy replaces: those that saturate on both sides. And what replaces them.
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "hardtanh": nn.Hardtanh, "hardsigmoid": nn.Hardsigmoid, "relu": nn.ReLU,
-}  # fmt: skip
+    record.name: getattr(nn, record.layers[0].name)
+    for record in NONLINEARITIES
+    if record.largest_slope is not None or record.name == "relu"
+}
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,16 @@ parameters are held for a given input shape. No torch; tests/contracts compares 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, get_args
 
 from pydantic import Discriminator, Field, Tag
 
 from gradinspect.contracts.spec.layers import (
     activation,
     attention,
+    containers,
     convolution,
     dense,
     dropout,
@@ -25,37 +28,28 @@ from gradinspect.contracts.spec.layers import (
 from gradinspect.contracts.spec.layers.containers import Concat, Container, Repeat, Residual, Sequential
 from gradinspect.contracts.spec.layers.layer import Layer, MisfitError, Resolved, Shape
 
-TypedLayer = Annotated[
-    dense.Linear | dense.Embedding | dense.EmbeddingBag | dense.PositionalEmbedding
-    | convolution.Conv1d | convolution.Conv2d | convolution.Conv3d | convolution.ConvTranspose1d |
-    convolution.ConvTranspose2d | convolution.ConvTranspose3d
-    | pooling.MaxPool1d | pooling.MaxPool2d | pooling.MaxPool3d | pooling.AvgPool1d | pooling.AvgPool2d |
-    pooling.AvgPool3d | pooling.LPPool1d | pooling.LPPool2d | pooling.LPPool3d | pooling.AdaptiveAvgPool1d |
-    pooling.AdaptiveAvgPool2d | pooling.AdaptiveAvgPool3d | pooling.AdaptiveMaxPool1d | pooling.AdaptiveMaxPool2d |
-    pooling.AdaptiveMaxPool3d | pooling.FractionalMaxPool2d | pooling.FractionalMaxPool3d
-    | normalization.BatchNorm1d | normalization.BatchNorm2d | normalization.BatchNorm3d | normalization.InstanceNorm1d |
-    normalization.InstanceNorm2d | normalization.InstanceNorm3d | normalization.GroupNorm | normalization.LayerNorm |
-    normalization.RMSNorm | normalization.LocalResponseNorm
-    | activation.Identity | activation.ReLU | activation.ReLU6 | activation.LeakyReLU | activation.PReLU |
-    activation.RReLU | activation.ELU | activation.SELU | activation.CELU | activation.GELU | activation.SiLU |
-    activation.Mish | activation.Softplus | activation.Softsign | activation.Tanh | activation.Sigmoid |
-    activation.LogSigmoid | activation.Hardtanh | activation.Hardsigmoid | activation.Hardswish |
-    activation.Hardshrink | activation.Softshrink | activation.Tanhshrink | activation.Threshold | activation.Softmax
-    | activation.LogSoftmax | activation.Softmin | activation.Softmax2d | activation.GLU
-    | dropout.Dropout | dropout.AlphaDropout | dropout.Dropout1d | dropout.Dropout2d | dropout.Dropout3d |
-    dropout.FeatureAlphaDropout
-    | reshaping.Flatten | reshaping.Unflatten | reshaping.Permute | reshaping.Mean | reshaping.PixelShuffle |
-    reshaping.PixelUnshuffle | reshaping.ChannelShuffle | reshaping.Unfold | reshaping.Fold | reshaping.Upsample |
-    reshaping.UpsamplingNearest2d | reshaping.UpsamplingBilinear2d
-    | padding.ZeroPad1d | padding.ZeroPad2d | padding.ZeroPad3d | padding.ConstantPad1d | padding.ConstantPad2d |
-    padding.ConstantPad3d | padding.ReflectionPad1d | padding.ReflectionPad2d | padding.ReflectionPad3d |
-    padding.ReplicationPad1d | padding.ReplicationPad2d | padding.ReplicationPad3d | padding.CircularPad1d |
-    padding.CircularPad2d | padding.CircularPad3d
-    | recurrent.RNN | recurrent.GRU | recurrent.LSTM
-    | attention.MultiheadAttention | attention.TransformerEncoderLayer | attention.TransformerEncoder
-    | Sequential | Residual | Concat,
-    Field(discriminator="type"),
-]  # fmt: skip
+_FAMILIES = (
+    dense, convolution, pooling, normalization, activation, dropout, reshaping, padding, recurrent, attention,
+    containers,
+)  # fmt: skip
+
+
+def _layer_types() -> dict[str, type[Layer | Container]]:
+    """Map the value of `type` to its class, for all classes that the families define."""
+    found: dict[str, type[Layer | Container]] = {}
+    for family in _FAMILIES:
+        for value in (*vars(family).values(), *getattr(family, "WITHOUT_ARGUMENTS", ())):
+            if isinstance(value, type) and issubclass(value, Layer | Container):
+                found.update(dict.fromkeys(get_args(value.model_fields["type"].annotation), value))
+    return found
+
+
+LAYER_TYPES = _layer_types()
+
+if TYPE_CHECKING:
+    TypedLayer = Layer | Container
+else:
+    TypedLayer = Annotated[reduce(or_, LAYER_TYPES.values()), Field(discriminator="type")]
 
 
 def _single_or_repeated(value: object) -> str:
@@ -71,13 +65,6 @@ Entry = Annotated[
 for _container in (Sequential, Residual, Concat, Repeat):
     _container.model_rebuild(_types_namespace={"Entry": Entry})
 
-
-def _by_type(alias: Any) -> dict[str, type[Layer | Container]]:  # Any: a typing construct has no type of its own
-    classes = get_args(get_args(alias)[0])
-    return {get_args(entry.model_fields["type"].annotation)[0]: entry for entry in classes}
-
-
-LAYER_TYPES: dict[str, type[Layer | Container]] = _by_type(TypedLayer)
 
 __all__ = [
     "LAYER_TYPES", "Concat", "Container", "Entry", "Layer", "MisfitError", "Repeat", "Residual", "Resolved",

@@ -1,13 +1,17 @@
-"""Elementwise functions, and those that normalise or gate over one axis. None but PReLU has parameters."""
+"""Element-wise functions, and those that normalise or gate over one axis. Only PReLU has parameters.
+
+Classes without arguments other than `inplace` are made from `contracts/nonlinearities`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model
 
 from gradinspect.contracts.document import Finite
+from gradinspect.contracts.nonlinearities import NONLINEARITIES, TorchLayer
 from gradinspect.contracts.spec.layers.layer import (
     AxisIndex,
     Layer,
@@ -32,23 +36,29 @@ class _InPlace(Elementwise):
     inplace: bool = False
 
 
+def _without_arguments(layer: TorchLayer) -> type[Layer]:
+    """Make the spec layer of a class of `torch.nn` that takes no argument but `inplace`."""
+    formula = f": {layer.formula}" if layer.formula else ""
+    only: Any = Literal[layer.name]  # Any: a type that is made while the program runs
+    return create_model(
+        layer.name,
+        __base__=_InPlace if layer.has_inplace else Elementwise,
+        __module__=__name__,
+        __doc__=f"`torch.nn.{layer.name}`{formula}.",
+        type=(only, ...),
+    )
+
+
+WITHOUT_ARGUMENTS = tuple(
+    _without_arguments(layer) for record in NONLINEARITIES for layer in record.layers if not layer.has_written_spec
+)
+
+
 class Identity(Elementwise):
     """`torch.nn.Identity`."""
 
     takes: ClassVar[Literal["floats", "tokens", "anything"]] = "anything"
     type: Literal["Identity"]
-
-
-class ReLU(_InPlace):
-    """`torch.nn.ReLU`: max(0, x)."""
-
-    type: Literal["ReLU"]
-
-
-class ReLU6(_InPlace):
-    """`torch.nn.ReLU6`: min(max(0, x), 6)."""
-
-    type: Literal["ReLU6"]
 
 
 class LeakyReLU(_InPlace):
@@ -97,12 +107,6 @@ class ELU(_InPlace):
     alpha: Finite = 1.0
 
 
-class SELU(_InPlace):
-    """`torch.nn.SELU`."""
-
-    type: Literal["SELU"]
-
-
 class CELU(_InPlace):
     """`torch.nn.CELU`."""
 
@@ -122,48 +126,12 @@ class GELU(Elementwise):
     approximate: Literal["none", "tanh"] = "none"
 
 
-class SiLU(_InPlace):
-    """`torch.nn.SiLU`: x·sigmoid(x), also called swish."""
-
-    type: Literal["SiLU"]
-
-
-class Mish(_InPlace):
-    """`torch.nn.Mish`."""
-
-    type: Literal["Mish"]
-
-
 class Softplus(Elementwise):
     """`torch.nn.Softplus`."""
 
     type: Literal["Softplus"]
     beta: Positive = 1.0
     threshold: Finite = 20.0
-
-
-class Softsign(Elementwise):
-    """`torch.nn.Softsign`."""
-
-    type: Literal["Softsign"]
-
-
-class Tanh(Elementwise):
-    """`torch.nn.Tanh`."""
-
-    type: Literal["Tanh"]
-
-
-class Sigmoid(Elementwise):
-    """`torch.nn.Sigmoid`."""
-
-    type: Literal["Sigmoid"]
-
-
-class LogSigmoid(Elementwise):
-    """`torch.nn.LogSigmoid`."""
-
-    type: Literal["LogSigmoid"]
 
 
 class Hardtanh(_InPlace):
@@ -179,18 +147,6 @@ class Hardtanh(_InPlace):
         return super().resolve(shape)
 
 
-class Hardsigmoid(_InPlace):
-    """`torch.nn.Hardsigmoid`."""
-
-    type: Literal["Hardsigmoid"]
-
-
-class Hardswish(_InPlace):
-    """`torch.nn.Hardswish`."""
-
-    type: Literal["Hardswish"]
-
-
 class Hardshrink(Elementwise):
     """`torch.nn.Hardshrink`."""
 
@@ -203,12 +159,6 @@ class Softshrink(Elementwise):
 
     type: Literal["Softshrink"]
     lambd: Annotated[Finite, Field(ge=0)] = 0.5
-
-
-class Tanhshrink(Elementwise):
-    """`torch.nn.Tanhshrink`: x − tanh(x)."""
-
-    type: Literal["Tanhshrink"]
 
 
 class Threshold(_InPlace):

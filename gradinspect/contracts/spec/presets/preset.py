@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from gradinspect.contracts.document import Document, Finite
+from gradinspect.contracts.nonlinearities import NONLINEARITIES
 from gradinspect.contracts.spec.initialization import Init
 from gradinspect.contracts.spec.spec_input import SpecInput
 
@@ -17,24 +18,20 @@ Depth = Annotated[int, Field(ge=1, le=1000)]
 Drop = Annotated[Finite, Field(ge=0, lt=1)]
 
 _ACTIVATIONS = (
-    "ReLU", "LeakyReLU", "ELU", "SELU", "CELU", "GELU", "SiLU", "Mish", "Softplus", "Tanh", "Sigmoid", "Hardswish",
-    "Identity",
+    *(layer.name for record in NONLINEARITIES if record.is_in_presets for layer in record.layers), "Identity"
 )  # fmt: skip
 
 
 def _as_torch_writes_it(value: object) -> object:
-    """`relu` is `ReLU`: case does not matter in a preset."""
+    """Accept any capitalization: `relu` is `ReLU`."""
     known = {name.lower(): name for name in _ACTIVATIONS}
     return known.get(value.lower(), value) if isinstance(value, str) else value
 
 
-Activation = Annotated[
-    Literal[
-        "ReLU", "LeakyReLU", "ELU", "SELU", "CELU", "GELU", "SiLU", "Mish", "Softplus", "Tanh", "Sigmoid", "Hardswish",
-        "Identity",
-    ],
-    BeforeValidator(_as_torch_writes_it),
-]  # fmt: skip
+if TYPE_CHECKING:
+    Activation = str
+else:
+    Activation = Annotated[Literal[_ACTIVATIONS], BeforeValidator(_as_torch_writes_it)]
 
 
 class PresetError(ValueError):

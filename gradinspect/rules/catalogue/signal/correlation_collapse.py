@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+from gradinspect.contracts.nonlinearities import names_of
 from gradinspect.contracts.report.report import Finding, LayerMeasurement, Remedy
 from gradinspect.rules.evidence import Evidence, names
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
 from gradinspect.wording import number, percent, quoted
 
-# Nonlinearities with φ(0) = 0. A sigmoid's outputs all have mean one half, so their cosine is near 1 in any net.
-CENTRED = frozenset({"relu", "leaky_relu", "tanh", "elu", "gelu", "silu", "mish", "hardtanh", "hardswish", "threshold"})
+# A sigmoid's outputs all have mean one half, so their cosine is near 1 in any net.
+CENTRED = names_of("is_zero_at_zero")
+RECTIFIERS = names_of("is_rectifier")
 
 
 def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
@@ -45,7 +47,7 @@ def expected_dead_fraction(row: LayerMeasurement) -> float | None:
     Source: Cho and Saul 2009, eq. 6 (arc-cosine kernel of order 1) to find the pre-activations' correlation c from the
     activations' cosine; then P(all N off) = E[Φ(−u·√(c/(1−c)))^N] for equally correlated Gaussians, u ~ N(0, 1).
     """
-    if row.sample_similarity is None or row.nonlinearity not in ("relu", "threshold") or not row.output_shape:
+    if row.sample_similarity is None or row.nonlinearity not in RECTIFIERS or not row.output_shape:
         return None
     return _all_off(round(_correlation(max(0.0, min(row.sample_similarity, 1.0))), 3), row.output_shape[0])
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+from gradinspect.contracts.nonlinearities import names_of
 from gradinspect.contracts.report.report import Finding, LayerMeasurement, Remedy
 from gradinspect.rules.catalogue.signal.correlation_collapse import expected_dead_fraction
 from gradinspect.rules.evidence import Evidence, names
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
 from gradinspect.wording import counted, percent, quoted
 
-CAN_BE_ZERO = frozenset({"relu", "threshold", "hardswish", "hardtanh", "hardsigmoid", "hardshrink", "softshrink"})
+CAN_BE_ZERO = names_of("is_hard_zero")
 NEARLY_PARALLEL = 0.9  # chosen: from here on, shared biases and unequal pairs move the expected share up to one half
 UNEQUAL_PAIRS = 1.5  # seen on He-initialised nets of width 64 to 512: pairs differ, and the closest ones count most
 STANDARD_DEVIATIONS = 3.0  # of a binomial count of units, before a share counts as more than chance
