@@ -9,6 +9,8 @@ PORT ?= 8080
 ONCE ?=
 DATA ?= .data
 WORKERS ?= 2
+COUNT ?= 240
+SEED ?= 1
 # Tables that take minutes; storage, rows, history, large and scales_study take longer and are run by their names.
 BENCHMARKS ?= first_order noise curvature jacobian latency api
 
@@ -16,7 +18,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 CONSTRAINTS := constraints/cpu.txt constraints/locked.txt
 
-.PHONY: help setup run test test-all check format bench openapi documents lock clean
+.PHONY: help setup run test test-all check mutate format bench openapi documents lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +47,9 @@ check: $(READY) ## Lint, types, arrows and the fast tests, in under a minute
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow" tests/contracts tests/rules/test_each_rule.py tests/report tests/test_architecture.py
 
+mutate: $(READY) ## Change the code at random places and see that a test fails (COUNT=240, SEED=1; half an hour)
+	@$(BIN)/python -m tests.mutation --count $(COUNT) --seed $(SEED) --map .mutation
+
 .PHONY: lint
 lint: $(READY)
 	@$(BIN)/ruff check .
@@ -72,4 +77,4 @@ lock: $(READY) ## Write constraints/locked.txt anew from what is installed
 	@mv locked.new constraints/locked.txt
 
 clean: ## Remove .venv, the embedded service's data and all caches
-	@rm -rf .venv $(DATA) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv $(DATA) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .mutation
