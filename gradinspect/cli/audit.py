@@ -88,7 +88,7 @@ def audit(
     render: dict[str, Callable[[], str]] = {
         "json": partial(render_json, report),
         "junit": partial(render_junit, report, policy=policy, fail_on=fail_on),
-        "sarif": partial(render_sarif, report, policy=policy, artifact=_artifact(model)),
+        "sarif": partial(render_sarif, report, policy=policy, artifact=_artifact(model), lines=_lines(model)),
         "html": report.to_html,
         "markdown": report.to_markdown,
     }
@@ -117,6 +117,16 @@ def _artifact(model: str) -> str:
     """Return the model's file as code scanning names it: relative to the working directory, with forward slashes."""
     path = Path(model).absolute()
     return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else path.name
+
+
+def _lines(model: str) -> dict[str, int]:
+    """Return the line of each layer in a spec's file; nothing for other models."""
+    from gradinspect.cli.files import read_bytes
+    from gradinspect.contracts.spec.source_lines import layer_lines
+
+    if not Path(model).is_file() or (content := read_bytes(model)).lstrip()[:1] != b"{":
+        return {}
+    return layer_lines(content.decode())
 
 
 def _last_line(result: AuditResult, fail_on: FailOn, verdict: str) -> str:

@@ -148,6 +148,16 @@ def test_every_output_is_written_and_says_the_same(audit: Any) -> None:
         assert "shrinks" in texts[form]
 
 
+def test_a_finding_in_sarif_is_on_the_line_of_its_layer(audit: Any) -> None:
+    audit(json.dumps({**FAILING, "init": {"weight": {"name": "xavier_normal_"}}}, indent=1), "--sarif", "out.sarif")
+    (run,) = json.loads(Path("out.sarif").read_text(encoding="utf-8"))["runs"]
+    found = run["results"][0]["locations"][0]
+    text = Path("spec.json").read_text(encoding="utf-8").splitlines()
+    line = found["physicalLocation"]["region"]["startLine"]
+    assert found["logicalLocations"][0]["name"] == "0"
+    assert (text[line - 1].strip(), text[line].strip()) == ("{", '"type": "Linear",')
+
+
 def test_an_output_on_stdout_stands_there_alone(audit: Any) -> None:
     result = audit(HEALTHY, "--sarif", "-")
     assert json.loads(result.stdout)["version"] == "2.1.0"

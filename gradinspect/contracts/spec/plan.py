@@ -47,6 +47,7 @@ class Call:
     initializers: Mapping[str, Initializer]
     saved: int  # elements kept for backward, per sample
     frozen: bool
+    location: Location  # in the spec's document
     tied_to: str | None = None  # path of the call whose weight this one shares
 
 
@@ -237,7 +238,7 @@ class _Walk:
         saved = prod(resolved.output) if resolved.saved is None else resolved.saved
         call = Call(
             key, path, layer, resolved.inferred, signal.shape, resolved.output, resolved.parameters,
-            initializers(layer, resolved.parameters, inside, here), saved, inside.frozen,
+            initializers(layer, resolved.parameters, inside, here), saved, inside.frozen, here,
         )  # fmt: skip
         self.calls[path] = call, here
         if layer.tie is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -31,6 +32,7 @@ def render_sarif(
     policy: Policy | None = None,
     settings: InspectionSettings | None = None,
     artifact: str = "model",
+    lines: Mapping[str, int] | None = None,
 ) -> str:
     """Write a report as SARIF.
 
@@ -39,6 +41,7 @@ def render_sarif(
         policy: what it was judged by, for rules that it switches off.
         settings: what was asked for.
         artifact: the model's file as the repository knows it, with `/` between folders.
+        lines: the line of each layer in that file, from 1; a finding without one is put on line 1.
 
     Source: OASIS, Static Analysis Results Interchange Format 2.1.0, sections 3.14 (run) to 3.49 (rules).
     """
@@ -46,7 +49,7 @@ def render_sarif(
     run: Json = {
         "tool": {"driver": _driver()},
         "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": _notifications(listed)}],
-        "results": [_result(finding, report, artifact) for finding in report.findings],
+        "results": [_result(finding, report, artifact, lines or {}) for finding in report.findings],
         "columnKind": "unicodeCodePoints",
         "properties": {"verdict": report.verdict, **_stamp(report)},
     }
@@ -82,12 +85,11 @@ def _notifications(listed: tuple[Outcome, ...]) -> list[Json]:
     ]
 
 
-def _result(finding: Finding, report: Report, artifact: str) -> Json:
+def _result(finding: Finding, report: Report, artifact: str, lines: Mapping[str, int]) -> Json:
     logical = [{"name": name, "kind": "module"} for name in finding.layers[:MOST_LOCATIONS]]
     logical += [{"name": name, "kind": "parameter"} for name in finding.parameters[: MOST_LOCATIONS - len(logical)]]
-    location: Json = {
-        "physicalLocation": {"artifactLocation": {"uri": quote(artifact)}, "region": {"startLine": 1}},
-    }
+    region = {"startLine": _line(finding, lines)}
+    location: Json = {"physicalLocation": {"artifactLocation": {"uri": quote(artifact)}, "region": region}}
     if logical:
         location["logicalLocations"] = logical
     result: Json = {
@@ -104,6 +106,12 @@ def _result(finding: Finding, report: Report, artifact: str) -> Json:
     if finding.remedy is not None:
         result["properties"]["remedy"] = finding.remedy.model_dump(mode="json")
     return result
+
+
+def _line(finding: Finding, lines: Mapping[str, int]) -> int:
+    """Return the line of the first layer of a finding; GitHub's code scanning requires one, so 1 when none is known."""
+    names = (*finding.layers, *(name.rpartition(".")[0] for name in finding.parameters))
+    return next((lines[name] for name in names if name in lines), 1)
 
 
 def _fingerprint(finding: Finding, report: Report) -> str:
