@@ -24,7 +24,7 @@ from pairs import sections_input
 from scipy.sparse.linalg import eigsh
 from torch import nn
 
-from gradinspect.contracts.report.report import Curvature
+from gradinspect.contracts.report.sections import Curvature
 from gradinspect.engine.curvature.curvature import PROBES, curvature_section
 from gradinspect.engine.curvature.hutchinson import signs
 from gradinspect.engine.network.reproducible import generator

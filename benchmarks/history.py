@@ -11,9 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 from uuid_utils import uuid7
 
-from gradinspect.contracts.report.report import (
+from gradinspect.contracts.report.report import Finding
+from gradinspect.contracts.report.rows import (
     ActivationStatistics,
-    Finding,
     LayerMeasurement,
     Number,
     ParameterMeasurement,

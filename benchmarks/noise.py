@@ -13,7 +13,7 @@ from models import MODELS
 from pairs import Row, chosen, peer_rows, ratio_of, sections_input, show
 from peers import NOISE_PEERS
 
-from gradinspect.contracts.report.report import Noise
+from gradinspect.contracts.report.sections import Noise
 from gradinspect.engine.per_sample.noise import noise_section
 
 GOALS = {"mlp": 1.15, "resnet": 1.5, "gpt": 1.2}

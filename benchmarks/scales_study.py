@@ -26,7 +26,7 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from torch import nn
 
 from gradinspect.contracts.document import from_python
-from gradinspect.contracts.report.report import LrScales
+from gradinspect.contracts.report.sections import LrScales
 from gradinspect.contracts.request.request import InspectionSettings, LrScalesRequest, Sgd
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.first_order.first_pass import Subject, first_pass

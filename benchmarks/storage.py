@@ -20,7 +20,8 @@ from time import perf_counter
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from gradinspect.contracts.report.report import Report, SignalStatistics
+from gradinspect.contracts.report.report import Report
+from gradinspect.contracts.report.rows import SignalStatistics
 from service.db import leases, migrate
 from service.db.engine import Database
 from service.db.lists import row_queries

@@ -13,7 +13,7 @@ from gradinspect.client.calls import Calls, parsed, parsed_text
 from gradinspect.client.errors import InspectionCancelled, InspectionFailed, StillRunning
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.report import report as contract
-from gradinspect.contracts.report.report import LrScales
+from gradinspect.contracts.report.sections import LrScales
 from gradinspect.contracts.request.request import InspectionRequest
 from gradinspect.contracts.wire.resources import ENDED, FindingsResource, InspectionResource, LayerRow, ParameterRow
 from gradinspect.report.shown import Report

@@ -11,15 +11,9 @@ import torch
 
 from gradinspect.contracts.document import Document
 from gradinspect.contracts.problems import InspectionError
-from gradinspect.contracts.report.report import (
-    Environment,
-    LayerMeasurement,
-    MeasuredSummary,
-    Measurements,
-    ParameterMeasurement,
-    PrecisionSection,
-    SelfCheck,
-)
+from gradinspect.contracts.report.report import Environment, MeasuredSummary, Measurements, SelfCheck
+from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
+from gradinspect.contracts.report.sections import PrecisionSection
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.arrays.precision import precision_section
 from gradinspect.engine.checks.self_checks import run_checks

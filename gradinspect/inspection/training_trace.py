@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
-from gradinspect.contracts.report.report import TimeDecay, TracePoint
+from gradinspect.contracts.report.sections import TimeDecay, TracePoint
 from gradinspect.contracts.request.request import Optimizer, Sgd
 from gradinspect.engine.arrays.deferred import as_floats, length
 from gradinspect.engine.first_order.context import SectionInput, SectionResult, refused

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from gradinspect.contracts.report.optimizer_code import DEFAULT_LR, optimizer_code
-from gradinspect.contracts.report.report import MAX_CODE, LrScales, ScaleCandidate, ScaleEvidence
+from gradinspect.contracts.report.sections import MAX_CODE, LrScales, ScaleCandidate, ScaleEvidence
 from gradinspect.contracts.request.request import LrScalesRequest, Sgd
 from gradinspect.engine.first_order.context import SectionInput, SectionResult, refused
 from gradinspect.engine.rows.layer_rows import finite

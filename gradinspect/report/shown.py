@@ -11,6 +11,7 @@ from pydantic import BaseModel, PrivateAttr
 
 from gradinspect.contracts.problems import FieldError, ProblemError
 from gradinspect.contracts.report import report as contract
+from gradinspect.contracts.report.sections import LrScales
 from gradinspect.contracts.request.policy import Policy
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.report.html.html import notebook_html, render_html
@@ -120,7 +121,7 @@ class Report(contract.Report):
             (groups[index] if index >= 0 else rest)["params"].append(tensor)
         return [group for group in (*groups, rest) if group["params"]]
 
-    def _scales(self) -> contract.LrScales:
+    def _scales(self) -> LrScales:
         if self.lr_scales is None:
             detail = "this report holds no learning-rate suggestion; inspect with lr_scales=True"
             raise ProblemError("not_requested", detail)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gradinspect.contracts.nonlinearities import balanced_slope
-from gradinspect.contracts.report.report import LayerMeasurement
+from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.rules.evidence import Evidence, is_norm_kind
 from gradinspect.rules.gates import signal_edge
 

@@ -19,7 +19,8 @@ from gradinspect.contracts.report.comparison import (
     StandingFinding,
     UnmatchedLayer,
 )
-from gradinspect.contracts.report.report import DepthDecay, Finding, Report, Verdict
+from gradinspect.contracts.report.report import Finding, Report, Verdict
+from gradinspect.contracts.report.sections import DepthDecay
 from gradinspect.contracts.request.policy import Policy
 from gradinspect.rules.catalogue import RULES
 from gradinspect.rules.evidence import Evidence

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from gradinspect.contracts.report.report import Severity
-from gradinspect.contracts.request.policy import LEVELS, Compares, Threshold
+from gradinspect.contracts.request.policy import LEVELS, Compares, Severity, Threshold
 from gradinspect.rules.catalogue import RULES
 from gradinspect.rules.rule import Rule
 from gradinspect.wording import number

@@ -5,39 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
-from gradinspect.contracts.report.report import (
-    Curvature,
-    LayerMeasurement,
-    MeasuredSummary,
-    Noise,
-    ParameterMeasurement,
-    PrecisionSection,
-    RemedyCheck,
-    Report,
-)
+from gradinspect.contracts.report.report import MeasuredSummary, Measurements, RemedyCheck, Report
+from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
+from gradinspect.contracts.report.sections import Curvature, Noise, PrecisionSection
 from gradinspect.contracts.request.request import Adam, InspectionSettings, Sgd
-
-
-class Measured(Protocol):
-    """The part of `Measurements` and `Report` that rules read."""
-
-    @property
-    def layers(self) -> tuple[LayerMeasurement, ...]: ...
-    @property
-    def parameters(self) -> tuple[ParameterMeasurement, ...]: ...
-    @property
-    def summary(self) -> MeasuredSummary: ...
-    @property
-    def precision(self) -> PrecisionSection | None: ...
-    @property
-    def noise(self) -> Noise | None: ...
-    @property
-    def curvature(self) -> Curvature | None: ...
-    @property
-    def remedy_checks(self) -> tuple[RemedyCheck, ...]: ...
-
 
 # Chosen: random weights give the loss of knowing nothing or more; 128 samples of 10 classes vary by a few percent.
 TRAINED_BELOW = 0.8
@@ -58,7 +30,7 @@ class Evidence:
     remedy_checks: tuple[RemedyCheck, ...] = ()
 
     @staticmethod
-    def of(measured: Measured, settings: InspectionSettings | None) -> Evidence:
+    def of(measured: Measurements, settings: InspectionSettings | None) -> Evidence:
         """Collect what rules need; with `settings` None, a report's own word on the optimizer counts."""
         declared = measured.optimizer if isinstance(measured, Report) else None
         precision, noise, curvature = measured.precision, measured.noise, measured.curvature

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from gradinspect.contracts.report.report import LayerMeasurement, ParameterMeasurement
+from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 from gradinspect.rules.evidence import Evidence
 
 

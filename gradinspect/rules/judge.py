@@ -21,7 +21,7 @@ from gradinspect.contracts.report.report import (
 from gradinspect.contracts.request.policy import LEVELS, Policy, RulePolicy
 from gradinspect.contracts.request.request import Adam, InspectionSettings, Sgd
 from gradinspect.rules.catalogue import RULES
-from gradinspect.rules.evidence import Evidence, Measured
+from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import NotJudged, Rule, apply
 
 MOST_NAMES = 16  # what `summary.worst` holds
@@ -60,7 +60,7 @@ class Assessment:
         return tuple(outcome.rule for outcome in self._with("switched_off"))
 
 
-def assess(measured: Measured, *, policy: Policy, settings: InspectionSettings | None = None) -> Assessment:
+def assess(measured: Measurements, *, policy: Policy, settings: InspectionSettings | None = None) -> Assessment:
     """Apply every enabled rule.
 
     Args:
@@ -127,7 +127,7 @@ def rejudge(report: Report, policy: Policy, *, settings: InspectionSettings | No
 
 
 def _report(
-    measured: Measurements | Report,
+    measured: Measurements,
     assessment: Assessment,
     policy: Policy,
     model: ModelReference,

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from gradinspect.contracts.report.comparison import Difference, LayerComparison, Ratio
-from gradinspect.contracts.report.report import LayerMeasurement, LayerSpread, ParameterMeasurement, Report
+from gradinspect.contracts.report.report import Report
+from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
+from gradinspect.contracts.report.sections import LayerSpread
 from gradinspect.rules.chance import half_width
 from gradinspect.rules.matching import LayerMatch
 

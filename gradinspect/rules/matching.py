@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gradinspect.contracts.report.report import LayerMeasurement
+from gradinspect.contracts.report.rows import LayerMeasurement
 
 
 @dataclass(frozen=True)

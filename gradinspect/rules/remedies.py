@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 
 from gradinspect.contracts.nonlinearities import BY_NAME
-from gradinspect.contracts.report.report import LayerMeasurement, Remedy
+from gradinspect.contracts.report.report import Remedy
+from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.rules.blame import Blame
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import Limits

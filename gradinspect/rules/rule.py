@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from gradinspect.contracts.report.outcomes import OutcomeKind, RuleOutcome
-from gradinspect.contracts.report.report import Finding, Remedy, Severity
-from gradinspect.contracts.request.policy import COMPARISONS, LEVELS, Compares, RulePolicy, Threshold
+from gradinspect.contracts.report.report import Finding, Remedy
+from gradinspect.contracts.request.policy import COMPARISONS, LEVELS, Compares, RulePolicy, Severity, Threshold
 from gradinspect.rules.evidence import Evidence
 
 MOST_NAMES = 1024  # what a finding may carry

@@ -7,7 +7,8 @@ at training; here they look at one step, which is what each looks at in a step.
 
 from __future__ import annotations
 
-from gradinspect.contracts.report.report import LayerMeasurement, ParameterMeasurement, Report
+from gradinspect.contracts.report.report import Report
+from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 
 VANISHING = 1e-7  # SageMaker, VanishingGradient: threshold, of mean |g|
 VARIANCES = 10.0  # SageMaker, PoorWeightInitialization: threshold, of variances of what enters ReLUs

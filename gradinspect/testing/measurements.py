@@ -9,17 +9,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from gradinspect.contracts.report.report import (
+from gradinspect.contracts.report.report import Environment, MeasuredSummary, Measurements, ModelReference
+from gradinspect.contracts.report.rows import (
     ActivationStatistics,
-    DepthDecay,
-    Environment,
     LayerMeasurement,
-    MeasuredSummary,
-    Measurements,
-    ModelReference,
     ParameterMeasurement,
     SignalStatistics,
 )
+from gradinspect.contracts.report.sections import DepthDecay
 
 MODEL = ModelReference(kind="module", name="Chain")
 _OF_GRADIENTS = (

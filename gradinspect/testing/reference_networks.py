@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gradinspect.contracts.report.report import Report, Severity
+from gradinspect.contracts.report.report import Report
+from gradinspect.contracts.request.policy import Severity
 from gradinspect.engine.network.reproducible import seeded
 from gradinspect.inspection.local import inspect
 from gradinspect.rules.blame import Cause

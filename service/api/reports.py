@@ -11,7 +11,8 @@ from pydantic import Field
 from werkzeug.wrappers import Response
 
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.report.report import Finding, LrScales, PolicyReference, Report
+from gradinspect.contracts.report.report import Finding, PolicyReference, Report
+from gradinspect.contracts.report.sections import LrScales
 from gradinspect.contracts.request.policy import Policy
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.contracts.wire.resources import FindingsResource, LayerRow, Page, ParameterRow

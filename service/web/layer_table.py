@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gradinspect.contracts.report.report import Finding, LayerMeasurement, Report
+from gradinspect.contracts.report.report import Finding, Report
+from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.report.words.layer_lines import notes_of
 
 WORST = 25  # rows shown at first

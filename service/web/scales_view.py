@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from gradinspect.contracts.report.report import LrScales, Report
+from gradinspect.contracts.report.report import Report
+from gradinspect.contracts.report.sections import LrScales
 from gradinspect.report.charts.scale_charts import paired_evidence, scale_bars
 from gradinspect.report.optimizer_code import optimizer_code
 from gradinspect.report.words.scale_words import (

@@ -20,7 +20,7 @@ from gradinspect.client import (
     UnexpectedAnswer,
 )
 from gradinspect.contracts.problems import FAILURES, ProblemError
-from gradinspect.contracts.report.report import LrScales, ScaleGroup
+from gradinspect.contracts.report.sections import LrScales, ScaleGroup
 from gradinspect.rules import judge
 from gradinspect.testing.measurements import chain
 

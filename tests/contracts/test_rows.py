@@ -10,15 +10,17 @@ from collections.abc import Callable
 import pytest
 from pydantic import BaseModel
 
-from gradinspect.contracts.report.report import (
+from gradinspect.contracts.report.rows import (
     ActivationStatistics,
     LayerMeasurement,
     Log2Histogram,
+    Number,
     ParameterMeasurement,
     Quantiles,
+    Row,
+    Share,
     SignalStatistics,
 )
-from gradinspect.contracts.report.rows import Number, Row, Share
 
 ROWS = 500
 SLACK = 1.1  # the list of the rows and what Pydantic makes once; a set of names for each row would make it 1.8 or 2

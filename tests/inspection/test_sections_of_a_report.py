@@ -13,7 +13,8 @@ from torch import nn
 
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.problems import InspectionError
-from gradinspect.contracts.report.report import Measurements, Noise
+from gradinspect.contracts.report.report import Measurements
+from gradinspect.contracts.report.sections import Noise
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.contracts.sections import DIAGNOSTICS, SECTIONS
 from gradinspect.contracts.spec.model_spec import ModelSpec

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradinspect.contracts.report.report import TimeDecay
+from gradinspect.contracts.report.sections import TimeDecay
 from gradinspect.contracts.request.request import Adam, Sgd
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.inspection.training_trace import STEPS, training_trace_section

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradinspect.contracts.report.report import LrScales, ScaleCandidate
+from gradinspect.contracts.report.sections import LrScales, ScaleCandidate
 from gradinspect.engine.first_order.context import Budget
 from gradinspect.probes.scales.normalise import geometric_mean
 from tests.support.probed import SGD, classes, glorot, mlp, normal, section_input, suggestion

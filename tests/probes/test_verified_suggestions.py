@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from gradinspect import inspect
-from gradinspect.contracts.report.report import LrScales
+from gradinspect.contracts.report.sections import LrScales
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.probes.verify.curves import geometric_mean_curve
 from gradinspect.probes.verify.probe_data import probe_data

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradinspect.contracts.report.report import ActivationStatistics, SignalStatistics
+from gradinspect.contracts.report.rows import ActivationStatistics, SignalStatistics
 from gradinspect.report.charts.signal_charts import conclusion, signal_profile, sparkline
 from gradinspect.testing.measurements import chain, changed
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.report.report import LrScales, ScaleGroup
+from gradinspect.contracts.report.sections import LrScales, ScaleGroup
 from gradinspect.contracts.request.request import Adam, Sgd
 from gradinspect.report.optimizer_code import optimizer_code
 from gradinspect.report.shown import Report

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradinspect.contracts.report.report import LrScales, ProbeCurve, ScaleEvidence, ScaleGroup, ScaleRemedy
+from gradinspect.contracts.report.sections import LrScales, ProbeCurve, ScaleEvidence, ScaleGroup, ScaleRemedy
 from gradinspect.report.charts.scale_charts import (
     bars_conclusion,
     best_curves,

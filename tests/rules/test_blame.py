@@ -5,7 +5,8 @@ import math
 import pytest
 
 from gradinspect.contracts.nonlinearities import balanced_slope
-from gradinspect.contracts.report.report import ActivationStatistics, Measurements, SignalStatistics
+from gradinspect.contracts.report.report import Measurements
+from gradinspect.contracts.report.rows import ActivationStatistics, SignalStatistics
 from gradinspect.rules.blame import blame
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.remedies import remedy_for

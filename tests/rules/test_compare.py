@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from gradinspect.contracts.document import from_json
 from gradinspect.contracts.report.comparison import Change, Comparison
-from gradinspect.contracts.report.report import LayerMeasurement, LayerSpread, Measurements, Report, SeedSpread
+from gradinspect.contracts.report.report import Measurements, Report
+from gradinspect.contracts.report.rows import LayerMeasurement
+from gradinspect.contracts.report.sections import LayerSpread, SeedSpread
 from gradinspect.contracts.request.policy import Policy, RulePolicy
 from gradinspect.contracts.request.request import InspectionSettings, Sgd
 from gradinspect.rules import DEFAULT_POLICY, RULES, compare, judge

@@ -6,16 +6,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gradinspect.contracts.report.report import (
-    ActivationStatistics,
-    Curvature,
-    Finding,
-    LayerCurvature,
-    Measurements,
-    Noise,
-    PrecisionSection,
-    SignalStatistics,
-)
+from gradinspect.contracts.report.report import Finding, Measurements
+from gradinspect.contracts.report.rows import ActivationStatistics, SignalStatistics
+from gradinspect.contracts.report.sections import Curvature, LayerCurvature, Noise, PrecisionSection
 from gradinspect.contracts.request.policy import RULE_IDS
 from gradinspect.contracts.request.request import Adam, InspectionSettings, Sgd
 from gradinspect.rules import DEFAULT_POLICY, RULES, judge

@@ -6,13 +6,11 @@ from hypothesis import strategies as st
 
 from gradinspect.contracts.document import from_json
 from gradinspect.contracts.report.outcomes import RuleOutcome
-from gradinspect.contracts.report.report import (
-    SCHEMA_VERSION,
+from gradinspect.contracts.report.report import SCHEMA_VERSION, Measurements, Report
+from gradinspect.contracts.report.rows import (
     ActivationStatistics,
     LayerMeasurement,
-    Measurements,
     ParameterMeasurement,
-    Report,
     SignalStatistics,
 )
 from gradinspect.contracts.request.policy import Policy, RulePolicy

@@ -14,7 +14,8 @@ from torch import nn
 
 from gradinspect import inspect
 from gradinspect.contracts.document import Document, from_python
-from gradinspect.contracts.report.report import LayerMeasurement, Measurements, ParameterMeasurement, Report
+from gradinspect.contracts.report.report import Measurements, Report
+from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.wire.messages import Job, Limits

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from gradinspect.contracts.document import from_python
-from gradinspect.contracts.report.report import LrScales
+from gradinspect.contracts.report.sections import LrScales
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.first_order.context import Budget, SectionInput
 from gradinspect.engine.first_order.first_pass import CustomLoss, Subject, first_pass

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradinspect.contracts.report.report import (
+from gradinspect.contracts.report.report import Measurements, ModelReference, Report, SelfCheck
+from gradinspect.contracts.report.sections import (
     Curvature,
     Jacobian,
     LrScales,
-    Measurements,
-    ModelReference,
     Noise,
     PrecisionSection,
     ProbeCurve,
-    Report,
     ScaleCandidate,
     ScaleEvidence,
     ScaleGroup,
     ScaleRemedy,
-    SelfCheck,
     TimeDecay,
     TracePoint,
 )

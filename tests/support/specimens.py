@@ -7,20 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from gradinspect.contracts.document import from_python
-from gradinspect.contracts.report.report import (
+from gradinspect.contracts.report.report import Environment, Finding, ModelReference, Remedy, Report, Summary, Verdict
+from gradinspect.contracts.report.rows import (
     ActivationStatistics,
-    Environment,
-    Finding,
     LayerMeasurement,
     Log2Histogram,
-    ModelReference,
     ParameterMeasurement,
     Quantiles,
-    Remedy,
-    Report,
     SignalStatistics,
-    Summary,
-    Verdict,
 )
 from gradinspect.contracts.request.policy import DEFAULT_POLICY
 from gradinspect.contracts.request.request import InspectionRequest

@@ -10,15 +10,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gradinspect.contracts.document import Count, Document, Name, Text
-from gradinspect.contracts.report.report import (
-    MAX_LAYERS,
-    Finding,
-    ModelReference,
-    Names,
-    Number,
-    PolicyReference,
-    Verdict,
-)
+from gradinspect.contracts.report.report import Finding, ModelReference, PolicyReference, Verdict
+from gradinspect.contracts.report.rows import Names, Number
+from gradinspect.contracts.report.sections import MAX_LAYERS
 
 Change = Literal["better", "worse", "no_clear_change", "undetermined"]
 Standing = Literal["pass", "info", "warn", "fail", "not_judged"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradinspect.contracts.report.report import LrScales, ScaleGroup
+from gradinspect.contracts.report.sections import LrScales, ScaleGroup
 from gradinspect.contracts.request.request import Adam, Sgd
 
 DEFAULT_LR = 0.1  # torch names 1e-3 for SGD; 0.1 is what a request without an optimizer's lr gets here

@@ -1,7 +1,7 @@
 """The report: what was measured, and what was found in it.
 
-Definitions of every number: docs/diagnostics.md. Documents arrive from confined processes that ran strangers' models,
-so every string and every list is bounded. Rows are defined in `rows`, sections in `sections`; all of it is found here.
+Definitions of every number: docs/diagnostics.md. Measurements come from confined processes that ran untrusted models,
+so every string and every list is bounded. Rows are in `rows`, sections in `sections`, outcomes of rules in `outcomes`.
 """
 
 from __future__ import annotations
@@ -12,100 +12,10 @@ from pydantic import Field
 
 from gradinspect.contracts.document import Count, Document, Finite, Name, Text
 from gradinspect.contracts.report.outcomes import RuleOutcome
-from gradinspect.contracts.report.rows import (
-    ActivationStatistics,
-    LayerMeasurement,
-    Log2Histogram,
-    Names,
-    Number,
-    ParameterMeasurement,
-    ParameterStatus,
-    Quantiles,
-    Share,
-    SignalStatistics,
-    Sizes,
-)
-from gradinspect.contracts.report.sections import (
-    MAX_CODE,
-    MAX_LAYERS,
-    Code,
-    Curvature,
-    DepthDecay,
-    Jacobian,
-    LayerCurvature,
-    LayerNoise,
-    LayerSpread,
-    Losses,
-    LrScales,
-    Noise,
-    PrecisionSection,
-    ProbeCurve,
-    ScaleCandidate,
-    ScaleEvidence,
-    ScaleGroup,
-    ScaleRemedy,
-    ScalesVerdict,
-    Section,
-    Sections,
-    SectionStatus,
-    SeedSpread,
-    TimeDecay,
-    TracePoint,
-)
+from gradinspect.contracts.report.rows import LayerMeasurement, Names, Number, ParameterMeasurement
+from gradinspect.contracts.report.sections import MAX_LAYERS, ScalesVerdict, Sections, SeedSpread
 from gradinspect.contracts.request.policy import Severity
 from gradinspect.contracts.request.request import Optimizer
-
-__all__ = [
-    "MAX_CODE",
-    "MAX_LAYERS",
-    "MAX_PARAMETERS",
-    "ActivationStatistics",
-    "Code",
-    "Curvature",
-    "DepthDecay",
-    "Environment",
-    "Finding",
-    "Jacobian",
-    "LayerCurvature",
-    "LayerMeasurement",
-    "LayerNoise",
-    "LayerSpread",
-    "Log2Histogram",
-    "Losses",
-    "LrScales",
-    "MeasuredSummary",
-    "Measurements",
-    "ModelReference",
-    "Names",
-    "Noise",
-    "Number",
-    "ParameterMeasurement",
-    "ParameterStatus",
-    "PolicyReference",
-    "PrecisionSection",
-    "ProbeCurve",
-    "Quantiles",
-    "Remedy",
-    "RemedyCheck",
-    "Report",
-    "ScaleCandidate",
-    "ScaleEvidence",
-    "ScaleGroup",
-    "ScaleRemedy",
-    "ScalesVerdict",
-    "Section",
-    "SectionStatus",
-    "SeedSpread",
-    "SelfCheck",
-    "Severity",
-    "Share",
-    "SignalStatistics",
-    "Sizes",
-    "Summary",
-    "TimeDecay",
-    "TracePoint",
-    "Verdict",
-]
 
 MAX_PARAMETERS = 50_000
 SCHEMA_VERSION = 2  # of reports that this release writes

@@ -8,14 +8,8 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gradinspect.contracts.document import Count, Digest, Document, Fraction, ModelName, Name, Text
-from gradinspect.contracts.report.report import (
-    Finding,
-    LayerMeasurement,
-    ParameterMeasurement,
-    PolicyReference,
-    Summary,
-    Verdict,
-)
+from gradinspect.contracts.report.report import Finding, PolicyReference, Summary, Verdict
+from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 from gradinspect.contracts.request.policy import RulePolicy
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.spec.tensors import SampleInput

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from gradinspect.contracts.report.report import PrecisionSection
+from gradinspect.contracts.report.sections import PrecisionSection
 from gradinspect.contracts.request.request import Precision
 from gradinspect.engine.arrays.distributions import Distribution
 from gradinspect.engine.arrays.host_arrays import Array

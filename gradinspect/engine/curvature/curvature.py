@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from gradinspect.contracts.report.report import Curvature, LayerCurvature
+from gradinspect.contracts.report.sections import Curvature, LayerCurvature
 from gradinspect.engine.arrays.deferred import as_floats, inner_product
 from gradinspect.engine.curvature.hessian import HessianProducts
 from gradinspect.engine.curvature.hutchinson import Trace, signs, trace_of

@@ -17,7 +17,7 @@ from statistics import fmean
 
 import torch
 
-from gradinspect.contracts.report.report import Jacobian
+from gradinspect.contracts.report.sections import Jacobian
 from gradinspect.engine.autograd import short_second_derivatives
 from gradinspect.engine.curvature.hessian import named_operators
 from gradinspect.engine.curvature.hutchinson import signs

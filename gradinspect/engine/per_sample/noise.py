@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from gradinspect.contracts.report.report import LayerNoise, Noise
+from gradinspect.contracts.report.sections import LayerNoise, Noise
 from gradinspect.engine.first_order.context import SectionInput, SectionResult, refused
 from gradinspect.engine.first_order.replay import replaying
 from gradinspect.engine.network.parameters import ParameterEntry

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import TypeVar
 
 from gradinspect.contracts.document import Document
-from gradinspect.contracts.report.report import (
+from gradinspect.contracts.report.rows import (
     ActivationStatistics,
     LayerMeasurement,
     ParameterMeasurement,

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from gradinspect.contracts.report.report import DepthDecay, LayerMeasurement
+from gradinspect.contracts.report.rows import LayerMeasurement
+from gradinspect.contracts.report.sections import DepthDecay
 
 FEWEST_LAYERS = 3  # two points always lie on a line
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from gradinspect.contracts.nonlinearities import BY_OPERATIONS
-from gradinspect.contracts.report.report import (
+from gradinspect.contracts.report.rows import (
     ActivationStatistics,
     LayerMeasurement,
     Log2Histogram,

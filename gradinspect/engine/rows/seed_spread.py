@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import stdev
 
-from gradinspect.contracts.report.report import LayerMeasurement, LayerSpread, ParameterMeasurement, SeedSpread
+from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
+from gradinspect.contracts.report.sections import LayerSpread, SeedSpread
 
 
 def seed_spread(

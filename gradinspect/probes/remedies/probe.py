@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gradinspect.contracts.report.optimizer_code import optimizer_code
-from gradinspect.contracts.report.report import MAX_CODE, LrScales, ScaleRemedy
+from gradinspect.contracts.report.sections import MAX_CODE, LrScales, ScaleRemedy
 from gradinspect.contracts.request.request import Adam, Sgd
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.network.parameters import ParameterEntry

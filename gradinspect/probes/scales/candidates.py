@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradinspect.contracts.report.report import ScaleGroup
+from gradinspect.contracts.report.sections import ScaleGroup
 from gradinspect.probes.scales.curvature import GroupCurvature
 from gradinspect.probes.scales.equalize import equalize
 from gradinspect.probes.scales.joint_newton import best_base_rate, joint_newton

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradinspect.contracts.report.report import ScaleGroup
+from gradinspect.contracts.report.sections import ScaleGroup
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.tracing.naming import layer_of_parameters, owner_of

@@ -12,7 +12,7 @@ from statistics import fmean
 
 import torch
 
-from gradinspect.contracts.report.report import ProbeCurve
+from gradinspect.contracts.report.sections import ProbeCurve
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.probes.verify.budget import ProbeBudget
 from gradinspect.probes.verify.decision import (

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gradinspect.contracts.report.report import LrScales, ProbeCurve, ScaleGroup
+from gradinspect.contracts.report.sections import LrScales, ProbeCurve, ScaleGroup
 from gradinspect.report.charts.plotting import (
     BACKWARD,
     FONT,

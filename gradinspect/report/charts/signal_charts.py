@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from gradinspect.contracts.report.report import LayerMeasurement
+from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.report.charts.plotting import (
     BACKWARD,
     FAULT,

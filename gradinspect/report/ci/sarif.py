@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from gradinspect.contracts.report.report import Finding, Report, Severity
-from gradinspect.contracts.request.policy import LEVELS, Policy
+from gradinspect.contracts.report.report import Finding, Report
+from gradinspect.contracts.request.policy import LEVELS, Policy, Severity
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.report.ci.outcomes import Outcome, outcomes
 from gradinspect.rules import RULES, Rule

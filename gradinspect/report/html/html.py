@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.resources import files
 
-from gradinspect.contracts.report.report import Finding, LayerMeasurement, LrScales, Report
+from gradinspect.contracts.report.report import Finding, Report
+from gradinspect.contracts.report.rows import LayerMeasurement
+from gradinspect.contracts.report.sections import LrScales
 from gradinspect.contracts.request.policy import DEFAULT_POLICY, LEVELS, Policy
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.report.charts.plotting import escaped

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from gradinspect.contracts.report.report import Finding, LrScales, Report
+from gradinspect.contracts.report.report import Finding, Report
+from gradinspect.contracts.report.sections import LrScales
 from gradinspect.report.optimizer_code import optimizer_code
 from gradinspect.report.text.text_charts import sparkline
 from gradinspect.report.words.figures import printable, shape, shortened

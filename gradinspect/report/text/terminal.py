@@ -16,7 +16,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gradinspect.contracts.report.report import Finding, LrScales, Report
+from gradinspect.contracts.report.report import Finding, Report
+from gradinspect.contracts.report.sections import LrScales
 from gradinspect.report.optimizer_code import optimizer_code
 from gradinspect.report.text.layer_table import layer_table
 from gradinspect.report.text.text_charts import centred_bar, sparkline

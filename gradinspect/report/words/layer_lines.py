@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from gradinspect.contracts.report.report import Finding, LayerMeasurement, ParameterMeasurement, Report, Severity
+from gradinspect.contracts.report.report import Finding, Report
+from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
+from gradinspect.contracts.request.policy import Severity
 
 STRANGE_DECADES = 0.15  # chosen: a factor of 1.4 between a layer's gain and the usual one shows in a table
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from gradinspect.contracts.report.report import LrScales, ScaleGroup
+from gradinspect.contracts.report.sections import LrScales, ScaleGroup
 from gradinspect.report.words.figures import printable
 from gradinspect.wording import number
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
-from gradinspect.contracts.report.report import Report, SelfCheck, TimeDecay
+from gradinspect.contracts.report.report import Report, SelfCheck
+from gradinspect.contracts.report.sections import TimeDecay
 from gradinspect.contracts.sections import SECTION, SECTIONS
 from gradinspect.report.words.figures import amount, duration, printable, size
 from gradinspect.wording import counted, number, percent

@@ -12,7 +12,8 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from gradinspect.contracts.report.report import Finding, LayerMeasurement, ParameterMeasurement
+from gradinspect.contracts.report.report import Finding
+from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 from service.db.texts import storable
 
 Value = str | int | float | bool | None

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gradinspect import inspect
-from gradinspect.contracts.report.report import PrecisionSection
+from gradinspect.contracts.report.sections import PrecisionSection
 from gradinspect.contracts.request.request import Precision
 from gradinspect.engine.arrays.distributions import SAMPLE, distribution
 from gradinspect.engine.arrays.precision import FP16_LARGEST, FP16_SMALLEST_NORMAL, precision_section

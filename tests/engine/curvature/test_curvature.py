@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradinspect.contracts.report.report import Curvature
+from gradinspect.contracts.report.sections import Curvature
 from gradinspect.engine.curvature.curvature import PROBES, curvature_section
 from gradinspect.engine.curvature.hessian import HessianProducts
 from gradinspect.engine.curvature.hutchinson import signs, trace_of

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradinspect.contracts.report.report import Jacobian
+from gradinspect.contracts.report.sections import Jacobian
 from gradinspect.engine.curvature import jacobian
 from gradinspect.engine.curvature.jacobian import jacobian_section
 from gradinspect.engine.first_order.context import SectionInput

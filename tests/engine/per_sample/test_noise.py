@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradinspect.contracts.report.report import Noise
+from gradinspect.contracts.report.sections import Noise
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.first_order.replay import replaying
 from gradinspect.engine.per_sample.noise import noise_figures, noise_section

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from gradinspect.contracts.report.report import (
+from gradinspect.contracts.report.rows import (
     ActivationStatistics,
     LayerMeasurement,
     ParameterMeasurement,

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gradinspect.contracts.report.report import DepthDecay, LayerMeasurement, SignalStatistics
+from gradinspect.contracts.report.rows import LayerMeasurement, SignalStatistics
+from gradinspect.contracts.report.sections import DepthDecay
 from gradinspect.engine.rows.depth_decay import depth_decay, fit_line, geometric_mean
 from tests.support.inspected import ROUNDING, as_job, inspect, linear_chain, output_sum, random
 

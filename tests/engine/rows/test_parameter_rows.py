@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gradinspect.contracts.report.report import ParameterMeasurement, Report
+from gradinspect.contracts.report.report import Report
+from gradinspect.contracts.report.rows import ParameterMeasurement
 from tests.support.inspected import ROUNDING, inspect, parameter, random
 
 X, Y = random(40, 12, seed=1), torch.arange(40) % 4

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from gradinspect.contracts.report.report import LayerMeasurement, ParameterMeasurement, SignalStatistics
+from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement, SignalStatistics
 from gradinspect.engine.rows.seed_spread import seed_spread
 from gradinspect.testing.measurements import layer, parameter
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradinspect.contracts.report.report import LayerMeasurement
+from gradinspect.contracts.report.rows import LayerMeasurement
 from tests.support.inspected import ROUNDING, as_job, assert_same, inspect, random, scripted
 
 X = 3 * random(50, 8, seed=1)

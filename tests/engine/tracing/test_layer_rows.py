@@ -13,7 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gradinspect.contracts.report.report import LayerMeasurement, Report
+from gradinspect.contracts.report.report import Report
+from gradinspect.contracts.report.rows import LayerMeasurement
 from tests.support.inspected import ROUNDING, inspect, layer, random
 
 NAMES = ["conv", "norm", "first", "second", "head"]

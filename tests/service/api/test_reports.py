@@ -8,7 +8,8 @@ from io import StringIO
 import pytest
 from flask.testing import FlaskClient
 
-from gradinspect.contracts.report.report import LrScales, Noise, Report, ScaleGroup
+from gradinspect.contracts.report.report import Report
+from gradinspect.contracts.report.sections import LrScales, Noise, ScaleGroup
 from gradinspect.contracts.wire.resources import FindingsResource
 from gradinspect.testing.measurements import chain, changed
 from tests.support.callers import REQUEST, pointers, problem

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gradinspect.contracts.report.report import (
+from gradinspect.contracts.report.report import Finding
+from gradinspect.contracts.report.rows import (
     ActivationStatistics,
-    Finding,
     LayerMeasurement,
     Log2Histogram,
     ParameterMeasurement,

@@ -9,7 +9,14 @@ import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
 
-from gradinspect.contracts.report.report import LayerSpread, LrScales, ProbeCurve, ScaleEvidence, ScaleGroup, SeedSpread
+from gradinspect.contracts.report.sections import (
+    LayerSpread,
+    LrScales,
+    ProbeCurve,
+    ScaleEvidence,
+    ScaleGroup,
+    SeedSpread,
+)
 from gradinspect.testing.measurements import chain, changed
 from service.api.http.context import EXTENSION, Context
 from service.db import leases, models

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from gradinspect.contracts.report.report import Measurements, Noise, Remedy, Report
+from gradinspect.contracts.report.report import Measurements, Remedy, Report
+from gradinspect.contracts.report.sections import Noise
 from gradinspect.contracts.request.policy import DEFAULT_POLICY, Policy, RulePolicy
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.contracts.wire.resources import ErrorResource, InspectionLinks, InspectionResource, Progress

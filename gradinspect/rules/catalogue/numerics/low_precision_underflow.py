@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from gradinspect.contracts.report.report import Finding, ParameterMeasurement, PrecisionSection, Remedy
+from gradinspect.contracts.report.report import Finding, Remedy
+from gradinspect.contracts.report.rows import ParameterMeasurement
+from gradinspect.contracts.report.sections import PrecisionSection
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
 from gradinspect.wording import number, percent, quoted

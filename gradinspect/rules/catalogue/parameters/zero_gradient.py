@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from gradinspect.contracts.report.report import Finding, ParameterMeasurement, Remedy, Severity
+from gradinspect.contracts.report.report import Finding, Remedy
+from gradinspect.contracts.report.rows import ParameterMeasurement
+from gradinspect.contracts.request.policy import Severity
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.gates import closed_gate
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule

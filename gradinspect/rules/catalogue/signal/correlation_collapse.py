@@ -6,7 +6,8 @@ import math
 from functools import lru_cache
 
 from gradinspect.contracts.nonlinearities import names_of
-from gradinspect.contracts.report.report import Finding, LayerMeasurement, Remedy
+from gradinspect.contracts.report.report import Finding, Remedy
+from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.rules.evidence import Evidence, names
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
 from gradinspect.wording import number, percent, quoted

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from statistics import stdev
 
-from gradinspect.contracts.report.report import Finding, LayerMeasurement, Remedy
+from gradinspect.contracts.report.report import Finding, Remedy
+from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.rules.evidence import TRAINED, Evidence, names
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
 from gradinspect.wording import counted, number

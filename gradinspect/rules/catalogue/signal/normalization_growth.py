@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gradinspect.contracts.report.report import Finding, LayerMeasurement, Remedy
+from gradinspect.contracts.report.report import Finding, Remedy
+from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.rules.evidence import Evidence, is_batch_norm_kind, names
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
 from gradinspect.wording import counted, number, quoted

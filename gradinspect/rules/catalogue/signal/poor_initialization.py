@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gradinspect.contracts.report.report import Finding, LayerMeasurement
+from gradinspect.contracts.report.report import Finding
+from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.rules.evidence import TRAINED, Evidence, is_norm_kind, names
 from gradinspect.rules.remedies import initialize
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gradinspect.contracts.report.report import Finding, Severity
+from gradinspect.contracts.report.report import Finding
+from gradinspect.contracts.request.policy import Severity
 from gradinspect.rules.blame import blame
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.gates import closed_gate

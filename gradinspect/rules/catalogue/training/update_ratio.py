@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from statistics import median
 
-from gradinspect.contracts.report.report import Finding, ParameterMeasurement, Remedy
+from gradinspect.contracts.report.report import Finding, Remedy
+from gradinspect.contracts.report.rows import ParameterMeasurement
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
 from gradinspect.wording import counted, number, quoted

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from gradinspect.contracts.nonlinearities import names_of
-from gradinspect.contracts.report.report import Finding, LayerMeasurement, Remedy
+from gradinspect.contracts.report.report import Finding, Remedy
+from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.rules.catalogue.signal.correlation_collapse import expected_dead_fraction
 from gradinspect.rules.evidence import Evidence, names
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
