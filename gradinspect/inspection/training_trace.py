@@ -19,12 +19,12 @@ from gradinspect.engine.arrays.deferred import as_floats, length
 from gradinspect.engine.first_order.context import SectionInput, SectionResult, refused
 from gradinspect.engine.first_order.replay import replaying, run_model
 from gradinspect.engine.network.derivatives import parameter_gradients
-from gradinspect.engine.network.parameters import ParameterEntry
+from gradinspect.engine.network.parameters import ParameterEntry, owner_of
 from gradinspect.engine.network.reproducible import seeded
 from gradinspect.engine.rows.depth_decay import FEWEST_LAYERS as FEWEST_POINTS
 from gradinspect.engine.rows.depth_decay import fit_line
 from gradinspect.engine.rows.layer_rows import finite, ratio
-from gradinspect.engine.tracing.naming import layer_of_parameters, owner_of
+from gradinspect.engine.tracing.naming import layer_of_parameters
 from gradinspect.probes.verify.update import UpdateState, declared_update
 
 STEPS = 30  # chosen: the slope's standard error is then under a fiftieth of the residual's size

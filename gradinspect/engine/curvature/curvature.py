@@ -22,9 +22,10 @@ from gradinspect.engine.curvature.symmetry import PairedProduct, contradiction, 
 from gradinspect.engine.first_order.context import Budget, SectionInput, SectionResult, refused
 from gradinspect.engine.first_order.memory import out_of_memory
 from gradinspect.engine.first_order.replay import replaying, twice_differentiable
+from gradinspect.engine.network.parameters import owner_of
 from gradinspect.engine.network.reproducible import generator
 from gradinspect.engine.rows.layer_rows import finite
-from gradinspect.engine.tracing.naming import layer_of_parameters, owner_of
+from gradinspect.engine.tracing.naming import layer_of_parameters
 
 FIRST_PRODUCT = 3.2  # passes, as benchmarks/curvature.py measures them: the graph, and one product with it
 PROBES = 16  # chosen: the standard error is then a quarter of one probe's spread

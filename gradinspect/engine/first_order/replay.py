@@ -14,10 +14,10 @@ from gradinspect.engine.autograd import RightSecondDerivatives
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.network.autocast import casting
 from gradinspect.engine.network.reproducible import left_as_found, ordinary_graphs, seeded
+from gradinspect.engine.tracing.operator_names import ATEN_FUSED_RECURRENT
 from gradinspect.engine.tracing.run_pass import first_tensor
 
 # Fused recurrent kernels: one autograd node for all time steps, without forward mode and without a second derivative.
-FUSED_RECURRENT = frozenset({"mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn"})
 
 
 def output_of(s: SectionInput) -> torch.Tensor:
@@ -42,7 +42,7 @@ def replaying(s: SectionInput) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(left_as_found(s.model, s.settings.mode))
         stack.enter_context(ordinary_graphs())
-        if any(call.operation in FUSED_RECURRENT for call in s.reading.calls):
+        if any(call.operation in ATEN_FUSED_RECURRENT for call in s.reading.calls):
             stack.enter_context(_switched_off(torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled))
             stack.enter_context(_switched_off(torch._C._get_cudnn_enabled, torch._C._set_cudnn_enabled))
         yield

@@ -14,28 +14,15 @@ from typing import Any
 
 from torch.autograd.graph import Node
 
-from gradinspect.contracts.nonlinearities import NONLINEARITIES
-from gradinspect.engine.per_sample.parameter_uses import LOOKUP, ParameterSources, output_shape
+from gradinspect.engine.per_sample.parameter_uses import ParameterSources, output_shape
 from gradinspect.engine.per_sample.sample_layout import UNPLACED, Layout, Verdict
 from gradinspect.engine.tracing.graph import Graph, consumers
-
-_ANYWHERE = frozenset(
-    f"{name}Backward0"
-    for name in (
-        "NativeDropout", "Add", "Sub", "Mul", "View", "UnsafeView", "ReshapeAlias", "Clone",
-    )
-) | frozenset(record.node for record in NONLINEARITIES if record.node and record.is_elementwise)  # fmt: skip
-_BATCH_FIRST = frozenset(
-    f"{name}Backward0"
-    for name in (
-        "Convolution", "NativeGroupNorm", "MaxPool2DWithIndices", "AvgPool2D", "AvgPool3D", "AdaptiveAvgPool2D",
-        "AdaptiveAvgPool3D", "AdaptiveMaxPool2D", "ScaledDotProductFlashAttentionForCpu",
-        "ScaledDotProductFlashAttention", "ScaledDotProductEfficientAttention", "Bmm",
-    )
-)  # fmt: skip
-_MATRIX = {"AddmmBackward0": 1, "MmBackward0": 0}  # the place of the data; the others must be parameters
-_ONE_AXIS = frozenset(
-    {"SoftmaxBackward0", "LogSoftmaxBackward0", "SplitBackward0", "SelectBackward0", "SliceBackward0"}
+from gradinspect.engine.tracing.operator_names import (
+    NODE_ALONG_ONE_AXIS,
+    NODE_BATCH_FIRST,
+    NODE_KEEPING_SAMPLES,
+    NODE_LOOKUP,
+    NODE_MATRIX_DATA_INDEX,
 )
 
 
@@ -53,7 +40,7 @@ def on_first_axis(
         if hasattr(node, "variable") or sources.behind(node, 0) is not None:
             continue
         shape = output_shape(node)
-        if node.name() == LOOKUP:
+        if node.name() == NODE_LOOKUP:
             own = _saved(node)._saved_indices.data_ptr() not in inputs
             if own and shape[0] == samples:
                 return None  # as many positions as samples: it cannot be told from here
@@ -73,14 +60,14 @@ def _keeps_samples(
     node: Node, shape: tuple[int, ...], samples: int, sources: ParameterSources, users: list[Node]
 ) -> bool:
     name, saved = node.name(), _saved(node)
-    if name in _ANYWHERE:
+    if name in NODE_KEEPING_SAMPLES:
         return True
-    if name in _BATCH_FIRST:
+    if name in NODE_BATCH_FIRST:
         return shape[0] % samples == 0
-    if name in _MATRIX:
-        others = [child for slot, child in enumerate(node.next_functions) if slot != _MATRIX[name]]
+    if name in NODE_MATRIX_DATA_INDEX:
+        others = [child for slot, child in enumerate(node.next_functions) if slot != NODE_MATRIX_DATA_INDEX[name]]
         return shape[0] % samples == 0 and all(sources.behind(*child) is not None for child in others)
-    if name in _ONE_AXIS:
+    if name in NODE_ALONG_ONE_AXIS:
         dropped = 1 if name == "SelectBackward0" else 0
         return not _is_first(saved._saved_dim, len(shape) + dropped)
     if name == "TransposeBackward0":

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from gradinspect.contracts.report.sections import LayerNoise, Noise
 from gradinspect.engine.first_order.context import SectionInput, SectionResult, refused
 from gradinspect.engine.first_order.replay import replaying
-from gradinspect.engine.network.parameters import ParameterEntry
+from gradinspect.engine.network.parameters import ParameterEntry, owner_of
 from gradinspect.engine.per_sample.sample_gradients import SampleMoments, sample_gradient_moments
 from gradinspect.engine.per_sample.sample_norms import SampleNorms, sample_norms
-from gradinspect.engine.tracing.naming import layer_of_parameters, owner_of
+from gradinspect.engine.tracing.naming import layer_of_parameters
 
 PASSES = 1.5  # of the first pass's time: a forward and a backward pass without weight gradients, probe and norms
 

@@ -14,18 +14,9 @@ from typing import Any  # attributes in which autograd nodes save tensors and nu
 from torch.autograd.graph import Node
 
 from gradinspect.engine.network.parameters import ParameterEntry, ParameterIndex
-from gradinspect.engine.tracing.graph import RESHAPING, Graph, through_reshapes
+from gradinspect.engine.tracing.graph import Graph, through_reshapes
+from gradinspect.engine.tracing.operator_names import NODE_LOOKUP, NODE_PARTS, NODE_RESHAPES, NODE_TRANSPOSES
 
-# Saved attributes that say which part of its input a node takes.
-_PARTS: dict[str, tuple[str, ...]] = {
-    "SliceBackward0": ("_saved_dim", "_saved_start", "_saved_end", "_saved_step"),
-    "SelectBackward0": ("_saved_dim", "_saved_index"),
-    "SplitBackward0": ("_saved_dim", "_saved_split_size"),
-    "SplitWithSizesBackward0": ("_saved_dim", "_saved_split_sizes"),
-    "UnbindBackward0": ("_saved_dim",),
-}
-_TRANSPOSES = frozenset({"TBackward0", "TransposeBackward0", "PermuteBackward0"})
-LOOKUP = "EmbeddingBackward0"
 Part = tuple[tuple[object, ...], ...]
 
 
@@ -83,14 +74,14 @@ class ParameterSources:
             entry = self._parameters.of_object(variable)
             return _Source(entry) if entry is not None else None
         name = node.name()
-        if name not in RESHAPING and name not in _PARTS:
+        if name not in NODE_RESHAPES and name not in NODE_PARTS:
             return None
         children = [(child, place) for child, place in node.next_functions if child is not None]
         inner = self.behind(*children[0]) if len(children) == 1 else None
         if inner is None:
             return None
-        part = (_part(node, output), *inner.part) if name in _PARTS else inner.part
-        return _Source(inner.entry, part, inner.turned != (name in _TRANSPOSES))
+        part = (_part(node, output), *inner.part) if name in NODE_PARTS else inner.part
+        return _Source(inner.entry, part, inner.turned != (name in NODE_TRANSPOSES))
 
 
 def parameter_uses(graph: Graph, sources: ParameterSources) -> list[Use]:
@@ -108,8 +99,8 @@ def parameter_uses(graph: Graph, sources: ParameterSources) -> list[Use]:
                 found.append(Use(source.entry, node, slot, source.part, shape, source.turned))
                 continue
             table = through_reshapes(child)
-            looked_up = sources.behind(*table.next_functions[0]) if table.name() == LOOKUP else None
-            if looked_up is not None and node.name() not in RESHAPING:
+            looked_up = sources.behind(*table.next_functions[0]) if table.name() == NODE_LOOKUP else None
+            if looked_up is not None and node.name() not in NODE_RESHAPES:
                 shape = output_shape(child, output)
                 found.append(Use(looked_up.entry, node, slot, looked_up.part, shape, looked_up.turned, table))
     return found
@@ -156,7 +147,7 @@ def _apart(slices: list[tuple[Any, ...]]) -> bool:  # Any: what autograd saved: 
 
 
 def _part(node: Node, output: int) -> tuple[object, ...]:
-    saved = (getattr(node, name) for name in _PARTS[node.name()])
+    saved = (getattr(node, name) for name in NODE_PARTS[node.name()])
     return (node.name(), output, *(tuple(value) if isinstance(value, list | tuple) else value for value in saved))
 
 

@@ -23,7 +23,6 @@ from gradinspect.engine.per_sample.formulas.factors import Factor
 from gradinspect.engine.per_sample.ghost_norms import is_row_product, row_product_squares, squared_norms
 from gradinspect.engine.per_sample.layout_probe import probe_layouts
 from gradinspect.engine.per_sample.parameter_uses import (
-    LOOKUP,
     ParameterSources,
     Use,
     are_disjoint,
@@ -34,6 +33,7 @@ from gradinspect.engine.per_sample.parameter_uses import (
 from gradinspect.engine.per_sample.sample_layout import MIXED, SILENT, UNPLACED, Layout, Verdict
 from gradinspect.engine.per_sample.signals import visit_signals
 from gradinspect.engine.tracing.graph import read_graph
+from gradinspect.engine.tracing.operator_names import NODE_LOOKUP
 
 MIXES = "its layer's output feeds one that mixes samples (batch normalisation in training mode mixes them)"
 
@@ -112,7 +112,7 @@ def _fits_float32(s: SectionInput) -> bool:
 def _counted_once(uses: Sequence[Use], layouts: Mapping[Node, Verdict]) -> list[Use]:
     """Keep one of a lookup and the operation behind it: the one whose output has a sample axis."""
     without_axis = {
-        use.node for use in uses if use.node.name() == LOOKUP and layouts.get(use.node) in (MIXED, UNPLACED)
+        use.node for use in uses if use.node.name() == NODE_LOOKUP and layouts.get(use.node) in (MIXED, UNPLACED)
     }
     return [use for use in uses if (use.lookup is None and use.node not in without_axis) or use.lookup in without_axis]
 
@@ -215,7 +215,7 @@ def _are_separable(uses: Sequence[Use]) -> bool:
     for part in {use.part for use in uses}:
         # A table's rows are the outputs of a transposed weight: a tied head counts as turned the other way round.
         orientations = {
-            (use.turned == (use.node.name() != LOOKUP and use.lookup is None)) for use in uses if use.part == part
+            (use.turned == (use.node.name() != NODE_LOOKUP and use.lookup is None)) for use in uses if use.part == part
         }
         if len(uses) > 1 and len(orientations) > 1:
             return False

@@ -18,9 +18,9 @@ from gradinspect.contracts.report.rows import (
 from gradinspect.engine.arrays.distributions import Distribution
 from gradinspect.engine.arrays.precision import flush_fractions
 from gradinspect.engine.arrays.statistics import Amplitude
-from gradinspect.engine.network.parameters import ParameterEntry, ParameterIndex
+from gradinspect.engine.network.parameters import ParameterEntry, ParameterIndex, owner_of
 from gradinspect.engine.tracing.calls import LayerCall
-from gradinspect.engine.tracing.naming import CallName, layer_of_parameters, owner_of
+from gradinspect.engine.tracing.naming import CallName, layer_of_parameters
 from gradinspect.engine.tracing.readings import GradientReading, PassReading
 from gradinspect.engine.tracing.theory import predicted_chi1
 

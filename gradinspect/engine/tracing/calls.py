@@ -16,8 +16,6 @@ from gradinspect.engine.tracing.units import UnitReading
 
 UNREAD = Amplitude(0, math.nan, math.nan)
 NO_SLOPE = SlopeReading(math.nan, None)
-# Fused recurrent kernels: one operation and one autograd node for all time steps of a layer.
-FUSED_RECURRENT = frozenset({"mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn"})
 
 
 @dataclass(eq=False, slots=True)

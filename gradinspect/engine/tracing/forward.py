@@ -27,22 +27,18 @@ from gradinspect.engine.tracing.activations import SlopeKernel, find_activation,
 from gradinspect.engine.tracing.calls import ActivationCall, LayerCall
 from gradinspect.engine.tracing.graph import through_reshapes
 from gradinspect.engine.tracing.ledger import HostLedger, Ledger
-from gradinspect.engine.tracing.nonlinearities import CANDIDATES, WITH_TENSOR_ARGUMENT, Nonlinearities, Step
-from gradinspect.engine.tracing.origins import DATA, LOOKUPS, Origins, tensors_in
+from gradinspect.engine.tracing.nonlinearities import Nonlinearities, Step
+from gradinspect.engine.tracing.operator_names import (
+    ATEN_BIAS_OR_GAIN,
+    ATEN_CHANNELS_FIRST,
+    ATEN_COPYING_RESHAPES,
+    ATEN_NONLINEARITY_PARTS,
+    ATEN_SHAPE_GIVING,
+    ATEN_WITH_TENSOR_ARGUMENT,
+)
+from gradinspect.engine.tracing.origins import DATA, Origins, tensors_in
 from gradinspect.engine.tracing.outputs import OutputReading
 from gradinspect.engine.tracing.units import ACTIVATION_SAMPLE, Layout
-
-__all__ = ["LOOKUPS", "ForwardRecorder", "LayerCall"]
-
-# A bias or a gain that is applied by an operation of its own belongs to the layer call that it follows.
-ELEMENTWISE = frozenset({"add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "addcmul", "addcmul_"})
-# These copy or re-lay values without changing them, though ATen does not mark them as views.
-RESHAPES = frozenset({"_unsafe_view", "_reshape_alias", "_reshape_copy"})
-SHAPE_GIVING = frozenset({"view", "_unsafe_view", "_reshape_alias"})
-CHANNELS_FIRST = frozenset(
-    {"convolution", "_convolution", "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm",
-     "_batch_norm_with_update", "native_group_norm", "mkldnn_convolution", "cudnn_convolution"}
-)  # fmt: skip
 
 
 @dataclass(eq=False, slots=True)
@@ -114,15 +110,15 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
 
     def _run(self, func: torch._ops.OpOverload, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:
         operation = func._overloadpacket.__name__
-        if func.is_view or operation in RESHAPES:
+        if func.is_view or operation in ATEN_COPYING_RESHAPES:
             return self._pass_view(func(*args, **keywords), operation, args)
-        is_candidate = operation.rstrip("_") in CANDIDATES
+        is_candidate = operation.rstrip("_") in ATEN_NONLINEARITY_PARTS
         activation = find_activation(operation, args, keywords) if is_candidate else None
         self._settle(next_input=args[0] if activation is not None else None)
         tensors = [*tensors_in(args), *tensors_in(keywords.values())] if keywords else list(tensors_in(args))
         entries, data, mark = self._origins.sort(tensors, operation)
         step = None
-        if is_candidate and (not entries or operation in WITH_TENSOR_ARGUMENT):
+        if is_candidate and (not entries or operation in ATEN_WITH_TENSOR_ARGUMENT):
             step = self.nonlinearities.step(operation, tensors)
         follows = self._origin(args[0], step) if activation is not None else None
         before = None
@@ -213,7 +209,7 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         shape = call.output_shape if output.numel() == call.output_numel else tuple(output.shape)
         kernel = made.activation.kernel if made.activation is not None else None
         is_rectified = kernel is not None and kernel.is_sign_of_output
-        layout = Layout(shape, self._samples, call.operation in CHANNELS_FIRST, is_rectified)
+        layout = Layout(shape, self._samples, call.operation in ATEN_CHANNELS_FIRST, is_rectified)
         self._ledger.output(output, layout, partial(_keep, made))
         call.sampled |= output.numel() > ACTIVATION_SAMPLE
 
@@ -233,7 +229,7 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
         if is_activated:
             self._ledger.amplitude(pending.output, partial(setattr, call, "output"))
         else:
-            layout = Layout(call.output_shape, self._samples, pending.operation in CHANNELS_FIRST)
+            layout = Layout(call.output_shape, self._samples, pending.operation in ATEN_CHANNELS_FIRST)
             self._ledger.output(pending.output, layout, partial(_keep, call))
             call.sampled |= pending.output.numel() > ACTIVATION_SAMPLE
         if node is not None:
@@ -258,7 +254,7 @@ class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
 
     def _continues(self, pending: _Pending, node: Node | None) -> LayerCall | None:
         """The earlier call that a separate bias or gain belongs to."""
-        if pending.operation not in ELEMENTWISE or not self.calls or not all(map(_is_vector, pending.entries)):
+        if pending.operation not in ATEN_BIAS_OR_GAIN or not self.calls or not all(map(_is_vector, pending.entries)):
             return None
         if node is None:
             earlier: LayerCall | None = self.calls[-1]
@@ -287,7 +283,7 @@ def _unfolds(pending: _Pending, operation: str, view: torch.Tensor) -> bool:
 
     Splitting features into heads, or folding the axes for the next layer, is none of the module's doing.
     """
-    if operation not in SHAPE_GIVING:
+    if operation not in ATEN_SHAPE_GIVING:
         return False
     before, after = pending.output.shape, view.shape
     if "batch_norm" in pending.operation:  # instance norm folds samples into channels

@@ -7,17 +7,12 @@ from dataclasses import dataclass
 
 from torch.autograd.graph import Node
 
-# Nodes that re-lay values one to one; a layer call is looked for on the other side of them.
-RESHAPING = frozenset(
-    {"ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "TBackward0", "TransposeBackward0",
-     "PermuteBackward0", "SqueezeBackward0", "SqueezeBackward1", "SqueezeBackward2", "UnsqueezeBackward0",
-     "AliasBackward0", "CloneBackward0", "ToCopyBackward0", "ViewBackward1"}
-)  # fmt: skip
+from gradinspect.engine.tracing.operator_names import NODE_RESHAPES
 
 
 def through_reshapes(node: Node) -> Node:
     """Walk towards the inputs past nodes that only re-lay values."""
-    while node.name() in RESHAPING:
+    while node.name() in NODE_RESHAPES:
         children = [child for child, _ in node.next_functions if child is not None]
         if len(children) != 1:
             break
@@ -59,11 +54,6 @@ def read_graph(root: Node) -> Graph:
         stack.extend(child for child in inputs if child not in sources)
     finished.reverse()
     return Graph(finished, sources)
-
-
-def consumers_first(root: Node) -> list[Node]:
-    """All nodes behind `root` in an order in which every node stands after all its consumers."""
-    return read_graph(root).order
 
 
 def consumers(graph: Graph) -> dict[Node, list[Node]]:

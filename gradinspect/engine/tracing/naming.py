@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from gradinspect.engine.network.parameters import ParameterEntry, ParameterIndex, owner_of
-from gradinspect.engine.tracing.calls import FUSED_RECURRENT, LayerCall
-from gradinspect.engine.tracing.forward import LOOKUPS
-
-__all__ = ["CallName", "layer_of_parameters", "name_calls", "owner_of"]
+from gradinspect.engine.tracing.calls import LayerCall
+from gradinspect.engine.tracing.operator_names import ATEN_FUSED_RECURRENT, ATEN_LOOKUPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ def name_calls(calls: Sequence[LayerCall], parameters: ParameterIndex) -> list[C
         split = owner == "" or len(sets_of_owner[owner]) > 1
         name = _weight(call, owner) if split else owner
         kind = (parameters.kinds.get(owner, "") if owner else "") or call.operation
-        if call.operation in FUSED_RECURRENT:
+        if call.operation in ATEN_FUSED_RECURRENT:
             kind = f"{kind} (time steps fused)"  # one kernel and one node: what happens between steps is not seen
         names.append(CallName(name, kind, seen[name]))
         seen[name] += 1
@@ -69,7 +67,7 @@ def _owner(call: LayerCall, parameters: ParameterIndex, uses: Counter[ParameterE
     candidates = [path for path in map(owner_of, first.names) if common and path in common]
     if not candidates:  # a fused operation of several modules belongs to the one that holds them
         return _common_path([owner_of(entry.name) for entry in call.entries])
-    looks_up = call.operation in LOOKUPS
+    looks_up = call.operation in ATEN_LOOKUPS
     fitting = [path for path in candidates if ("Embedding" in parameters.kinds.get(path, "")) == looks_up]
     choices = fitting or candidates
     return choices[min(uses[first], len(choices) - 1)] if len(choices) > 1 else choices[0]

@@ -16,18 +16,15 @@ from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 
 from gradinspect.contracts.nonlinearities import BY_OPERATIONS
-from gradinspect.engine.tracing.activations import ACTIVATIONS
 from gradinspect.engine.tracing.calls import ActivationCall, LayerCall
-from gradinspect.engine.tracing.graph import RESHAPING, through_reshapes
-
-LINEAR = frozenset({"add", "sub", "rsub", "mul", "div", "neg"})
-CURVED = frozenset(
-    {"abs", "pow", "square", "sqrt", "rsqrt", "reciprocal", "exp", "expm1", "log", "log1p", "sin", "cos", "sinh",
-     "cosh", "atan", "asinh", "erf", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "where"}
-) | ACTIVATIONS.keys()  # fmt: skip
-CANDIDATES = LINEAR | CURVED
-MIXING = frozenset(name for name, known in ACTIVATIONS.items() if not known.facts.is_elementwise)
-WITH_TENSOR_ARGUMENT = frozenset(name for name, known in ACTIVATIONS.items() if known.facts.has_tensor_argument)
+from gradinspect.engine.tracing.graph import through_reshapes
+from gradinspect.engine.tracing.operator_names import (
+    ATEN_MIXING,
+    ATEN_NONLINEAR,
+    ATEN_NONLINEARITY_PARTS,
+    ATEN_WITH_TENSOR_ARGUMENT,
+    NODE_RESHAPES,
+)
 
 
 @dataclass(eq=False, slots=True)
@@ -68,19 +65,19 @@ class Nonlinearities:
     def step(self, operation: str, tensors: Sequence[torch.Tensor]) -> Step | None:
         """Where an operation about to run goes on from; None when it is not element-wise or mixes other data in."""
         name = operation.removesuffix("_")
-        if name not in CURVED and operation not in CURVED and name not in LINEAR:
+        if name not in ATEN_NONLINEARITY_PARTS:
             return None
         trail: Trail | None = None
         first, sources = True, 0
         for tensor in tensors:
             if tensor.grad_fn is None:
                 # A single number is a constant; the weight of a PReLU, the noise of an RReLU belong to them.
-                if tensor.numel() != 1 and name not in WITH_TENSOR_ARGUMENT:
+                if tensor.numel() != 1 and name not in ATEN_WITH_TENSOR_ARGUMENT:
                     return None
                 continue
             node = through_reshapes(tensor.grad_fn)
             found = self._trails.get(node)
-            if found is None and name in WITH_TENSOR_ARGUMENT:
+            if found is None and name in ATEN_WITH_TENSOR_ARGUMENT:
                 continue
             if found is None or (trail is not None and found is not trail):
                 return None
@@ -114,8 +111,8 @@ class Nonlinearities:
         custom = self.is_custom(node)
         name = node.name().removesuffix("Backward") if custom else operation.removesuffix("_")
         trail.operations.append(name)
-        trail.is_curved |= name in CURVED or operation in CURVED or step.joins
-        trail.is_elementwise &= name not in MIXING
+        trail.is_curved |= name in ATEN_NONLINEAR or step.joins
+        trail.is_elementwise &= name not in ATEN_MIXING
         self._trails[node] = trail
         made = activation
         if made is None and trail.is_curved:
@@ -160,7 +157,7 @@ def users_of(node: Node, used_by: Mapping[Node, Sequence[Node]]) -> list[Node]:
         if user in seen:
             continue
         seen.add(user)
-        if user.name() in RESHAPING:
+        if user.name() in NODE_RESHAPES:
             waiting.extend(used_by.get(user, ()))
         else:
             found.append(user)

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 
 from gradinspect.engine.network.parameters import ParameterEntry, ParameterIndex
+from gradinspect.engine.tracing.operator_names import ATEN_LOOKUPS, ATEN_MATRIX_PRODUCTS
 
-LOOKUPS = frozenset({"embedding", "embedding_bag", "_embedding_bag", "_embedding_bag_forward_only"})
-MATRIX_PRODUCTS = frozenset({"addmm", "mm", "bmm", "addmv", "mv", "baddbmm"})
 DATA = "data"
 
 
@@ -58,9 +57,9 @@ class Origins:
             else:
                 assert isinstance(mark, tuple)
                 (states if isinstance(mark, State) else entries).extend(mark)
-        if data is not None or operation in LOOKUPS:
+        if data is not None or operation in ATEN_LOOKUPS:
             return _distinct(entries), data, DATA
-        if states or (has_constant and entries and operation in MATRIX_PRODUCTS):
+        if states or (has_constant and entries and operation in ATEN_MATRIX_PRODUCTS):
             entries = _distinct([*entries, *states])
             return entries, None, State(entries)
         entries = _distinct(entries)

@@ -20,8 +20,8 @@ from gradinspect.engine.arrays.statistics import Spread, spread
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.tracing.activations import Activation
 from gradinspect.engine.tracing.calls import ActivationCall, LayerCall
+from gradinspect.engine.tracing.operator_names import ATEN_AFFINE
 
-AFFINE = frozenset({"addmm", "mm", "bmm", "convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution"})
 _NODES = 4096  # equal-probability nodes of N(0, 1); even, so that a step at 0 is halved exactly
 
 
@@ -65,7 +65,7 @@ def weight_variance(call: LayerCall, weights: Mapping[ParameterEntry, Spread] | 
     Args:
         weights: the parameters' readings where they are known; without them the weight is read.
     """
-    if call.operation not in AFFINE:
+    if call.operation not in ATEN_AFFINE:
         return None
     matrices = [entry for entry in call.entries if entry.tensor.dim() >= 2]
     if len(matrices) != 1 or not matrices[0].tensor.numel():
@@ -126,7 +126,7 @@ def homogeneous_weights(calls: Sequence[LayerCall]) -> set[ParameterEntry]:
         )
         matrices = [entry for entry in call.entries if entry.tensor.dim() >= 2]
         biases = [entry.tensor for entry in call.entries if entry.tensor.dim() < 2]
-        if call.operation not in AFFINE or len(matrices) != 1 or not is_homogeneous:
+        if call.operation not in ATEN_AFFINE or len(matrices) != 1 or not is_homogeneous:
             return set()
         if any(bias.is_cpu and flat_array(bias).any() for bias in biases):
             return set()

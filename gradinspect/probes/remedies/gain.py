@@ -18,8 +18,10 @@ from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.first_order.replay import replaying, run_model
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.network.reproducible import seeded
-from gradinspect.engine.tracing.forward import ForwardRecorder, LayerCall
-from gradinspect.engine.tracing.theory import AFFINE, weight_variance
+from gradinspect.engine.tracing.calls import LayerCall
+from gradinspect.engine.tracing.forward import ForwardRecorder
+from gradinspect.engine.tracing.operator_names import ATEN_AFFINE
+from gradinspect.engine.tracing.theory import weight_variance
 
 LARGEST = 100.0  # chosen: a weight that is further off says that its layer is not what this remedy takes it for
 WORTH_CHANGING = 0.02  # chosen: within two percent of 1 a gain is the batch's own noise
@@ -88,7 +90,7 @@ def _gain(calls: list[LayerCall], before: int, order: int) -> float | None:
 
 def _weight(call: LayerCall) -> ParameterEntry | None:
     weights = [entry for entry in call.entries if entry.tensor.dim() >= 2 and entry.requires_grad]
-    return weights[0] if call.operation in AFFINE and len(weights) == 1 else None
+    return weights[0] if call.operation in ATEN_AFFINE and len(weights) == 1 else None
 
 
 def _is_hidden(s: SectionInput, order: int) -> bool:

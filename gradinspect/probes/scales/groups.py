@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from gradinspect.contracts.report.sections import ScaleGroup
 from gradinspect.engine.first_order.context import SectionInput
-from gradinspect.engine.network.parameters import ParameterEntry
-from gradinspect.engine.tracing.naming import layer_of_parameters, owner_of
+from gradinspect.engine.network.parameters import ParameterEntry, owner_of
+from gradinspect.engine.tracing.naming import layer_of_parameters
 
 _NAMES_SHOWN = 1024  # what the report's list of names holds
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from gradinspect.contracts.report.report import Measurements
-from gradinspect.engine.tracing.forward import ActivationCall
+from gradinspect.engine.tracing.calls import ActivationCall
 from gradinspect.engine.tracing.theory import mean_squared_slope
 from tests.support.inspected import as_job
 

@@ -7,11 +7,12 @@ import torch
 from gradinspect.engine.per_sample.formulas.factors import Factor, Lookups
 from gradinspect.engine.per_sample.formulas.registry import formula, without_padding
 from gradinspect.engine.per_sample.formulas.sample_rows import rows_by_sample
-from gradinspect.engine.per_sample.parameter_uses import LOOKUP, Use, saved_by
+from gradinspect.engine.per_sample.parameter_uses import Use, saved_by
 from gradinspect.engine.per_sample.sample_layout import Layout
+from gradinspect.engine.tracing.operator_names import NODE_LOOKUP
 
 
-@formula(LOOKUP, slot=0)
+@formula(NODE_LOOKUP, slot=0)
 def embedding_table(use: Use, signal: torch.Tensor, layout: Layout) -> Factor | None:
     """Return δ_np for row i_np; None with `scale_grad_by_freq`, which counts indices over the whole batch."""
     saved = saved_by(use.node)

@@ -1,0 +1,81 @@
+"""Names of ATen operations (`ATEN_…`) and of autograd nodes (`NODE_…`), in the sets that the engine asks for.
+
+ATen names carry no overload; in-place forms end in an underscore and are listed where callers do not strip it.
+"""
+
+from __future__ import annotations
+
+from gradinspect.contracts.nonlinearities import NONLINEARITIES
+
+# Layer calls
+
+ATEN_AFFINE = frozenset(
+    {"addmm", "mm", "bmm", "convolution", "_convolution", "mkldnn_convolution", "cudnn_convolution"}
+)  # fmt: skip
+ATEN_MATRIX_PRODUCTS = frozenset({"addmm", "mm", "bmm", "addmv", "mv", "baddbmm"})
+ATEN_LOOKUPS = frozenset({"embedding", "embedding_bag", "_embedding_bag", "_embedding_bag_forward_only"})
+# A bias or a gain that is applied by a separate operation belongs to the layer call before it.
+ATEN_BIAS_OR_GAIN = frozenset(
+    {"add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "addcmul", "addcmul_"}
+)  # fmt: skip
+# One kernel and one autograd node for all time steps of a recurrent layer.
+ATEN_FUSED_RECURRENT = frozenset({"mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn"})
+# Units are on axis 1 of the output; elsewhere they are on the last axis.
+ATEN_CHANNELS_FIRST = frozenset(
+    {"convolution", "_convolution", "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm",
+     "_batch_norm_with_update", "native_group_norm", "mkldnn_convolution", "cudnn_convolution"}
+)  # fmt: skip
+
+# Reshapes
+
+# These copy or rearrange values without changing them, though ATen does not mark them as views.
+ATEN_COPYING_RESHAPES = frozenset({"_unsafe_view", "_reshape_alias", "_reshape_copy"})
+ATEN_SHAPE_GIVING = frozenset({"view", "_unsafe_view", "_reshape_alias"})
+NODE_TRANSPOSES = frozenset({"TBackward0", "TransposeBackward0", "PermuteBackward0"})
+NODE_RESHAPES = NODE_TRANSPOSES | frozenset(
+    {"ViewBackward0", "ViewBackward1", "UnsafeViewBackward0", "ReshapeAliasBackward0", "SqueezeBackward0",
+     "SqueezeBackward1", "SqueezeBackward2", "UnsqueezeBackward0", "AliasBackward0", "CloneBackward0",
+     "ToCopyBackward0"}
+)  # fmt: skip
+# Nodes that take a part of their input, and the saved attributes that say which.
+NODE_PARTS = {
+    "SliceBackward0": ("_saved_dim", "_saved_start", "_saved_end", "_saved_step"),
+    "SelectBackward0": ("_saved_dim", "_saved_index"),
+    "SplitBackward0": ("_saved_dim", "_saved_split_size"),
+    "SplitWithSizesBackward0": ("_saved_dim", "_saved_split_sizes"),
+    "UnbindBackward0": ("_saved_dim",),
+}
+NODE_LOOKUP = "EmbeddingBackward0"
+
+# Nonlinearities, by the name without the underscore of the in-place form
+
+_SINGLE = [record for record in NONLINEARITIES if len(record.operations) == 1]
+ATEN_LINEAR_ELEMENTWISE = frozenset({"add", "sub", "rsub", "mul", "div", "neg"})
+ATEN_NONLINEAR = frozenset(
+    {"abs", "pow", "square", "sqrt", "rsqrt", "reciprocal", "exp", "expm1", "log", "log1p", "sin", "cos", "sinh",
+     "cosh", "atan", "asinh", "erf", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "where"}
+) | {record.operations[0] for record in _SINGLE}  # fmt: skip
+# What a nonlinearity may be made of.
+ATEN_NONLINEARITY_PARTS = ATEN_LINEAR_ELEMENTWISE | ATEN_NONLINEAR
+ATEN_MIXING = frozenset(record.operations[0] for record in _SINGLE if not record.is_elementwise)
+ATEN_WITH_TENSOR_ARGUMENT = frozenset(record.operations[0] for record in _SINGLE if record.has_tensor_argument)
+
+# Which nodes keep the elements of a sample together, in the samples' order (first_axis has the proof)
+
+NODE_KEEPING_SAMPLES = frozenset(
+    f"{name}Backward0"
+    for name in ("NativeDropout", "Add", "Sub", "Mul", "View", "UnsafeView", "ReshapeAlias", "Clone")
+) | frozenset(record.node for record in _SINGLE if record.node and record.is_elementwise)  # fmt: skip
+NODE_BATCH_FIRST = frozenset(
+    f"{name}Backward0"
+    for name in (
+        "Convolution", "NativeGroupNorm", "MaxPool2DWithIndices", "AvgPool2D", "AvgPool3D", "AdaptiveAvgPool2D",
+        "AdaptiveAvgPool3D", "AdaptiveMaxPool2D", "ScaledDotProductFlashAttentionForCpu",
+        "ScaledDotProductFlashAttention", "ScaledDotProductEfficientAttention", "Bmm",
+    )
+)  # fmt: skip
+# Matrix products of data with a parameter: the index of the data among the inputs.
+NODE_MATRIX_DATA_INDEX = {"AddmmBackward0": 1, "MmBackward0": 0}
+NODE_ALONG_ONE_AXIS = frozenset(
+    {"SoftmaxBackward0", "LogSoftmaxBackward0", "SplitBackward0", "SelectBackward0", "SliceBackward0"}
+)
