@@ -20,7 +20,7 @@ from gradinspect.contracts.report.rows import (
     Quantiles,
     SignalStatistics,
 )
-from gradinspect.contracts.request.policy import RULE_IDS
+from gradinspect.rules import RULE_IDS
 from service.db.engine import Database
 from service.db.results import flattening as rows
 from service.db.results import writing as results

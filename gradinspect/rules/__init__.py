@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from gradinspect.contracts.request.policy import DEFAULT_POLICY
 from gradinspect.rules.audits import audit_result
-from gradinspect.rules.catalogue import RULES
+from gradinspect.rules.catalogue import RULE_IDS, RULES, RULES_BY_ID
 from gradinspect.rules.compare import compare
 from gradinspect.rules.judge import Assessment, assess, judge, rejudge
 from gradinspect.rules.policies import check_policy, complete, find_policy, policy_file
@@ -19,6 +19,8 @@ from gradinspect.rules.trials import remedies_to_try
 __all__ = [
     "DEFAULT_POLICY",
     "RULES",
+    "RULES_BY_ID",
+    "RULE_IDS",
     "Assessment",
     "Rule",
     "assess",

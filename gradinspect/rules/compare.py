@@ -33,7 +33,6 @@ from gradinspect.wording import number
 
 CLEAR = 1.0  # log2. Chosen: a factor of two; the warn and fail of every rule lie at least that far apart, but shares
 RANK: dict[Standing | Verdict, int] = {"not_judged": 0, "undetermined": 0, "pass": 0, "info": 0, "warn": 1, "fail": 2}
-_TITLES = {rule.id: rule.title for rule in RULES}
 
 
 def compare(base: Report, head: Report, *, policy: Policy | None = None) -> Comparison:
@@ -105,9 +104,15 @@ def _compare_rule(
     values = _measured(base, before), _measured(head, after)
     change, reason = _change(rule, standings, values, after.not_judged or before.not_judged)
     return RuleComparison(
-        rule=rule.id, base=standings[0], head=standings[1], base_value=values[0], head_value=values[1],
-        change=change, reason=reason,
-    )  # fmt: skip
+        rule=rule.id,
+        title=rule.title,
+        base=standings[0],
+        head=standings[1],
+        base_value=values[0],
+        head_value=values[1],
+        change=change,
+        reason=reason,
+    )
 
 
 def _standing(finding: Finding | None, value: RuleValue) -> Standing:
@@ -149,7 +154,7 @@ def _change_of_value(rule: Rule, before: float | None, after: float | None) -> t
         clear = bool(step)
     else:
         middle = _middle(rule)
-        ours, theirs = badness(rule.id, before, middle), badness(rule.id, after, middle)
+        ours, theirs = badness(rule, before, middle), badness(rule, after, middle)
         step = 0.0 if ours == theirs else theirs - ours
         clear = abs(step) >= CLEAR
     if not clear:
@@ -232,7 +237,7 @@ def _message(change: Change, rules: tuple[RuleComparison, ...], findings: Findin
     if change in ("worse", "better"):
         moved = [rule for rule in rules if rule.change == change]
         first, others = moved[0], len(moved) - 1
-        text = f"{change.capitalize()}: {_TITLES[first.rule]} ({first.reason})"
+        text = f"{change.capitalize()}: {first.title} ({first.reason})"
         finding = next((finding for finding in head.findings if finding.rule == first.rule), None)
         text += f", and {others} more." if others else "."
         return f"{text} {finding.message}"[:4096] if finding is not None else text

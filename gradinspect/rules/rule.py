@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gradinspect.contracts.report.outcomes import OutcomeKind, RuleOutcome
 from gradinspect.contracts.report.report import Finding, Remedy
-from gradinspect.contracts.request.policy import COMPARISONS, LEVELS, Compares, RulePolicy, Severity, Threshold
+from gradinspect.contracts.request.policy import LEVELS, Compares, RulePolicy, Severity, Threshold
 from gradinspect.rules.evidence import Evidence
 
 MOST_NAMES = 1024  # what a finding may carry
@@ -64,9 +64,11 @@ class Rule:
         what: what is measured, in one sentence.
         why: why a newcomer should care, in one or two sentences.
         unit: the unit of value and thresholds.
+        compares: how the value is compared with a threshold.
         reference: where the idea comes from.
         check: from evidence and limits to a finding, None (passed) or NotJudged.
         info, warn, fail: default thresholds.
+        largest: the largest threshold that makes sense: 1 for shares.
         always: the severity of a rule without thresholds.
         is_required: whether a network for which this rule cannot be judged has not passed, whatever else was fine.
     """
@@ -76,18 +78,15 @@ class Rule:
     what: str
     why: str
     unit: str
+    compares: Compares
     reference: str
     check: Check
     info: Level | None = None
     warn: Level | None = None
     fail: Level | None = None
+    largest: float | None = None
     always: Severity | None = None
     is_required: bool = False
-
-    @property
-    def compares(self) -> Compares:
-        """How the value is compared with a threshold."""
-        return COMPARISONS[self.id].compares
 
     def default(self, level: Severity) -> Level | None:
         """The default threshold of a level."""

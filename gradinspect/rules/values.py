@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from gradinspect.contracts.report.report import Finding
-from gradinspect.contracts.request.policy import COMPARISONS, Compares, Threshold
+from gradinspect.contracts.request.policy import Compares, Threshold
 from gradinspect.rules.catalogue import RULES
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import LARGEST, Limits, NotJudged, Rule, apply
@@ -46,19 +46,18 @@ def _value(rule: Rule, evidence: Evidence) -> RuleValue:
     return RuleValue(0.0 if rule.compares == "present" else None)
 
 
-def badness(rule: str, value: float, middle: float | None = None) -> float:
+def badness(rule: Rule, value: float, middle: float | None = None) -> float:
     """How bad a value is on a log2 scale: one more is twice as bad. Infinite for what nothing can be worse than.
 
     Args:
-        rule: which rule's value it is.
+        rule: the rule whose value it is.
         value: what the rule measured.
         middle: for a rule with a range, its geometric middle; badness is the distance from it.
     """
-    compares: Compares = COMPARISONS[rule].compares
-    if compares == "outside":
+    if rule.compares == "outside":
         if value <= 0 or not middle:
             return math.inf
         return abs(math.log2(value / middle))
     if value <= 0:
-        return math.inf if compares == "below" else -math.inf
-    return -math.log2(value) if compares == "below" else math.log2(value)
+        return math.inf if rule.compares == "below" else -math.inf
+    return -math.log2(value) if rule.compares == "below" else math.log2(value)

@@ -11,12 +11,10 @@ from collections.abc import Callable, Mapping
 import torch
 
 from gradinspect.contracts.report.report import Finding, Report
-from gradinspect.rules import RULES
 from gradinspect.testing.known_tools import autotrainer, sagemaker
 from gradinspect.testing.reference_networks import HEALTHY, SICK, Reference, Sick, inspect_reference
 
 SCALED = 1e-6
-_TITLES = {rule.id: rule.title for rule in RULES}
 
 _INTRODUCTION = """# Sick networks, and what is said about them
 

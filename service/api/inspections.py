@@ -19,7 +19,6 @@ from werkzeug.wrappers import Response
 
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.report.report import Summary, Verdict
-from gradinspect.contracts.request.policy import RULE_IDS
 from gradinspect.contracts.request.request import InspectionRequest
 from gradinspect.contracts.wire.resources import (
     ErrorResource,
@@ -29,6 +28,7 @@ from gradinspect.contracts.wire.resources import (
     Progress,
     Status,
 )
+from gradinspect.rules import RULE_IDS
 from service.api.http.answers import conditional, json_answer
 from service.api.http.context import context, tenant
 from service.api.http.operations import Answer, operation

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 from gradinspect.contracts.report.comparison import Change, Comparison, LayerComparison, RuleComparison
 from gradinspect.report.charts.comparison_charts import overlaid_signals, ratio_profile
-from gradinspect.rules import RULES
 
 MOST_ROWS = 500  # beyond it a page is slow to read; the API has all
 TABLE_ID = "changes-table"
-_TITLES = {rule.id: rule.title for rule in RULES}
 _ORDER: tuple[Change, ...] = ("worse", "better", "undetermined", "no_clear_change")
 WORDS: dict[Change, str] = {
     "better": "better", "worse": "worse", "no_clear_change": "no clear change", "undetermined": "could not tell",
@@ -44,13 +42,12 @@ class CompareView:
         """Rules that changed: each with its title and its change in words, worse ones first."""
         rules = [rule for rule in self.comparison.rules if _has_changed(rule)]
         rules.sort(key=lambda rule: _ORDER.index(rule.change))
-        return [(rule, _TITLES.get(rule.rule, rule.rule), WORDS[rule.change]) for rule in rules]
+        return [(rule, rule.title, WORDS[rule.change]) for rule in rules]
 
     @property
-    def unchanged_rules(self) -> list[tuple[RuleComparison, str]]:
+    def unchanged_rules(self) -> list[RuleComparison]:
         """Rules without a clear change."""
-        rules = [rule for rule in self.comparison.rules if not _has_changed(rule)]
-        return [(rule, _TITLES.get(rule.rule, rule.rule)) for rule in rules]
+        return [rule for rule in self.comparison.rules if not _has_changed(rule)]
 
     @property
     def overlay(self) -> str:

@@ -9,9 +9,8 @@ import pytest
 from gradinspect.contracts.report.report import Finding, Measurements
 from gradinspect.contracts.report.rows import ActivationStatistics, SignalStatistics
 from gradinspect.contracts.report.sections import Curvature, LayerCurvature, Noise, PrecisionSection
-from gradinspect.contracts.request.policy import RULE_IDS
 from gradinspect.contracts.request.request import Adam, InspectionSettings, Sgd
-from gradinspect.rules import DEFAULT_POLICY, RULES, judge
+from gradinspect.rules import DEFAULT_POLICY, RULE_IDS, RULES, judge
 from gradinspect.testing.measurements import (
     MODEL,
     chain,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gradinspect.contracts.report.report import Report
-from gradinspect.contracts.request.policy import RULE_IDS
+from gradinspect.rules import RULE_IDS
 from gradinspect.testing.reference_networks import inspect_reference
 from tests.support.rule_pairs import PAIRS
 

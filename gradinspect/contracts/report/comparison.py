@@ -75,6 +75,7 @@ class RuleComparison(Document):
     """One rule on both sides. Values are known for rules that passed, too."""
 
     rule: Name
+    title: Name
     base: Standing
     head: Standing
     base_value: Number = None

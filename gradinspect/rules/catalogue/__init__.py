@@ -47,3 +47,5 @@ RULES: tuple[Rule, ...] = (
     normalization_growth.RULE,
     absolute_gradient_floor.RULE,
 )
+RULES_BY_ID: dict[str, Rule] = {rule.id: rule for rule in RULES}
+RULE_IDS: tuple[str, ...] = tuple(RULES_BY_ID)

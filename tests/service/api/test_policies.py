@@ -8,8 +8,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from gradinspect.contracts.document import from_json
-from gradinspect.contracts.request.policy import RULE_IDS, Policy
-from gradinspect.rules import check_policy
+from gradinspect.contracts.request.policy import Policy
+from gradinspect.rules import RULE_IDS, check_policy
 from tests.support.callers import pointers, problem
 
 STRICT = {"name": "strict", "rules": {"vanishing_signal": {"warn": 0.01, "fail": 1e-4}}}

@@ -41,6 +41,7 @@ RULE = Rule(
         "for, so by itself it says little and changes no verdict; vanishing_signal asks the question properly."
     ),
     unit="gradient",
+    compares="below",
     reference="Amazon SageMaker Debugger, VanishingGradient rule, threshold 1e-7",
     check=check,
     info=Level(1e-7, "Amazon SageMaker Debugger's default"),

@@ -54,6 +54,7 @@ RULE = Rule(
         "into the weights. Judged at the declared precision and scale."
     ),
     unit="scaled gradient",
+    compares="above",
     reference="IEEE 754-2008 binary16; Micikevicius et al. 2018, section 3.2",
     check=check,
     fail=Level(65_504.0, "IEEE 754-2008: the largest finite binary16"),

@@ -87,6 +87,8 @@ RULE = Rule(
         "learning without any error. Loss scaling moves them into range. Judged at the declared precision and scale."
     ),
     unit="share of elements",
+    compares="above",
+    largest=1.0,
     reference="Micikevicius et al. 2018, Mixed precision training, section 3.2",
     check=check,
     warn=Level(0.01, "chosen: the smallest elements of a healthy gradient lose less than 1 %"),

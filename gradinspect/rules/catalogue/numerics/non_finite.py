@@ -63,6 +63,7 @@ RULE = Rule(
     what="Counts values that are NaN or infinite in weights, layer outputs and gradients, and the loss itself.",
     why="One NaN spreads to every weight in a single step, after which nothing can be learned and the run is lost.",
     unit="values",
+    compares="present",
     reference="IEEE 754; PyTorch documentation, torch.autograd.set_detect_anomaly",
     check=check,
     always="fail",

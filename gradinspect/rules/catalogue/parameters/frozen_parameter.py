@@ -42,6 +42,7 @@ RULE = Rule(
     what="Parameters with requires_grad=False.",
     why="Right for fine-tuning, wrong when it was forgotten after an experiment: frozen weights never change.",
     unit="share of the model's values",
+    compares="present",
     reference="PyTorch documentation, Autograd mechanics, setting requires_grad",
     check=check,
     always="info",

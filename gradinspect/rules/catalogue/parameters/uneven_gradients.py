@@ -93,6 +93,7 @@ RULE = Rule(
         "the limit, the slowest hardly moves."
     ),
     unit="ratio",
+    compares="above",
     reference="You, Gitman and Ginsburg 2017 (LARS), section 4",
     check=check,
     warn=Level(100.0, "chosen: two decades between layers leave no common learning rate for SGD"),

@@ -36,6 +36,7 @@ RULE = Rule(
         "stops distributed training with an error; often a line in forward() is missing."
     ),
     unit="parameters",
+    compares="present",
     reference="PyTorch issue 57776; torch.nn.parallel.DistributedDataParallel, find_unused_parameters",
     check=check,
     always="warn",

@@ -80,6 +80,8 @@ RULE = Rule(
         "operation without a slope. These weights will not move at all."
     ),
     unit="share of elements",
+    compares="reaches",
+    largest=1.0,
     reference="Lu et al. 2019, for dying ReLUs; PyTorch forum threads on gradients that are all zero",
     check=check,
     warn=Level(

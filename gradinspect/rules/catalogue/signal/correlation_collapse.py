@@ -86,6 +86,8 @@ RULE = Rule(
         "gradients. Units that are off for the whole batch are then a consequence, not dying units."
     ),
     unit="cosine",
+    compares="above",
+    largest=1.0,
     reference="Poole et al. 2016; Schoenholz et al. 2017; Daneshmand et al. 2020, for batch normalisation as a remedy",
     check=check,
     info=Level(0.95, "chosen: a He-initialised ReLU net reaches it at about 15 layers from unrelated samples"),

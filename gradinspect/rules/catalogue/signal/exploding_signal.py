@@ -54,6 +54,7 @@ RULE = Rule(
         "freezes the other, and a few steps may end in NaN."
     ),
     unit="ratio of norms",
+    compares="above",
     reference="Bengio, Simard and Frasconi 1994; Pascanu et al. 2013; Yang et al. 2019, for batch normalisation",
     check=check,
     is_required=True,

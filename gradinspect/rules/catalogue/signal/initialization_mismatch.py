@@ -70,6 +70,7 @@ RULE = Rule(
         "trained, correlated, or drawn by an initialiser that does something else than its name says."
     ),
     unit="ratio of squared gains",
+    compares="outside",
     reference="Poole et al. 2016; Schoenholz et al. 2017, eq. 10",
     check=check,
     warn=Level((0.8, 1.25), "chosen: the band of a balanced layer, a quarter up or down"),

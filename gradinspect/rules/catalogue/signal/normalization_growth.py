@@ -48,6 +48,7 @@ RULE = Rule(
         "average. Over 50 layers without skip connections that is a factor of ten thousand."
     ),
     unit="ratio of norms per layer",
+    compares="above",
     reference="Yang et al. 2019, A mean field theory of batch normalization",
     check=check,
     info=Level(1.2, "Yang et al. 2019: √(π/(π−1)) = 1.21 for ReLU and large batches"),

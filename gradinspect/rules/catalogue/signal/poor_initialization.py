@@ -57,6 +57,7 @@ RULE = Rule(
         "or rises from layer to layer, activations fade into noise or saturate, and gradients follow."
     ),
     unit="ratio of variances",
+    compares="above",
     reference="Glorot and Bengio 2010; He et al. 2015, section 2.2; Mishkin and Matas 2016",
     check=check,
     warn=Level(

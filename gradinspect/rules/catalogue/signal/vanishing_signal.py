@@ -89,6 +89,7 @@ RULE = Rule(
         "moves a thousand times too little, and stays close to its random start while the last layers overfit to it."
     ),
     unit="ratio of norms",
+    compares="below",
     reference="Hochreiter 1991; Bengio, Simard and Frasconi 1994; Glorot and Bengio 2010; Schoenholz et al. 2017",
     check=check,
     is_required=True,

@@ -48,6 +48,7 @@ RULE = Rule(
         "output layer that starts small, or a check that targets and classes match, mends it."
     ),
     unit="relative excess",
+    compares="above",
     reference="Karpathy 2019, A recipe for training neural networks, verify loss @ init",
     check=check,
     warn=Level(1.0, "chosen: twice the loss of knowing nothing"),

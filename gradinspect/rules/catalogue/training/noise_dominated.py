@@ -40,6 +40,7 @@ RULE = Rule(
         "network; a larger batch, or a smaller learning rate, uses the same samples better."
     ),
     unit="ratio",
+    compares="above",
     reference="McCandlish et al. 2018, An empirical model of large-batch training",
     check=check,
     info=Level(10.0, "chosen: a decade beyond the batch size where noise and signal balance"),

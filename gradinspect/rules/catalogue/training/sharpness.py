@@ -50,6 +50,7 @@ RULE = Rule(
         "may still settle in a flatter region, but the first steps raise the loss."
     ),
     unit="dimensionless",
+    compares="above",
     reference="LeCun et al. 1998, Efficient BackProp, section 4; Polyak 1964, for momentum; Cohen et al. 2021",
     check=check,
     warn=Level(2.0, "the stability bound of gradient descent on a quadratic"),

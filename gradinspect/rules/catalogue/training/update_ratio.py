@@ -71,6 +71,7 @@ RULE = Rule(
         "million times smaller trains nothing. This follows the learning rate and, for SGD, the scale of the loss."
     ),
     unit="ratio of norms",
+    compares="outside",
     reference="Bottou 2012, Stochastic gradient descent tricks; You, Gitman and Ginsburg 2017; Karpathy 2022",
     check=check,
     warn=Level((1e-4, 1e-1), "chosen: a decade under and two over the usual 1e-3"),

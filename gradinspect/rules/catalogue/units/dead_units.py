@@ -80,6 +80,8 @@ RULE = Rule(
         "narrower than it looks, and usually large negative biases or a too large learning rate made it so."
     ),
     unit="share of units",
+    compares="above",
+    largest=1.0,
     reference="Lu et al. 2019, Dying ReLU and initialization; Poole et al. 2016, for units that are off by correlation",
     check=check,
     warn=Level(0.2, "chosen: a fifth of the layer's width is lost"),

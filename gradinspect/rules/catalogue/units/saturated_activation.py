@@ -58,6 +58,8 @@ RULE = Rule(
         "the layers before it stop learning."
     ),
     unit="share of elements",
+    compares="above",
+    largest=1.0,
     reference="Glorot and Bengio 2010, section 3; LeCun et al. 1998, Efficient BackProp, section 4.5",
     check=check,
     warn=Level(0.2, "chosen: a fifth of the slopes are gone; small weights leave under 1 % saturated"),
