@@ -26,11 +26,13 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from torch import nn
 
 from gradinspect.contracts.document import from_python
+from gradinspect.contracts.optimizers import ASSUMED
 from gradinspect.contracts.report.sections import LrScales
-from gradinspect.contracts.request.request import InspectionSettings, LrScalesRequest, Sgd
+from gradinspect.contracts.request.request import InspectionSettings, LrScalesRequest
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.first_order.first_pass import Subject, first_pass
 from gradinspect.engine.network.batch import Batch
+from gradinspect.engine.network.optimizers import steps_of
 from gradinspect.engine.network.reproducible import generator
 from gradinspect.probes.lr_scales import suggest_scales
 from gradinspect.probes.scales.groups import make_groups
@@ -40,7 +42,6 @@ from gradinspect.probes.verify.gate import Gate
 from gradinspect.probes.verify.probe_data import probe_data
 from gradinspect.probes.verify.search import Arm, RateSearch
 from gradinspect.probes.verify.training import Trainer
-from gradinspect.probes.verify.update import declared_update
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"type": "sgd", "lr": 0.1},
@@ -223,7 +224,7 @@ def unseen_ratios(cell: Cell, section: LrScales) -> tuple[list[float], list[floa
     rate_of = {curve.arm: curve.base_lr for curve in reversed(section.evidence.curves)}
     trainer = Trainer(s, probe_data(s), [entry for group in groups for entry in group.entries])
     search = RateSearch(trainer, unlimited(s), lambda _fraction: None)
-    update = declared_update(s.settings.optimizer or Sgd(type="sgd"))
+    update = steps_of(s.settings.optimizer or ASSUMED).update
     with trainer.borrowed():
         starts = trainer.starts(SEEDS)
         chosen = rate_of[section.method or ""]
@@ -257,7 +258,7 @@ def run_null(cell: Cell) -> dict[str, Any]:
     entries = [entry for group in groups for entry in group.entries]
     per_entry = [scale for scale, group in zip(scales, groups, strict=True) for _ in group.entries]
     trainer = Trainer(s, probe_data(s), entries)
-    update = declared_update(s.settings.optimizer or Sgd(type="sgd"))
+    update = steps_of(s.settings.optimizer or ASSUMED).update
     with trainer.borrowed():
         starts = trainer.starts(SEEDS)
         gate = Gate(s, trainer, unlimited(s), starts, steps=100)

@@ -13,19 +13,19 @@ from contextlib import contextmanager
 
 import torch
 
+from gradinspect.contracts.optimizers import ASSUMED, Optimizer
 from gradinspect.contracts.report.sections import TimeDecay, TracePoint
-from gradinspect.contracts.request.request import Optimizer, Sgd
 from gradinspect.engine.arrays.deferred import as_floats, length
 from gradinspect.engine.first_order.context import SectionInput, SectionResult, refused
 from gradinspect.engine.first_order.replay import replaying, run_model
 from gradinspect.engine.network.derivatives import parameter_gradients
+from gradinspect.engine.network.optimizers import UpdateState, steps_of
 from gradinspect.engine.network.parameters import ParameterEntry, owner_of
 from gradinspect.engine.network.reproducible import seeded
 from gradinspect.engine.rows.depth_decay import FEWEST_LAYERS as FEWEST_POINTS
 from gradinspect.engine.rows.depth_decay import fit_line
 from gradinspect.engine.rows.layer_rows import finite, ratio
 from gradinspect.engine.tracing.naming import layer_of_parameters
-from gradinspect.probes.verify.update import UpdateState, declared_update
 
 STEPS = 30  # chosen: the slope's standard error is then under a fiftieth of the residual's size
 STEP_PASSES = 1.5  # of the first pass's time
@@ -45,7 +45,7 @@ def training_trace_section(s: SectionInput) -> SectionResult:
     groups = _groups(s, entries)
     declared = s.settings.optimizer
     with replaying(s), _put_back(entries), seeded(s.seed, s.device), torch.enable_grad():
-        trace, stopped = _train(s, entries, groups, declared or Sgd(type="sgd"))
+        trace, stopped = _train(s, entries, groups, declared or ASSUMED)
     return SectionResult(_fitted(trace, list(groups), stopped, declared=declared is not None))
 
 
@@ -72,7 +72,7 @@ def _train(
     s: SectionInput, entries: Sequence[ParameterEntry], groups: dict[str, list[int]], declared: Optimizer
 ) -> tuple[list[TracePoint], str | None]:
     """Returns the trace, and why it ended early."""
-    update, state = declared_update(declared), UpdateState()
+    update, state = steps_of(declared).update, UpdateState()
     tensors = [entry.tensor.detach() for entry in entries]  # the same memory, outside the graph
     rates = [declared.lr] * len(tensors)
     trace: list[TracePoint] = []
@@ -128,7 +128,7 @@ def _fitted(trace: list[TracePoint], layers: list[str], stopped: str | None, *, 
         for point in trace
         if point.total_grad_norm is not None and point.total_grad_norm > 0
     ]
-    assumed = None if declared else f"no optimizer was declared; SGD with lr {Sgd(type='sgd').lr} was used"
+    assumed = None if declared else f"no optimizer was declared; SGD with lr {ASSUMED.lr} was used"
     if len(points) < FEWEST_POINTS:
         reason = stopped or f"{len(points)} steps have a gradient that is finite and not zero"
         return TimeDecay(

@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from gradinspect.contracts.report.optimizer_code import DEFAULT_LR, optimizer_code
+from gradinspect.contracts.optimizers import ASSUMED
+from gradinspect.contracts.report.optimizer_code import optimizer_code
 from gradinspect.contracts.report.sections import MAX_CODE, LrScales, ScaleCandidate, ScaleEvidence
-from gradinspect.contracts.request.request import LrScalesRequest, Sgd
+from gradinspect.contracts.request.request import LrScalesRequest
 from gradinspect.engine.first_order.context import SectionInput, SectionResult, refused
+from gradinspect.engine.network.optimizers import steps_of
 from gradinspect.engine.rows.layer_rows import finite
 from gradinspect.probes.remedies.probe import probe_remedies, signal_fails
 from gradinspect.probes.scales.candidates import DEFAULT_METHOD, Candidate, make_candidates
@@ -21,11 +23,9 @@ from gradinspect.probes.verify.gate import Gate, Probe
 from gradinspect.probes.verify.probe_data import ProbeData, probe_data
 from gradinspect.probes.verify.search import Arm
 from gradinspect.probes.verify.training import Trainer
-from gradinspect.probes.verify.update import declared_update
 
 WORTH_A_PROBE_DEX = 0.5  # where the scales spread less, the benefit was nil in every net of the study
 WITHOUT_MINIMUM = frozenset({"output_mean", "random_cotangent"})
-ADAM_CENTRE = 3e-3  # chosen: torch's default is 1e-3; the search covers 3e-6 … 0.1 from here
 ADAM_REASON = "Adam divides every element's step by its own gradient: over uniform rates nothing was seen to help"
 
 
@@ -54,7 +54,7 @@ def suggest_scales(s: SectionInput) -> SectionResult:
         reason = f"the scales lie within {spread:.2f} powers of ten; under {WORTH_A_PROBE_DEX} they have never helped"
         return _unprobed(s, measured, candidates, "keep_uniform", "uniform", reason)
     if not request.verify:
-        if s.settings.optimizer is not None and not isinstance(s.settings.optimizer, Sgd):
+        if s.settings.optimizer is not None and s.settings.optimizer.is_adaptive:
             return _unprobed(s, measured, candidates, "keep_uniform", "uniform", ADAM_REASON)
         method = _default(candidates).method
         return _unprobed(s, measured, candidates, "undetermined", method, "computed, and not tested on this model")
@@ -144,7 +144,7 @@ def _verified(
         arms = [
             Arm(
                 name=candidate.method,
-                update=declared_update(s.settings.optimizer or Sgd(type="sgd")),
+                update=steps_of(s.settings.optimizer or ASSUMED).update,
                 scales=_per_entry(candidate.scales, measured),
                 centre=_centre(s, candidate, measured),
                 starts=starts,
@@ -188,10 +188,10 @@ def _per_entry(scales: Sequence[float], measured: Sequence[GroupMeasurement]) ->
 
 def _centre(s: SectionInput, candidate: Candidate, measured: Sequence[GroupMeasurement]) -> float:
     """Where this arm's search begins: the quadratic model's rate, else one that moves weights by one percent."""
-    optimizer = s.settings.optimizer or Sgd(type="sgd", lr=DEFAULT_LR)
-    if not isinstance(optimizer, Sgd):
-        return ADAM_CENTRE
-    slowed = 1.0 - optimizer.momentum  # a steady gradient moves 1/(1 − momentum) as far
+    optimizer = s.settings.optimizer or ASSUMED
+    if optimizer.is_adaptive:
+        return optimizer.probe_centre
+    slowed = 1.0 - optimizer.memory  # a steady gradient moves 1/(1 − momentum) as far
     if candidate.base_rate is not None:
         return candidate.base_rate * slowed
     weights = math.sqrt(sum(m.weight_norm**2 for m in measured))
@@ -203,7 +203,7 @@ def _evidence(
     s: SectionInput, request: LrScalesRequest, data: ProbeData, probe: Probe, budget: ProbeBudget
 ) -> ScaleEvidence:
     kind = "initialisations" if s.rebuild is not None else "data orders"
-    optimizer = s.settings.optimizer.type if s.settings.optimizer is not None else "sgd"
+    optimizer = (s.settings.optimizer or ASSUMED).type
     return ScaleEvidence(
         statement=(
             f"The evidence covers the first {probe.steps} steps of {request.seeds} {kind} with {optimizer}, "

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from gradinspect.contracts.optimizers import Optimizer
 from gradinspect.contracts.report.report import MeasuredSummary, Measurements, RemedyCheck, Report
 from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 from gradinspect.contracts.report.sections import Curvature, Noise, PrecisionSection
-from gradinspect.contracts.request.request import Adam, InspectionSettings, Sgd
+from gradinspect.contracts.request.request import InspectionSettings
 
 # Chosen: random weights give the loss of knowing nothing or more; 128 samples of 10 classes vary by a few percent.
 TRAINED_BELOW = 0.8
@@ -26,7 +27,7 @@ class Evidence:
     precision: PrecisionSection | None = None
     noise: Noise | None = None
     curvature: Curvature | None = None
-    optimizer: Sgd | Adam | None = None
+    optimizer: Optimizer | None = None
     remedy_checks: tuple[RemedyCheck, ...] = ()
 
     @staticmethod

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gradinspect.contracts.optimizers import Optimizer
 from gradinspect.contracts.report.outcomes import OutcomeKind, RuleOutcome
 from gradinspect.contracts.report.report import (
     SCHEMA_VERSION,
@@ -19,7 +20,7 @@ from gradinspect.contracts.report.report import (
     Verdict,
 )
 from gradinspect.contracts.request.policy import LEVELS, Policy, RulePolicy
-from gradinspect.contracts.request.request import Adam, InspectionSettings, Sgd
+from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.rules.catalogue import RULES
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import NotJudged, Rule, apply
@@ -132,7 +133,7 @@ def _report(
     policy: Policy,
     model: ModelReference,
     inspection: str | None,
-    optimizer: Sgd | Adam | None,
+    optimizer: Optimizer | None,
 ) -> Report:
     numbers = {name: getattr(measured.summary, name) for name in MeasuredSummary.model_fields}
     scales = measured.lr_scales.verdict if measured.lr_scales is not None else None

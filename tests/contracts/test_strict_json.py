@@ -17,8 +17,9 @@ from gradinspect.contracts.document import (
     parse_strict_json,
     pointer,
 )
+from gradinspect.contracts.optimizers import Sgd
 from gradinspect.contracts.problems import FAILURES, PROBLEMS, InspectionError, ProblemError
-from gradinspect.contracts.request.request import InspectionRequest, Sgd
+from gradinspect.contracts.request.request import InspectionRequest
 
 
 def refused(text: bytes | str) -> str:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from gradinspect.contracts.optimizers import Adam, AdamW, Optimizer, Sgd
 from gradinspect.contracts.report.sections import TimeDecay
-from gradinspect.contracts.request.request import Adam, Sgd
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.inspection.training_trace import STEPS, training_trace_section
 from tests.support.section_inputs import mlp, normal, scripted, section_input
@@ -58,10 +58,11 @@ def test_momentum_takes_the_steps_of_its_recurrence() -> None:
         w -= 0.1 * velocity
 
 
-@pytest.mark.parametrize("kind", ["adam", "adamw"])
-def test_adam_moves_each_weight_by_its_rate_at_the_first_step(kind: str) -> None:
+@pytest.mark.parametrize(
+    "optimizer", [Adam(type="adam", weight_decay=0.0), AdamW(type="adamw", weight_decay=0.0)], ids=["adam", "adamw"]
+)
+def test_adam_moves_each_weight_by_its_rate_at_the_first_step(optimizer: Optimizer) -> None:
     model = mlp(4, 3)
-    optimizer = Adam.model_validate({"type": kind, "lr": 1e-3, "weight_decay": 0.0})
     s = section_input(model, normal(6, 4), normal(6, 3, seed=1), optimizer=optimizer)
     moved = 1e-3 * math.sqrt(15)
     size = math.sqrt(sum(float(p.detach().square().sum()) for p in model.parameters()))

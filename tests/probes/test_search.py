@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from gradinspect.contracts.request.request import LrScalesRequest, Sgd
+from gradinspect.contracts.optimizers import ASSUMED
+from gradinspect.contracts.request.request import LrScalesRequest
+from gradinspect.engine.network.optimizers import steps_of
 from gradinspect.probes.scales.groups import make_groups
 from gradinspect.probes.verify import budget
 from gradinspect.probes.verify.budget import ProbeBudget
 from gradinspect.probes.verify.probe_data import probe_data
 from gradinspect.probes.verify.search import Arm, RateSearch
 from gradinspect.probes.verify.training import Trainer, Weights
-from gradinspect.probes.verify.update import declared_update
 from tests.support.probed import normal, section_input
 
 STEPS = 20
@@ -38,7 +39,7 @@ class Searched:
         self.search = RateSearch(self.trainer, self.budget, lambda _fraction: None)
         with self.trainer.borrowed():
             starts = self.trainer.starts(seeds)
-        self.arm = Arm("uniform", declared_update(Sgd(type="sgd")), [1.0], centre, starts)
+        self.arm = Arm("uniform", steps_of(ASSUMED).update, [1.0], centre, starts)
 
     @contextmanager
     def begun(self) -> Iterator[RateSearch]:
@@ -144,7 +145,7 @@ def test_where_the_first_seeds_best_rate_diverges_on_another_the_fastest_that_al
     with trainer.borrowed():
         (start,) = trainer.starts(1)
         larger = replace(start, weights=lambda: Weights([torch.full((1,), 10.0, dtype=torch.float64)], []))
-        arm = Arm("uniform", declared_update(Sgd(type="sgd")), [1.0], 0.25, [start, larger])
+        arm = Arm("uniform", steps_of(ASSUMED).update, [1.0], 0.25, [start, larger])
         found = search.best(arm, STEPS)
     assert found is not None
     assert arm.score(0, 0, STEPS) < math.inf  # w = 1: one step at 1/4 ends at 0

@@ -10,15 +10,16 @@ import torch
 from torch import nn
 
 from gradinspect.contracts.document import from_python
-from gradinspect.contracts.request.request import Adam, InspectionSettings, Sgd
+from gradinspect.contracts.optimizers import Optimizer, Sgd
+from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.first_order.context import SectionInput
-from gradinspect.probes.remedies.layer_normalised import layer_normalised_code
+from gradinspect.engine.network.optimizers import UpdateState, steps_of
+from gradinspect.probes.remedies.layer_normalised import layer_normalised_code, layer_normalised_update
 from gradinspect.probes.scales.groups import make_groups
 from gradinspect.probes.scales.measurement import measure_groups
 from gradinspect.probes.verify.gate import reference_loss
 from gradinspect.probes.verify.probe_data import ProbeData, probe_data
 from gradinspect.probes.verify.training import Run, Trainer
-from gradinspect.probes.verify.update import UpdateState, declared_update, layer_normalised_update
 from tests.support.probed import SGD, classes, mlp, normal, scripted, section_input
 
 OPTIMIZERS: list[dict[str, Any]] = [
@@ -30,7 +31,7 @@ OPTIMIZERS: list[dict[str, Any]] = [
 ]
 
 
-def declared(optimizer: dict[str, Any]) -> Sgd | Adam:
+def declared(optimizer: dict[str, Any]) -> Optimizer:
     found = from_python(InspectionSettings, {"optimizer": optimizer}).optimizer
     assert found is not None
     return found
@@ -47,7 +48,7 @@ def test_a_step_is_the_optimizers_of_torch(optimizer: dict[str, Any]) -> None:
     theirs = [nn.Parameter(tensor.clone()) for tensor in ours]
     rates = [optimizer["lr"], optimizer["lr"] * 7]
     reference = as_torch(optimizer, [{"params": [p], "lr": rate} for p, rate in zip(theirs, rates, strict=True)])
-    update, state = declared_update(declared(optimizer)), UpdateState()
+    update, state = steps_of(declared(optimizer)).update, UpdateState()
     for step in range(5):
         gradients = [normal(3, 4, seed=10 + step), normal(3, seed=20 + step)]
         update(ours, [gradient.clone() for gradient in gradients], rates, state)
@@ -84,7 +85,7 @@ def make_trainer(s: SectionInput) -> Trainer:
 
 def run_of(trainer: Trainer, rate: float = 0.1, seed: int = 0, seeds: int = 1) -> Run:
     start = trainer.starts(seeds)[seed]
-    return Run(start, declared_update(Sgd(type="sgd", momentum=0.5)), [rate] * len(start.weights().parameters))
+    return Run(start, steps_of(Sgd(type="sgd", momentum=0.5)).update, [rate] * len(start.weights().parameters))
 
 
 def dropping(seed: int = 0) -> nn.Sequential:

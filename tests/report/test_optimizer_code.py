@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from gradinspect.contracts.optimizers import Adam, AdamW, Optimizer, Sgd
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.report.sections import LrScales, ScaleGroup
-from gradinspect.contracts.request.request import Adam, Sgd
 from gradinspect.report.optimizer_code import optimizer_code
 from gradinspect.report.shown import Report
 from gradinspect.testing.measurements import chain
@@ -106,11 +106,11 @@ def test_one_step_moves_each_layer_by_its_scale() -> None:
         (Sgd(type="sgd", lr=0.2, momentum=0.9, nesterov=True, weight_decay=0.01), torch.optim.SGD,
          {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
         (Adam(type="adam", betas=(0.8, 0.99), eps=1e-6), torch.optim.Adam, {"betas": (0.8, 0.99), "eps": 1e-6}),
-        (Adam(type="adamw", weight_decay=0.1), torch.optim.AdamW, {"weight_decay": 0.1}),
+        (AdamW(type="adamw", weight_decay=0.1), torch.optim.AdamW, {"weight_decay": 0.1}),
     ],
 )  # fmt: skip
 def test_the_declared_optimizer_is_the_one_that_is_built(
-    optimizer: Sgd | Adam | None, kind: type[torch.optim.Optimizer], options: dict[str, Any]
+    optimizer: Optimizer | None, kind: type[torch.optim.Optimizer], options: dict[str, Any]
 ) -> None:
     made = run(
         optimizer_code(scales(), optimizer=optimizer), nn.ModuleDict({str(i): nn.Linear(2, 2) for i in range(6)})

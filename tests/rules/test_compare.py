@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradinspect.contracts.document import from_json
+from gradinspect.contracts.optimizers import Sgd
 from gradinspect.contracts.report.comparison import Change, Comparison
 from gradinspect.contracts.report.report import Measurements, Report
 from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.contracts.report.sections import LayerSpread, SeedSpread
 from gradinspect.contracts.request.policy import Policy, RulePolicy
-from gradinspect.contracts.request.request import InspectionSettings, Sgd
+from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.rules import DEFAULT_POLICY, RULES, compare, judge
 from gradinspect.rules.chance import half_width, t_quantile
 from gradinspect.rules.matching import match_layers

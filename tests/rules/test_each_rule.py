@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from gradinspect.contracts.optimizers import Adam, Sgd
 from gradinspect.contracts.report.report import Finding, Measurements
 from gradinspect.contracts.report.rows import ActivationStatistics, SignalStatistics
 from gradinspect.contracts.report.sections import Curvature, LayerCurvature, Noise, PrecisionSection
-from gradinspect.contracts.request.request import Adam, InspectionSettings, Sgd
+from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.rules import DEFAULT_POLICY, RULE_IDS, RULES, judge
 from gradinspect.testing.measurements import (
     MODEL,

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradinspect.contracts.document import from_json
+from gradinspect.contracts.optimizers import Sgd
 from gradinspect.contracts.report.outcomes import RuleOutcome
 from gradinspect.contracts.report.report import SCHEMA_VERSION, Measurements, Report
 from gradinspect.contracts.report.rows import (
@@ -14,7 +15,7 @@ from gradinspect.contracts.report.rows import (
     SignalStatistics,
 )
 from gradinspect.contracts.request.policy import Policy, RulePolicy
-from gradinspect.contracts.request.request import InspectionSettings, Sgd
+from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.report.words.headline import headline
 from gradinspect.rules import DEFAULT_POLICY, RULES, assess, judge, rejudge
 from gradinspect.testing.measurements import MODEL, chain, changed, changed_parameter, measurements, rescaled

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from gradinspect.contracts.optimizers import ASSUMED, Optimizer
 from gradinspect.contracts.report.sections import LrScales, ScaleGroup
-from gradinspect.contracts.request.request import Adam, Sgd
 
-DEFAULT_LR = 0.1  # torch names 1e-3 for SGD; 0.1 is what a request without an optimizer's lr gets here
-_CLASSES = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+_WHY_ONE_RATE = {
+    "use": "",
+    "keep_uniform": "  # scales would not help: one rate for all layers",
+    "inconclusive_plateau": "  # it could not be decided which scales help: one rate for all layers",
+    "none_learns": "  # no learning rate let this model learn, with scales or without",
+    "undetermined": "  # no scales were computed: one rate for all layers",
+}
 
 
-def optimizer_code(scales: LrScales, *, optimizer: Sgd | Adam | None = None, base_lr: float | None = None) -> str:
+def optimizer_code(scales: LrScales, *, optimizer: Optimizer | None = None, base_lr: float | None = None) -> str:
     """Write an optimizer with one parameter group per scale, as source that runs as printed on a variable `model`.
 
     One rate for all layers becomes a plain optimizer. Parameters that the suggestion does not name keep the base rate.
@@ -24,14 +29,13 @@ def optimizer_code(scales: LrScales, *, optimizer: Sgd | Adam | None = None, bas
     Returns:
         Source that leaves `optimizer` defined.
     """
-    declared = optimizer or Sgd(type="sgd", lr=DEFAULT_LR)
+    declared = optimizer or ASSUMED
     rate = base_lr if base_lr is not None else scales.base_lr if scales.base_lr is not None else declared.lr
-    call = f"torch.optim.{_CLASSES[declared.type]}({{}}, lr=base_lr{_arguments(declared)})"
     groups = scaled_groups(scales)
     head = f"import torch\n\nbase_lr = {rate!r}\n"
     if not groups:
-        reason = "" if scales.verdict == "use" else f"  # {scales.verdict}: one rate for all layers"
-        return f"{head}optimizer = {call.format('model.parameters()')}{reason}\n"
+        call = declared.source("model.parameters()", lr="base_lr")
+        return f"{head}optimizer = {call}{_WHY_ONE_RATE[scales.verdict]}\n"
     rows = "".join(f"    ({group.scale!r}, [{', '.join(map(repr, group.parameters))}]),\n" for group in groups)
     return (
         f"{head}"
@@ -42,7 +46,7 @@ def optimizer_code(scales: LrScales, *, optimizer: Sgd | Adam | None = None, bas
         "for tensor in model.parameters():\n"
         "    groups.setdefault(scale_of.get(tensor.data_ptr(), 1.0), []).append(tensor)\n"
         'groups = [{"params": tensors, "lr": base_lr * scale} for scale, tensors in groups.items()]\n'
-        f"optimizer = {call.format('groups')}\n"
+        f"optimizer = {declared.source('groups', lr='base_lr')}\n"
     )
 
 
@@ -56,21 +60,3 @@ def scaled_groups(scales: LrScales) -> tuple[ScaleGroup, ...]:
         return ()
     known = tuple(group for group in scales.groups if group.scale is not None)
     return known if any(group.scale != 1.0 for group in known) else ()
-
-
-def _arguments(optimizer: Sgd | Adam) -> str:
-    """What differs from torch's own defaults."""
-    if isinstance(optimizer, Sgd):
-        given: dict[str, object] = {"momentum": optimizer.momentum, "weight_decay": optimizer.weight_decay}
-        given = {name: value for name, value in given.items() if value}
-        if optimizer.nesterov:
-            given["nesterov"] = True
-    else:
-        given = {}
-        if optimizer.betas != (0.9, 0.999):
-            given["betas"] = optimizer.betas
-        if optimizer.eps != 1e-8:
-            given["eps"] = optimizer.eps
-        if optimizer.weight_decay is not None:
-            given["weight_decay"] = optimizer.weight_decay
-    return "".join(f", {name}={value!r}" for name, value in given.items())

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from gradinspect.contracts.document import Count, Document, Finite, Name, Text
+from gradinspect.contracts.optimizers import Optimizer
 from gradinspect.contracts.report.outcomes import RuleOutcome
 from gradinspect.contracts.report.rows import LayerMeasurement, Names, Number, ParameterMeasurement
 from gradinspect.contracts.report.sections import MAX_LAYERS, ScalesVerdict, Sections, SeedSpread
 from gradinspect.contracts.request.policy import Severity
-from gradinspect.contracts.request.request import Optimizer
 
 MAX_PARAMETERS = 50_000
 SCHEMA_VERSION = 2  # of reports that this release writes

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from gradinspect.contracts.document import WITHOUT_NUL, Document, Finite, located, without_nul
+from gradinspect.contracts.optimizers import Optimizer, Positive
 from gradinspect.contracts.request.data import Data
 from gradinspect.contracts.request.fitting import NO_PARAMETERS, misfit, target_misfit
 from gradinspect.contracts.sections import DIAGNOSTICS, Diagnostic
@@ -16,33 +17,6 @@ from gradinspect.contracts.spec.tensors import FloatType
 Loss = Literal["cross_entropy", "mse", "l1", "huber", "bce_with_logits", "nll", "output_mean", "random_cotangent"]
 Device = Literal["auto", "cpu", "cuda"]
 Mode = Literal["train", "eval"]
-Positive = Annotated[Finite, Field(gt=0)]
-UnitInterval = Annotated[Finite, Field(ge=0, lt=1)]
-
-
-class Sgd(Document):
-    """`torch.optim.SGD`."""
-
-    type: Literal["sgd"]
-    lr: Positive = 0.1
-    momentum: UnitInterval = 0.0
-    weight_decay: Annotated[Finite, Field(ge=0)] = 0.0
-    nesterov: bool = False
-
-
-class Adam(Document):
-    """`torch.optim.Adam` (weight decay coupled) or `torch.optim.AdamW` (decoupled)."""
-
-    type: Literal["adam", "adamw"]
-    lr: Positive = 1e-3
-    betas: tuple[UnitInterval, UnitInterval] = (0.9, 0.999)
-    eps: Positive = 1e-8
-    weight_decay: Annotated[Finite, Field(ge=0)] | None = Field(
-        default=None, description="Left out: torch's default, 0 for adam and 0.01 for adamw."
-    )
-
-
-Optimizer = Annotated[Sgd | Adam, Field(discriminator="type")]
 
 
 class Precision(Document):

@@ -15,9 +15,9 @@ from gradinspect.engine.first_order.freed_memory import keep_freed_memory
 from gradinspect.engine.network.autocast import HALF, casting
 from gradinspect.engine.network.batch import Batch
 from gradinspect.engine.network.losses import compute_loss
+from gradinspect.engine.network.optimizers import steps_of
 from gradinspect.engine.network.parameters import ParameterIndex
 from gradinspect.engine.network.reproducible import generator, left_as_found, seeded
-from gradinspect.engine.network.updates import first_step
 from gradinspect.engine.tracing.naming import name_calls
 from gradinspect.engine.tracing.run_pass import run_pass
 
@@ -80,7 +80,7 @@ def first_pass(
     keep_freed_memory()
     parameters = ParameterIndex(subject.model)
     loss_of = FixedLoss(subject, settings, custom_loss)
-    step = first_step(settings.optimizer) if settings.optimizer is not None else None
+    step = steps_of(settings.optimizer).first_step() if settings.optimizer is not None else None
     started = time.perf_counter()
     with left_as_found(subject.model, settings.mode), seeded(subject.seed, device):
         reading = run_pass(

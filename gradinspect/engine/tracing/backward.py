@@ -10,8 +10,8 @@ import torch
 
 from gradinspect.engine.arrays.distributions import Distribution
 from gradinspect.engine.arrays.statistics import Moments
+from gradinspect.engine.network.optimizers import FirstStep
 from gradinspect.engine.network.parameters import ParameterEntry, ParameterIndex
-from gradinspect.engine.network.updates import FirstStep
 from gradinspect.engine.tracing.activations import slope_between
 from gradinspect.engine.tracing.calls import LayerCall
 from gradinspect.engine.tracing.ledger import Ledger

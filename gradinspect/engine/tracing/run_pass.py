@@ -18,8 +18,8 @@ from torch import nn
 from torch.autograd.graph import Node
 
 from gradinspect.contracts.problems import InspectionError
+from gradinspect.engine.network.optimizers import FirstStep
 from gradinspect.engine.network.parameters import ParameterIndex
-from gradinspect.engine.network.updates import FirstStep
 from gradinspect.engine.tracing.backward import clean_gradients, watching
 from gradinspect.engine.tracing.device_ledger import DeviceLedger
 from gradinspect.engine.tracing.forward import ForwardRecorder

@@ -1,8 +1,8 @@
 """rescale_gains: multiply weights so that each layer passes the backward signal on at its own size (χ1 ≈ 1).
 
 Layer by layer from the input: σ_w²·E[φ′(z)²] = 1, with the slopes measured on the batch under the weights rescaled so
-far. In place, so it works for a file that was uploaded as well as for a fresh initialisation. The first layer and the
-head stay: χ1 has no meaning before the first nonlinearity, and a larger head is a larger loss.
+far. In place, so it works for an uploaded file as well as for a fresh initialisation. The first layer and the head are
+not changed: χ1 has no meaning before the first nonlinearity, and a larger head is a larger loss.
 Source: Mishkin and Matas 2016, "All you need is a good init" (LSUV), with χ1 (Schoenholz et al. 2017, eq. 10) in
 place of unit variance.
 """
@@ -10,35 +10,67 @@ place of unit variance.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
+from gradinspect.contracts.report.optimizer_code import optimizer_code
+from gradinspect.contracts.report.sections import LrScales
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.first_order.replay import replaying, run_model
+from gradinspect.engine.network.optimizers import steps_of
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.network.reproducible import seeded
 from gradinspect.engine.tracing.calls import LayerCall
 from gradinspect.engine.tracing.forward import ForwardRecorder
 from gradinspect.engine.tracing.operator_names import ATEN_AFFINE
 from gradinspect.engine.tracing.theory import weight_variance
+from gradinspect.probes.remedies.probed_remedy import ProbedRemedy, RemedyInput
+from gradinspect.probes.verify.search import Arm
+from gradinspect.probes.verify.training import Start, Weights
 
-LARGEST = 100.0  # chosen: a weight that is further off says that its layer is not what this remedy takes it for
+LARGEST = 100.0  # chosen: a weight that is further off is in a layer that the theory does not describe
 WORTH_CHANGING = 0.02  # chosen: within two percent of 1 a gain is the batch's own noise
 
 
+def rescale_gains(given: RemedyInput) -> ProbedRemedy | None:
+    """Make the remedy; None where no weight needs rescaling.
+
+    The gains are measured on the weights that the inspected model has, which earlier probes may have overwritten.
+    """
+    with given.trainer.loaded(given.starts[0]):
+        gains = rescaling_gains(given.s)
+    if not gains:
+        return None
+    optimizer, entries = given.optimizer, given.entries
+    arm = Arm(
+        name="rescale_gains",
+        update=steps_of(optimizer).update,
+        scales=[1.0] * len(entries),
+        centre=optimizer.probe_centre,
+        starts=[_rescaled(start, entries, gains) for start in given.starts],
+    )
+
+    def code(base_lr: float) -> str:
+        plain = optimizer_code(LrScales(verdict="use"), optimizer=optimizer, base_lr=base_lr)
+        return _gain_code(gains, plain.removeprefix("import torch\n\n"))
+
+    return ProbedRemedy(arm, code)
+
+
 def rescaling_gains(s: SectionInput) -> dict[ParameterEntry, float]:
-    """Find the factor of every weight that is to change.
+    """Measure the factor of every weight that is to change.
 
     Returns:
-        Weights to factors; empty where every layer passes the signal on already, or none can be told to.
+        Weights to factors; empty where every layer passes the signal on already, or no factor can be measured.
 
-    Cost: one forward pass with its summary a rescaled layer; the weights are moved in place and put back.
+    Cost: per rescaled layer one forward pass with its summary; the weights are changed in place and restored.
     """
     gains: dict[ParameterEntry, float] = {}
     reading = s.reading
     before = {reading.following[order]: order for order in sorted(reading.direct) if order in reading.following}
-    kept = {entry: entry.tensor.detach().clone() for entry in s.parameters}
+    saved = {entry: entry.tensor.detach().clone() for entry in s.parameters}
     try:
         for order in sorted(before):
             call = reading.calls[order]
@@ -52,13 +84,25 @@ def rescaling_gains(s: SectionInput) -> dict[ParameterEntry, float]:
                     weight.tensor.mul_(gains[weight])
     finally:
         with torch.no_grad():
-            for entry, value in kept.items():
+            for entry, value in saved.items():
                 entry.tensor.copy_(value)
     return gains
 
 
-def gain_code(gains: Mapping[ParameterEntry, float], optimizer: str) -> str:
-    """Source that rescales the weights of `model` in place, and makes its optimizer."""
+def _rescaled(start: Start, entries: Sequence[ParameterEntry], gains: Mapping[ParameterEntry, float]) -> Start:
+    def weights() -> Weights:
+        drawn = start.weights()
+        rescaled = [
+            value * gains[entry] if entry in gains else value
+            for entry, value in zip(entries, drawn.parameters, strict=True)
+        ]
+        return replace(drawn, parameters=rescaled)
+
+    return replace(start, weights=weights)
+
+
+def _gain_code(gains: Mapping[ParameterEntry, float], optimizer: str) -> str:
+    """Write source that rescales the weights of `model` in place and makes its optimizer."""
     rows = "".join(f"    {entry.name!r}: {gain!r},\n" for entry, gain in gains.items())
     return (
         "import torch\n\n"
@@ -79,7 +123,7 @@ def _forward(s: SectionInput) -> list[LayerCall]:
 
 
 def _gain(calls: list[LayerCall], before: int, order: int) -> float | None:
-    """1/√χ1 between two calls; None where the theory has nothing to say, or nothing passes."""
+    """Return 1/√χ1 between two calls; None where the theory does not apply, or no signal passes."""
     previous, call = calls[before], calls[order]
     variance = weight_variance(call)
     slope = previous.activation.slope.mean_square if previous.activation is not None else 1.0

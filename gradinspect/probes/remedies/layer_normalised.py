@@ -1,20 +1,54 @@
 """layer_normalised_updates: every layer moves by the same share of its weights, at every step.
 
-What a static scale cannot do: gradients that differ by ten powers of ten between layers change by as much while the
-network learns. Source: You, Gitman and Ginsburg 2017 (LARS), eq. 6.
+A static scale cannot do this: gradients that differ by ten powers of ten between layers change by as much while the
+network learns. Source: You, Gitman and Ginsburg 2017 (LARS), eq. 6, without momentum and weight decay.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+from gradinspect.engine.network.optimizers import Tensors, Update, UpdateState
+from gradinspect.probes.remedies.probed_remedy import ProbedRemedy, RemedyInput
 from gradinspect.probes.scales.measurement import GroupMeasurement
+from gradinspect.probes.verify.search import Arm
 
 CENTRE = 0.01  # chosen: one percent of the weights a step
 
 
+def layer_normalised_updates(given: RemedyInput) -> ProbedRemedy:
+    """Make the remedy: its update, and the same update as a `torch.optim.Optimizer`."""
+    groups: list[list[int]] = []
+    for m in given.measured:
+        start = sum(map(len, groups))
+        groups.append(list(range(start, start + len(m.group.entries))))
+    ones = [1.0] * len(given.entries)
+    arm = Arm("layer_normalised_updates", layer_normalised_update(groups), ones, CENTRE, given.starts)
+    return ProbedRemedy(arm, lambda base_lr: layer_normalised_code(given.measured, base_lr))
+
+
+def layer_normalised_update(groups: Sequence[Sequence[int]]) -> Update:
+    """Return the update Δw = −η·‖w‖·g/‖g‖ per group of parameters; ‖w‖ is taken as 1 where all weights are zero.
+
+    Args:
+        groups: positions in the list of parameters.
+    """
+
+    def update(parameters: Tensors, gradients: Tensors, rates: Sequence[float], state: UpdateState) -> None:
+        state.step += 1
+        for group in groups:
+            gradient = math.hypot(*(float(gradients[i].norm()) for i in group))
+            weight = math.hypot(*(float(parameters[i].norm()) for i in group)) or 1.0
+            if gradient > 0:
+                for i in group:
+                    parameters[i].add_(gradients[i], alpha=-rates[i] * weight / gradient)
+
+    return update
+
+
 def layer_normalised_code(measured: Sequence[GroupMeasurement], base_lr: float) -> str:
-    """Source of the optimizer, and its making for `model`."""
+    """Write the optimizer's class, and its construction for `model`."""
     rows = "".join(f"    [{', '.join(map(repr, m.group.report(1.0).parameters))}],\n" for m in measured)
     return _OPTIMIZER + (
         f"\n\nlayers = [\n{rows}]\n"

@@ -1,33 +1,35 @@
-"""Try every remedy the way the gate tries scales: its own best base rate, the same seeds, the same length."""
+"""Probe every remedy as the gate probes scales: its own best base rate, the same seeds, the same length."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 
-from gradinspect.contracts.report.optimizer_code import optimizer_code
-from gradinspect.contracts.report.sections import MAX_CODE, LrScales, ScaleRemedy
-from gradinspect.contracts.request.request import Adam, Sgd
+from gradinspect.contracts.optimizers import Adam
+from gradinspect.contracts.report.sections import MAX_CODE, ScaleRemedy
 from gradinspect.engine.first_order.context import SectionInput
-from gradinspect.engine.network.parameters import ParameterEntry
+from gradinspect.engine.network.optimizers import steps_of
 from gradinspect.engine.rows.layer_rows import finite
-from gradinspect.probes.remedies import adam, gain, layer_normalised
+from gradinspect.probes.remedies.gain import rescale_gains
+from gradinspect.probes.remedies.layer_normalised import layer_normalised_updates
+from gradinspect.probes.remedies.probed_remedy import ProbedRemedy, RemedyInput
 from gradinspect.probes.scales.measurement import GroupMeasurement
 from gradinspect.probes.verify.gate import Gate
 from gradinspect.probes.verify.search import Arm, ArmResult
-from gradinspect.probes.verify.training import Start, Trainer, Weights
-from gradinspect.probes.verify.update import declared_update, layer_normalised_update
-
-# Where the rules vanishing_signal and exploding_signal fail by default; the engine may not read a policy.
-VANISHED, EXPLODED = 1e-6, 1e4
+from gradinspect.probes.verify.training import Start, Trainer
+from gradinspect.rules.catalogue.signal import exploding_signal, vanishing_signal
+from gradinspect.rules.rule import Rule
 
 
 def signal_fails(s: SectionInput) -> bool:
-    """Whether the backward signal vanishes or explodes between the last layer call and the first."""
+    """Check whether the backward signal vanishes or explodes from the last layer call to the first.
+
+    The rules' default thresholds of failure decide, whatever the request's policy says.
+    """
     signals = [s.reading.signals[call.order] for call in s.reading.calls if call.order in s.reading.signals]
     if len(signals) < 2 or not signals[-1] > 0:
         return False
-    return not VANISHED <= signals[0] / signals[-1] <= EXPLODED
+    gain = signals[0] / signals[-1]
+    return not _fail_level(vanishing_signal.RULE) <= gain <= _fail_level(exploding_signal.RULE)
 
 
 def probe_remedies(
@@ -41,61 +43,40 @@ def probe_remedies(
 ) -> tuple[ScaleRemedy, ...]:
     """Probe gain rescaling, layer-normalised updates and Adam, in this order.
 
-    Adam is left out where it is what the request declares already; a remedy that the budget does not reach, too.
+    A remedy that does not apply to the model, or that the budget does not reach, is left out.
     """
-    declared = s.settings.optimizer or Sgd(type="sgd")
-    entries = [entry for m in measured for entry in m.group.entries]
-    ones = [1.0] * len(entries)
-    found: list[ScaleRemedy] = []
-    gains = _own_gains(s, trainer, starts[0])
-    if gains:
-        rescaled = [_rescaled(start, entries, gains) for start in starts]
-        centre = 0.1 if isinstance(declared, Sgd) else adam.CENTRE
-        arm = Arm("rescale_gains", declared_update(declared), ones, centre, rescaled)
-        result, learned = gate.try_remedy(arm, steps)
+    rows: list[ScaleRemedy] = []
+    for remedy in _remedies(RemedyInput(s, trainer, starts, measured)):
+        result, learned = gate.try_remedy(remedy.arm, steps)
         if result is not None:
-            plain = optimizer_code(LrScales(verdict="keep_uniform"), optimizer=declared, base_lr=result.base_lr)
-            code = gain.gain_code(gains, plain.removeprefix("import torch\n\n"))
-            found.append(_row(gate, result, learned, code))
-    groups = _places(measured)
-    arm = Arm("layer_normalised_updates", layer_normalised_update(groups), ones, layer_normalised.CENTRE, starts)
-    result, learned = gate.try_remedy(arm, steps)
-    if result is not None:
-        found.append(_row(gate, result, learned, layer_normalised.layer_normalised_code(measured, result.base_lr)))
-    if isinstance(declared, Sgd):
-        arm = Arm("adam", declared_update(Adam(type="adam")), ones, adam.CENTRE, starts)
-        result, learned = gate.try_remedy(arm, steps)
-        if result is not None:
-            found.append(_row(gate, result, learned, adam.adam_code(result.base_lr)))
-    return tuple(found)
+            rows.append(_row(gate, result, learned, remedy.code(result.base_lr)))
+    return tuple(rows)
 
 
-def _own_gains(s: SectionInput, trainer: Trainer, start: Start) -> dict[ParameterEntry, float]:
-    """The gains for the weights that the inspected model has: a probe may have left others in it."""
-    with trainer.loaded(start):
-        return gain.rescaling_gains(s)
+def _fail_level(rule: Rule) -> float:
+    level = rule.default("fail")
+    assert level is not None
+    assert isinstance(level.value, float)
+    return level.value
 
 
-def _rescaled(start: Start, entries: Sequence[ParameterEntry], gains: dict[ParameterEntry, float]) -> Start:
-    def weights() -> Weights:
-        drawn = start.weights()
-        rescaled = [
-            value * gains[entry] if entry in gains else value
-            for entry, value in zip(entries, drawn.parameters, strict=True)
-        ]
-        return replace(drawn, parameters=rescaled)
-
-    return replace(start, weights=weights)
+def _remedies(given: RemedyInput) -> Iterator[ProbedRemedy]:
+    """Make one remedy after the other: the first one measures the model, which costs passes."""
+    rescaled = rescale_gains(given)
+    if rescaled is not None:
+        yield rescaled
+    yield layer_normalised_updates(given)
+    if not given.optimizer.is_adaptive:
+        yield _adam(given)
 
 
-def _places(measured: Sequence[GroupMeasurement]) -> list[list[int]]:
-    """The groups as positions in the trainer's list of parameters."""
-    places: list[list[int]] = []
-    at = 0
-    for m in measured:
-        places.append(list(range(at, at + len(m.group.entries))))
-        at += len(m.group.entries)
-    return places
+def _adam(given: RemedyInput) -> ProbedRemedy:
+    """Every element's step is divided by the running size of its own gradient (Kingma and Ba 2015)."""
+    adam = Adam(type="adam")
+    arm = Arm("adam", steps_of(adam).update, [1.0] * len(given.entries), adam.probe_centre, given.starts)
+    return ProbedRemedy(
+        arm, lambda base_lr: f"import torch\n\noptimizer = {adam.source('model.parameters()', lr=repr(base_lr))}\n"
+    )
 
 
 def _row(gate: Gate, result: ArmResult, learned: bool, code: str) -> ScaleRemedy:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from gradinspect.engine.network.optimizers import Update
 from gradinspect.probes.verify.budget import ProbeBudget
 from gradinspect.probes.verify.curves import final_loss, geometric_mean_curve, mean_log_loss
 from gradinspect.probes.verify.training import Run, Start, Trainer
-from gradinspect.probes.verify.update import Update
 
 LOWEST, HIGHEST = -6, 3  # k of η*·10^(k/2)
 EXTENSION = 6  # further rates beyond an edge that turns out best

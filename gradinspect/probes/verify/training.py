@@ -18,10 +18,10 @@ from torch import nn
 
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.first_order.replay import run_model
+from gradinspect.engine.network.optimizers import Update, UpdateState
 from gradinspect.engine.network.parameters import ParameterEntry, ParameterIndex
 from gradinspect.engine.network.reproducible import left_as_found, ordinary_graphs, seeded
 from gradinspect.probes.verify.probe_data import ProbeData
-from gradinspect.probes.verify.update import Update, UpdateState
 
 BLOCK = 25  # steps between two looks at the clock and at a run's losses; random draws restart with each
 DIVERGED = 1e3  # times the first loss; chosen: no run was seen to come back from there within a probe

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gradinspect.contracts.request.request import Adam
+from gradinspect.contracts.optimizers import AdamW
+from gradinspect.engine.network.optimizers import steps_of
 from gradinspect.engine.network.parameters import ParameterIndex
-from gradinspect.engine.network.updates import first_step
 from gradinspect.engine.rows.layer_rows import layer_rows, parameter_rows
 from gradinspect.engine.tracing.activations import SlopeReading
 from gradinspect.engine.tracing.device_ledger import DeviceLedger
@@ -69,7 +69,7 @@ def passed(
         with torch.no_grad():
             model[4].bias[0] = poison  # type: ignore[index, union-attr, operator]  # a Sequential
     inputs = random(10, 3, 8, 8, dtype=dtype)
-    index, step = ParameterIndex(model), first_step(Adam(type="adamw"))
+    index, step = ParameterIndex(model), steps_of(AdamW(type="adamw")).first_step()
     return index, run_pass(model, index, [inputs], lambda out: out.square().mean(), ledger=ledger, first_step=step)
 
 

@@ -6,7 +6,6 @@ import math
 from itertools import accumulate, pairwise
 
 from gradinspect.contracts.report.report import Finding, Remedy
-from gradinspect.contracts.request.request import Adam
 from gradinspect.rules.evidence import Evidence, is_batch_norm_kind
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
 from gradinspect.rules.signal import layer_signals
@@ -27,7 +26,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     if severity is None:
         return None
     return RULE.finding(
-        severity="info" if isinstance(evidence.optimizer, Adam) else severity,
+        severity="info" if evidence.optimizer is not None and evidence.optimizer.is_adaptive else severity,
         layers=(smallest, largest),
         value=value,
         threshold=limits.threshold(severity, value),
@@ -77,7 +76,7 @@ def _side_branches(evidence: Evidence) -> set[str]:
 
 
 def _why(evidence: Evidence) -> str:
-    if isinstance(evidence.optimizer, Adam):
+    if evidence.optimizer is not None and evidence.optimizer.is_adaptive:
         return (
             f"{RULE.why} The declared {evidence.optimizer.type} divides each gradient by its size, so it matters less."
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from gradinspect.contracts.optimizers import Sgd
 from gradinspect.contracts.report.report import Finding, Remedy
-from gradinspect.contracts.request.request import Sgd
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
 from gradinspect.wording import number

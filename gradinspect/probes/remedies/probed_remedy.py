@@ -1,0 +1,51 @@
+"""A remedy that is probed like learning-rate scales: the way it trains, and the code that trains the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gradinspect.contracts.optimizers import ASSUMED, Optimizer
+from gradinspect.engine.first_order.context import SectionInput
+from gradinspect.engine.network.parameters import ParameterEntry
+from gradinspect.probes.scales.measurement import GroupMeasurement
+from gradinspect.probes.verify.search import Arm
+from gradinspect.probes.verify.training import Start, Trainer
+
+
+@dataclass(frozen=True, eq=False)
+class ProbedRemedy:
+    """One remedy for one model.
+
+    Attributes:
+        arm: how it trains.
+        code: base rate → source that makes `optimizer` for a variable `model`, and changes the model where needed.
+    """
+
+    arm: Arm
+    code: Callable[[float], str]
+
+
+@dataclass(frozen=True, eq=False)
+class RemedyInput:
+    """What a remedy is made from.
+
+    Attributes:
+        starts: one per seed; remedies start where the scales' arms did.
+        measured: the groups of parameters, in the order of the trainer's parameters.
+    """
+
+    s: SectionInput
+    trainer: Trainer
+    starts: Sequence[Start]
+    measured: Sequence[GroupMeasurement]
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """Return the declared optimizer, or the assumed one."""
+        return self.s.settings.optimizer or ASSUMED
+
+    @property
+    def entries(self) -> list[ParameterEntry]:
+        """Return the trained parameters, in the trainer's order."""
+        return [entry for m in self.measured for entry in m.group.entries]
