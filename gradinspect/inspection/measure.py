@@ -126,7 +126,7 @@ def measure(
         parameters=parameters,
         precision=found.precision,
         self_checks=tuple(found.checks),
-        spread=seed_spread(found.layers, found.parameters),
+        spread=seed_spread(found.layers),
     ).model_copy(update=found.sections)
     remedies = suggest(measured) if suggest is not None and found.trial is not None else ()
     if found.trial is None or not remedies:

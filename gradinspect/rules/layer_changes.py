@@ -9,7 +9,7 @@ from functools import cached_property
 
 from gradinspect.contracts.report.comparison import Difference, LayerComparison, Ratio
 from gradinspect.contracts.report.report import Report
-from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
+from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement, joint_gradient_norm
 from gradinspect.contracts.report.sections import LayerSpread
 from gradinspect.rules.chance import half_width
 from gradinspect.rules.matching import LayerMatch
@@ -47,12 +47,7 @@ class Side:
 
     def gradient_norm(self, row: LayerMeasurement) -> float | None:
         """‖g‖ over the parameters of a layer call."""
-        norms = [
-            parameter.grad_norm
-            for name in row.parameters
-            if (parameter := self.gradient_norms.get(name)) is not None and parameter.grad_norm is not None
-        ]
-        return math.hypot(*norms) if norms else None
+        return joint_gradient_norm(row.parameters, self.gradient_norms)
 
 
 def compare_layer(match: LayerMatch, base: Side, head: Side) -> LayerComparison:

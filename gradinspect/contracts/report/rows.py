@@ -1,11 +1,14 @@
-"""The rows of a report: one for each layer call, one for each parameter tensor.
+"""Rows of a report: one for each layer call, one for each parameter tensor.
 
-A number that is not finite, or that has no meaning for its layer, is `None`; a count beside it (`nonfinite_count`,
+A number that is not finite, or that has no meaning for its layer, is `None`; a count next to it (`nonfinite_count`,
 `nan_count`, `inf_count`) says when values were not finite.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
@@ -19,27 +22,56 @@ Names = Annotated[tuple[Name, ...], Field(max_length=1024)]
 Sizes = Annotated[tuple[Count, ...], Field(max_length=16)]
 
 
-class Row(Document):
-    """A document of which a report holds thousands: all of its kind share one set of field names.
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """How a field is averaged over seeds or batches, and its unit.
 
-    Pydantic would give each instance a set of the names that it was made with. In a row nobody asks for them, and they
-    take more memory than its numbers. The set must not be changed.
+    Attributes:
+        rule: "geometric" for norms and gains, which vary by factors; "arithmetic" for shares, means and similarities;
+            "largest" for counts; "each_field" for a row inside the row; "first" keeps the first pass's value.
+        unit: what the JSON schema says; None where the number is a ratio or an index.
+    """
+
+    rule: Literal["arithmetic", "geometric", "largest", "each_field", "first"]
+    unit: str | None = None
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:  # Any: Pydantic's schema dictionaries
+        """Write the unit into the JSON schema."""
+        written = handler(schema)
+        return written if self.unit is None else written | {"x-unit": self.unit}
+
+
+Norm = Annotated[Number, Mean("geometric", "l2 norm")]
+PerElement = Annotated[Number, Mean("geometric", "per element")]
+SignedPerElement = Annotated[Number, Mean("arithmetic", "per element")]
+Geometric = Annotated[Number, Mean("geometric")]
+Arithmetic = Annotated[Number, Mean("arithmetic")]
+MeanShare = Annotated[Share, Mean("arithmetic", "share")]
+Tally = Annotated[Count, Mean("largest", "elements")]
+Index = Annotated[Count, Mean("first")]
+
+
+class Row(Document):
+    """A document of which a report holds thousands: all rows of a kind share one set of field names.
+
+    Pydantic gives each instance a set of the names that it was made with. No row needs it, and it takes more memory
+    than the row's numbers. The shared set must not be changed.
     """
 
     _names: ClassVar[set[str]] = set()
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:  # Any: as Pydantic has it
-        """Called by Pydantic for each kind of row."""
+        """Take note of the field names of a kind of row."""
         super().__pydantic_init_subclass__(**kwargs)
         cls._names = set(cls.model_fields)
 
     def model_post_init(self, _context: object) -> None:
-        """Called by Pydantic for each row, validated or constructed."""
+        """Replace the set of field names of a row, validated or constructed, by the shared one."""
         object.__setattr__(self, "__pydantic_fields_set__", self._names)  # the row itself is frozen
 
     def __copy__(self) -> Self:
-        """What `model_copy` begins with."""
+        """Copy the row for `model_copy`, with the shared set of field names."""
         copied = super().__copy__()
         object.__setattr__(copied, "__pydantic_fields_set__", self._names)
         return copied
@@ -48,47 +80,47 @@ class Row(Document):
 class ActivationStatistics(Row):
     """The layer call's output as the next layer sees it: after the activation function, where one follows."""
 
-    mean: Number = None
-    std: Number = None
-    rms: Number = None
-    abs_max: Number = None
+    mean: SignedPerElement = None
+    std: PerElement = None
+    rms: PerElement = None
+    abs_max: PerElement = None
 
 
 class SignalStatistics(Row):
     """The gradient of the mean-reduced loss with respect to the layer call's output (pre-activation)."""
 
-    norm: Number = None
-    rms: Number = None
+    norm: Norm = None
+    rms: PerElement = None
 
 
 class LayerMeasurement(Row):
     """One call of one layer. A module that runs twice in a forward pass gives two of these."""
 
-    depth: Count = Field(description="Place in topological order of the graph, 0 nearest the input.")
+    depth: Index = Field(description="Index in topological order of the graph, 0 nearest the input.")
     name: Name
-    call: Count = Field(description="0 for the first call of this layer in the forward pass.")
+    call: Index = Field(description="0 for the first call of this layer in the forward pass.")
     kind: Name = Field(description="Linear, Conv2d, LayerNorm …, or the operation's name where no module is known.")
     parameters: Names
     output_shape: Sizes
-    activation: ActivationStatistics | None = None
-    preactivation: ActivationStatistics | None = Field(
+    activation: Annotated[ActivationStatistics | None, Mean("each_field")] = None
+    preactivation: Annotated[ActivationStatistics | None, Mean("each_field")] = Field(
         default=None, description="The output before the nonlinearity, where one follows; else `activation` is it."
     )
     nonlinearity: Name | None = Field(default=None, description="The activation function that follows: relu, tanh …")
-    signal: SignalStatistics | None = None
-    forward_gain: Number = Field(default=None, description="rms of `activation` over rms of the data that entered.")
-    backward_gain: Number = Field(default=None, description="‖δ_l‖ / ‖δ_{l+1}‖, the next call nearer the loss.")
-    activation_gain: Number = Field(default=None, description="The nonlinearity's part of backward_gain.")
-    weight_gain: Number = Field(default=None, description="The weight's part of backward_gain.")
-    cumulative_backward_gain: Number = Field(default=None, description="‖δ_l‖ / ‖δ_L‖, L the last call.")
-    grad_norm: Number = Field(default=None, description="l2 norm of the gradients of its parameters together.")
-    dead_unit_fraction: Share = None
-    saturated_fraction: Share = None
-    mean_squared_slope: Number = None
-    sample_similarity: Number = Field(default=None, description="Mean cosine similarity between samples.")
-    nonfinite_count: Count = 0
-    predicted_chi1: Number = None
-    measured_chi1: Number = None
+    signal: Annotated[SignalStatistics | None, Mean("each_field")] = None
+    forward_gain: Geometric = Field(default=None, description="rms of `activation` over rms of the data that entered.")
+    backward_gain: Geometric = Field(default=None, description="‖δ_l‖ / ‖δ_{l+1}‖, the next call nearer the loss.")
+    activation_gain: Geometric = Field(default=None, description="The nonlinearity's part of backward_gain.")
+    weight_gain: Geometric = Field(default=None, description="The weight's part of backward_gain.")
+    cumulative_backward_gain: Geometric = Field(default=None, description="‖δ_l‖ / ‖δ_L‖, L the last call.")
+    grad_norm: Norm = Field(default=None, description="l2 norm of the gradients of its parameters together.")
+    dead_unit_fraction: MeanShare = None
+    saturated_fraction: MeanShare = None
+    mean_squared_slope: Geometric = None
+    sample_similarity: Arithmetic = Field(default=None, description="Mean cosine similarity between samples.")
+    nonfinite_count: Tally = 0
+    predicted_chi1: Geometric = None
+    measured_chi1: Geometric = None
 
 
 class Quantiles(Row):
@@ -121,30 +153,48 @@ class ParameterMeasurement(Row):
     aliases: Names = ()
     layer: Name
     shape: Sizes
-    numel: Count
+    numel: Index
     dtype: Name
     status: ParameterStatus
-    grad_norm: Number = None
-    grad_rms: Number = None
-    grad_mean: Number = None
-    grad_std: Number = None
-    grad_abs_max: Number = None
-    grad_abs_mean: Number = None
-    grad_quantiles: Quantiles | None = None
-    log2_histogram: Log2Histogram | None = None
-    zero_fraction: Share = None
-    nan_count: Count = 0
-    inf_count: Count = 0
-    weight_norm: Number = None
-    weight_rms: Number = None
-    weight_nonfinite_count: Count = 0
-    grad_to_weight: Number = None
-    update_norm: Number = None
-    update_to_weight: Number = None
-    grad_snr: Number = None
-    noise_scale: Number = None
-    hessian_trace: Number = None
-    curvature_along_gradient: Number = None
-    top_eigenvalue: Number = None
-    fp16_flush_fraction: Share = None
-    bf16_flush_fraction: Share = None
+    grad_norm: Norm = None
+    grad_rms: PerElement = None
+    grad_mean: SignedPerElement = None
+    grad_std: PerElement = None
+    grad_abs_max: PerElement = None
+    grad_abs_mean: PerElement = None
+    grad_quantiles: Annotated[Quantiles | None, Mean("first")] = None
+    log2_histogram: Annotated[Log2Histogram | None, Mean("first")] = None
+    zero_fraction: MeanShare = None
+    nan_count: Tally = 0
+    inf_count: Tally = 0
+    weight_norm: Norm = None
+    weight_rms: PerElement = None
+    weight_nonfinite_count: Tally = 0
+    grad_to_weight: Geometric = None
+    update_norm: Norm = None
+    update_to_weight: Geometric = None
+    grad_snr: Geometric = None
+    noise_scale: Geometric = None
+    hessian_trace: Arithmetic = None
+    curvature_along_gradient: Arithmetic = None
+    top_eigenvalue: Arithmetic = None
+    fp16_flush_fraction: MeanShare = None
+    bf16_flush_fraction: MeanShare = None
+
+
+def joint_gradient_norm(names: Iterable[str], rows: Mapping[str, ParameterMeasurement]) -> float | None:
+    """Return the l2 norm of several parameters' gradients together.
+
+    Args:
+        names: of the parameters; those without a row, or without a gradient, count as zero.
+        rows: by parameter name.
+
+    Returns:
+        None where none of them has a gradient, and where a gradient has a value that is not finite.
+    """
+    own = [rows[name] for name in names if name in rows]
+    norms = [row.grad_norm for row in own if row.grad_norm is not None]
+    if not norms or any(row.nan_count or row.inf_count for row in own):
+        return None
+    norm = math.hypot(*norms)
+    return norm if math.isfinite(norm) else None

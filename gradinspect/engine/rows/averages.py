@@ -1,40 +1,36 @@
-"""One set of rows from several passes: independent initialisations, or batches.
+"""Averages of report rows over several passes: independent initializations, or batches.
 
-Norms and gains vary by factors, so they are averaged geometrically; shares, means and similarities arithmetically;
-counts keep their largest value. A value that a pass lacks is averaged over the others. What describes a distribution
-(quantiles, histogram) is the first pass's.
+The rule of each number is in its field (`contracts.report.rows.Mean`). A value that some passes lack is averaged over
+the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from statistics import fmean
-from typing import TypeVar
+from typing import Any, TypeVar, get_args
 
-from gradinspect.contracts.document import Document
 from gradinspect.contracts.report.rows import (
-    ActivationStatistics,
     LayerMeasurement,
+    Mean,
     ParameterMeasurement,
-    SignalStatistics,
+    Row,
+    joint_gradient_norm,
 )
 from gradinspect.engine.rows.depth_decay import geometric_mean
-from gradinspect.engine.rows.layer_rows import gradient_norm
 
-RowT = TypeVar("RowT", bound=Document)
+RowT = TypeVar("RowT", bound=Row)
 
-_ARITHMETIC = frozenset(
-    {"mean", "grad_mean", "zero_fraction", "dead_unit_fraction", "saturated_fraction", "sample_similarity",
-     "fp16_flush_fraction", "bf16_flush_fraction"}
-)  # fmt: skip
-_LARGEST = frozenset({"nonfinite_count", "nan_count", "inf_count", "weight_nonfinite_count"})
-_SAME = frozenset({"depth", "call", "numel"})
+_NUMERIC: Mapping[str, Callable[[Sequence[float]], float | None]] = {
+    "arithmetic": fmean, "geometric": geometric_mean, "largest": max,
+}  # fmt: skip
 
 
 def average_layers(
     passes: Sequence[Sequence[LayerMeasurement]], parameters: Iterable[ParameterMeasurement]
 ) -> tuple[LayerMeasurement, ...]:
-    """Average the layer rows of several passes over one structure; the first pass decides the structure.
+    """Average the layer rows of several passes; the first pass decides which layer calls there are.
 
     Args:
         passes: the layer rows of each pass.
@@ -42,37 +38,61 @@ def average_layers(
     """
     if len(passes) == 1:
         return tuple(passes[0])
-    others = [{(row.name, row.call): row for row in rows} for rows in passes[1:]]
+    later = [{(row.name, row.call): row for row in rows} for rows in passes[1:]]
     by_name = {row.name: row for row in parameters}
     return tuple(
-        _average([row, *(found[row.name, row.call] for found in others if (row.name, row.call) in found)]).model_copy(
-            update={"grad_norm": gradient_norm(row.parameters, by_name)}
+        _average([row, *(rows[row.name, row.call] for rows in later if (row.name, row.call) in rows)]).model_copy(
+            update={"grad_norm": joint_gradient_norm(row.parameters, by_name)}
         )
         for row in passes[0]
     )
 
 
 def average_parameters(passes: Sequence[Sequence[ParameterMeasurement]]) -> tuple[ParameterMeasurement, ...]:
-    """Average the parameter rows of several passes."""
+    """Average the parameter rows of several passes; a parameter that any pass trains is trained."""
     if len(passes) == 1:
         return tuple(passes[0])
-    return tuple(_average(list(rows)) for rows in zip(*passes, strict=True))
+    return tuple(
+        _average(rows).model_copy(update={"status": "trained"})
+        if any(row.status == "trained" for row in rows)
+        else _average(rows)
+        for rows in zip(*passes, strict=True)
+    )
 
 
-def _average(rows: list[RowT]) -> RowT:
+def _average(rows: Sequence[RowT]) -> RowT:
     first = rows[0]
     changes: dict[str, object] = {}
-    for field in type(first).model_fields:
+    for field, rule in averaging_rules(type(first)).items():
         known = [value for value in (getattr(row, field) for row in rows) if value is not None]
-        if not known or field in _SAME:
+        if not known or rule == "first":
             continue
-        if isinstance(known[0], ActivationStatistics | SignalStatistics):
-            changes[field] = _average(known)
-        elif field in _LARGEST:
-            changes[field] = max(known)
-        elif field == "status":
-            changes[field] = "trained" if "trained" in known else known[0]
-        elif isinstance(known[0], int | float) and not isinstance(known[0], bool):
-            numbers = [float(value) for value in known]
-            changes[field] = fmean(numbers) if field in _ARITHMETIC else geometric_mean(numbers)
+        changes[field] = _average(known) if rule == "each_field" else _NUMERIC[rule](known)
     return first.model_copy(update=changes)
+
+
+@cache
+def averaging_rules(model: type[Row]) -> dict[str, str]:
+    """Return the averaging rule of each number and each row in a row.
+
+    Raises:
+        TypeError: a field that holds a number or a row has no `Mean`.
+    """
+    rules: dict[str, str] = {}
+    for name, field in model.model_fields.items():
+        mean = next((item for item in field.metadata if isinstance(item, Mean)), None)
+        if mean is not None:
+            rules[name] = mean.rule
+        elif _needs_rule(field.annotation):
+            raise TypeError(f"{model.__name__}.{name} is a number without a rule for averages; annotate it with Mean")
+    return rules
+
+
+def _needs_rule(annotation: Any) -> bool:  # Any: the annotation of a field
+    if isinstance(annotation, type):
+        return annotation is not bool and issubclass(annotation, int | float | Row)
+    return not _is_tuple(annotation) and any(_needs_rule(part) for part in get_args(annotation))
+
+
+def _is_tuple(annotation: Any) -> bool:
+    return getattr(annotation, "__origin__", None) is tuple

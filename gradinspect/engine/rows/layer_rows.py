@@ -1,9 +1,9 @@
-"""From the readings of one pass to the report's rows: layers in depth order, parameters in registration order."""
+"""Rows of the report from the readings of one pass: layers in depth order, parameters in registration order."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from gradinspect.contracts.nonlinearities import BY_OPERATIONS
 from gradinspect.contracts.report.rows import (
@@ -14,26 +14,37 @@ from gradinspect.contracts.report.rows import (
     ParameterStatus,
     Quantiles,
     SignalStatistics,
+    joint_gradient_norm,
 )
 from gradinspect.engine.arrays.distributions import Distribution
 from gradinspect.engine.arrays.precision import flush_fractions
 from gradinspect.engine.arrays.statistics import Amplitude
 from gradinspect.engine.network.parameters import ParameterEntry, ParameterIndex, owner_of
-from gradinspect.engine.tracing.calls import LayerCall
+from gradinspect.engine.tracing.calls import ActivationCall, LayerCall
 from gradinspect.engine.tracing.naming import CallName, layer_of_parameters
 from gradinspect.engine.tracing.readings import GradientReading, PassReading
 from gradinspect.engine.tracing.theory import predicted_chi1
 
-MAX_BINS = 128
+MAX_BINS = 128  # of a histogram in the report
+
+Fields = dict[str, object]
 
 
 def finite(value: float | None) -> float | None:
-    """A number as the report writes it: None where it is not finite."""
+    """Replace a number that is not finite by None, as the report writes it.
+
+    >>> finite(float("inf")) is None
+    True
+    """
     return value if value is not None and math.isfinite(value) else None
 
 
 def ratio(numerator: float | None, denominator: float | None) -> float | None:
-    """A quotient, None where either side is missing, not finite, or the divisor is zero."""
+    """Divide; None where either side is missing, where the divisor is zero, and where the result is not finite.
+
+    >>> ratio(1.0, 4.0), ratio(1.0, 0.0)
+    (0.25, None)
+    """
     if numerator is None or denominator is None or denominator == 0:
         return None
     return finite(numerator / denominator)
@@ -48,73 +59,81 @@ def layer_rows(
     """Make one row per layer call.
 
     Args:
-        rows: of the pass's parameters, for the norms of the layers' gradients; without them these stay unknown.
+        rows: of the pass's parameters, for the norms of the layers' gradients; without them these are unknown.
     """
     by_name = {row.name: row for row in rows}
-    registration = {entry: place for place, entry in enumerate(parameters)}
+    registration = {entry: index for index, entry in enumerate(parameters)}
     last = max(reading.signals, default=None)
-    total = reading.signals[last] if last is not None else None
-    return [
-        _layer_row(call, name, reading, total, registration, by_name)
-        for call, name in zip(reading.calls, names, strict=True)
-    ]
+    last_signal = reading.signals[last] if last is not None else None
+    made = []
+    for call, name in zip(reading.calls, names, strict=True):
+        own = tuple(entry.name for entry in sorted(call.entries, key=registration.__getitem__))
+        identity: Fields = {
+            "depth": call.order, "name": name.name, "call": name.call, "kind": name.kind, "parameters": own,
+            "output_shape": call.output_shape, "grad_norm": joint_gradient_norm(own, by_name),
+        }  # fmt: skip
+        values = _forward(call) | _backward(call, reading, last_signal)
+        made.append(LayerMeasurement.model_validate(identity | values))
+    return made
 
 
-def gradient_norm(names: Iterable[str], rows: Mapping[str, ParameterMeasurement]) -> float | None:
-    """The l2 norm of some parameters' gradients together, where there are some and all are finite."""
-    own = [rows[name] for name in names if name in rows]
-    norms = [row.grad_norm for row in own if row.grad_norm is not None]
-    return finite(math.hypot(*norms)) if norms and not any(row.nan_count or row.inf_count for row in own) else None
+def _forward(call: LayerCall) -> Fields:
+    """Write what the forward pass and the slope of the nonlinearity say about a call."""
+    fields = _output(call)
+    if call.activation is not None:
+        fields |= _nonlinearity(call, call.activation)
+    return fields
 
 
-def _layer_row(
-    call: LayerCall,
-    name: CallName,
-    reading: PassReading,
-    last_signal: float | None,
-    registration: dict[ParameterEntry, int],
-    rows: Mapping[str, ParameterMeasurement],
-) -> LayerMeasurement:
+def _output(call: LayerCall) -> Fields:
+    shown: LayerCall | ActivationCall = call if call.activation is None else call.activation
+    fields: Fields = {
+        "activation": _statistics(shown.output),
+        "forward_gain": ratio(shown.output.rms, call.input_rms),
+        "nonfinite_count": max(call.output.nonfinite_count, shown.output.nonfinite_count),
+    }
+    if shown.units is not None:
+        fields["dead_unit_fraction"] = shown.units.dead_fraction
+        fields["sample_similarity"] = finite(shown.units.similarity)
+    return fields
+
+
+def _nonlinearity(call: LayerCall, activation: ActivationCall) -> Fields:
+    return {
+        "preactivation": _statistics(call.output),
+        "nonlinearity": _shown_name(activation.operation),
+        "saturated_fraction": activation.slope.saturated_fraction,
+        "mean_squared_slope": finite(activation.slope.mean_square),
+    }
+
+
+def _backward(call: LayerCall, reading: PassReading, last_signal: float | None) -> Fields:
+    """Write what the backward pass says about a call: δ, and the factors by which it differs from the next call's."""
     signal = reading.signals.get(call.order)
     after = reading.signals_after.get(call.order)
     following = reading.following.get(call.order)
     next_signal = reading.signals.get(following) if following is not None else None
-    activation = call.activation
-    shown = activation.output if activation is not None else call.output
-    units = activation.units if activation is not None else call.units
-    backward_gain = ratio(signal, next_signal)
-    chi1 = None
+    fields: Fields = {
+        "backward_gain": ratio(signal, next_signal), "cumulative_backward_gain": ratio(signal, last_signal),
+    }  # fmt: skip
+    if signal is not None:
+        elements = reading.signal_sizes[call.order]
+        rms = finite(signal / math.sqrt(elements)) if elements else None
+        fields["signal"] = SignalStatistics(norm=finite(signal), rms=rms)
+    if call.activation is not None:
+        fields |= {"activation_gain": ratio(signal, after), "weight_gain": ratio(after, next_signal)}
+    elif next_signal is not None:
+        fields |= {"activation_gain": 1.0, "weight_gain": ratio(signal, next_signal)}
     if following is not None and call.order in reading.direct:
-        chi1 = finite(predicted_chi1(call, reading.calls[following], reading.weights))
-    elements = reading.signal_sizes.get(call.order, 0)
-    own = tuple(entry.name for entry in sorted(call.entries, key=registration.__getitem__))
-    return LayerMeasurement(
-        depth=call.order,
-        name=name.name,
-        call=name.call,
-        kind=name.kind,
-        parameters=own,
-        output_shape=call.output_shape,
-        activation=_activation(shown),
-        preactivation=_activation(call.output) if activation is not None else None,
-        nonlinearity=_shown_name(activation.operation) if activation is not None else None,
-        signal=SignalStatistics(norm=finite(signal), rms=finite(signal / math.sqrt(elements)) if elements else None)
-        if signal is not None
-        else None,
-        forward_gain=ratio(shown.rms, call.input_rms),
-        backward_gain=backward_gain,
-        activation_gain=ratio(signal, after) if activation is not None else (1.0 if next_signal is not None else None),
-        weight_gain=ratio(after if activation is not None else signal, next_signal),
-        cumulative_backward_gain=ratio(signal, last_signal),
-        grad_norm=gradient_norm(own, rows),
-        dead_unit_fraction=units.dead_fraction if units is not None else None,
-        saturated_fraction=activation.slope.saturated_fraction if activation is not None else None,
-        mean_squared_slope=finite(activation.slope.mean_square) if activation is not None else None,
-        sample_similarity=finite(units.similarity) if units is not None else None,
-        nonfinite_count=max(call.output.nonfinite_count, shown.nonfinite_count),
-        predicted_chi1=chi1,
-        measured_chi1=backward_gain**2 if chi1 is not None and backward_gain is not None else None,
-    )
+        fields |= _chi1(call, reading, reading.calls[following], ratio(signal, next_signal))
+    return fields
+
+
+def _chi1(call: LayerCall, reading: PassReading, following: LayerCall, backward_gain: float | None) -> Fields:
+    predicted = finite(predicted_chi1(call, following, reading.weights))
+    if predicted is None:
+        return {}
+    return {"predicted_chi1": predicted, "measured_chi1": None if backward_gain is None else backward_gain**2}
 
 
 def _shown_name(operation: str) -> str:
@@ -123,7 +142,7 @@ def _shown_name(operation: str) -> str:
     return record.name if record is not None else name.removeprefix("_")
 
 
-def _activation(values: Amplitude) -> ActivationStatistics:
+def _statistics(values: Amplitude) -> ActivationStatistics:
     return ActivationStatistics(
         mean=finite(values.mean), std=finite(values.std), rms=finite(values.rms), abs_max=finite(values.abs_max)
     )
@@ -132,7 +151,11 @@ def _activation(values: Amplitude) -> ActivationStatistics:
 def parameter_rows(
     reading: PassReading, names: Sequence[CallName], parameters: ParameterIndex, loss_scale: float
 ) -> list[ParameterMeasurement]:
-    """Make one row per parameter tensor."""
+    """Make one row per parameter tensor.
+
+    Args:
+        loss_scale: at which gradients would be stored in low precision.
+    """
     layer_of = layer_of_parameters(reading.calls, names)
     return [
         _parameter_row(entry, layer_of.get(entry, owner_of(entry.name) or entry.name), reading, loss_scale)
@@ -143,7 +166,7 @@ def parameter_rows(
 def _parameter_row(entry: ParameterEntry, layer: str, reading: PassReading, loss_scale: float) -> ParameterMeasurement:
     weight, gradient = reading.weights[entry], reading.gradients.get(entry)
     weight_norm = finite(weight.norm)
-    row: dict[str, object] = {
+    row: Fields = {
         "name": entry.name,
         "aliases": tuple(entry.aliases),
         "layer": layer,
@@ -156,28 +179,31 @@ def _parameter_row(entry: ParameterEntry, layer: str, reading: PassReading, loss
         "weight_nonfinite_count": weight.nonfinite_count,
     }
     if gradient is not None:
-        sums, spread = gradient.moments, gradient.distribution
-        update = reading.update_norms.get(entry)
-        fp16, bf16 = flush_fractions(spread, loss_scale) if spread is not None else (None, None)
-        row |= {
-            "grad_norm": finite(sums.norm),
-            "grad_rms": finite(sums.rms),
-            "grad_mean": finite(sums.mean),
-            "grad_std": finite(sums.std),
-            "grad_abs_max": finite(sums.abs_max),
-            "grad_abs_mean": finite(sums.abs_mean),
-            "grad_quantiles": _quantiles(spread),
-            "log2_histogram": _histogram(spread),
-            "zero_fraction": finite(sums.zero_fraction),
-            "nan_count": sums.nan_count,
-            "inf_count": sums.inf_count,
-            "grad_to_weight": ratio(sums.norm, weight_norm),
-            "update_norm": finite(update),
-            "update_to_weight": ratio(update, weight_norm),
-            "fp16_flush_fraction": fp16,
-            "bf16_flush_fraction": bf16,
-        }
+        row |= _gradient(gradient, weight_norm, loss_scale)
+        update_norm = reading.update_norms.get(entry)
+        row |= {"update_norm": finite(update_norm), "update_to_weight": ratio(update_norm, weight_norm)}
     return ParameterMeasurement.model_validate(row)
+
+
+def _gradient(gradient: GradientReading, weight_norm: float | None, loss_scale: float) -> Fields:
+    sums, distribution = gradient.moments, gradient.distribution
+    fp16, bf16 = flush_fractions(distribution, loss_scale) if distribution is not None else (None, None)
+    return {
+        "grad_norm": finite(sums.norm),
+        "grad_rms": finite(sums.rms),
+        "grad_mean": finite(sums.mean),
+        "grad_std": finite(sums.std),
+        "grad_abs_max": finite(sums.abs_max),
+        "grad_abs_mean": finite(sums.abs_mean),
+        "grad_quantiles": _quantiles(distribution),
+        "log2_histogram": _histogram(distribution),
+        "zero_fraction": finite(sums.zero_fraction),
+        "nan_count": sums.nan_count,
+        "inf_count": sums.inf_count,
+        "grad_to_weight": ratio(sums.norm, weight_norm),
+        "fp16_flush_fraction": fp16,
+        "bf16_flush_fraction": bf16,
+    }
 
 
 def _status(entry: ParameterEntry, gradient: GradientReading | None) -> ParameterStatus:
@@ -188,22 +214,23 @@ def _status(entry: ParameterEntry, gradient: GradientReading | None) -> Paramete
     return "zero" if gradient.moments.nonzero == 0 else "trained"
 
 
-def _quantiles(spread: Distribution | None) -> Quantiles | None:
-    if spread is None or not spread.magnitudes.size:
+def _quantiles(distribution: Distribution | None) -> Quantiles | None:
+    if distribution is None or not distribution.magnitudes.size:
         return None
-    return Quantiles(**dict(zip(("p01", "p05", "p25", "p50", "p75", "p95", "p99"), spread.quantiles, strict=True)))
+    names = ("p01", "p05", "p25", "p50", "p75", "p95", "p99")
+    return Quantiles(**dict(zip(names, distribution.quantiles, strict=True)))
 
 
-def _histogram(spread: Distribution | None) -> Log2Histogram | None:
-    if spread is None:
+def _histogram(distribution: Distribution | None) -> Log2Histogram | None:
+    """Write the counts by exponent; of a span wider than `MAX_BINS`, the lower exponents are counted together."""
+    if distribution is None:
         return None
-    # The widest span of exponents that fits is kept at the top; smaller values are counted below it.
-    counts = spread.exponent_counts
+    counts = distribution.exponent_counts
     cut = max(len(counts) - MAX_BINS, 0)
     return Log2Histogram(
-        lowest=spread.lowest_exponent + cut,
+        lowest=distribution.lowest_exponent + cut,
         counts=counts[cut:],
         below=sum(counts[:cut]),
-        zeros=spread.zeros,
-        sampled=spread.sampled,
+        zeros=distribution.zeros,
+        sampled=distribution.sampled,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from gradinspect.contracts.report.report import Finding, Report
-from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
+from gradinspect.contracts.report.rows import LayerMeasurement, joint_gradient_norm
 from gradinspect.contracts.request.policy import Severity
 
 STRANGE_DECADES = 0.15  # chosen: a factor of 1.4 between a layer's gain and the usual one shows in a table
@@ -59,7 +59,9 @@ def layer_lines(report: Report, *, most: int | None = None) -> list[LayerLine | 
         if skipped:
             lines.append(Gap(skipped))
             skipped = 0
-        lines.append(LayerLine(layer, _grad_norm(layer, gradients), flags.get(layer.name), notes_of(layer)))
+        lines.append(
+            LayerLine(layer, joint_gradient_norm(layer.parameters, gradients), flags.get(layer.name), notes_of(layer))
+        )
     return lines
 
 
@@ -99,14 +101,6 @@ def _flags(findings: Iterable[Finding]) -> dict[str, Severity]:
                 for name in finding.layers:
                     flags.setdefault(name, finding.severity)
     return flags
-
-
-def _grad_norm(layer: LayerMeasurement, gradients: dict[str, ParameterMeasurement]) -> float | None:
-    rows = [gradients[name] for name in layer.parameters if name in gradients]
-    if any(row.nan_count or row.inf_count for row in rows):
-        return None
-    norms = [row.grad_norm for row in rows if row.grad_norm is not None]
-    return math.hypot(*norms) if norms else None
 
 
 def notes_of(layer: LayerMeasurement) -> tuple[str, ...]:

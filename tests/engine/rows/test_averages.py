@@ -9,11 +9,14 @@ import pytest
 from gradinspect.contracts.report.rows import (
     ActivationStatistics,
     LayerMeasurement,
+    Number,
     ParameterMeasurement,
     Quantiles,
+    Row,
     SignalStatistics,
+    joint_gradient_norm,
 )
-from gradinspect.engine.rows.averages import average_layers, average_parameters
+from gradinspect.engine.rows.averages import average_layers, average_parameters, averaging_rules
 
 
 def layer(**fields: object) -> LayerMeasurement:
@@ -109,3 +112,35 @@ def test_a_layers_gradient_norm_is_that_of_its_parameters_averages() -> None:
     other = parameter(grad_norm=3.0).model_copy(update={"name": "other"})
     (row,) = average_layers([[layer(parameters=("other",))], [layer(parameters=("other",))]], [*rows, other])
     assert row.grad_norm == pytest.approx(3.0)  # of its own parameters, and no others
+
+
+@pytest.mark.parametrize("model", [LayerMeasurement, ParameterMeasurement, ActivationStatistics, SignalStatistics])
+def test_every_number_of_a_row_says_how_it_is_averaged(model: type[Row]) -> None:
+    rules = averaging_rules(model)
+    numbers = {name for name, field in model.model_fields.items() if "float" in str(field.annotation)}
+    assert numbers <= set(rules)
+
+
+def test_a_number_without_a_rule_for_averages_is_an_error() -> None:
+    class Incomplete(Row):
+        share: Number = None
+
+    with pytest.raises(TypeError, match=r"Incomplete\.share is a number without a rule"):
+        averaging_rules(Incomplete)
+
+
+def test_a_row_inside_a_row_without_a_rule_is_an_error() -> None:
+    class Outer(Row):
+        inner: Quantiles | None = None
+
+    with pytest.raises(TypeError, match=r"Outer\.inner"):
+        averaging_rules(Outer)
+
+
+def test_gradient_norms_of_several_parameters_join_unless_one_is_not_finite() -> None:
+    weight, bias = parameter(name="w", grad_norm=3.0), parameter(name="b", grad_norm=4.0)
+    rows = {row.name: row for row in (weight, bias)}
+    assert joint_gradient_norm(("w", "b"), rows) == pytest.approx(5.0)
+    assert joint_gradient_norm(("w", "unknown"), rows) == pytest.approx(3.0)
+    assert joint_gradient_norm(("w", "b"), rows | {"b": parameter(name="b", nan_count=1)}) is None
+    assert joint_gradient_norm(("b",), {"b": parameter(name="b")}) is None

@@ -6,28 +6,24 @@ import math
 
 import pytest
 
-from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement, SignalStatistics
+from gradinspect.contracts.report.rows import LayerMeasurement, SignalStatistics
 from gradinspect.engine.rows.seed_spread import seed_spread
-from gradinspect.testing.measurements import layer, parameter
+from gradinspect.testing.measurements import layer
 
 
-def passes(
-    *signals: float | None,
-) -> tuple[list[list[LayerMeasurement]], list[list[ParameterMeasurement]]]:
-    layers = [[layer(0, signal=SignalStatistics(norm=rms, rms=rms), forward_gain=2.0)] for rms in signals]
-    parameters = [
-        [parameter("0.weight", grad_norm=3.0 * (rms or 0)), parameter("0.bias", grad_norm=4.0 * (rms or 0))]
+def passes(*signals: float | None) -> list[list[LayerMeasurement]]:
+    return [
+        [layer(0, signal=SignalStatistics(norm=rms, rms=rms), forward_gain=2.0, grad_norm=rms and 5 * rms)]
         for rms in signals
     ]
-    return layers, parameters
 
 
 def test_one_pass_says_nothing_about_chance() -> None:
-    assert seed_spread(*passes(1.0)) is None
+    assert seed_spread(passes(1.0)) is None
 
 
 def test_the_spread_is_the_standard_deviation_of_log2() -> None:
-    found = seed_spread(*passes(1.0, 4.0))
+    found = seed_spread(passes(1.0, 4.0))
     assert found is not None
     assert found.seeds == 2
     (row,) = found.layers
@@ -40,14 +36,15 @@ def test_the_spread_is_the_standard_deviation_of_log2() -> None:
 
 def test_a_number_that_is_zero_or_missing_in_any_pass_has_no_spread() -> None:
     for odd in (0.0, None):
-        found = seed_spread(*passes(1.0, odd, 4.0))
+        found = seed_spread(passes(1.0, odd, 4.0))
         assert found is not None
         assert found.layers[0].signal_rms is None
+        assert found.layers[0].grad_norm is None
 
 
 def test_a_layer_call_that_one_pass_did_not_make_has_no_spread() -> None:
-    layers, parameters = passes(1.0, 2.0)
+    layers = passes(1.0, 2.0)
     layers[0].append(layer(1, signal=SignalStatistics(rms=1.0)))
-    found = seed_spread(layers, parameters)
+    found = seed_spread(layers)
     assert found is not None
     assert found.layers[1].signal_rms is None
