@@ -13,7 +13,7 @@ from gradinspect.engine.autograd import installed
 @pytest.fixture(autouse=True)
 def own_second_derivatives(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use the engine's second-derivative rules although the test runner has other threads."""
-    monkeypatch.setattr(installed, "_is_alone", lambda: True)
+    monkeypatch.setattr(installed, "_is_single_threaded", lambda: True)
 
 
 @pytest.fixture(autouse=True)

@@ -1,19 +1,17 @@
-"""Give autograd these rules while a backward pass is recorded, in place of its own, for eager and scripted models."""
+"""Installation of the rules in autograd's table while a backward pass is recorded, for eager and scripted models."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
-from gradinspect.engine.autograd.activation_rules import GeluBackward, ThresholdBackward
-from gradinspect.engine.autograd.convolution_rules import ConvolutionBackward
-from gradinspect.engine.autograd.normalization_rules import BatchNormBackward, LayerNormBackward
+from gradinspect.engine.autograd import activation_rules, batch_norm_rule, convolution_rules, layer_norm_rule
+from gradinspect.engine.autograd.registry import RULES
 
-Rule = Callable[..., Any]  # Any: what the operator returns
+FAMILIES = (activation_rules, batch_norm_rule, convolution_rules, layer_norm_rule)  # importing them registers rules
 
 _KEYS = ("AutogradCPU", "AutogradCUDA")
 _installed: list[str] = []
@@ -23,19 +21,21 @@ _installed: list[str] = []
 def short_second_derivatives() -> Iterator[None]:
     """Record the backward passes of ReLU, GELU, convolutions, batch and layer normalisation with our rules.
 
-    What is recorded inside keeps them afterwards; first derivatives stay torch's, and cuDNN's batch normalisation is
-    another operator with torch's own rule. Models and losses should run outside, for they may differentiate themselves,
-    and a third derivative is refused. Torch's table of rules is one for the process and may not be written while others
-    read it: beside other Python threads nothing is changed, and torch's longer ways are taken.
+    What is recorded inside the block keeps the rules afterwards. First derivatives stay torch's, and cuDNN's batch
+    normalisation is another operator with torch's own rule. Run models and losses outside the block: they may
+    differentiate themselves, and a third derivative is refused.
+
+    Torch has one table of rules for the process, which must not be written while other threads read it. In a process
+    with several Python threads nothing is installed, and torch's slower formulas are used.
     """
-    if _installed or not _is_alone():
+    if _installed or not _is_single_threaded():
         yield
         return
     with torch.library._scoped_library("aten", "IMPL") as library:
-        for name, rule in _RULES.items():
+        for name, rule in RULES.items():
             for key in _KEYS:
                 library.impl(name, rule, key)
-        _installed.extend(_RULES)
+        _installed.extend(RULES)
         try:
             yield
         finally:
@@ -43,27 +43,9 @@ def short_second_derivatives() -> Iterator[None]:
 
 
 def installed_rules() -> tuple[str, ...]:
-    """Names of the operators that autograd differentiates by our rules at this moment."""
+    """Return the names of the operators that autograd currently differentiates by our rules."""
     return tuple(_installed)
 
 
-def _is_alone() -> bool:
+def _is_single_threaded() -> bool:
     return threading.active_count() == 1
-
-
-def _convolution(g: torch.Tensor, x: torch.Tensor, w: torch.Tensor, bias_sizes: Any, *rest: Any) -> Any:
-    *geometry, mask = rest
-    return ConvolutionBackward.apply(g, x, w, bias_sizes, geometry, mask)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-
-
-def _gelu(g: torch.Tensor, x: torch.Tensor, *, approximate: str = "none") -> Any:
-    return GeluBackward.apply(g, x, approximate)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-
-
-_RULES: dict[str, Rule] = {
-    "threshold_backward": ThresholdBackward.apply,
-    "gelu_backward": _gelu,
-    "convolution_backward": _convolution,
-    "native_batch_norm_backward": BatchNormBackward.apply,
-    "native_layer_norm_backward": LayerNormBackward.apply,
-}

@@ -1,4 +1,4 @@
-"""Our second derivatives beside finite differences and beside torch's own, in float64."""
+"""Our second derivatives compared with finite differences and with torch's own, in float64."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gradinspect.engine.autograd import installed, short_second_derivatives
 from gradinspect.engine.autograd.installed import installed_rules
 from tests.support.section_inputs import normal, scripted
 
-threading_alone = installed._is_alone  # the tests' own is put in its place for each of them
+real_check = installed._is_single_threaded  # a fixture replaces it in every test
 
 Function = Callable[..., torch.Tensor]
 Case = tuple[Function, tuple[torch.Tensor | None, ...]]
@@ -29,7 +29,7 @@ def leaf(*shape: int, seed: int = 0) -> torch.Tensor:
     return normal(*shape, seed=seed).requires_grad_()
 
 
-def normalised(shape: tuple[int, ...], *, training: bool, affine: bool) -> Case:
+def batch_normalised(shape: tuple[int, ...], *, training: bool, affine: bool) -> Case:
     mean, variance = normal(3, seed=5), normal(3, seed=6).square() + 0.5
 
     def function(x: torch.Tensor, w: torch.Tensor | None, b: torch.Tensor | None) -> torch.Tensor:
@@ -68,7 +68,7 @@ CASES: dict[str, Case] = {
     "layer norm, scaled": layer_normalised(scaled=True, shifted=False),
     "layer norm, plain": layer_normalised(scaled=False, shifted=False),
     **{
-        f"batch norm {shape}, {training=}, {affine=}": normalised(shape, training=training, affine=affine)
+        f"batch norm {shape}, {training=}, {affine=}": batch_normalised(shape, training=training, affine=affine)
         for shape, training, affine in product([(6, 3), (4, 3, 5), (4, 3, 2, 3)], [True, False], [True, False])
     },
     **{
@@ -83,14 +83,14 @@ CASES: dict[str, Case] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_second_derivatives_are_those_of_finite_differences(name: str) -> None:
+def test_second_derivatives_agree_with_finite_differences(name: str) -> None:
     function, arguments = CASES[name]
     with short_second_derivatives():
         assert torch.autograd.gradgradcheck(function, arguments, fast_mode=True)
 
 
 def products(case: Case, cast: torch.dtype) -> Iterator[list[torch.Tensor]]:
-    """Products with random vectors, for every choice of first derivatives that are differentiated once more."""
+    """Yield products with random vectors, for every subset of first derivatives that is differentiated again."""
     function, arguments = case
     cast_arguments = [None if a is None else a.detach().to(cast).requires_grad_() for a in arguments]
     leaves = [a for a in cast_arguments if a is not None]
@@ -107,34 +107,34 @@ def products(case: Case, cast: torch.dtype) -> Iterator[list[torch.Tensor]]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_part_of_a_product_is_torchs_own(name: str) -> None:
-    own = list(products(CASES[name], torch.float64))
+def test_every_part_of_a_product_equals_torchs_own(name: str) -> None:
+    expected = list(products(CASES[name], torch.float64))
     with short_second_derivatives():
         ours = list(products(CASES[name], torch.float64))
-    for mine, torchs in zip(ours, own, strict=True):
+    for mine, torchs in zip(ours, expected, strict=True):
         for part, truth in zip(mine, torchs, strict=True):
             torch.testing.assert_close(part, truth, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if "3 axes" not in name])
-def test_half_precision_is_as_near_to_the_truth_as_its_roundings_allow(name: str) -> None:
+def test_half_precision_is_accurate_up_to_its_rounding(name: str) -> None:
     truths = list(products(CASES[name], torch.float64))
     with short_second_derivatives():
         rounded = list(products(CASES[name], torch.bfloat16))
     for mine, exact in zip(rounded, truths, strict=True):
         for part, truth in zip(mine, exact, strict=True):
             assert part.dtype is torch.bfloat16
-            # Eight bits: each factor is off by 2⁻⁹, and some tens of them are added up with either sign.
+            # Eight bits: each factor is off by up to 2⁻⁹, and some tens of them are added with either sign.
             assert float((part.double() - truth).norm()) <= 0.1 * float(truth.norm()) + 1e-6
 
 
-def bending(model: torch.nn.Module) -> list[torch.Tensor]:
+def model_products(model: torch.nn.Module) -> list[torch.Tensor]:
     parameters = list(model.parameters())
     slopes = torch.autograd.grad(model(normal(6, 4)).square().mean(), parameters, create_graph=True)
     return list(torch.autograd.grad(slopes, parameters, [torch.ones_like(slope) for slope in slopes]))
 
 
-def test_the_rules_are_taken_back_when_the_last_user_leaves() -> None:
+def test_the_rules_are_removed_when_the_outermost_block_ends() -> None:
     assert installed_rules() == ()
     with short_second_derivatives():
         with short_second_derivatives():
@@ -146,17 +146,17 @@ def test_the_rules_are_taken_back_when_the_last_user_leaves() -> None:
     assert type(slope.grad_fn).__name__ == "GeluBackwardBackward0"  # torch's own
 
 
-def test_scripted_models_take_the_same_rules() -> None:
+def test_scripted_models_use_the_same_rules() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.GELU(), torch.nn.LayerNorm(5)).double()
-    truth = bending(model)
+    truth = model_products(model)
     with short_second_derivatives():
-        found = bending(scripted(model))
+        found = model_products(scripted(model))
     for part, expected in zip(found, truth, strict=True):
         torch.testing.assert_close(part, expected, rtol=1e-11, atol=1e-13)
 
 
-def test_beside_other_threads_torchs_table_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installed, "_is_alone", threading_alone)
+def test_nothing_is_installed_while_other_threads_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installed, "_is_single_threaded", real_check)
     done = Event()
     other = Thread(target=done.wait)
     other.start()
@@ -168,7 +168,7 @@ def test_beside_other_threads_torchs_table_is_left_alone(monkeypatch: pytest.Mon
         other.join()
 
 
-def test_a_process_with_one_thread_takes_the_short_ways() -> None:
+def test_a_process_with_one_thread_installs_the_rules() -> None:
     program = (
         "from gradinspect.engine.autograd.installed import installed_rules, short_second_derivatives\n"
         "with short_second_derivatives():\n"
@@ -180,38 +180,38 @@ def test_a_process_with_one_thread_takes_the_short_ways() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("approximate", ["none", "tanh"])
-def test_gelu_far_out_is_straight(approximate: str, dtype: torch.dtype) -> None:
+def test_gelu_has_no_curvature_far_from_zero(approximate: str, dtype: torch.dtype) -> None:
     x = torch.tensor([-300.0, -60.0, -45.0, 45.0, 60.0, 300.0], dtype=dtype).requires_grad_()
     with short_second_derivatives():
         output = functional.gelu(x, approximate=approximate)
         (slope,) = torch.autograd.grad(output.sum(), x, create_graph=True)
-        (bend,) = torch.autograd.grad(slope.sum(), x)
-    assert torch.equal(bend, torch.zeros_like(x))
+        (curvature,) = torch.autograd.grad(slope.sum(), x)
+    assert torch.equal(curvature, torch.zeros_like(x))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_half_signal_is_normalised_by_a_layer_in_float32(dtype: torch.dtype) -> None:
+def test_a_layer_norm_in_float32_takes_a_signal_in_half_precision(dtype: torch.dtype) -> None:
     x, w, b = leaf(5, 2, 4, 3), leaf(4, 3, seed=1), leaf(4, 3, seed=2)
 
     def function(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return functional.layer_norm(x, (4, 3), w, b)
 
-    def bending(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def products_of(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, ...]:
         leaves = [t.detach().requires_grad_() for t in (x, w, b)]
         slopes = torch.autograd.grad(function(*leaves), leaves, normal(5, 2, 4, 3, seed=7).to(x), create_graph=True)
         along = [normal(*slope.shape, seed=8).to(slope) for slope in slopes]
         return torch.autograd.grad(slopes[:2], leaves[:2], along[:2])
 
-    truth = bending(x, w, b)
+    truth = products_of(x, w, b)
     with short_second_derivatives():
-        found = bending(x.to(dtype), w.float(), b.float())
+        found = products_of(x.to(dtype), w.float(), b.float())
     assert [part.dtype for part in found] == [dtype, torch.float32]
     for part, exact in zip(found, truth, strict=True):
-        # Eight bits in what comes in and goes out: 2⁻⁹ each, some tens of them added up.
+        # Eight bits in inputs and outputs: 2⁻⁹ each, some tens of them added.
         assert float((part.double() - exact).norm()) <= 0.1 * float(exact.norm())
 
 
-def test_a_third_derivative_is_refused_and_not_wrong() -> None:
+def test_a_third_derivative_is_refused() -> None:
     x = leaf(3, 4)
     with short_second_derivatives():
         (slope,) = torch.autograd.grad(functional.gelu(x).sum(), x, create_graph=True)
