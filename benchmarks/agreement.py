@@ -25,8 +25,9 @@ from scipy.sparse.linalg import eigsh
 from torch import nn
 
 from gradinspect.contracts.report.sections import Curvature
-from gradinspect.engine.curvature.curvature import PROBES, curvature_section
+from gradinspect.engine.curvature.curvature import curvature_section
 from gradinspect.engine.curvature.hutchinson import signs
+from gradinspect.engine.curvature.whole_hessian import PROBES
 from gradinspect.engine.network.reproducible import generator
 
 ROUNDING = 1e-10

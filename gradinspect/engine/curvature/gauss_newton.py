@@ -1,7 +1,7 @@
-"""Gauss-Newton products: how the outputs move along a direction of the parameters, and how the loss bends there.
+"""Gauss-Newton products: how outputs move along a direction of the parameters, and the loss's curvature there.
 
 With outputs f(θ) and loss ℓ, the Gauss-Newton matrix is G = Jᵀ H_out J, J = ∂f/∂θ, H_out = ∂²ℓ/∂f². A form uᵀGv is
-computed in output space, (Ju)ᵀ H_out (Jv), without a vector of G's size.
+computed in output space as (Ju)ᵀ H_out (Jv), without a vector of G's size.
 Source: Schraudolph 2002, "Fast curvature matrix-vector products for second-order gradient descent", section 3.
 """
 
@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 
 from gradinspect.engine.arrays.deferred import joint_length
 from gradinspect.engine.first_order.context import SectionInput
+from gradinspect.engine.first_order.memory import out_of_memory
 from gradinspect.engine.first_order.replay import output_of, replaying, run_model, twice_differentiable
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.network.reproducible import seeded
@@ -25,15 +26,16 @@ Direction = Mapping[ParameterEntry, torch.Tensor]
 
 # Step of the central difference, relative to ‖θ‖/‖v‖. The truncation error grows with its square, the rounding error
 # with eps over it; the cube root of eps balances the two, and 1e-4 was seen within 0.34 % of forward mode in float32.
-_RELATIVE_STEP = {torch.float64: 6e-6, torch.float32: 1e-4}
-_RELATIVE_STEP_LOW = 1e-2  # half precision: eps^(1/3) is 0.1 and more, where few nets are still near their line
+RELATIVE_STEP = {torch.float64: 6e-6, torch.float32: 1e-4}
+RELATIVE_STEP_LOW = 1e-2  # half precision: eps^(1/3) is 0.1 and more, where few networks are still close to linear
 
 
 def output_direction(s: SectionInput, direction: Direction) -> torch.Tensor:
-    """J·v: the derivative of the model's output along a direction of its parameters.
+    """Compute J·v, the derivative of the model's output along a direction of its parameters.
 
     Args:
-        direction: parameters to tensors of their shapes; parameters that are left out do not move.
+        s: the section's input.
+        direction: v, as parameters to tensors of their shapes; parameters that are left out do not move.
 
     Returns:
         A tensor of the output's shape.
@@ -46,35 +48,39 @@ def output_direction(s: SectionInput, direction: Direction) -> torch.Tensor:
 
 
 def forward_mode(s: SectionInput, direction: Direction) -> torch.Tensor | None:
-    """J·v exactly; None where an operator has no forward-mode rule, or the model hides a parameter from the swap."""
+    """Compute J·v exactly.
+
+    Returns:
+        None where an operator has no forward-mode rule, or the model uses a parameter by another way than its name.
+    """
     try:
         with replaying(s), twice_differentiable(), _dual_level(), torch.enable_grad(), seeded(s.seed, s.device):
             duals = {
-                entry: forward_ad.make_dual(entry.tensor.detach(), direction[entry].to(entry.tensor))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                entry: forward_ad.make_dual(entry.tensor.detach(), direction[entry].to(entry.tensor))  # type: ignore[no-untyped-call]  # untyped in torch
                 if entry in direction
                 else entry.tensor.detach()
                 for entry in s.parameters
             }
             with swapped(s.model, duals):
                 output = run_model(s, s.batch.inputs)
-            if output.requires_grad:
+            if output.requires_grad:  # a parameter that was not swapped
                 return None
-            tangent = forward_ad.unpack_dual(output).tangent  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            tangent = forward_ad.unpack_dual(output).tangent  # type: ignore[no-untyped-call]  # untyped in torch
             return torch.zeros_like(output) if tangent is None else tangent.detach().clone()
     except (NotImplementedError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+        if out_of_memory(error):
             raise
         return None
 
 
 def central_difference(s: SectionInput, direction: Direction) -> torch.Tensor:
-    """J·v ≈ (f(θ + hv) − f(θ − hv)) / 2h; the parameters are moved in place and put back exactly."""
+    """Approximate J·v by (f(θ + hv) − f(θ − hv)) / 2h; the parameters are moved in place and restored exactly."""
     size = joint_length([entry.tensor for entry in direction])
     length = joint_length(list(direction.values()))
     if length == 0:
         return torch.zeros(s.reading.output_shape, dtype=next(iter(s.parameters)).tensor.dtype, device=s.device)
     dtype = next(iter(direction)).tensor.dtype
-    h = _RELATIVE_STEP.get(dtype, _RELATIVE_STEP_LOW) * (size or 1.0) / length
+    h = RELATIVE_STEP.get(dtype, RELATIVE_STEP_LOW) * (size or 1.0) / length
     with replaying(s), torch.no_grad():
         with _moved(direction, h):
             above = output_of(s)
@@ -84,7 +90,7 @@ def central_difference(s: SectionInput, direction: Direction) -> torch.Tensor:
 
 
 def output_hessian_product(s: SectionInput, output: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """H_out·v: the loss's second derivative with respect to the outputs, times a vector of the output's shape.
+    """Compute H_out·v, the loss's second derivative with respect to the outputs times a vector of their shape.
 
     Exact for every loss, by differentiating it twice: (diag p − ppᵀ)v/N for cross-entropy, 2v/numel for squared error.
 
@@ -99,18 +105,6 @@ def output_hessian_product(s: SectionInput, output: torch.Tensor, v: torch.Tenso
     return torch.zeros_like(point) if product is None else product.detach()
 
 
-def gauss_newton_form(s: SectionInput, u: Direction, v: Direction) -> float:
-    """uᵀGv.
-
-    Cost: two directional derivatives, one forward pass and one product with H_out; half of it where u is v.
-    """
-    along_u = output_direction(s, u)
-    along_v = along_u if u is v else output_direction(s, v)
-    with replaying(s), torch.no_grad():
-        output = output_of(s)
-    return float((along_u.double() * output_hessian_product(s, output, along_v).double()).sum())
-
-
 @contextmanager
 def _dual_level() -> Iterator[None]:
     with warnings.catch_warnings():
@@ -121,11 +115,11 @@ def _dual_level() -> Iterator[None]:
 
 @contextmanager
 def _moved(direction: Direction, h: float) -> Iterator[None]:
-    kept = {entry: entry.tensor.detach().clone() for entry in direction}
+    saved = {entry: entry.tensor.detach().clone() for entry in direction}
     try:
         for entry, step in direction.items():
             entry.tensor.add_(step.to(entry.tensor), alpha=h)
         yield
     finally:
-        for entry, value in kept.items():
+        for entry, value in saved.items():
             entry.tensor.copy_(value)

@@ -1,4 +1,4 @@
-"""Exact Hessian-vector products: the gradient's graph is kept and differentiated along as many vectors as wanted.
+"""Exact Hessian-vector products: the gradient's graph is kept and differentiated along any number of vectors.
 
 Source: Pearlmutter 1994, "Fast exact multiplication by the Hessian", in reverse over reverse mode: Hv = ∂⟨g, v⟩/∂θ.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 
 import torch
 
@@ -22,12 +21,13 @@ from gradinspect.engine.network.derivatives import parameter_gradients, visit_gr
 class HessianProducts:
     """Products of the loss's Hessian with vectors, at the batch of the first pass.
 
-    Make it and use it inside `replaying`: the graph lives as long as the object.
+    Construct and use it inside `replaying`: the graph lives as long as the object. Flat vectors hold the entries one
+    after the other; a block is a sequence of indices of entries.
 
     Attributes:
         entries: the parameters that have a gradient.
         slopes: their gradients.
-        sizes: their numbers of elements; flat vectors hold the entries one after the other.
+        sizes: their numbers of elements.
 
     Raises:
         InspectionError: `unsupported_operator`, with the operator that has no second derivative.
@@ -40,44 +40,40 @@ class HessianProducts:
         with torch.enable_grad(), named_operators():
             loss = s.loss_of(output_of(s))
             with short_second_derivatives():
-                found = parameter_gradients(loss, self.entries, create_graph=True)
+                gradients = parameter_gradients(loss, self.entries, create_graph=True)
         self._attached = [
             torch.zeros_like(entry.tensor) if slope is None else slope
-            for entry, slope in zip(self.entries, found, strict=True)
+            for entry, slope in zip(self.entries, gradients, strict=True)
         ]
         self.slopes = [slope.detach() for slope in self._attached]
         self.sizes = [entry.tensor.numel() for entry in self.entries]
-        self._starts = [0, *accumulate(self.sizes)]
 
     @property
     def size(self) -> int:
         """Number of trained elements."""
-        return self._starts[-1]
+        return sum(self.sizes)
 
     @property
     def everything(self) -> range:
-        """Places of all entries."""
+        """The block of all entries."""
         return range(len(self.entries))
 
-    def place(self, index: int) -> slice:
-        """Where the elements of one entry lie in a flat vector."""
-        return slice(self._starts[index], self._starts[index + 1])
-
     def block_size(self, block: Sequence[int]) -> int:
-        """Number of elements of some entries."""
+        """Return the number of elements of a block."""
         return sum(self.sizes[index] for index in block)
 
     def visit(
         self, vectors: Sequence[torch.Tensor], block: Sequence[int], take: Callable[[int, torch.Tensor], object]
     ) -> None:
-        """H_bb·v, entry by entry, for the entries of a block: the others stand still.
+        """Compute H_bb·v entry by entry, for the entries of a block b; the others are held constant.
 
         Only the part of the graph between these parameters and the loss is walked.
 
         Args:
             vectors: v, in the shapes of the block's entries or flat.
-            take: called once for each entry of the block, in any order, with its place in the block and its part of the
-                product, which it must not keep: the parts are freed one by one.
+            block: indices of entries.
+            take: called once for each entry of the block, in any order, with its position in the block and its part of
+                the product, which it must not keep: the parts are freed one by one.
         """
         chosen = [self.entries[index] for index in block]
         moving = [
@@ -86,21 +82,21 @@ class HessianProducts:
             if slope.requires_grad
         ]
         if not moving:  # the gradient does not depend on the parameters
-            for place, entry in enumerate(chosen):
-                take(place, torch.zeros_like(entry.tensor))
+            for position, entry in enumerate(chosen):
+                take(position, torch.zeros_like(entry.tensor))
             return
         slopes, along = zip(*moving, strict=True)
         with named_operators():
             visit_gradients(slopes, chosen, along=along, take=take)
 
     def inner(self, vectors: Sequence[torch.Tensor], block: Sequence[int]) -> list[float]:
-        """v_bᵀ(H_bb·v)_b of each entry of a block: they add up to vᵀHv.
+        """Compute v_bᵀ(H_bb·v)_b of each entry of a block; they add up to vᵀHv.
 
         Cost: one product; on a device one synchronisation.
         """
-        found: dict[int, Sum] = {}
-        self.visit(vectors, block, lambda place, part: found.__setitem__(place, inner_product(vectors[place], part)))
-        return as_floats([found[place] for place in range(len(block))])
+        sums: dict[int, Sum] = {}
+        self.visit(vectors, block, lambda at, part: sums.__setitem__(at, inner_product(vectors[at], part)))
+        return as_floats([sums[position] for position in range(len(block))])
 
     def product(self, vector: torch.Tensor, out: torch.Tensor) -> None:
         """Write H·v into `out`; both flat over all entries."""
@@ -109,12 +105,12 @@ class HessianProducts:
     def block_product(self, vector: torch.Tensor, out: torch.Tensor, block: Sequence[int]) -> None:
         """Write H_bb·v into `out`; both flat over the block."""
         sizes = [self.sizes[index] for index in block]
-        places = torch.split(out, sizes)
-        self.visit(torch.split(vector, sizes), block, lambda place, part: places[place].view_as(part).copy_(part))
+        parts = torch.split(out, sizes)
+        self.visit(torch.split(vector, sizes), block, lambda at, part: parts[at].view_as(part).copy_(part))
 
 
 class named_operators:  # noqa: N801  # a context manager, used like a function
-    """Turn torch's refusal to differentiate twice into an error with the operator's name."""
+    """Context that turns torch's refusal to differentiate twice into an error with the operator's name."""
 
     def __enter__(self) -> None:
         return None

@@ -1,7 +1,8 @@
-"""The trace of a matrix that is known by its products: the mean of vᵀHv over random signs v.
+"""The trace of a matrix from its products: the mean of vᵀHv over random signs v.
 
 Source: Hutchinson 1990, "A stochastic estimator of the trace of the influence matrix for Laplacian smoothing splines".
-The block of one parameter needs no products of its own: E[v_bᵀ(Hv)_b] = tr H_bb, the other signs average out.
+The estimate is unbiased: E[v_i v_j] = δ_ij, so E[vᵀHv] = Σ H_ii. The block of one parameter needs no products of its
+own, because E[v_bᵀ(Hv)_b] = tr H_bb: products with the other signs have mean zero.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import torch
 
 @dataclass(frozen=True)
 class Trace:
-    """An estimate, and the standard error of the mean it is; NaN and None where a probe is not finite.
+    """An estimated trace.
 
-    A single probe has no standard error.
+    Attributes:
+        value: the mean over the probes; NaN where a probe is not finite.
+        stderr: standard error of that mean; None for a single probe or one that is not finite.
     """
 
     value: float
@@ -26,21 +29,26 @@ class Trace:
 
 
 def signs(count: int, draws: torch.Generator, like: torch.Tensor) -> torch.Tensor:
-    """±1 with equal probability, eight from each random byte: (count,), dtype and device of `like`."""
+    """Draw ±1 with equal probability, eight from each random byte: (count,), dtype and device of `like`."""
     packed = torch.randint(0, 256, (-(-count // 8),), generator=draws, dtype=torch.uint8)
     table = ((torch.arange(256).unsqueeze(1) >> torch.arange(8)) & 1).mul_(2).sub_(1).to(like)  # (256, 8)
     return table[packed.to(like.device).long()].reshape(-1)[:count]
 
 
-def trace_of(probes: Sequence[Sequence[float]], places: Iterable[int]) -> Trace:
-    """The trace over some blocks.
+def trace_of(probes: Sequence[Sequence[float]], blocks: Iterable[int]) -> Trace:
+    """Estimate the trace over some blocks.
 
     Args:
-        probes: for each random vector, v_bᵀ(Hv)_b of each block.
-        places: the blocks that are wanted.
+        probes: v_bᵀ(Hv)_b of each block b, one row for each random vector v.
+        blocks: indices of the blocks to add up.
+
+    The trace of [[2, 1], [1, 3]] is 5; vᵀHv is 7 for equal signs and 3 for opposite ones:
+
+    >>> trace_of([[3.0, 4.0], [1.0, 2.0]], blocks=[0, 1])
+    Trace(value=5.0, stderr=2.0)
     """
-    chosen = list(places)
-    totals = [math.fsum(probe[place] for place in chosen) for probe in probes]
+    chosen = list(blocks)
+    totals = [math.fsum(probe[block] for block in chosen) for probe in probes]
     if not all(map(math.isfinite, totals)):
         return Trace(math.nan, None)
     return Trace(fmean(totals), stdev(totals) / math.sqrt(len(totals)) if len(totals) > 1 else None)

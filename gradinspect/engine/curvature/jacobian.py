@@ -1,10 +1,9 @@
 """Singular values of the input-output Jacobian: how a small change of a sample moves the network's output for it.
 
-Each sample has a Jacobian of its own, J_n = ∂f(x_n)/∂x_n; the figures are over the singular values of all of them.
-Small ones are written out row by row with vector-Jacobian products (or column by column, whichever is shorter), for
-all samples in one pass each; of large ones the mean square comes from random probes and the largest value from
-Lanczos on J·Jᵀ. Source: Saxe et al. 2014 and Pennington et al. 2017 for what the spectrum says: where it lies near 1,
-gradients keep their size.
+Each sample has its own Jacobian, J_n = ∂f(x_n)/∂x_n; the numbers summarise the singular values of all of them. Small
+Jacobians are written out by vector-Jacobian products, row by row or column by column, whichever is shorter, for all
+samples at once. For large ones random probes give the mean square, and Lanczos on J·Jᵀ the largest value.
+Source: Saxe et al. 2014 and Pennington et al. 2017: where the spectrum is near 1, gradients keep their size.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from gradinspect.engine.network.reproducible import generator, seeded
 from gradinspect.engine.rows.layer_rows import finite
 
 SAMPLES = 16  # chosen: enough to see how far samples differ
-WRITTEN_OUT = 256  # largest number of rows or columns that are written out; the SVD grows with its square
+WRITTEN_OUT = 256  # largest number of rows or columns to write out; the cost of the SVD grows with its square
 WRITTEN_BYTES = 256 * 2**20
 PROBES = 32
 LANCZOS_STEPS = 30
@@ -37,11 +36,12 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class _Map:
-    """The network as a map of a few samples, linearised there: products with J and Jᵀ of all samples at once.
+    """The network linearised at a few samples: products with J and Jᵀ of all samples at once.
 
     Attributes:
         points: the inputs that are differentiated.
-        output: the network's, its first axis counts samples.
+        output: the network's output, (samples, …), with its graph.
+        samples: number of samples.
     """
 
     points: list[torch.Tensor]
@@ -50,26 +50,26 @@ class _Map:
 
     @property
     def outputs(self) -> int:
-        """Elements of one sample's output."""
+        """Number of elements of one sample's output."""
         return self.output.numel() // self.samples
 
     @property
     def inputs(self) -> int:
-        """Elements of one sample's inputs."""
+        """Number of elements of one sample's inputs."""
         return sum(point.numel() for point in self.points) // self.samples
 
     def pull(self, u: torch.Tensor, *, create_graph: bool = False) -> torch.Tensor:
-        """Jᵀu: (samples, outputs) → (samples, inputs)."""
+        """Compute Jᵀu: (samples, outputs) → (samples, inputs)."""
         # A scalar needs no `grad_outputs`, whose shape check makes torch import a computer algebra system.
-        pulled = (self.output * u.view_as(self.output)).sum()
-        found = torch.autograd.grad(
-            pulled, self.points, retain_graph=True, create_graph=create_graph, allow_unused=True
+        scalar = (self.output * u.view_as(self.output)).sum()
+        gradients = torch.autograd.grad(
+            scalar, self.points, retain_graph=True, create_graph=create_graph, allow_unused=True
         )
-        parts = [torch.zeros_like(x) if part is None else part for x, part in zip(self.points, found, strict=True)]
+        parts = [torch.zeros_like(x) if part is None else part for x, part in zip(self.points, gradients, strict=True)]
         return torch.cat([part.reshape(self.samples, -1) for part in parts], 1)
 
-    def pushing(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """v → Jv, (samples, inputs) → (samples, outputs), by differentiating Jᵀu along u, in which it is linear."""
+    def pushforward(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return v → Jv, (samples, inputs) → (samples, outputs): Jᵀu, differentiated along u, in which it is linear."""
         u = torch.zeros_like(self.output).reshape(self.samples, -1).requires_grad_()
         with named_operators(), short_second_derivatives():
             pulled = self.pull(u, create_graph=True)
@@ -87,7 +87,7 @@ class _Map:
 def jacobian_section(s: SectionInput) -> SectionResult:
     """Measure the spectrum on the first samples of the batch.
 
-    Cost: written out, as many backward passes over `SAMPLES` samples as a sample has outputs (or inputs); else
+    Cost: written out, one backward pass over `SAMPLES` samples for each output of a sample (or each input); else
     `PROBES` of them, and two for each Lanczos step.
     """
     samples = min(s.batch.inputs[0].shape[0] if s.batch.inputs[0].dim() else 0, SAMPLES)
@@ -103,9 +103,9 @@ def jacobian_section(s: SectionInput) -> SectionResult:
             return SectionResult(Jacobian(status="undetermined", reason="the output does not depend on the input"))
         network = _Map(moving, output, samples)
         if samples > 1 and _mixes(network, s):
-            reason = "samples mix, so that none has a Jacobian of its own; batch normalisation stops with mode eval"
+            reason = "samples mix, so that none has its own Jacobian; batch normalisation stops mixing in mode eval"
             return SectionResult(Jacobian(status="undetermined", reason=reason))
-        return SectionResult(_measure(network, s))
+        return SectionResult(_spectrum(network, s))
 
 
 def _not_measurable(s: SectionInput, samples: int) -> str | None:
@@ -117,7 +117,7 @@ def _not_measurable(s: SectionInput, samples: int) -> str | None:
 
 
 def _mixes(network: _Map, s: SectionInput) -> bool:
-    """Whether the output of the first half of the samples pulls on the inputs of the others."""
+    """Check whether the outputs of the first half of the samples have gradients at the inputs of the others."""
     draws = generator(s.seed, "jacobian mixing")
     u = torch.randn(network.samples, network.outputs, generator=draws).to(network.output)
     half = network.samples // 2
@@ -125,28 +125,28 @@ def _mixes(network: _Map, s: SectionInput) -> bool:
     return bool(network.pull(u)[half:].ne(0).any())
 
 
-def _measure(network: _Map, s: SectionInput) -> Jacobian:
+def _spectrum(network: _Map, s: SectionInput) -> Jacobian:
     short = min(network.outputs, network.inputs)
     bytes_needed = network.samples * network.outputs * network.inputs * 8
     started = time.perf_counter()
     network.pull(torch.ones(network.samples, network.outputs).to(network.output))
-    unit = time.perf_counter() - started
+    product_seconds = time.perf_counter() - started
     by_rows = network.outputs <= network.inputs
     fits = short <= WRITTEN_OUT and bytes_needed <= WRITTEN_BYTES
-    if fits and s.budget.allows(short * unit * (1 if by_rows else 2)):
+    if fits and s.budget.allows(short * product_seconds * (1 if by_rows else 2)):
         return _written_out(network, s, by_rows=by_rows)
-    return _probed(network, s, unit)
+    return _probed(network, s, product_seconds)
 
 
 def _written_out(network: _Map, s: SectionInput, *, by_rows: bool) -> Jacobian:
-    apply = network.pull if by_rows else network.pushing()
+    apply = network.pull if by_rows else network.pushforward()
     count = network.outputs if by_rows else network.inputs
     rows = []
-    for place in range(count):
-        unit = torch.zeros(network.samples, count).to(network.output)
-        unit[:, place] = 1
-        rows.append(apply(unit).detach().double())
-        s.progress((place + 1) / count)
+    for index in range(count):
+        unit_vector = torch.zeros(network.samples, count).to(network.output)
+        unit_vector[:, index] = 1
+        rows.append(apply(unit_vector).detach().double())
+        s.progress((index + 1) / count)
     values = torch.linalg.svdvals(torch.stack(rows, 1))  # (samples, short)
     return Jacobian(
         largest=finite(float(values.max())),
@@ -156,19 +156,19 @@ def _written_out(network: _Map, s: SectionInput, *, by_rows: bool) -> Jacobian:
     )
 
 
-def _probed(network: _Map, s: SectionInput, unit: float) -> Jacobian:
-    """Mean square by ‖Jᵀu‖² over random signs u (Hutchinson on J·Jᵀ), the largest by Lanczos; no smallest."""
+def _probed(network: _Map, s: SectionInput, product_seconds: float) -> Jacobian:
+    """Estimate the mean square by ‖Jᵀu‖² over random signs u (Hutchinson on J·Jᵀ), the largest by Lanczos."""
     draws = generator(s.seed, "jacobian probes")
     short = min(network.outputs, network.inputs)
     squares: list[float] = []
     for probe in range(PROBES):
-        if squares and not s.budget.allows(unit):
+        if squares and not s.budget.allows(product_seconds):
             break
         u = signs(network.samples * network.outputs, draws, network.output.detach())
         image = network.pull(u.reshape(network.samples, -1))
         squares.append(float(image.double().square().sum()) / (network.samples * short))
         s.progress(0.5 * (probe + 1) / PROBES)
-    largest, reason = _largest(network, s, unit)
+    largest, reason = _largest(network, s, product_seconds)
     return Jacobian(
         reason=reason,
         largest=largest,
@@ -177,19 +177,23 @@ def _probed(network: _Map, s: SectionInput, unit: float) -> Jacobian:
     )
 
 
-def _largest(network: _Map, s: SectionInput, unit: float) -> tuple[float | None, str | None]:
+def _largest(network: _Map, s: SectionInput, product_seconds: float) -> tuple[float | None, str | None]:
+    """Return the largest singular value, and what is missing and why."""
     note = f"smallest: a Jacobian of {network.outputs} × {network.inputs} is not written out"
-    lacking = refused(s.budget, 3 * LANCZOS_STEPS * unit)
-    if lacking is not None:
-        return None, f"{note}; largest: {lacking}"
-    push = network.pushing()
+    too_long = refused(s.budget, 3 * LANCZOS_STEPS * product_seconds)
+    if too_long is not None:
+        return None, f"{note}; largest: {too_long}"
+    push = network.pushforward()
 
-    def square(u: torch.Tensor, out: torch.Tensor) -> None:
+    def j_jt(u: torch.Tensor, out: torch.Tensor) -> None:
         out.view(network.samples, -1).copy_(push(network.pull(u.reshape(network.samples, -1)).detach()))
 
     size, draws = network.samples * network.outputs, generator(s.seed, "jacobian lanczos")
-    found = top_eigenvalue(
-        square, random_start(size, draws, network.output), max_products=LANCZOS_STEPS, tolerance=TOLERANCE,
-        go_on=lambda _done: s.budget.allows(3 * unit),
-    )  # fmt: skip
-    return finite(math.sqrt(max(found.value, 0.0))), note
+    top = top_eigenvalue(
+        j_jt,
+        random_start(size, draws, network.output),
+        max_products=LANCZOS_STEPS,
+        tolerance=TOLERANCE,
+        go_on=lambda _done: s.budget.allows(3 * product_seconds),
+    )
+    return finite(math.sqrt(max(top.value, 0.0))), note

@@ -1,12 +1,12 @@
-"""The largest eigenvalue of a symmetric matrix that is known by its products.
+"""The largest eigenvalue of a symmetric matrix from matrix-vector products.
 
 Source: Lanczos 1950; Golub and Van Loan 2013, "Matrix Computations", section 10.1. In float32 the three-term recurrence
-alone loses orthogonality within ten steps. While the vectors are few or small, each new one is held against all before,
-and orthogonalised again where the overlap exceeds √eps, which is what full accuracy of the eigenvalues takes (Simon
-1984, "The Lanczos algorithm with partial reorthogonalization", theorem 4). Of large vectors only the last two are kept:
-lost orthogonality then shows eigenvalues twice, but a Ritz value with a small residual still lies as near to an
-eigenvalue, up to roundings of ‖H‖, and the largest one appears no later than without rounding, or few steps later
-(Paige 1980, "Accuracy and effectiveness of the Lanczos algorithm for the symmetric eigenproblem", theorem 3.1).
+alone loses orthogonality within ten steps. While all vectors fit in the cache, each new one is reorthogonalised against
+all previous ones where its overlap exceeds √eps, which is enough for full accuracy of the eigenvalues (Simon 1984, "The
+Lanczos algorithm with partial reorthogonalization", theorem 4). Of larger vectors only the last two are kept. Lost
+orthogonality then duplicates eigenvalues, but a Ritz value with a small residual is still as close to an eigenvalue, up
+to roundings of ‖H‖, and the largest one converges at most a few steps later (Paige 1980, "Accuracy and effectiveness of
+the Lanczos algorithm for the symmetric eigenproblem", theorem 3.1).
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ import torch
 
 Product = Callable[[torch.Tensor, torch.Tensor], object]
 
-# Up to this size of all vectors together they stay in the cache, where holding against them costs little.
-WHOLE_BASIS_BYTES = 16 * 2**20
+WHOLE_BASIS_BYTES = 16 * 2**20  # vectors of this total size stay in the cache, where reorthogonalising costs little
+EXHAUSTED = 8.0  # roundings; below, the basis spans an invariant subspace and the rest of a product is noise
 
 
 @dataclass(frozen=True)
 class Eigenvalue:
-    """The largest Ritz value θ, its residual ‖Hy − θy‖ (an eigenvalue lies within it), and the products it took.
+    """The largest Ritz value, or NaN where not even the first product was finite.
 
-    Both are NaN where not even one product was finite.
+    Attributes:
+        value: θ.
+        residual: ‖Hy − θy‖ of the Ritz vector y; an eigenvalue is within it of θ.
+        products: number of matrix-vector products.
     """
 
     value: float
@@ -36,7 +39,10 @@ class Eigenvalue:
 
 
 def random_start(size: int, draws: torch.Generator, like: torch.Tensor) -> torch.Tensor:
-    """A normal vector on the device of `like`, in its precision or in float32: eight bits do not bear a recurrence."""
+    """Draw a normal vector of `size` elements on the device of `like`.
+
+    Its dtype is float64 for a float64 `like`, else float32: half precision is too coarse for the recurrence.
+    """
     dtype = like.dtype if like.dtype is torch.float64 else torch.float32
     return torch.randn(size, generator=draws, dtype=torch.float32).to(like.device, dtype)
 
@@ -50,24 +56,31 @@ def top_eigenvalue(
     go_on: Callable[[int], bool] = lambda _done: True,
     whole_basis_bytes: int = WHOLE_BASIS_BYTES,
 ) -> Eigenvalue:
-    """Iterate until the residual is under `tolerance`·|θ|, or one of the limits is reached.
+    """Iterate until the residual is at most `tolerance`·|θ|, or a limit is reached.
 
     Args:
-        product: called with a flat v and a vector that it fills with Hv.
-        start: a random vector; a part of the spectrum that is orthogonal to it stays unseen.
+        product: called with a flat v and a vector to fill with Hv.
+        start: (n,), random; the part of the spectrum orthogonal to it stays unseen.
         max_products: at least 1.
-        go_on: asked before each product but the first, with the number of products so far.
-        whole_basis_bytes: up to this size all vectors are kept, and held against; else the last ones.
+        tolerance: relative to |θ|.
+        go_on: called before each product but the first, with the number of products so far; False stops.
+        whole_basis_bytes: keep all vectors up to this total size.
 
-    Cost: one product a step; three vectors of the matrix's size, or one for each step where all are kept.
+    Cost: one product a step; memory for three vectors, or for all of them within `whole_basis_bytes`.
+
+    >>> eigenvalues = torch.tensor([-9.0, 1.0, 4.0], dtype=torch.float64)
+    >>> start = torch.ones(3, dtype=torch.float64)
+    >>> top = top_eigenvalue(lambda v, out: out.copy_(eigenvalues * v), start, max_products=3, tolerance=1e-6)
+    >>> round(top.value, 6), top.products
+    (4.0, 3)
     """
-    whole = (max_products + 1) * start.numel() * start.element_size() <= whole_basis_bytes
-    rows = max_products + 1 if whole else min(3, max_products + 1)
+    keeps_all = (max_products + 1) * start.numel() * start.element_size() <= whole_basis_bytes
+    rows = max_products + 1 if keeps_all else min(3, max_products + 1)
     basis = start.new_empty(rows, start.numel())
     torch.div(start, torch.linalg.vector_norm(start), out=basis[0])
     diagonal: list[float] = []
-    beside: list[float] = []
-    found = Eigenvalue(math.nan, math.nan, 0)
+    off_diagonal: list[float] = []
+    top = Eigenvalue(math.nan, math.nan, 0)
     for step in range(max_products):
         if step and not go_on(step):
             break
@@ -75,27 +88,27 @@ def top_eigenvalue(
         product(vector, image)
         diagonal.append(float(torch.dot(image, vector)))
         image.add_(vector, alpha=-diagonal[-1])
-        if beside:
-            image.add_(basis[(step - 1) % rows], alpha=-beside[-1])
-        if whole:
-            _orthogonalise(image, basis[: step + 1])
+        if off_diagonal:
+            image.add_(basis[(step - 1) % rows], alpha=-off_diagonal[-1])
+        if keeps_all:
+            _reorthogonalise(image, basis[: step + 1])
         length = float(torch.linalg.vector_norm(image))
         if not math.isfinite(length):
             break
-        found = _ritz(diagonal, beside, length)
-        scale = max(abs(entry) for entry in (*diagonal, *beside))
-        exhausted = length <= _EXHAUSTED * torch.finfo(start.dtype).eps * scale
-        if found.residual <= tolerance * abs(found.value) or exhausted:
+        top = _ritz(diagonal, off_diagonal, length)
+        scale = max(abs(entry) for entry in (*diagonal, *off_diagonal))
+        is_exhausted = length <= EXHAUSTED * torch.finfo(start.dtype).eps * scale
+        if top.residual <= tolerance * abs(top.value) or is_exhausted:
             break
-        beside.append(length)
+        off_diagonal.append(length)
         image.div_(length)
-    return found
+    return top
 
 
-def _orthogonalise(image: torch.Tensor, basis: torch.Tensor) -> None:
-    """Take what the recurrence left of the basis out of a product, in place.
+def _reorthogonalise(image: torch.Tensor, basis: torch.Tensor) -> None:
+    """Subtract the projection on the basis, in place, where it exceeds √eps of the vector.
 
-    Cost: the basis is read once, and three times more where the recurrence was not enough.
+    Cost: the basis is read once, and three times more where a projection is subtracted.
     """
     limit = torch.finfo(image.dtype).eps ** 0.5 * float(torch.linalg.vector_norm(image))
     overlaps = basis @ image
@@ -104,14 +117,11 @@ def _orthogonalise(image: torch.Tensor, basis: torch.Tensor) -> None:
         image.addmv_(basis.T, basis @ image, alpha=-1)  # "twice is enough" (Parlett); once leaves rounding in
 
 
-_EXHAUSTED = 8.0  # roundings: the basis spans an invariant subspace, and what is left of a product is noise
-
-
-def _ritz(diagonal: list[float], beside: list[float], length: float) -> Eigenvalue:
-    """The largest eigenpair of the tridiagonal matrix; `length` is the next entry beside its diagonal."""
+def _ritz(diagonal: list[float], off_diagonal: list[float], length: float) -> Eigenvalue:
+    """Compute the largest eigenpair of the tridiagonal matrix; `length` is its next off-diagonal entry."""
     matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-    if beside:
-        off = torch.tensor(beside, dtype=torch.float64)
+    if off_diagonal:
+        off = torch.tensor(off_diagonal, dtype=torch.float64)
         matrix = matrix + torch.diag(off, 1) + torch.diag(off, -1)
     values, vectors = torch.linalg.eigh(matrix)
     return Eigenvalue(float(values[-1]), length * abs(float(vectors[-1, -1])), len(diagonal))

@@ -1,4 +1,4 @@
-"""The input-output Jacobian against matrices that are known, and against the spectrum of random products."""
+"""The input-output Jacobian compared with known matrices, and with the spectrum of random products."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_map_to_more_outputs_than_inputs_is_written_out_by_columns() -> None:
     assert section.mean_square == pytest.approx(float(values.square().mean()), rel=1e-12)
 
 
-def test_orthogonal_layers_keep_every_length() -> None:
+def test_orthogonal_layers_have_singular_values_of_one() -> None:
     matrices = [torch.linalg.qr(normal(12, 12, seed=seed))[0] for seed in range(6)]
     section = measured(section_input(chain(*matrices), normal(3, 12), normal(3, 12, seed=1)))
     assert section.largest == pytest.approx(1.0, rel=1e-12)
@@ -57,7 +57,7 @@ def test_orthogonal_layers_keep_every_length() -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 3])
-def test_a_product_of_gaussian_matrices_reaches_its_wide_limit(depth: int) -> None:
+def test_a_product_of_gaussian_matrices_has_the_edge_of_its_wide_limit(depth: int) -> None:
     width = 200
     matrices = [normal(width, width, seed=seed) / math.sqrt(width) for seed in range(depth)]
     section = measured(section_input(chain(*matrices), normal(1, width), normal(1, width, seed=1)))
@@ -67,7 +67,7 @@ def test_a_product_of_gaussian_matrices_reaches_its_wide_limit(depth: int) -> No
     assert section.largest**2 == pytest.approx(truth, rel=0.12)
 
 
-def test_each_sample_has_the_jacobian_of_its_own_point() -> None:
+def test_each_sample_has_the_jacobian_at_its_own_point() -> None:
     model = mlp(4, 6, 3)
     x = normal(5, 4)
     section = measured(section_input(model, x, normal(5, 3, seed=1)))
@@ -98,7 +98,7 @@ def test_a_jacobian_too_large_to_write_out_is_probed(monkeypatch: pytest.MonkeyP
     assert probed.mean_square == pytest.approx(exact.mean_square, rel=5 * 0.6 / math.sqrt(256))
 
 
-def test_samples_that_mix_have_no_jacobian_of_their_own() -> None:
+def test_samples_that_mix_have_no_jacobian_each() -> None:
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)).double()
     x, y = normal(8, 4), normal(8, 3, seed=1)
     section = measured(section_input(model, x, y))
@@ -107,7 +107,7 @@ def test_samples_that_mix_have_no_jacobian_of_their_own() -> None:
     assert measured(section_input(model, x, y, mode="eval")).status == "measured"
 
 
-def test_integers_have_no_derivative() -> None:
+def test_an_integer_input_has_no_jacobian() -> None:
     model = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(20, 3)).double()
     section = measured(section_input(model, TOKENS, normal(6, 3, seed=1)))
     assert section.reason == "the input holds integers; there is no derivative with respect to them"
@@ -118,7 +118,7 @@ def test_a_spent_budget_leaves_the_jacobian_undetermined() -> None:
     assert str(section.reason).startswith("budget: needs about ")
 
 
-def test_the_inputs_are_left_without_a_gradient() -> None:
+def test_the_inputs_do_not_require_a_gradient_afterwards() -> None:
     x = normal(6, 4)
     measured(section_input(mlp(4, 3), x, normal(6, 3, seed=1)))
     assert not x.requires_grad
