@@ -66,7 +66,7 @@ bench: $(READY) ## Print the tables of benchmarks/ that finish within minutes
 	@for program in $(BENCHMARKS); do echo; echo "# $$program"; $(BIN)/python benchmarks/$$program.py || exit 1; done
 
 openapi: $(READY) ## Write openapi.json anew
-	@$(BIN)/python -m service.api.description.openapi > openapi.json.new && mv openapi.json.new openapi.json
+	@$(BIN)/python -m service.openapi_document > openapi.json.new && mv openapi.json.new openapi.json
 
 documents: $(READY) ## Write the generated pages of docs/ anew
 	@$(BIN)/python -m gradinspect.rules.document > docs/rules.md.new && mv docs/rules.md.new docs/rules.md

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from flask import Flask, Response
 from werkzeug.test import EnvironBuilder
 
-from service.api import create_app
+from service.app import create_app
 from service.db import inspections, migrate, models
 from service.db.engine import Database
 from service.db.lists import row_queries

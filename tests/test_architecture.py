@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 PROCESSES = {
-    "API": "from service.api import create_app; from service.settings import Settings; create_app(Settings())",
+    "API": "from service.app import create_app; from service.settings import Settings; create_app(Settings())",
     "maintainer": "import service.lifecycle.maintenance",
     "embedded supervisor": "import service.processes.embedded",
     "Celery worker": (
@@ -78,6 +78,39 @@ def test_nothing_unpickles() -> None:
         if _loads_pickle(node)
     ]
     assert found == []
+
+
+def test_statements_are_built_in_the_database_folder_alone() -> None:
+    """`select`, `update`, `insert` and their like are imported in service/db and in migrations, nowhere else."""
+    builders = {"select", "update", "insert", "delete", "exists", "text", "func", "union", "union_all"}
+    outside = [path for folder in ("service", "workers") for path in (ROOT / folder).rglob("*.py")]
+    found = [
+        path.relative_to(ROOT).as_posix()
+        for path in outside
+        if not path.is_relative_to(ROOT / "service" / "db")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sqlalchemy"
+        and builders & {alias.name for alias in node.names}
+    ]  # fmt: skip
+    assert found == []
+
+
+def test_views_have_a_few_statements() -> None:
+    """A view parses, calls and answers: at most ten statements, nested ones counted, the docstring not."""
+    sizes = {
+        f"{path.stem}.{node.name}": sum(isinstance(part, ast.stmt) for part in ast.walk(node)) - 2
+        for folder in ("api", "web")
+        for path in (ROOT / "service" / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and any(_is_route(decorator) for decorator in node.decorator_list)
+    }
+    assert len(sizes) > 20
+    assert {name: size for name, size in sizes.items() if size > 10} == {}
+
+
+def _is_route(decorator: ast.expr) -> bool:
+    call = decorator.func if isinstance(decorator, ast.Call) else None
+    return isinstance(call, ast.Attribute) and isinstance(call.value, ast.Name) and call.value.id == "blueprint"
 
 
 def _loads_pickle(node: ast.AST) -> bool:

@@ -14,15 +14,16 @@ from gradinspect.contracts.problems import FieldError, ProblemError
 from gradinspect.contracts.wire.resources import ArtifactResource
 from service.api.http.answers import json_answer
 from service.api.http.bodies import PIECE_BYTES, arriving_bytes, declared_length
-from service.api.http.context import context, tenant
 from service.api.http.forms import MULTIPART, receive_form
 from service.api.http.operations import Answer, operation
 from service.api.http.reading import JSON, best_of, require_content_type
+from service.context import context, tenant
 from service.db import artifacts
 from service.db.ids import is_digest
 from service.db.tables import ArtifactRecord
 from service.lifecycle import artifacts as kept
 from service.lifecycle.artifact_intake import keep_upload
+from service.resources import artifact_resource
 from service.store.worker_status import read_status
 
 BYTES = "application/octet-stream"
@@ -81,7 +82,7 @@ def get_artifact(artifact_id: str) -> Response:
     """One artifact."""
     with context().database.read() as session:
         record = artifacts.get(session, artifact_id, tenant=tenant())
-    return json_answer(as_resource(record)) if best_of([JSON, BYTES]) == JSON else _bytes_of(record)
+    return json_answer(artifact_resource(record)) if best_of([JSON, BYTES]) == JSON else _bytes_of(record)
 
 
 @blueprint.delete("/v1/artifacts/<artifact_id>")
@@ -90,16 +91,6 @@ def delete_artifact(artifact_id: str) -> Response:
     """Delete an artifact that nothing uses."""
     kept.delete(context().database, context().store, artifact_id, tenant=tenant())
     return Response(status=204)
-
-
-def as_resource(record: ArtifactRecord) -> ArtifactResource:
-    """An artifact as callers see it."""
-    return ArtifactResource(
-        id=record.id,
-        kind=record.kind,  # type: ignore[arg-type]  # written by `keep_upload` only
-        size_bytes=record.size_bytes,
-        created_at=record.created_at,
-    )
 
 
 @contextmanager
@@ -112,7 +103,7 @@ def upload_place() -> Iterator[None]:
     """
     refuse_unconfined()
     declared_length(context().settings.max_upload_bytes)
-    with context().uploads.one_if_free() as is_free:
+    with context().uploads.hold_if_free() as is_free:
         if not is_free:
             count = context().settings.max_concurrent_uploads
             detail = f"{count} uploads are under way, which is as many as are taken at once"
@@ -143,7 +134,7 @@ def _keep(
 
 def _answer(record: ArtifactRecord, is_new: bool) -> Response:
     place = {"Location": f"/v1/artifacts/{record.id}"}
-    return json_answer(as_resource(record), 201 if is_new else 200, place)
+    return json_answer(artifact_resource(record), 201 if is_new else 200, place)
 
 
 def _bytes_of(record: ArtifactRecord) -> Response:

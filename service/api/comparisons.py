@@ -11,12 +11,13 @@ from werkzeug.wrappers import Response
 from gradinspect.contracts.report.comparison import Comparison
 from gradinspect.rules.compare import compare
 from service.api.http.answers import conditional, json_answer
-from service.api.http.context import context, tenant
 from service.api.http.operations import Answer, operation
 from service.api.http.paging import Query
 from service.api.http.reading import fields_of_query
-from service.api.reports import NO_REPORT, report_of
+from service.api.reports import NO_REPORT
+from service.context import context, tenant
 from service.db import policies
+from service.lifecycle.reports import read_report
 
 InspectionId = Annotated[str, Field(pattern=r"^insp_[0-9a-f-]{36}$", description="Id of an inspection with a report.")]
 
@@ -52,4 +53,8 @@ def get_comparison(query: ComparisonQuery) -> Response:
     if query.policy is not None:
         with fields_of_query(), context().database.read() as session:
             policy = policies.resolve(session, query.policy, tenant=tenant())
-    return conditional(json_answer(compare(report_of(query.base), report_of(query.head), policy=policy)))
+    base, head = (
+        read_report(context().database, context().store, inspection_id, tenant=tenant())
+        for inspection_id in (query.base, query.head)
+    )
+    return conditional(json_answer(compare(base, head, policy=policy)))

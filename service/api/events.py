@@ -16,11 +16,11 @@ from werkzeug.wrappers import Response
 
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.wire.resources import ENDED, InspectionResource
-from service.api.http.context import context, tenant
 from service.api.http.operations import Answer, operation
 from service.api.http.waiting import pauses
-from service.api.inspections import as_resource
+from service.context import context, tenant
 from service.db import inspections
+from service.resources import inspection_resource
 
 EVENT_STREAM = "text/event-stream"
 HEARTBEAT_SECONDS = 15.0  # chosen: proxies cut connections that say nothing for 30 to 60 s
@@ -41,17 +41,17 @@ blueprint = APIBlueprint("events", __name__, tag="inspections")
 )
 def stream_events(inspection_id: str) -> Response:
     """Follow one inspection."""
-    look, places = _looker(inspection_id), context().event_streams
+    look, slots = _looker(inspection_id), context().event_streams
     first, known = look(), request.headers.get("Last-Event-ID")
     if first.status in ENDED and known == event_id(first):
         return Response(status=204)
-    if not places.take():
+    if not slots.acquire():
         raise ProblemError("too_many_requests", "as many event streams are open as are taken at once", retry_after=5)
     response = Response(
         _events(first, look, known), mimetype=EVENT_STREAM,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )  # fmt: skip
-    response.call_on_close(places.leave)
+    response.call_on_close(slots.release)
     return response
 
 
@@ -67,7 +67,7 @@ def _looker(inspection_id: str) -> Callable[[], InspectionResource]:
 
     def look() -> InspectionResource:
         with app.app_context(), context().database.read() as session:
-            return as_resource(inspections.get(session, inspection_id, tenant=owner))
+            return inspection_resource(inspections.get(session, inspection_id, tenant=owner))
 
     return look
 

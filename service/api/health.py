@@ -14,9 +14,9 @@ from gradinspect.contracts.document import Count, Document
 from gradinspect.contracts.wire.messages import Limits
 from gradinspect.version import __version__
 from service.api.http.answers import json_answer
-from service.api.http.context import Context, context
 from service.api.http.operations import Answer, operation
 from service.api.metrics import ServiceMetrics
+from service.context import Context, context
 from service.db import inspections
 from service.lifecycle.dispatch import BrokerUnavailable
 from service.store.worker_status import OneWorker, read_status

@@ -18,28 +18,26 @@ from pydantic import (
 from werkzeug.wrappers import Response
 
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.report.report import Summary, Verdict
+from gradinspect.contracts.report.report import Verdict
 from gradinspect.contracts.request.request import InspectionRequest
 from gradinspect.contracts.wire.resources import (
-    ErrorResource,
-    InspectionLinks,
     InspectionResource,
     Page,
-    Progress,
     Status,
 )
 from gradinspect.rules import RULE_IDS
 from service.api.http.answers import conditional, json_answer
-from service.api.http.context import context, tenant
 from service.api.http.operations import Answer, operation
 from service.api.http.paging import PageQuery, Query, as_given, page_answer
 from service.api.http.reading import fields_of_query, wrong_header
 from service.api.http.waiting import LONGEST_WAIT_SECONDS, wait_for
+from service.context import context, tenant
 from service.db import inspections
 from service.db.lists import queries
 from service.db.lists.filters import TIME_FORM
 from service.db.tables import InspectionRecord
 from service.lifecycle.submission import ring, submit
+from service.resources import inspection_resource
 
 RETRY_SECONDS = "1"  # chosen: a small inspection takes a fraction of it
 EXAMPLE: dict[str, Any] = {  # Any: JSON
@@ -126,7 +124,7 @@ def submit_inspection(body: InspectionRequest) -> Response:
     record = _look(record.id, seconds) if seconds is not None else record
     headers = {"Location": f"/v1/inspections/{record.id}"} | _retry_after(record)
     applied = {"Preference-Applied": f"wait={seconds}"} if seconds is not None else {}
-    return json_answer(as_resource(record), 200 if inspections.has_ended(record) else 202, headers | applied)
+    return json_answer(inspection_resource(record), 200 if inspections.has_ended(record) else 202, headers | applied)
 
 
 @blueprint.get("/v1/inspections")
@@ -138,7 +136,7 @@ def list_inspections(query: InspectionListQuery) -> Response:
     """All inspections, newest first."""
     with fields_of_query(), context().database.read() as session:
         found = queries.inspections(session, as_given(query), tenant=tenant())
-    items = [as_resource(record) for record in found.items]
+    items = [inspection_resource(record) for record in found.items]
     return page_answer(Page[InspectionResource](items=items, next_cursor=found.next_cursor), found.next_cursor)
 
 
@@ -154,7 +152,7 @@ def list_inspections(query: InspectionListQuery) -> Response:
 def get_inspection(inspection_id: str, query: WaitQuery) -> Response:
     """One inspection: status and progress, and when it has ended well, verdict and summary."""
     record = _look(inspection_id, query.wait)
-    return conditional(json_answer(as_resource(record), headers=_retry_after(record)))
+    return conditional(json_answer(inspection_resource(record), headers=_retry_after(record)))
 
 
 @blueprint.post("/v1/inspections/<inspection_id>/cancel")
@@ -172,48 +170,7 @@ def cancel_inspection(inspection_id: str) -> Response:
     record = _read(inspection_id)
     if outcome == "ended":
         raise ProblemError("already_ended", f"it has ended: {record.status}")
-    return json_answer(as_resource(record), 202 if outcome == "cancelling" else 200)
-
-
-def as_resource(record: InspectionRecord) -> InspectionResource:
-    """An inspection as callers see it."""
-    return InspectionResource(
-        id=record.id,
-        status=record.status,  # type: ignore[arg-type]  # the table allows these words only
-        model=record.model_id,
-        verdict=record.verdict,  # type: ignore[arg-type]  # written from a report
-        progress=Progress(stage=record.stage, fraction=record.fraction),
-        summary=Summary.model_validate(record.summary, strict=False) if record.summary is not None else None,
-        error=_error(record),
-        attempt=record.attempt,
-        labels=record.labels,
-        policy=record.policy,
-        created_at=record.created_at,
-        started_at=record.started_at,
-        finished_at=record.finished_at,
-        links=links_of(record.id),
-    )
-
-
-def links_of(inspection_id: str) -> InspectionLinks:
-    """Where the parts of an inspection are."""
-    place = f"/v1/inspections/{inspection_id}"
-    return InspectionLinks(
-        self=place,
-        report=f"{place}/report",
-        layers=f"{place}/layers",
-        parameters=f"{place}/parameters",
-        findings=f"{place}/findings",
-        lr_scales=f"{place}/lr-scales",
-        events=f"{place}/events",
-        page=f"/inspections/{inspection_id}",
-    )
-
-
-def _error(record: InspectionRecord) -> ErrorResource | None:
-    if record.error_code is None:
-        return None
-    return ErrorResource(code=record.error_code, detail=record.error_detail or "", attempt=record.error_attempt or 0)
+    return json_answer(inspection_resource(record), 202 if outcome == "cancelling" else 200)
 
 
 def _read(inspection_id: str) -> InspectionRecord:
@@ -224,7 +181,7 @@ def _read(inspection_id: str) -> InspectionRecord:
 def _look(inspection_id: str, seconds: float) -> InspectionRecord:
     """Read an inspection, waiting for its end as long as was asked and places for waiting are free."""
     return wait_for(
-        lambda: _read(inspection_id), until=inspections.has_ended, seconds=seconds, places=context().long_polls
+        lambda: _read(inspection_id), until=inspections.has_ended, seconds=seconds, slots=context().long_polls
     )
 
 

@@ -8,7 +8,7 @@ from math import inf
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from gradinspect.contracts.wire.resources import ENDED
-from service.api.http.context import Context
+from service.context import Context
 from service.db import inspections
 from service.db.engine import UNAVAILABLE
 from service.db.lists import tallies

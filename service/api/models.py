@@ -11,22 +11,22 @@ from werkzeug.wrappers import Response
 
 from gradinspect.contracts.document import Document, ModelName, from_python, parse_strict_json
 from gradinspect.contracts.spec.model_spec import ModelSpec
-from gradinspect.contracts.spec.tensors import SampleInput
 from gradinspect.contracts.wire.resources import ModelRegistration, ModelResource, Page, SpecDescription
 from gradinspect.contracts.wire.spec_description import describe_spec
 from service.api.artifacts import refuse_unconfined, upload_place
 from service.api.http.answers import json_answer
-from service.api.http.context import context, tenant
 from service.api.http.forms import MULTIPART, receive_form
 from service.api.http.operations import Answer, operation
 from service.api.http.paging import PageQuery, as_given, page_answer
 from service.api.http.reading import fields_of_query
 from service.api.inspections import EXAMPLE
+from service.context import context, tenant
 from service.db import models
 from service.db.lists import queries
 from service.db.tables import ArtifactRecord, ModelRecord
 from service.lifecycle.artifact_intake import check_weights, keep_upload
 from service.lifecycle.references import named_at
+from service.resources import model_resource
 
 FORM = {
     "type": "object",
@@ -80,7 +80,7 @@ class SpecToCheck(
 def register_model(body: ModelRegistration | None) -> Response:
     """Register a spec, an uploaded TorchScript file, or (multipart) a file sent along."""
     record = _register(body if body is not None else _received_registration())
-    return json_answer(as_resource(record), 201, {"Location": f"/v1/models/{record.id}"})
+    return json_answer(model_resource(record), 201, {"Location": f"/v1/models/{record.id}"})
 
 
 @blueprint.get("/v1/models")
@@ -96,7 +96,7 @@ def list_models(query: PageQuery) -> Response:
     """All models, newest first."""
     with fields_of_query(), context().database.read() as session:
         found = queries.models(session, as_given(query), tenant=tenant())
-    items = [as_resource(record, with_spec=False) for record in found.items]
+    items = [model_resource(record, with_spec=False) for record in found.items]
     return page_answer(Page[ModelResource](items=items, next_cursor=found.next_cursor), found.next_cursor)
 
 
@@ -105,7 +105,7 @@ def list_models(query: PageQuery) -> Response:
 def get_model(model_id: str) -> Response:
     """One model."""
     with context().database.read() as session:
-        return json_answer(as_resource(models.get(session, model_id, tenant=tenant())))
+        return json_answer(model_resource(models.get(session, model_id, tenant=tenant())))
 
 
 @blueprint.delete("/v1/models/<model_id>")
@@ -127,28 +127,6 @@ def delete_model(model_id: str) -> Response:
 def validate_spec(body: SpecToCheck) -> Response:
     """Check a spec: layers, shapes, parameters and memory. Nothing is stored or queued."""
     return json_answer(describe_spec(body.spec))
-
-
-def as_resource(record: ModelRecord, *, with_spec: bool = True) -> ModelResource:
-    """A model as callers see it.
-
-    Args:
-        with_spec: lists leave specs out, which may be large.
-    """
-    spec = record.spec if with_spec else None
-    given = record.input if record.spec is None else {name: record.spec["input"][name] for name in ("shape", "dtype")}
-    return ModelResource(
-        id=record.id,
-        name=record.name,
-        kind=record.kind,  # type: ignore[arg-type]  # written by `register_…` only
-        digest=record.digest,
-        parameters=record.parameters,
-        created_at=record.created_at,
-        spec=None if spec is None else from_python(ModelSpec, spec, code="invalid_spec"),
-        torchscript=record.torchscript,
-        weights=record.weights,
-        input=None if given is None else SampleInput.model_validate(given, strict=False),
-    )
 
 
 def _register(registration: ModelRegistration) -> ModelRecord:

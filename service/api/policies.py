@@ -13,12 +13,12 @@ from gradinspect.contracts.request.policy import DEFAULT_POLICY, Policy
 from gradinspect.contracts.wire.resources import Page, PolicyResource
 from gradinspect.rules import check_policy, complete
 from service.api.http.answers import json_answer
-from service.api.http.context import context, tenant
 from service.api.http.operations import Answer, operation
 from service.api.http.paging import Query, page_answer
 from service.api.http.reading import JSON, best_of
+from service.context import context, tenant
 from service.db import policies
-from service.db.tables import PolicyRecord
+from service.resources import built_in_policy, policy_resource
 
 FILE = "application/vnd.gradinspect.policy+json"
 
@@ -42,7 +42,7 @@ def list_policies() -> Response:
     """The built-in policy and all others, by name, newest version first."""
     with context().database.read() as session:
         stored = policies.list_all(session, tenant=tenant())
-    return page_answer(Page[PolicyResource](items=[_built_in(), *map(as_resource, stored)]), None)
+    return page_answer(Page[PolicyResource](items=[built_in_policy(), *map(policy_resource, stored)]), None)
 
 
 @blueprint.post("/v1/policies")
@@ -56,7 +56,7 @@ def create_policy(body: Policy) -> Response:
     """Store a policy. A name may have many versions; the newest one counts."""
     with context().database.write() as session:
         record = policies.insert(session, check_policy(body), tenant=tenant())
-    return json_answer(as_resource(record), 201, {"Location": f"/v1/policies/{record.id}"})
+    return json_answer(policy_resource(record), 201, {"Location": f"/v1/policies/{record.id}"})
 
 
 @blueprint.get("/v1/policies/<policy_id>")
@@ -87,25 +87,9 @@ def delete_policy(policy_id: str) -> Response:
     return Response(status=204)
 
 
-def as_resource(record: PolicyRecord) -> PolicyResource:
-    """A stored policy as callers see it."""
-    policy = policies.as_policy(record)
-    return PolicyResource(
-        id=record.id, name=policy.name, version=policy.version, description=policy.description, rules=policy.rules,
-        created_at=record.created_at,
-    )  # fmt: skip
-
-
-def _built_in() -> PolicyResource:
-    return PolicyResource(
-        id=DEFAULT_POLICY.name, name=DEFAULT_POLICY.name, version=DEFAULT_POLICY.version,
-        description=DEFAULT_POLICY.description, rules=DEFAULT_POLICY.rules, created_at=None,
-    )  # fmt: skip
-
-
 def _find(policy_id: str) -> tuple[Policy, PolicyResource]:
     if policy_id == DEFAULT_POLICY.name:
-        return DEFAULT_POLICY, _built_in()
+        return DEFAULT_POLICY, built_in_policy()
     with context().database.read() as session:
         record = policies.get(session, policy_id, tenant=tenant())
-    return policies.as_policy(record), as_resource(record)
+    return policies.as_policy(record), policy_resource(record)

@@ -20,20 +20,20 @@ from gradinspect.report.html.html import render_html
 from gradinspect.rules import rejudge
 from service.api import tables
 from service.api.http.answers import conditional, is_known_to_caller, json_answer
-from service.api.http.context import context, tenant
 from service.api.http.operations import Answer, operation
 from service.api.http.paging import Query
 from service.api.http.reading import JSON, best_of, fields_of_query
 from service.api.rows import LayerQuery, ParameterQuery, RowQuery, answer_rows
+from service.context import context, tenant
 from service.db import inspections, policies
 from service.db.lists import row_queries
 from service.db.results import writing as results
 from service.db.tables import InspectionRecord
+from service.lifecycle.reports import report_key
 
 CSV, HTML, PYTHON = "text/csv", "text/html", "text/x-python"
 MEDIA_TYPES = {"json": JSON, "csv": CSV, "html": HTML}
 NO_REPORT = ["not_finished", "no_report"]
-_HOW_IT_ENDED = {"succeeded": "ended well", "failed": "failed", "cancelled": "was cancelled"}
 # A page that stands alone: styles of its own, no script, nothing from elsewhere.
 FILE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
 
@@ -83,7 +83,7 @@ class ScalesQuery(Query):
 )  # fmt: skip
 def get_report(inspection_id: str, query: ReportQuery) -> Response:
     """The whole report."""
-    record, key = _ended_well(inspection_id)
+    record, key = _find(inspection_id)
     media_type = MEDIA_TYPES[query.format] if query.format is not None else best_of([JSON, CSV, HTML])
     response = Response(mimetype=media_type, headers={"Cache-Control": "no-cache", "Vary": "Accept"})
     response.set_etag(f"{key}-{media_type.partition('/')[2]}-{query.table}")
@@ -102,7 +102,7 @@ def get_report(inspection_id: str, query: ReportQuery) -> Response:
 )
 def get_findings(inspection_id: str, query: FindingsQuery) -> Response:
     """What the rules found; with `policy` the stored report is judged again, without computing anything."""
-    record, key = _ended_well(inspection_id)
+    record, key = _find(inspection_id)
     return json_answer(_stored_findings(record) if query.policy is None else _judged_anew(record, key, query.policy))
 
 
@@ -114,7 +114,7 @@ def get_findings(inspection_id: str, query: FindingsQuery) -> Response:
 )
 def get_lr_scales(inspection_id: str, query: ScalesQuery) -> Response:
     """Learning-rate scales per layer, and the evidence for them."""
-    _, key = _ended_well(inspection_id)
+    _, key = _find(inspection_id)
     found = json.loads(context().store.reports.read(key)).get("lr_scales")
     if found is None:
         raise ProblemError("not_requested", "this inspection did not ask for lr_scales")
@@ -134,7 +134,7 @@ def get_lr_scales(inspection_id: str, query: ScalesQuery) -> Response:
 )
 def list_layers_of_inspection(inspection_id: str, query: RowQuery) -> Response:
     """The layer calls of one inspection, in the network's order unless sorted."""
-    _ended_well(inspection_id)
+    _find(inspection_id)
     return answer_rows(LayerRow, row_queries.layers, query, inspection=inspection_id)
 
 
@@ -146,31 +146,15 @@ def list_layers_of_inspection(inspection_id: str, query: RowQuery) -> Response:
 )
 def list_parameters_of_inspection(inspection_id: str, query: RowQuery) -> Response:
     """The parameters of one inspection, in the model's order unless sorted."""
-    _ended_well(inspection_id)
+    _find(inspection_id)
     return answer_rows(ParameterRow, row_queries.parameters, query, inspection=inspection_id)
 
 
-def report_of(inspection_id: str) -> Report:
-    """The stored report of one inspection.
-
-    Raises:
-        ProblemError: `not_found`, `not_finished`, `no_report`.
-    """
-    return context().store.reports.get(_ended_well(inspection_id)[1])
-
-
-def _read(inspection_id: str) -> InspectionRecord:
+def _find(inspection_id: str) -> tuple[InspectionRecord, str]:
+    """Return the row of an inspection and the key of its report."""
     with context().database.read() as session:
-        return inspections.get(session, inspection_id, tenant=tenant())
-
-
-def _ended_well(inspection_id: str) -> tuple[InspectionRecord, str]:
-    record = _read(inspection_id)
-    if record.report_key is not None:
-        return record, record.report_key
-    if inspections.has_ended(record):
-        raise ProblemError("no_report", f"the inspection {_HOW_IT_ENDED[record.status]} and has no report")
-    raise ProblemError("not_finished", f"the inspection is {record.status}", retry_after=1)
+        record = inspections.get(session, inspection_id, tenant=tenant())
+    return record, report_key(record)
 
 
 def _written(record: InspectionRecord, key: str, media_type: str, table: str) -> bytes | str:

@@ -13,10 +13,10 @@ from werkzeug.wrappers import Response
 from gradinspect.contracts.wire.resources import LayerRow, Page, ParameterRow
 from service.api import tables
 from service.api.http.answers import link_next
-from service.api.http.context import context, tenant
 from service.api.http.operations import Answer, operation
 from service.api.http.paging import PageQuery, as_given, page_answer
 from service.api.http.reading import FILTER_MARK, JSON, best_of, fields_of_query
+from service.context import context, tenant
 from service.db.lists import row_queries
 from service.db.lists.filters import COMPARISONS
 from service.db.lists.row_queries import Noun

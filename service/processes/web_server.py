@@ -9,7 +9,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger as GunicornLogger
 
-from service.api import create_app
+from service.app import create_app
 from service.processes.child_processes import die_with_parent
 from service.settings import Settings
 

@@ -12,11 +12,11 @@ from gradinspect.contracts.report.report import Report
 from gradinspect.contracts.request.policy import Policy
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.rules.compare import compare
-from service.api.http.context import context, tenant
-from service.api.inspections import as_resource
-from service.api.reports import report_of
+from service.context import context, tenant
 from service.db import inspections
 from service.db.lists import overviews, queries
+from service.lifecycle.reports import read_report
+from service.resources import inspection_resource
 from service.web.compare_view import CompareView, SideName
 from service.web.list_view import Filters, InspectionRow, Overview
 from service.web.report_view import Inspection
@@ -46,7 +46,7 @@ def list_page(filters: Filters, cursor: str | None) -> ListPage:
         at = overviews.now(session)
     rows = tuple(
         InspectionRow(
-            as_resource(record),
+            inspection_resource(record),
             _overview(names.get(record.model_id, record.model_id), record.queue, found.get(record.id)),
             now=at,
         )
@@ -77,7 +77,7 @@ def open_inspection(inspection_id: str) -> tuple[Inspection, datetime]:
         report = context().store.reports.get(record.report_key)
     return (
         Inspection(
-            resource=as_resource(record),
+            resource=inspection_resource(record),
             model_name=name,
             queue=record.queue,
             settings=InspectionSettings.model_validate(record.request, strict=False),
@@ -94,7 +94,11 @@ def comparison(base_id: str, head_id: str) -> CompareView:
     Raises:
         ProblemError: `not_found`; `not_finished` or `no_report`, when one of them has nothing to compare.
     """
-    compared = compare(report_of(base_id), report_of(head_id))
+    base, head = (
+        read_report(context().database, context().store, inspection_id, tenant=tenant())
+        for inspection_id in (base_id, head_id)
+    )
+    compared = compare(base, head)
     with context().database.read() as session:
         sides = [
             SideName(

@@ -18,8 +18,8 @@ from gradinspect.client import client as client_module
 from gradinspect.contracts.document import from_json
 from gradinspect.contracts.report.report import Report
 from gradinspect.testing.measurements import chain
-from service.api import create_app
-from service.api.http.context import EXTENSION, Context
+from service.app import create_app
+from service.context import EXTENSION, Context
 from service.settings import Settings
 from tests.support.pretend_worker import Watched, Worker
 

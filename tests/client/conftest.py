@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from gradinspect.client import Client
-from service.api import create_app
-from service.api.http.context import EXTENSION, Context
+from service.app import create_app
+from service.context import EXTENSION, Context
 from service.settings import Settings
 from tests.support.pretend_worker import Watched, Worker
 

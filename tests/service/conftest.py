@@ -14,8 +14,8 @@ from gradinspect.contracts.request.policy import DEFAULT_POLICY, Policy
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.rules import judge
 from gradinspect.testing.measurements import chain
-from service.api import create_app
-from service.api.http.context import EXTENSION, Context
+from service.app import create_app
+from service.context import EXTENSION, Context
 from service.db.engine import Database
 from service.lifecycle.delivery import deliver
 from service.settings import Settings

@@ -10,7 +10,7 @@ import httpx
 from gradinspect.contracts.report.report import Measurements
 from gradinspect.rules import judge
 from gradinspect.testing.measurements import chain
-from service.api.http.context import Context
+from service.context import Context
 from service.db import leases
 from service.lifecycle.delivery import deliver
 from tests.support.specimens import take

@@ -7,14 +7,15 @@ from typing import Any, cast
 
 from apiflask import APIBlueprint, APIFlask
 from flask import current_app, render_template, request
+from markupsafe import Markup
 from werkzeug.wrappers import Response
 
 from gradinspect.contracts.problems import FAILURES, PROBLEMS
+from gradinspect.report.html.parts import message
 from service.api.description.schema_text import rows_of, words_of
 from service.api.http.answers import conditional
 from service.api.http.operations import Answer, operation
 from service.api.http.problem_json import type_of
-from service.web.formats import marked
 
 PAGE_POLICY = "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'"
 
@@ -51,11 +52,16 @@ def get_documentation() -> Response:
         failures=FAILURES,
         rows_of=rows_of,
         words_of=words_of,
-        marked=marked,
+        marked=_marked,
         to_json=lambda value: json.dumps(value, indent=2, ensure_ascii=False),
         base_url=request.url_root.rstrip("/"),
     )
     return conditional(Response(page, mimetype="text/html", headers={"Content-Security-Policy": PAGE_POLICY}))
+
+
+def _marked(text: str) -> Markup:
+    """Return a text with the names between backticks as code, line by line; everything is escaped."""
+    return Markup("\n".join(map(message, text.split("\n"))))  # noqa: S704  # `message` escapes
 
 
 def _specification() -> dict[str, Any]:

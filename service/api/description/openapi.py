@@ -1,18 +1,14 @@
 """The OpenAPI 3.1 specification, made from the operations that views declare.
 
 APIFlask lists the paths, names and tags; what goes in and out of each is filled in here from `operations`.
-`python -m service.api.description.openapi > openapi.json` writes the file that is kept in the repository.
+`python -m service.openapi_document > openapi.json` writes the file that is kept in the repository.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from re import findall
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from apiflask import APIFlask
@@ -191,17 +187,3 @@ def _grouped(codes: Iterable[str]) -> dict[int, list[str]]:
     for code in codes:
         grouped[PROBLEMS[code].status].append(code)
     return grouped
-
-
-def write_specification() -> str:
-    """The text of the committed `openapi.json`."""
-    from service.api import create_app  # the application imports this module
-    from service.settings import Settings
-
-    with TemporaryDirectory() as folder:
-        app = create_app(Settings(data_dir=Path(folder)))
-        return json.dumps(app.spec, indent=1, ensure_ascii=False, sort_keys=False) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(write_specification())

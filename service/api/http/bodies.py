@@ -16,7 +16,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.wrappers import Response
 
 from gradinspect.contracts.problems import ProblemError
-from service.api.http.context import context
+from service.context import context
 
 PIECE_BYTES = 256 * 1024  # chosen: large enough to keep hashing ahead of Python, small enough to notice a slow sender
 STALL_SECONDS = 20.0  # chosen: longer than any pause of a working network

@@ -15,7 +15,7 @@ from werkzeug.datastructures import MultiDict
 from gradinspect.contracts.document import from_json
 from gradinspect.contracts.problems import FieldError, ProblemError
 from service.api.http.bodies import arriving_bytes, declared_length
-from service.api.http.context import context
+from service.context import context
 
 JSON = "application/json"
 FILTER_MARK = "x-filter"  # query fields so marked are too many to be listed one by one

@@ -7,10 +7,10 @@ asked to wait.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from threading import BoundedSemaphore
 from time import monotonic, sleep
 from typing import TypeVar
+
+from service.context import ConcurrencyLimit
 
 LONGEST_WAIT_SECONDS = 30
 FIRST_PAUSE_SECONDS = 0.005  # chosen: a small inspection takes about 50 ms
@@ -18,31 +18,6 @@ LONGEST_PAUSE_SECONDS = 0.25  # chosen: 64 waiters ask the database 256 times a 
 PAUSE_GROWTH = 1.15  # an end is noticed at most so much later than it came
 
 StateT = TypeVar("StateT")
-
-
-class Places:
-    """A number of places; nobody queues for one."""
-
-    def __init__(self, count: int) -> None:
-        self._free = BoundedSemaphore(count)
-
-    @contextmanager
-    def one_if_free(self) -> Iterator[bool]:
-        """Hold a place, if there is one; the value says so."""
-        taken = self._free.acquire(blocking=False)
-        try:
-            yield taken
-        finally:
-            if taken:
-                self._free.release()
-
-    def take(self) -> bool:
-        """Take a place for longer than a block; give it back with `leave`."""
-        return self._free.acquire(blocking=False)
-
-    def leave(self) -> None:
-        """Give a place back."""
-        self._free.release()
 
 
 def pauses() -> Iterator[float]:
@@ -53,13 +28,15 @@ def pauses() -> Iterator[float]:
         pause = min(LONGEST_PAUSE_SECONDS, pause * PAUSE_GROWTH)
 
 
-def wait_for(look: Callable[[], StateT], *, until: Callable[[StateT], bool], seconds: float, places: Places) -> StateT:
+def wait_for(
+    look: Callable[[], StateT], *, until: Callable[[StateT], bool], seconds: float, slots: ConcurrencyLimit
+) -> StateT:
     """Look again and again until the state is right, the time is over or no place is free; return the last state."""
     state = look()
     if seconds <= 0 or until(state):
         return state
     deadline = monotonic() + seconds
-    with places.one_if_free() as may_wait:
+    with slots.hold_if_free() as may_wait:
         for pause in pauses():
             remaining = deadline - monotonic()
             if not may_wait or remaining <= 0:

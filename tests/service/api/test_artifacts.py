@@ -16,8 +16,8 @@ from flask.testing import FlaskClient
 
 from gradinspect.contracts.wire.messages import Limits
 from gradinspect.contracts.wire.resources import ArtifactResource
-from service.api import create_app
-from service.api.http.context import EXTENSION, Context
+from service.app import create_app
+from service.context import EXTENSION, Context
 from service.settings import Settings
 from service.store import durable_files
 from service.store.worker_status import OneWorker, write_status
@@ -147,11 +147,11 @@ def test_a_full_disk_is_a_507(client: FlaskClient, monkeypatch: pytest.MonkeyPat
 def test_only_so_many_uploads_are_taken_at_once(settings_of_sqlite: Settings) -> None:
     app = create_app(settings_of_sqlite.model_copy(update={"max_concurrent_uploads": 1}))
     here: Context = app.extensions[EXTENSION]
-    assert here.uploads.take()
+    assert here.uploads.acquire()
     answer = put(app.test_client(), BYTES)
     problem(answer, "too_many_requests")
     assert int(answer.headers["Retry-After"]) > 0
-    here.uploads.leave()
+    here.uploads.release()
     assert put(app.test_client(), BYTES).status_code == 201
 
 

@@ -10,8 +10,8 @@ import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
 
-from service.api import create_app, events
-from service.api.http.context import EXTENSION, Context
+from service.app import create_app, events
+from service.context import EXTENSION, Context
 from service.db import leases
 from service.settings import Settings
 from tests.support.callers import REQUEST, problem

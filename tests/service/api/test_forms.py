@@ -10,8 +10,8 @@ from flask import Flask
 from flask.ctx import RequestContext
 
 from gradinspect.contracts.problems import ProblemError
-from service.api.http.context import EXTENSION, make_context
 from service.api.http.forms import MAX_FIELD_BYTES, MAX_PARTS, receive_form
+from service.context import EXTENSION, make_context
 from service.settings import Settings
 
 LIMIT = 10 * 2**20

@@ -9,9 +9,9 @@ from apiflask import APIFlask
 from flask.testing import FlaskClient
 
 from gradinspect.contracts.wire.messages import Limits
-from service.api import create_app
 from service.api.health import Readiness
-from service.api.http.context import EXTENSION, Context
+from service.app import create_app
+from service.context import EXTENSION, Context
 from service.db import leases, outbox, retention
 from service.settings import Settings
 from service.store.worker_status import OneWorker, write_status

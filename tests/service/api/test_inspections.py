@@ -13,8 +13,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import func, select
 
 from gradinspect.contracts.wire.resources import InspectionResource
-from service.api import create_app
-from service.api.http.context import EXTENSION, Context
+from service.app import create_app
+from service.context import EXTENSION, Context
 from service.db import clock, leases
 from service.db.tables import InspectionRecord, ModelRecord
 from service.settings import Settings
@@ -244,7 +244,7 @@ def test_a_wait_that_cannot_be_is_refused(client: FlaskClient, wait: str) -> Non
 def test_who_finds_no_place_to_wait_is_answered_at_once(settings_of_sqlite: Settings) -> None:
     app = create_app(settings_of_sqlite.model_copy(update={"max_long_polls": 1}))
     inspection_id = submitted(app.test_client())
-    assert context_of(app).long_polls.take()
+    assert context_of(app).long_polls.acquire()
     started = monotonic()
     answer = app.test_client().get(f"/v1/inspections/{inspection_id}?wait=30")
     assert answer.get_json()["status"] == "queued"

@@ -9,7 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from service.api.description.openapi import write_specification
+from service.openapi_document import document
 
 COMMITTED = Path(__file__).parents[3] / "openapi.json"
 PROMISED = {
@@ -31,12 +31,12 @@ PROMISED = {
 
 @pytest.fixture(scope="module")
 def specification() -> str:
-    return write_specification()
+    return document()
 
 
 def test_the_committed_specification_is_current(specification: str) -> None:
     assert COMMITTED.read_text(encoding="utf-8") == specification, (
-        "run: python -m service.api.description.openapi > openapi.json"
+        "run: python -m service.openapi_document > openapi.json"
     )
 
 

@@ -20,9 +20,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from service.api import create_app
-from service.api.description.openapi import write_specification
-from service.api.http.context import EXTENSION, Context
+from service.app import create_app
+from service.context import EXTENSION, Context
+from service.openapi_document import document
 from service.settings import Settings
 
 EXAMPLES = 6  # of each kind for each operation; longer runs are made by hand
@@ -34,7 +34,7 @@ ONLY_RIGHT = ("/v1/models", "/v1/models:validate")
 
 def cases() -> Iterator[tuple[str, str, GenerationMode]]:
     """Method, path and whether requests are right or wrong, for each operation that can be asked wrongly."""
-    for path, methods in json.loads(write_specification())["paths"].items():
+    for path, methods in json.loads(document())["paths"].items():
         for method, operation in methods.items():
             if path == SKIPPED or method == "head":
                 continue

@@ -18,7 +18,7 @@ from gradinspect.contracts.report.sections import (
     SeedSpread,
 )
 from gradinspect.testing.measurements import chain, changed
-from service.api.http.context import EXTENSION, Context
+from service.context import EXTENSION, Context
 from service.db import leases, models
 from tests.support.specimens import spec, submit, take
 

@@ -1,0 +1,112 @@
+"""Rows of the database as the resources that callers see. The API and the pages share them."""
+
+from __future__ import annotations
+
+from gradinspect.contracts.document import from_python
+from gradinspect.contracts.report.report import Summary
+from gradinspect.contracts.request.policy import DEFAULT_POLICY
+from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.contracts.spec.tensors import SampleInput
+from gradinspect.contracts.wire.resources import (
+    ArtifactResource,
+    ErrorResource,
+    InspectionLinks,
+    InspectionResource,
+    ModelResource,
+    PolicyResource,
+    Progress,
+)
+from service.db import policies
+from service.db.tables import ArtifactRecord, InspectionRecord, ModelRecord, PolicyRecord
+
+
+def inspection_resource(record: InspectionRecord) -> InspectionResource:
+    """Return an inspection as callers see it."""
+    return InspectionResource(
+        id=record.id,
+        status=record.status,  # type: ignore[arg-type]  # the table allows these words only
+        model=record.model_id,
+        verdict=record.verdict,  # type: ignore[arg-type]  # written from a report
+        progress=Progress(stage=record.stage, fraction=record.fraction),
+        summary=Summary.model_validate(record.summary, strict=False) if record.summary is not None else None,
+        error=_error(record),
+        attempt=record.attempt,
+        labels=record.labels,
+        policy=record.policy,
+        created_at=record.created_at,
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        links=links_of(record.id),
+    )
+
+
+def links_of(inspection_id: str) -> InspectionLinks:
+    """Return the paths of the parts of an inspection."""
+    path = f"/v1/inspections/{inspection_id}"
+    return InspectionLinks(
+        self=path,
+        report=f"{path}/report",
+        layers=f"{path}/layers",
+        parameters=f"{path}/parameters",
+        findings=f"{path}/findings",
+        lr_scales=f"{path}/lr-scales",
+        events=f"{path}/events",
+        page=f"/inspections/{inspection_id}",
+    )
+
+
+def model_resource(record: ModelRecord, *, with_spec: bool = True) -> ModelResource:
+    """Return a model as callers see it.
+
+    Args:
+        with_spec: False in lists, because specs may be large.
+    """
+    spec = record.spec if with_spec else None
+    sample_input = (
+        record.input if record.spec is None else {name: record.spec["input"][name] for name in ("shape", "dtype")}
+    )
+    return ModelResource(
+        id=record.id,
+        name=record.name,
+        kind=record.kind,  # type: ignore[arg-type]  # written by `register_…` only
+        digest=record.digest,
+        parameters=record.parameters,
+        created_at=record.created_at,
+        spec=None if spec is None else from_python(ModelSpec, spec, code="invalid_spec"),
+        torchscript=record.torchscript,
+        weights=record.weights,
+        input=None if sample_input is None else SampleInput.model_validate(sample_input, strict=False),
+    )
+
+
+def artifact_resource(record: ArtifactRecord) -> ArtifactResource:
+    """Return an artifact as callers see it."""
+    return ArtifactResource(
+        id=record.id,
+        kind=record.kind,  # type: ignore[arg-type]  # written by `keep_upload` only
+        size_bytes=record.size_bytes,
+        created_at=record.created_at,
+    )
+
+
+def policy_resource(record: PolicyRecord) -> PolicyResource:
+    """Return a stored policy as callers see it."""
+    policy = policies.as_policy(record)
+    return PolicyResource(
+        id=record.id, name=policy.name, version=policy.version, description=policy.description, rules=policy.rules,
+        created_at=record.created_at,
+    )  # fmt: skip
+
+
+def built_in_policy() -> PolicyResource:
+    """Return the policy `default`, which has no row."""
+    return PolicyResource(
+        id=DEFAULT_POLICY.name, name=DEFAULT_POLICY.name, version=DEFAULT_POLICY.version,
+        description=DEFAULT_POLICY.description, rules=DEFAULT_POLICY.rules, created_at=None,
+    )  # fmt: skip
+
+
+def _error(record: InspectionRecord) -> ErrorResource | None:
+    if record.error_code is None:
+        return None
+    return ErrorResource(code=record.error_code, detail=record.error_detail or "", attempt=record.error_attempt or 0)
