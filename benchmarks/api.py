@@ -88,7 +88,7 @@ def bare_flask(database: Database) -> Flask:
     def layers(name: str) -> Response:
         with database.read() as session:
             inspections.get(session, name, tenant=TENANT)
-            page = row_queries.layers(session, [], tenant=TENANT, inspection=name)
+            page = row_queries.layers(session, row_queries.InspectionLayerQuery(), tenant=TENANT, inspection=name)
         return answer([row.model_dump() for row in page.items])
 
     return app

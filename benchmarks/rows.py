@@ -28,7 +28,9 @@ from sqlalchemy.orm import Session
 from service.db import migrate
 from service.db.engine import Database
 from service.db.lists import queries, row_queries
+from service.db.lists.queries import InspectionListQuery
 from service.db.results.tables import INDEXED_LAYER_FIELDS, INDEXED_PARAMETER_FIELDS
+from service.query_strings import QueryT, validate_query
 from tests.support.servers import PostgresServer, running
 from tests.support.specimens import TENANT
 
@@ -51,10 +53,23 @@ class Case:
         return f"{self.noun}{'?' + query if query else ''}"
 
 
+def read(model: type[QueryT], params: Params) -> QueryT:
+    """Read a query string as the API does; `label` is the one parameter that may be repeated."""
+    values: dict[str, object] = dict(params)
+    labels = [value for name, value in params if name == "label"]
+    return validate_query(model, values | ({"label": labels} if labels else {}))
+
+
 LISTS: dict[str, List] = {
-    "/v1/inspections": lambda session, params: queries.inspections(session, params, tenant=TENANT),
-    "/v1/layers": lambda session, params: row_queries.layers(session, params, tenant=TENANT),
-    "/v1/parameters": lambda session, params: row_queries.parameters(session, params, tenant=TENANT),
+    "/v1/inspections": lambda session, params: queries.inspections(
+        session, read(InspectionListQuery, params), tenant=TENANT
+    ),
+    "/v1/layers": lambda session, params: row_queries.layers(
+        session, read(row_queries.LayerQuery, params), tenant=TENANT
+    ),
+    "/v1/parameters": lambda session, params: row_queries.parameters(
+        session, read(row_queries.ParameterQuery, params), tenant=TENANT
+    ),
 }
 
 

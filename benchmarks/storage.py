@@ -25,10 +25,12 @@ from gradinspect.contracts.report.rows import SignalStatistics
 from service.db import leases, migrate
 from service.db.engine import Database
 from service.db.lists import row_queries
+from service.db.lists.row_filters import RowQuery
 from service.db.results import flattening as rows
 from service.db.results import writing as results
 from service.db.results.flattening import Value
 from service.db.results.tables import LayerRecord
+from service.query_strings import validate_query
 from service.store.storage import Store
 from tests.support.servers import PostgresServer, running
 from tests.support.specimens import TENANT, end_well, layer, make_report, submit, take
@@ -110,11 +112,15 @@ def measure_lists(name: str, database: Database) -> None:
         show(f"{name}: {label}, page 101, p95", f"{p95(database, deep):.1f} ms", "20 ms")
 
 
+def layer_query(params: list[tuple[str, str]]) -> RowQuery:
+    return validate_query(row_queries.LayerQuery, dict(params))
+
+
 def far_cursor(database: Database, params: list[tuple[str, str]]) -> str:
     cursor: list[tuple[str, str]] = []
     for _ in range(100):
         with database.read() as session:
-            page = row_queries.layers(session, [*params, *cursor], tenant=TENANT)
+            page = row_queries.layers(session, layer_query([*params, *cursor]), tenant=TENANT)
         if page.next_cursor is None:
             break
         cursor = [("cursor", page.next_cursor)]
@@ -123,10 +129,11 @@ def far_cursor(database: Database, params: list[tuple[str, str]]) -> str:
 
 def p95(database: Database, params: list[tuple[str, str]]) -> float:
     times = []
+    query = layer_query(params)
     for _ in range(60):
         with database.read() as session:
             start = perf_counter()
-            row_queries.layers(session, params, tenant=TENANT)
+            row_queries.layers(session, query, tenant=TENANT)
             times.append(perf_counter() - start)
     return sorted(times)[57] * 1000
 

@@ -23,7 +23,9 @@ from gradinspect.rules import DEFAULT_POLICY, RULES, compare, rejudge
 from service.db import migrate, policies
 from service.db.engine import Database
 from service.db.lists import queries, row_queries
+from service.db.lists.queries import InspectionListQuery
 from service.db.results import writing as results
+from service.query_strings import validate_query
 from service.store.report_files import ReportFiles
 
 STORED = Path(__file__).parent / "fixtures" / "reports"
@@ -139,13 +141,14 @@ def _is_time(session: Session, name: str, value: object) -> bool:
 
 def test_reports_of_a_migrated_database_are_judged_and_compared(migrated: Database) -> None:
     with migrated.read() as session:
-        for record in queries.inspections(session, [("label", "fixture")], tenant=TENANT).items:
+        for record in queries.inspections(session, InspectionListQuery(label=["fixture"]), tenant=TENANT).items:
             report = next(stored(name) for name in FILES if name.endswith(f"/{record.labels['fixture']}.json.gz"))
             assert record.verdict == report.verdict
             found = results.findings(session, record.id, tenant=TENANT)
             assert [(finding.rule, finding.severity) for finding in found] == rules(report)
             assert tuple(found) == report.findings
-            layers = row_queries.layers(session, [("limit", "500")], tenant=TENANT, inspection=record.id).items
+            query = row_queries.InspectionLayerQuery(limit=500)
+            layers = row_queries.layers(session, query, tenant=TENANT, inspection=record.id).items
             plain = [row.model_dump(exclude={"inspection", "model"}) for row in layers]
             assert plain == [row.model_dump() for row in report.layers]
             assert rejudge(report, policies.resolve(session, record.policy, tenant=TENANT)).verdict == record.verdict
@@ -153,8 +156,10 @@ def test_reports_of_a_migrated_database_are_judged_and_compared(migrated: Databa
 
 def test_lists_of_a_migrated_database_still_filter(migrated: Database) -> None:
     with migrated.read() as session:
-        fired = queries.inspections(session, [("rule", "vanishing_signal"), ("verdict", "fail")], tenant=TENANT).items
+        query = InspectionListQuery(rule="vanishing_signal", verdict="fail")
+        fired = queries.inspections(session, query, tenant=TENANT).items
         (sick,) = [record.id for record in fired if record.labels["fixture"] == "sick"]
-        faint = row_queries.layers(session, [("cumulative_backward_gain__lt", "1e-6")], tenant=TENANT).items
+        small = validate_query(row_queries.LayerQuery, {"cumulative_backward_gain__lt": "1e-6"})
+        faint = row_queries.layers(session, small, tenant=TENANT).items
         assert sick in {row.inspection for row in faint}
         assert all(row.cumulative_backward_gain is not None and row.cumulative_backward_gain < 1e-6 for row in faint)

@@ -12,12 +12,12 @@ from gradinspect.contracts.report.comparison import Comparison
 from gradinspect.rules.compare import compare
 from service.api.http.answers import conditional, json_answer
 from service.api.http.operations import Answer, operation
-from service.api.http.paging import Query
-from service.api.http.reading import fields_of_query
 from service.api.reports import NO_REPORT
 from service.context import context, tenant
 from service.db import policies
+from service.lifecycle.references import named_at
 from service.lifecycle.reports import read_report
+from service.query_strings import Query
 
 InspectionId = Annotated[str, Field(pattern=r"^insp_[0-9a-f-]{36}$", description="Id of an inspection with a report.")]
 
@@ -51,7 +51,7 @@ def get_comparison(query: ComparisonQuery) -> Response:
     """Compare two inspections: findings new, fixed and still there, rules better and worse, layers one by one."""
     policy = None
     if query.policy is not None:
-        with fields_of_query(), context().database.read() as session:
+        with named_at("/query/policy"), context().database.read() as session:
             policy = policies.resolve(session, query.policy, tenant=tenant())
     base, head = (
         read_report(context().database, context().store, inspection_id, tenant=tenant())

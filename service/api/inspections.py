@@ -7,36 +7,27 @@ from typing import Annotated, Any
 
 from apiflask import APIBlueprint
 from flask import request
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    Field,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-)
+from pydantic import Field
 from werkzeug.wrappers import Response
 
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.report.report import Verdict
 from gradinspect.contracts.request.request import InspectionRequest
 from gradinspect.contracts.wire.resources import (
     InspectionResource,
     Page,
-    Status,
 )
-from gradinspect.rules import RULE_IDS
 from service.api.http.answers import conditional, json_answer
 from service.api.http.operations import Answer, operation
-from service.api.http.paging import PageQuery, Query, as_given, page_answer
-from service.api.http.reading import fields_of_query, wrong_header
+from service.api.http.paging import page_answer
+from service.api.http.reading import wrong_header
 from service.api.http.waiting import LONGEST_WAIT_SECONDS, wait_for
 from service.context import context, tenant
 from service.db import inspections
 from service.db.lists import queries
-from service.db.lists.filters import TIME_FORM
+from service.db.lists.queries import InspectionListQuery
 from service.db.tables import InspectionRecord
 from service.lifecycle.submission import ring, submit
+from service.query_strings import Query
 from service.resources import inspection_resource
 
 RETRY_SECONDS = "1"  # chosen: a small inspection takes a fraction of it
@@ -52,40 +43,6 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])", re.IGN
 _KEY = re.compile(r"[!-~]{1,255}")
 
 blueprint = APIBlueprint("inspections", __name__, tag="inspections")
-
-
-def _known_rule(rule: str | None) -> str | None:
-    if rule is not None and rule not in RULE_IDS:
-        raise ValueError(f"there is no such rule; known are {', '.join(RULE_IDS)}")
-    return rule
-
-
-def _in_its_form(value: object, read: ValidatorFunctionWrapHandler) -> object:
-    try:
-        return read(value)
-    except ValidationError:
-        raise ValueError(TIME_FORM) from None
-
-
-Moment = Annotated[AwareDatetime, WrapValidator(_in_its_form)]
-
-
-class InspectionListQuery(PageQuery):
-    """Which inspections to list."""
-
-    status: Status | None = None
-    verdict: Verdict | None = None
-    model: Annotated[str | None, Field(max_length=64, description="Id of a model: its history in time.")] = None
-    label: Annotated[
-        list[str], Field(max_length=32, description="`key=value`, `key:value` or `key`; repeated, all of them.")
-    ] = []
-    rule: Annotated[
-        str | None,
-        AfterValidator(_known_rule),
-        Field(description="A rule that made a finding.", json_schema_extra={"enum": list(RULE_IDS)}),
-    ] = None
-    created_after: Annotated[Moment | None, Field(description="Later than this moment.")] = None
-    created_before: Annotated[Moment | None, Field(description="Earlier than this moment.")] = None
 
 
 class WaitQuery(Query):
@@ -134,8 +91,8 @@ def submit_inspection(body: InspectionRequest) -> Response:
 )
 def list_inspections(query: InspectionListQuery) -> Response:
     """All inspections, newest first."""
-    with fields_of_query(), context().database.read() as session:
-        found = queries.inspections(session, as_given(query), tenant=tenant())
+    with context().database.read() as session:
+        found = queries.inspections(session, query, tenant=tenant())
     items = [inspection_resource(record) for record in found.items]
     return page_answer(Page[InspectionResource](items=items, next_cursor=found.next_cursor), found.next_cursor)
 

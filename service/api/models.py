@@ -17,12 +17,12 @@ from service.api.artifacts import refuse_unconfined, upload_place
 from service.api.http.answers import json_answer
 from service.api.http.forms import MULTIPART, receive_form
 from service.api.http.operations import Answer, operation
-from service.api.http.paging import PageQuery, as_given, page_answer
-from service.api.http.reading import fields_of_query
+from service.api.http.paging import page_answer
 from service.api.inspections import EXAMPLE
 from service.context import context, tenant
 from service.db import models
 from service.db.lists import queries
+from service.db.lists.queries import ModelListQuery
 from service.db.tables import ArtifactRecord, ModelRecord
 from service.lifecycle.artifact_intake import check_weights, keep_upload
 from service.lifecycle.references import named_at
@@ -85,17 +85,17 @@ def register_model(body: ModelRegistration | None) -> Response:
 
 @blueprint.get("/v1/models")
 @operation(
-    query=PageQuery,
+    query=ModelListQuery,
     answers=[
         Answer(
             200, "One page of models, newest first; specs are left out.", Page[ModelResource], headers=["Link"]
         )
     ],
 )  # fmt: skip
-def list_models(query: PageQuery) -> Response:
+def list_models(query: ModelListQuery) -> Response:
     """All models, newest first."""
-    with fields_of_query(), context().database.read() as session:
-        found = queries.models(session, as_given(query), tenant=tenant())
+    with context().database.read() as session:
+        found = queries.models(session, query, tenant=tenant())
     items = [model_resource(record, with_spec=False) for record in found.items]
     return page_answer(Page[ModelResource](items=items, next_cursor=found.next_cursor), found.next_cursor)
 

@@ -14,10 +14,11 @@ from gradinspect.contracts.wire.resources import Page, PolicyResource
 from gradinspect.rules import check_policy, complete
 from service.api.http.answers import json_answer
 from service.api.http.operations import Answer, operation
-from service.api.http.paging import Query, page_answer
+from service.api.http.paging import page_answer
 from service.api.http.reading import JSON, best_of
 from service.context import context, tenant
 from service.db import policies
+from service.query_strings import Query
 from service.resources import built_in_policy, policy_resource
 
 FILE = "application/vnd.gradinspect.policy+json"

@@ -21,15 +21,17 @@ from gradinspect.rules import rejudge
 from service.api import tables
 from service.api.http.answers import conditional, is_known_to_caller, json_answer
 from service.api.http.operations import Answer, operation
-from service.api.http.paging import Query
-from service.api.http.reading import JSON, best_of, fields_of_query
-from service.api.rows import LayerQuery, ParameterQuery, RowQuery, answer_rows
+from service.api.http.reading import JSON, best_of
+from service.api.rows import answer_rows
 from service.context import context, tenant
 from service.db import inspections, policies
 from service.db.lists import row_queries
+from service.db.lists.row_filters import RowQuery
 from service.db.results import writing as results
 from service.db.tables import InspectionRecord
+from service.lifecycle.references import named_at
 from service.lifecycle.reports import report_key
+from service.query_strings import Query
 
 CSV, HTML, PYTHON = "text/csv", "text/html", "text/x-python"
 MEDIA_TYPES = {"json": JSON, "csv": CSV, "html": HTML}
@@ -128,7 +130,7 @@ def get_lr_scales(inspection_id: str, query: ScalesQuery) -> Response:
 
 @blueprint.get("/v1/inspections/<inspection_id>/layers")
 @operation(
-    query=LayerQuery,
+    query=row_queries.InspectionLayerQuery,
     answers=[Answer(200, "One page of layer calls.", Page[LayerRow], other=[CSV], headers=["Link"])],
     problems=NO_REPORT,
 )
@@ -140,7 +142,7 @@ def list_layers_of_inspection(inspection_id: str, query: RowQuery) -> Response:
 
 @blueprint.get("/v1/inspections/<inspection_id>/parameters")
 @operation(
-    query=ParameterQuery,
+    query=row_queries.InspectionParameterQuery,
     answers=[Answer(200, "One page of parameters.", Page[ParameterRow], other=[CSV], headers=["Link"])],
     problems=NO_REPORT,
 )
@@ -181,7 +183,7 @@ def _stored_findings(record: InspectionRecord) -> FindingsResource:
 
 
 def _judged_anew(record: InspectionRecord, key: str, reference: str) -> FindingsResource:
-    with fields_of_query(), context().database.read() as session:
+    with named_at("/query/policy"), context().database.read() as session:
         policy = policies.resolve(session, reference, tenant=tenant())
     report = rejudge(context().store.reports.get(key), policy, settings=_settings_of(record))
     return _findings(record, policy, report.verdict, report.findings)

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from gradinspect.contracts.problems import FieldError, ProblemError
+from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.request.policy import DEFAULT_POLICY, Policy
 from service.db.ids import is_id, new_id
 from service.db.statements import change
@@ -56,7 +56,7 @@ def resolve(session: Session, reference: str, *, tenant: str) -> Policy:
     """The policy that a request means: `default`, an id, or a name (its newest version).
 
     Raises:
-        ProblemError: `invalid_request` at `/policy`.
+        ProblemError: `not_found`.
     """
     if reference == DEFAULT_POLICY.name:
         return DEFAULT_POLICY
@@ -73,7 +73,7 @@ def resolve(session: Session, reference: str, *, tenant: str) -> Policy:
         )
     if record is None:
         detail = f"there is no policy {reference!r}; GET /v1/policies lists them, and `default` is built in"
-        raise ProblemError("invalid_request", detail, errors=[FieldError(pointer="/policy", detail=detail)])
+        raise ProblemError("not_found", detail)
     return as_policy(record)
 
 

@@ -71,13 +71,15 @@ def _insert(session: Session, settings: Settings, request: InspectionRequest, te
         with named_at("/model"):
             model = models.hold(session, request.model, tenant=tenant)
     _refuse_misfit(request, model)
+    with named_at("/policy"):
+        policy = policies.resolve(session, request.policy, tenant=tenant)
     with named_at("/data/artifact"):  # it may have been deleted since it was looked at
         return inspections.insert(
             session,
             request,
             tenant=tenant,
             model=model,
-            policy=policies.resolve(session, request.policy, tenant=tenant),
+            policy=policy,
             queue=settings.queue_for(request.device, is_upload=model.kind == "torchscript"),
             max_queued=settings.max_queued,
         )

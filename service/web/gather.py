@@ -15,13 +15,16 @@ from gradinspect.rules.compare import compare
 from service.context import context, tenant
 from service.db import inspections
 from service.db.lists import overviews, queries
+from service.db.lists.queries import InspectionListQuery
 from service.lifecycle.reports import read_report
+from service.query_strings import PageQuery, validate_query
 from service.resources import inspection_resource
 from service.web.compare_view import CompareView, SideName
 from service.web.list_view import Filters, InspectionRow, Overview
 from service.web.report_view import Inspection
 
 PAGE_SIZE = 25
+FILTER_NAMES = tuple(name for name in InspectionListQuery.model_fields if name not in PageQuery.model_fields)
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,12 @@ def list_page(filters: Filters, cursor: str | None) -> ListPage:
     Raises:
         ProblemError: `invalid_request` for a filter or a cursor that cannot be.
     """
-    parameters = {**filters.query, "limit": str(PAGE_SIZE)} | ({"cursor": cursor} if cursor is not None else {})
+    parameters: dict[str, object] = {**filters.query, "limit": PAGE_SIZE, "cursor": cursor}
+    if "label" in filters.query:
+        parameters["label"] = [filters.query["label"]]
+    query = validate_query(InspectionListQuery, parameters)
     with context().database.read() as session:
-        listing = queries.inspections(session, list(parameters.items()), tenant=tenant())
+        listing = queries.inspections(session, query, tenant=tenant())
         names = overviews.model_names(session, [record.model_id for record in listing.items], tenant=tenant())
         found = overviews.of_inspections(session, listing.items, tenant=tenant())
         at = overviews.now(session)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from math import log10
@@ -72,26 +72,18 @@ def _decades(signals: tuple[float | None, ...]) -> float | None:
     return log10(known[0]) - log10(known[-1]) if len(known) > 1 else None
 
 
-@dataclass(frozen=True)
-class Filters:
-    """The filters of a list, as the URL has them; None is no filter."""
+class Filters(dict[str, str]):
+    """The filters of a list by name, as the URL has them; an empty text is no filter."""
 
-    status: str | None = None
-    verdict: str | None = None
-    rule: str | None = None
-    model: str | None = None
-    label: str | None = None
-
-    @staticmethod
-    def of(arguments: Mapping[str, str]) -> Filters:
-        """Read a query; an empty field of the form is no filter."""
-        given = {name: arguments.get(name, "").strip()[:256] or None for name in Filters.__dataclass_fields__}
-        return Filters(**given)
+    @classmethod
+    def of(cls, arguments: Mapping[str, str], names: Iterable[str]) -> Filters:
+        """Read the parameters with these names from a query."""
+        return cls({name: arguments.get(name, "").strip()[:256] for name in names})
 
     @property
     def query(self) -> dict[str, str]:
-        """The fields that are set."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+        """The filters that are set."""
+        return {name: value for name, value in self.items() if value}
 
     @property
     def is_set(self) -> bool:

@@ -26,7 +26,7 @@ blueprint = APIBlueprint("pages", __name__, enable_openapi=False)
 @blueprint.get("/")
 def show_list() -> Response:
     """All inspections, newest first; the URL holds the filters."""
-    filters, cursor = Filters.of(request.args), request.args.get("cursor") or None
+    filters, cursor = Filters.of(request.args, gather.FILTER_NAMES), request.args.get("cursor") or None
     mistakes: list[str] = []
     found = gather.ListPage((), None)
     try:

@@ -11,6 +11,7 @@ from gradinspect.contracts.problems import ProblemError
 from service.db import clock, inspections
 from service.db.engine import Database
 from service.db.lists import queries
+from service.db.lists.queries import InspectionListQuery
 from service.db.results.tables import FindingRecord, LayerRecord
 from service.db.tables import InspectionRecord, LabelRecord
 from service.lifecycle import retention
@@ -54,7 +55,7 @@ def test_an_inspection_past_its_time_is_hidden_first_and_removed_later(database:
     old = end_days_ago(database, store, 31)
     assert retention.clean_rows(database, store, kept_days=30).marked == 1
     with database.read() as session:
-        assert queries.inspections(session, [], tenant=TENANT).items == []
+        assert queries.inspections(session, InspectionListQuery(), tenant=TENANT).items == []
         with pytest.raises(ProblemError):
             inspections.get(session, old, tenant=TENANT)
     assert reports(store) == [f"{old}.1"], "a reader may be at it"

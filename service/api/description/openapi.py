@@ -18,7 +18,8 @@ from pydantic.json_schema import models_json_schema
 from gradinspect.contracts.problems import PROBLEMS
 from service.api.http.operations import Answer, Operation, Schema, offered_media_types, operations_of
 from service.api.http.problem_json import MEDIA_TYPE, ProblemDocument
-from service.api.http.reading import FILTER_MARK, JSON
+from service.api.http.reading import JSON
+from service.query_strings import FILTER_MARK
 
 COMPONENT = "#/components/schemas/{model}"
 
@@ -106,7 +107,8 @@ def _query_parameters(item: Operation, skeleton: dict[str, Any]) -> list[Schema]
             said = {"description": description} if description else {}
             parameters.append({"name": name, "in": "query", **said, "schema": _without_null(schema)})
     if filters:
-        component = f"{item.query.__name__.removesuffix('Query')}Filters"
+        # The rows of one inspection and of all inspections have the same number filters.
+        component = f"{item.query.__name__.removeprefix('Inspection').removesuffix('Query')}Filters"
         skeleton["components"]["schemas"][component] = {
             "type": "object",
             "description": "Each key is a query parameter of its own, such as `grad_norm__lt=1e-7`.",

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from werkzeug.wrappers import Response
 
 from service.api.http.reading import JSON, best_of, read_json, read_query, refuse_query, require_content_type
+from service.query_strings import Query
 
 Schema = dict[str, Any]  # Any: a JSON schema is JSON
 View = TypeVar("View", bound=Callable[..., Response])
@@ -50,7 +51,7 @@ class Operation:
     """Everything that the specification says about one operation."""
 
     answers: Sequence[Answer]
-    query: type[BaseModel] | None = None
+    query: type[Query] | None = None
     body: type[BaseModel] | None = None
     other_bodies: Mapping[str, Schema] = field(default_factory=dict)
     headers: Sequence[str] = ()
@@ -61,7 +62,7 @@ class Operation:
 def operation(
     *,
     answers: Sequence[Answer],
-    query: type[BaseModel] | None = None,
+    query: type[Query] | None = None,
     body: type[BaseModel] | None = None,
     other_bodies: Mapping[str, Schema] | None = None,
     headers: Sequence[str] = (),

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
 from flask import request
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel
 from werkzeug.datastructures import MultiDict
 
 from gradinspect.contracts.document import from_json
 from gradinspect.contracts.problems import FieldError, ProblemError
 from service.api.http.bodies import arriving_bytes, declared_length
 from service.context import context
+from service.query_strings import QueryT, unknown_parameter, validate_query, wrong_query
 
 JSON = "application/json"
-FILTER_MARK = "x-filter"  # query fields so marked are too many to be listed one by one
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -68,7 +66,7 @@ def validate_json(model: type[ModelT], body: bytes) -> ModelT:
         raise
 
 
-def read_query(model: type[ModelT]) -> ModelT:
+def read_query(model: type[QueryT]) -> QueryT:
     """Read the query string into `model`, refusing names it does not know.
 
     Raises:
@@ -76,25 +74,7 @@ def read_query(model: type[ModelT]) -> ModelT:
     """
     _refuse_undecodable()
     repeatable = {name for name, field in model.model_fields.items() if _takes_list(field.annotation)}
-    values = _flatten(request.args, repeatable)
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise _query_problem(error, model) from None
-
-
-@contextmanager
-def fields_of_query() -> Iterator[None]:
-    """Let pointers of problems lead into the query string, for what a list finds wrong with its own parameters.
-
-    Raises:
-        ProblemError: as the block does, `/limit` as `/query/limit`.
-    """
-    try:
-        yield
-    except ProblemError as problem:
-        errors = [FieldError(f"/query{error.pointer}", error.detail) for error in problem.errors]
-        raise ProblemError(problem.code, problem.detail, errors=errors, retry_after=problem.retry_after) from None
+    return validate_query(model, _flatten(request.args, repeatable))
 
 
 def best_of(offered: Sequence[str]) -> str:
@@ -121,8 +101,8 @@ def wrong_header(name: str, detail: str) -> ProblemError:
 
 def refuse_query() -> None:
     """Refuse every query parameter, for paths that have none."""
-    if request.query_string and request.args:
-        _refuse_unknown(request.args.keys(), known=())
+    for name in request.args if request.query_string else ():
+        raise wrong_query(name, unknown_parameter(()))
 
 
 def _flatten(arguments: MultiDict[str, str], repeatable: Collection[str]) -> dict[str, object]:
@@ -138,33 +118,6 @@ def _flatten(arguments: MultiDict[str, str], repeatable: Collection[str]) -> dic
     return values
 
 
-def wrong_query(name: str, detail: str) -> ProblemError:
-    """The problem of one wrong query parameter."""
-    place = f"/query/{name[:64].replace('~', '~0').replace('/', '~1')}"
-    return ProblemError(
-        "invalid_request", f"the query parameter {name[:64]!r} {detail}", errors=[FieldError(place, detail)]
-    )
-
-
-def _refuse_unknown(names: Collection[str], *, known: Collection[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise wrong_query(name, _unknown(known))
-
-
-def _unknown(known: Collection[str]) -> str:
-    return f"is unknown; known are {', '.join(sorted(known))}" if known else "is unknown; this path takes none"
-
-
-def _known_fields(model: type[BaseModel]) -> list[str]:
-    """The parameters worth naming: of filters only the plain field, which stands for its comparisons too."""
-    return [name for name, field in model.model_fields.items() if not _is_filter(field) or "__" not in name]
-
-
-def _is_filter(field: FieldInfo) -> bool:
-    return isinstance(field.json_schema_extra, dict) and FILTER_MARK in field.json_schema_extra
-
-
 def _refuse_undecodable() -> None:
     """Refuse bytes that are no UTF-8, which werkzeug would replace without a word."""
     if b"%" not in request.query_string:
@@ -173,17 +126,6 @@ def _refuse_undecodable() -> None:
         unquote_to_bytes(request.query_string).decode()
     except UnicodeDecodeError:
         raise ProblemError("bad_request", "the query string is not UTF-8 once its %XX are decoded") from None
-
-
-def _query_problem(error: ValidationError, model: type[BaseModel]) -> ProblemError:
-    errors = []
-    for item in error.errors(include_url=False):
-        name = str(item["loc"][0]) if item["loc"] else ""
-        unknown = item["type"] == "extra_forbidden"
-        detail = _unknown(_known_fields(model)) if unknown else item["msg"].removeprefix("Value error, ")
-        errors.append(wrong_query(name, detail).errors[0])
-    detail = f"{errors[0].pointer}: {errors[0].detail}" if len(errors) == 1 else "several query parameters are wrong"
-    return ProblemError("invalid_request", detail, errors=errors[:50])
 
 
 def _takes_list(annotation: object) -> bool:

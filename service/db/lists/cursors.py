@@ -11,10 +11,7 @@ from datetime import datetime
 from math import isfinite
 
 from gradinspect.contracts.problems import FieldError, ProblemError
-
-MAX_CHARACTERS = 1024
-MAX_LIMIT = 500
-DEFAULT_LIMIT = 50
+from service.query_strings import MAX_CURSOR_CHARACTERS
 
 Key = str | int | float | datetime | None
 
@@ -41,33 +38,19 @@ def decode(cursor: str, bound_to: str, kinds: Sequence[tuple[type, ...]]) -> lis
         kinds: the types that each sort key may have.
 
     Raises:
-        ProblemError: `invalid_request` at `/cursor`, for a cursor of another list or of nobody.
+        ProblemError: `invalid_request` at `/query/cursor`: the cursor is malformed or of another list.
     """
     try:
-        if len(cursor) > MAX_CHARACTERS:
+        if len(cursor) > MAX_CURSOR_CHARACTERS:
             raise ValueError
         padded = cursor + "=" * (-len(cursor) % 4)
-        given = json.loads(urlsafe_b64decode(padded.encode("ascii")))
-        if not isinstance(given, list) or len(given) != len(kinds) + 1 or given[0] != bound_to:
+        parts = json.loads(urlsafe_b64decode(padded.encode("ascii")))
+        if not isinstance(parts, list) or len(parts) != len(kinds) + 1 or parts[0] != bound_to:
             raise ValueError
-        return [_key(value, allowed) for value, allowed in zip(given[1:], kinds, strict=True)]
+        return [_key(value, allowed) for value, allowed in zip(parts[1:], kinds, strict=True)]
     except (ValueError, RecursionError, binascii.Error):
         detail = "this is no cursor of this list with this sort and these filters; take `next_cursor`, or leave it out"
-        raise ProblemError("invalid_request", detail, errors=[FieldError("/cursor", detail)]) from None
-
-
-def page_limit(text: str | None) -> int:
-    """Read how many items a page may have.
-
-    Raises:
-        ProblemError: `invalid_request` at `/limit`.
-    """
-    if text is None:
-        return DEFAULT_LIMIT
-    if text.isascii() and text.isdecimal() and len(text) < 5 and 1 <= int(text) <= MAX_LIMIT:
-        return int(text)
-    detail = f"limit is a whole number from 1 to {MAX_LIMIT}"
-    raise ProblemError("invalid_request", detail, errors=[FieldError("/limit", detail)])
+        raise ProblemError("invalid_request", detail, errors=[FieldError("/query/cursor", detail)]) from None
 
 
 def _key(value: object, allowed: tuple[type, ...]) -> Key:

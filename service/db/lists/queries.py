@@ -1,28 +1,28 @@
-"""Lists of inspections and models, newest first, page by page; a page costs the same however far in it lies.
+"""Lists of inspections and models, newest first, page by page; a page costs the same however deep in the list it is.
 
-Lists of layers and parameters are in `row_queries`.
+A filter is a field of the query model and a condition in the function below it. Lists of layers and parameters are in
+`row_queries`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, TypeVar, get_args
+from typing import Annotated, Generic, TypeVar
 
+from pydantic import AfterValidator, Field
 from sqlalchemy import ColumnElement, Select, exists, literal, select, tuple_
 from sqlalchemy.orm import Session
 
 from gradinspect.contracts.report.report import Verdict
 from gradinspect.contracts.wire.resources import Status
-from service.db.lists import cursors, filters
-from service.db.lists.filters import Params
+from gradinspect.rules import RULE_IDS
+from service.db.lists import cursors
 from service.db.results.tables import FindingRecord
 from service.db.tables import InspectionRecord, LabelRecord, ModelRecord
-
-INSPECTION_FILTERS = ("status", "verdict", "model", "label", "rule", "created_after", "created_before")
-_PAGING = ("cursor", "limit")
+from service.query_strings import Moment, PageQuery, PlainText
 
 ItemT = TypeVar("ItemT")
 _Dated = TypeVar("_Dated", InspectionRecord, ModelRecord)
@@ -36,76 +36,91 @@ class Listing(Generic[ItemT]):
     next_cursor: str | None
 
 
-def inspections(session: Session, params: Params, *, tenant: str) -> Listing[InspectionRecord]:
-    """A page of inspections, newest first.
+def _known_rule(rule: str) -> str:
+    if rule not in RULE_IDS:
+        raise ValueError(f"there is no such rule; known are {', '.join(RULE_IDS)}")
+    return rule
 
-    Args:
-        params: query parameters as they came: `INSPECTION_FILTERS`, `cursor`, `limit`. `label` is `key=value`,
-            `key:value` or `key` and may be repeated: an inspection has them all. Times are exclusive.
+
+class InspectionListQuery(PageQuery):
+    """The parameters of a list of inspections."""
+
+    status: Status | None = None
+    verdict: Verdict | None = None
+    model: Annotated[
+        Annotated[PlainText, Field(max_length=64)] | None, Field(description="Id of a model: its history in time.")
+    ] = None
+    label: Annotated[
+        list[PlainText], Field(max_length=32, description="`key=value`, `key:value` or `key`; repeated, all of them.")
+    ] = []
+    rule: Annotated[
+        Annotated[str, AfterValidator(_known_rule)] | None,
+        Field(description="A rule that made a finding.", json_schema_extra={"enum": list(RULE_IDS)}),
+    ] = None
+    created_after: Annotated[Moment | None, Field(description="Later than this moment.")] = None
+    created_before: Annotated[Moment | None, Field(description="Earlier than this moment.")] = None
+
+
+def inspections(session: Session, query: InspectionListQuery, *, tenant: str) -> Listing[InspectionRecord]:
+    """Read a page of inspections, newest first.
 
     Raises:
-        ProblemError: `invalid_request`, naming the parameter.
+        ProblemError: `invalid_request` for a cursor of another list.
     """
-    given = filters.single_values(params, (*INSPECTION_FILTERS, *_PAGING), repeatable=("label",))
-    query = select(InspectionRecord).where(InspectionRecord.tenant_id == tenant, InspectionRecord.deleted_at.is_(None))
-    for name in INSPECTION_FILTERS:
-        for value in given.get(name, ()):
-            query = query.where(_condition(name, value, tenant))
-    asked = {name: given[name] for name in INSPECTION_FILTERS if name in given}
-    return _page(session, query, InspectionRecord, given, cursors.binding("inspections", tenant, asked))
+    rows = select(InspectionRecord).where(InspectionRecord.tenant_id == tenant, InspectionRecord.deleted_at.is_(None))
+    return _page(session, rows.where(*_conditions(query, tenant)), InspectionRecord, query, tenant)
 
 
-def models(session: Session, params: Params, *, tenant: str) -> Listing[ModelRecord]:
-    """A page of models, newest first.
-
-    Args:
-        params: query parameters as they came: `cursor`, `limit`.
-
-    Raises:
-        ProblemError: `invalid_request`, naming the parameter.
-    """
-    given = filters.single_values(params, _PAGING)
-    query = select(ModelRecord).where(ModelRecord.tenant_id == tenant, ModelRecord.deleted_at.is_(None))
-    return _page(session, query, ModelRecord, given, cursors.binding("models", tenant))
-
-
-def _condition(name: str, value: str, tenant: str) -> ColumnElement[bool]:
-    match name:
-        case "status":
-            return InspectionRecord.status == filters.one_of(name, value, get_args(Status))
-        case "verdict":
-            return InspectionRecord.verdict == filters.one_of(name, value, get_args(Verdict))
-        case "model":
-            return InspectionRecord.model_id == value
-        case "label":
-            return _has_label(value, tenant)
-        case "rule":
-            fired = FindingRecord.inspection_id == InspectionRecord.id
-            return exists().where(fired, FindingRecord.tenant_id == tenant, FindingRecord.rule == value)
-        case "created_after":
-            return InspectionRecord.created_at > filters.moment(name, value)
-        case "created_before":
-            return InspectionRecord.created_at < filters.moment(name, value)
-    raise AssertionError(name)
+def _conditions(query: InspectionListQuery, tenant: str) -> Iterator[ColumnElement[bool]]:
+    if query.status is not None:
+        yield InspectionRecord.status == query.status
+    if query.verdict is not None:
+        yield InspectionRecord.verdict == query.verdict
+    if query.model is not None:
+        yield InspectionRecord.model_id == query.model
+    for label in query.label:
+        yield _has_label(label, tenant)
+    if query.rule is not None:
+        found = FindingRecord.inspection_id == InspectionRecord.id
+        yield exists().where(found, FindingRecord.tenant_id == tenant, FindingRecord.rule == query.rule)
+    if query.created_after is not None:
+        yield InspectionRecord.created_at > query.created_after
+    if query.created_before is not None:
+        yield InspectionRecord.created_at < query.created_before
 
 
 def _has_label(text: str, tenant: str) -> ColumnElement[bool]:
-    key, *value = re.split("[=:]", text, maxsplit=1)  # no key has either
+    key, *value = re.split("[=:]", text, maxsplit=1)  # no key contains either
     labelled = select(LabelRecord.inspection_id).where(LabelRecord.tenant_id == tenant, LabelRecord.key == key)
     return InspectionRecord.id.in_(labelled.where(LabelRecord.value == value[0]) if value else labelled)
 
 
+class ModelListQuery(PageQuery):
+    """The parameters of a list of models."""
+
+
+def models(session: Session, query: ModelListQuery, *, tenant: str) -> Listing[ModelRecord]:
+    """Read a page of models, newest first.
+
+    Raises:
+        ProblemError: `invalid_request` for a cursor of another list.
+    """
+    rows = select(ModelRecord).where(ModelRecord.tenant_id == tenant, ModelRecord.deleted_at.is_(None))
+    return _page(session, rows, ModelRecord, query, tenant)
+
+
 def _page(
-    session: Session, query: Select[_Dated], record: type[_Dated], given: dict[str, list[str]], bound_to: str
+    session: Session, rows: Select[_Dated], record: type[_Dated], query: PageQuery, tenant: str
 ) -> Listing[_Dated]:
-    limit = cursors.page_limit(given.get("limit", [None])[0])
-    for cursor in given.get("cursor", ()):
-        created_at, last_id = cursors.decode(cursor, bound_to, [(datetime,), (str,)])
-        ended = tuple_(literal(created_at, record.created_at.type), literal(last_id, record.id.type))
-        query = query.where(tuple_(record.created_at, record.id) < ended)
-    query = query.order_by(record.created_at.desc(), record.id.desc()).limit(limit + 1)
-    found = session.scalars(query).all()
-    if len(found) <= limit:
+    filters = query.model_dump(mode="json", exclude={"cursor", "limit"}, exclude_defaults=True)
+    bound_to = cursors.binding(record.__tablename__, tenant, filters)
+    if query.cursor is not None:
+        created_at, last_id = cursors.decode(query.cursor, bound_to, [(datetime,), (str,)])
+        end = tuple_(literal(created_at, record.created_at.type), literal(last_id, record.id.type))
+        rows = rows.where(tuple_(record.created_at, record.id) < end)
+    rows = rows.order_by(record.created_at.desc(), record.id.desc()).limit(query.limit + 1)
+    found = session.scalars(rows).all()
+    if len(found) <= query.limit:
         return Listing(found, None)
-    last = found[limit - 1]
-    return Listing(found[:limit], cursors.encode(bound_to, [last.created_at, last.id]))
+    last = found[query.limit - 1]
+    return Listing(found[: query.limit], cursors.encode(bound_to, [last.created_at, last.id]))

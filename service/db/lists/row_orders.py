@@ -76,7 +76,7 @@ class ByNumber(Order):
     kinds = ((float, int, NoneType), (str,), (int,))
 
     def __init__(
-        self, table: Columns, field: str, is_descending: bool, is_one_inspection: bool, *, may_be_null: bool
+        self, table: Columns, field: str, *, is_descending: bool, is_one_inspection: bool, may_be_null: bool
     ) -> None:
         self._table = table
         self._field = field

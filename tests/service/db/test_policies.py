@@ -54,10 +54,10 @@ def test_the_newest_version_of_a_name_counts_and_each_exists_once(database: Data
 
 
 @pytest.mark.parametrize("reference", ["nobody's", "pol_00000000-0000-7000-8000-000000000000", "\x00"])
-def test_an_unknown_policy_is_a_wrong_field_of_the_request(database: Database, reference: str) -> None:
+def test_an_unknown_policy_is_not_found(database: Database, reference: str) -> None:
     with database.read() as session, pytest.raises(ProblemError) as problem:
         policies.resolve(session, reference, tenant=TENANT)
-    assert problem.value.errors[0].pointer == "/policy"
+    assert problem.value.code == "not_found"
 
 
 def test_a_policy_is_its_tenants_own(database: Database) -> None:

@@ -28,6 +28,9 @@ from service.db.results.tables import (
 )
 from tests.support.specimens import TENANT, end_well, finding, layer, make_report, parameter
 
+ALL_LAYERS = row_queries.InspectionLayerQuery()
+ALL_PARAMETERS = row_queries.InspectionParameterQuery()
+
 NOUNS = [(rows.LAYERS, LayerRecord), (rows.PARAMETERS, ParameterRecord), (rows.FINDINGS, FindingRecord)]
 PLACE = {"inspection_id", "tenant_id", "position", "model_id", "nested"}
 
@@ -56,14 +59,14 @@ def test_a_report_s_rows_come_back_as_they_were(database: Database) -> None:
     findings = (finding(), finding("dead_units", remedy=None, value=None, threshold=None))
     inspection_id = end_well(database, report=make_report(layers, parameters, findings))
     with database.read() as session:
-        found_layers = row_queries.layers(session, [], tenant=TENANT, inspection=inspection_id).items
-        found_parameters = row_queries.parameters(session, [], tenant=TENANT, inspection=inspection_id).items
+        read_layers = row_queries.layers(session, ALL_LAYERS, tenant=TENANT, inspection=inspection_id).items
+        read_parameters = row_queries.parameters(session, ALL_PARAMETERS, tenant=TENANT, inspection=inspection_id).items
         assert results.findings(session, inspection_id, tenant=TENANT) == list(findings)
         assert results.findings(session, inspection_id, tenant="other") == []
-    for row, stored in zip(found_layers, layers, strict=True):
+    for row, stored in zip(read_layers, layers, strict=True):
         assert row.inspection == inspection_id
         assert LayerMeasurement(**row.model_dump(exclude={"inspection", "model"})) == stored
-    for row, kept in zip(found_parameters, parameters, strict=True):
+    for row, kept in zip(read_parameters, parameters, strict=True):
         assert row.model.startswith("mdl_")
         assert ParameterMeasurement(**row.model_dump(exclude={"inspection", "model"})) == kept
 
@@ -72,7 +75,7 @@ def test_an_object_whose_numbers_are_all_null_is_not_an_absent_one(database: Dat
     stored = layer(activation=ActivationStatistics(), preactivation=None, signal=SignalStatistics())
     inspection_id = end_well(database, report=make_report((stored,)))
     with database.read() as session:
-        (row,) = row_queries.layers(session, [], tenant=TENANT, inspection=inspection_id).items
+        (row,) = row_queries.layers(session, ALL_LAYERS, tenant=TENANT, inspection=inspection_id).items
     assert (row.activation, row.preactivation, row.signal) == (ActivationStatistics(), None, SignalStatistics())
 
 
@@ -97,7 +100,7 @@ def test_any_name_and_any_finite_number_survive(
     message = finding(message=name)
     inspection_id = end_well(database, report=make_report((), (stored,), (message,)))
     with database.read() as session:
-        (row,) = row_queries.parameters(session, [], tenant=TENANT, inspection=inspection_id).items
+        (row,) = row_queries.parameters(session, ALL_PARAMETERS, tenant=TENANT, inspection=inspection_id).items
         (found,) = results.findings(session, inspection_id, tenant=TENANT)
     readable = name.replace("\x00", "\ufffd")
     assert row.name == readable, "PostgreSQL takes no NUL in a text"

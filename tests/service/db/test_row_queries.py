@@ -13,9 +13,13 @@ from gradinspect.contracts.wire.resources import LayerRow, Page
 from service.db import models
 from service.db.engine import Database
 from service.db.lists import queries, row_queries
+from service.db.lists.queries import InspectionListQuery
+from service.db.lists.row_filters import RowQuery
+from service.query_strings import validate_query
 from tests.support.specimens import TENANT, end_well, layer, make_report, parameter, spec
 
 GAINS = (0.25, None, 4.0, 0.25, None, 1e-7, -0.0)
+MOST_PAGES = 50  # more than any list here has: a cursor that does not move on fails instead of hanging
 
 
 @pytest.fixture
@@ -33,22 +37,31 @@ def inspections(database: Database) -> list[str]:
     return ids
 
 
-def page(database: Database, *params: tuple[str, str], inspection: str | None = None) -> Page[LayerRow]:
+def page(database: Database, *, within: str | None = None, **params: object) -> Page[LayerRow]:
+    model = row_queries.LayerQuery if within is None else row_queries.InspectionLayerQuery
     with database.read() as session:
-        return row_queries.layers(session, params, tenant=TENANT, inspection=inspection)
+        return row_queries.layers(session, validate_query(model, params), tenant=TENANT, inspection=within)
 
 
-def walk(database: Database, *params: tuple[str, str], limit: int, inspection: str | None = None) -> list[LayerRow]:
-    """Every page in turn."""
-    rows, cursor = [], None
-    while True:
-        at = [("cursor", cursor)] if cursor else []
-        found = page(database, *params, *at, ("limit", str(limit)), inspection=inspection)
+def walk(database: Database, *, limit: int, within: str | None = None, **params: object) -> list[LayerRow]:
+    """Return the rows of every page in turn."""
+    rows: list[LayerRow] = []
+    for _ in range(MOST_PAGES):
+        found = page(database, within=within, limit=limit, **params)
         assert len(found.items) <= limit
         rows += found.items
-        cursor = found.next_cursor
-        if cursor is None:
+        if found.next_cursor is None:
             return rows
+        params["cursor"] = found.next_cursor
+    raise AssertionError(f"the list has more than {MOST_PAGES} pages")
+
+
+def layer_query(**params: object) -> RowQuery:
+    return validate_query(row_queries.LayerQuery, params)
+
+
+def parameter_query(**params: object) -> RowQuery:
+    return validate_query(row_queries.ParameterQuery, params)
 
 
 def gains(rows: list[LayerRow]) -> list[float | None]:
@@ -56,7 +69,7 @@ def gains(rows: list[LayerRow]) -> list[float | None]:
 
 
 def test_one_inspections_layers_come_in_the_reports_order(database: Database, inspections: list[str]) -> None:
-    rows = walk(database, limit=3, inspection=inspections[0])
+    rows = walk(database, limit=3, within=inspections[0])
     assert [row.depth for row in rows] == list(range(len(GAINS)))
     assert {row.inspection for row in rows} == {inspections[0]}
 
@@ -75,15 +88,15 @@ def test_a_sorted_list_has_nulls_last_in_both_directions(
     database: Database, inspections: list[str], sort: str, limit: int
 ) -> None:
     values = sorted([gain for gain in GAINS if gain is not None], reverse=sort.startswith("-"))
-    one = walk(database, ("sort", sort), limit=limit, inspection=inspections[1])
+    one = walk(database, sort=sort, limit=limit, within=inspections[1])
     assert gains(one) == [*values, None, None]
-    everyone = walk(database, ("sort", sort), limit=limit)
+    everyone = walk(database, sort=sort, limit=limit)
     assert gains(everyone) == [value for value in values for _ in range(2)] + [None] * 4
     assert len({(row.inspection, row.depth) for row in everyone}) == 2 * len(GAINS)
 
 
 def test_rows_with_equal_values_come_in_the_same_order_every_time(database: Database, inspections: list[str]) -> None:
-    rows = walk(database, ("sort", "forward_gain"), limit=3)
+    rows = walk(database, sort="forward_gain", limit=3)
     assert [(row.inspection, row.depth) for row in rows] == [(one, depth) for one in inspections for depth in range(7)]
 
 
@@ -101,7 +114,7 @@ def test_rows_with_equal_values_come_in_the_same_order_every_time(database: Data
 def test_every_comparison_means_what_it_says_and_null_meets_none(
     database: Database, inspections: list[str], name: str, holds: Callable[[float], bool]
 ) -> None:
-    rows = walk(database, (name, "0.25"), limit=2)
+    rows = walk(database, limit=2, **{name: "0.25"})
     expected = [gain for gain in GAINS if gain is not None and holds(gain)]
     assert sorted(gains(rows), key=float) == sorted(expected * 2)  # type: ignore[arg-type]  # no null meets a filter
 
@@ -109,14 +122,14 @@ def test_every_comparison_means_what_it_says_and_null_meets_none(
 def test_filtered_rows_across_inspections_come_in_the_order_of_the_filter(
     database: Database, inspections: list[str]
 ) -> None:
-    found = gains(walk(database, ("backward_gain__gt", "0"), limit=2))
+    found = gains(walk(database, backward_gain__gt="0", limit=2))
     assert found == sorted(found, key=float)  # type: ignore[arg-type]  # no null meets a filter
 
 
 def test_a_range_and_a_text_can_be_asked_for_together(database: Database, inspections: list[str]) -> None:
-    found = page(database, ("backward_gain__gte", "0.1"), ("backward_gain__lt", "4"), ("kind", "Linear"))
+    found = page(database, backward_gain__gte="0.1", backward_gain__lt="4", kind="Linear")
     assert gains(list(found.items)) == [0.25, 0.25]
-    nested = page(database, ("signal_rms__lt", "1e-6"), ("activation_std__eq", "0.25"), ("depth__lt", "3"))
+    nested = page(database, signal_rms__lt="1e-6", activation_std__eq="0.25", depth__lt="3")
     assert [row.depth for row in nested.items] == [2, 2]
 
 
@@ -124,16 +137,18 @@ def test_rows_can_be_asked_for_by_model_and_by_inspection(database: Database, in
     with database.write() as session:
         other = models.register_spec(session, spec(), tenant=TENANT, name="other", parameters=10).id
     end_well(database, report=make_report((layer(),)), model_id=other)
-    assert [row.model for row in page(database, ("model", other)).items] == [other]
-    assert {row.inspection for row in page(database, ("inspection", inspections[0])).items} == {inspections[0]}
-    assert page(database, ("model", "mdl_of_nobody")).items == []
+    assert [row.model for row in page(database, model=other).items] == [other]
+    assert {row.inspection for row in page(database, inspection=inspections[0]).items} == {inspections[0]}
+    assert page(database, model="mdl_of_nobody").items == []
 
 
 def test_parameters_are_queried_like_layers(database: Database, inspections: list[str]) -> None:
     with database.read() as session:
-        small = row_queries.parameters(session, [("grad_norm__lt", "1e-7")], tenant=TENANT)
-        trained = row_queries.parameters(session, [("status", "trained"), ("sort", "-numel")], tenant=TENANT)
-        mine = row_queries.parameters(session, [("sort", "grad_norm")], tenant=TENANT, inspection=inspections[0])
+        small = row_queries.parameters(session, parameter_query(grad_norm__lt="1e-7"), tenant=TENANT)
+        trained = row_queries.parameters(session, parameter_query(status="trained", sort="-numel"), tenant=TENANT)
+        mine = row_queries.parameters(
+            session, parameter_query(sort="grad_norm"), tenant=TENANT, inspection=inspections[0]
+        )
     assert [(row.inspection, row.name) for row in small.items] == [(one, "1.weight") for one in inspections]
     assert {row.name for row in trained.items} == {"0.weight"}
     assert [row.grad_norm for row in mine.items] == [1e-9, 1.0]
@@ -141,55 +156,73 @@ def test_parameters_are_queried_like_layers(database: Database, inspections: lis
 
 def test_another_tenant_s_rows_are_not_found(database: Database, inspections: list[str]) -> None:
     with database.read() as session:
-        assert row_queries.layers(session, [], tenant="nobody").items == []
-        assert row_queries.layers(session, [], tenant="other", inspection=inspections[0]).items == []
+        assert row_queries.layers(session, layer_query(), tenant="nobody").items == []
+        assert row_queries.layers(session, layer_query(), tenant="other", inspection=inspections[0]).items == []
 
 
 @pytest.mark.parametrize(
-    ("params", "pointer", "fix"),
+    ("name", "value", "fix"),
     [
-        ([("grad_nrom__lt", "1")], "/grad_nrom__lt", "unknown parameter; known are sort, cursor, limit, name, kind"),
-        ([("backward_gain__near", "1")], "/backward_gain__near", "unknown comparison 'near'; known are lt, lte"),
-        ([("backward_gain__lt", "small")], "/backward_gain__lt", "finite number"),
-        ([("backward_gain__lt", "nan")], "/backward_gain__lt", "finite number"),
-        ([("backward_gain__lt", "1e999")], "/backward_gain__lt", "finite number"),
-        ([("depth", "99999999999999999999")], "/depth", "finite number"),
-        ([("depth", "1_0")], "/depth", "finite number"),
-        ([("depth", "\u0663")], "/depth", "finite number"),
-        ([("depth", "1"), ("depth", "2")], "/depth", "given twice"),
-        ([("sort", "name")], "/sort", "cannot sort by 'name'; known are activation_abs_max"),
-        ([("sort", "--depth")], "/sort", "cannot sort by '-depth'"),
-        ([("kind", "\x00")], "/kind", "NUL"),
-        ([("limit", "many")], "/limit", "from 1 to 500"),
-        ([("cursor", "nonsense")], "/cursor", "no cursor of this list"),
-        ([("tenant_id", "other")], "/tenant_id", "unknown parameter"),
-        ([("a/b", "1")], "/a~1b", "unknown parameter"),
+        ("grad_nrom__lt", "1", "is unknown; known are activation_abs_max"),
+        ("backward_gain__near", "1", "has no comparison 'near'; known are lt, lte"),
+        ("backward_gain__lt", "small", "finite number"),
+        ("backward_gain__lt", "nan", "finite number"),
+        ("backward_gain__lt", "1e999", "finite number"),
+        ("depth", "99999999999999999999", "finite number"),
+        ("depth", "1_0", "finite number"),
+        ("depth", "\u0663", "finite number"),
+        ("sort", "name", "cannot sort by 'name'; known are activation_abs_max"),
+        ("sort", "--depth", "cannot sort by '-depth'"),
+        ("kind", "\x00", "NUL"),
+        ("limit", "many", "from 1 to 500"),
+        ("cursor", "nonsense", "no cursor of this list"),
+        ("tenant_id", "other", "is unknown"),
     ],
 )
-def test_a_wrong_parameter_is_named_with_what_is_known(
-    database: Database, params: list[tuple[str, str]], pointer: str, fix: str
-) -> None:
-    with database.read() as session, pytest.raises(ProblemError) as problem:
-        row_queries.layers(session, params, tenant=TENANT)
+def test_a_wrong_parameter_is_named_with_what_is_known(database: Database, name: str, value: str, fix: str) -> None:
+    with pytest.raises(ProblemError) as problem:
+        page(database, **{name: value})
     (error,) = problem.value.errors
-    assert (problem.value.code, error.pointer) == ("invalid_request", pointer)
+    assert (problem.value.code, error.pointer) == ("invalid_request", f"/query/{name}")
     assert fix in error.detail
 
 
-def test_a_cursor_fits_its_own_filters_and_sort_only(database: Database, inspections: list[str]) -> None:
-    cursor = page(database, ("sort", "backward_gain"), ("limit", "2")).next_cursor
-    assert cursor is not None
-    for params in ([], [("sort", "-backward_gain")], [("sort", "backward_gain"), ("depth__gt", "0")]):
-        with pytest.raises(ProblemError):
-            page(database, *params, ("cursor", cursor))
+def test_the_name_of_an_unknown_parameter_is_escaped_in_the_pointer() -> None:
+    with pytest.raises(ProblemError) as problem:
+        layer_query(**{"a/b~": "1"})
+    assert [error.pointer for error in problem.value.errors] == ["/query/a~1b~0"]
+
+
+def test_a_list_takes_32_filters_and_no_more() -> None:
+    names = [
+        f"{field}__{bound}" for field in sorted(row_queries.LAYERS.shape.numbers)[:11] for bound in ("lt", "gt", "eq")
+    ]
+    assert len(list(layer_query(**dict.fromkeys(names[:32], "1")).number_filters())) == 32
+    with pytest.raises(ProblemError) as problem:
+        layer_query(**dict.fromkeys(names[:33], "1"))
+    assert [error.pointer for error in problem.value.errors] == ["/query"]
+
+
+def test_the_rows_of_one_inspection_are_not_filtered_by_inspection(database: Database) -> None:
     with pytest.raises(ProblemError):
-        page(database, ("sort", "backward_gain"), ("cursor", cursor), inspection=inspections[0])
+        page(database, within="insp_1", inspection="insp_2")
+    assert "inspection" not in row_queries.InspectionLayerQuery.model_fields
+
+
+def test_a_cursor_fits_its_own_filters_and_sort_only(database: Database, inspections: list[str]) -> None:
+    cursor = page(database, sort="backward_gain", limit="2").next_cursor
+    assert cursor is not None
+    for params in ({}, {"sort": "-backward_gain"}, {"sort": "backward_gain", "depth__gt": "0"}):
+        with pytest.raises(ProblemError):
+            page(database, cursor=cursor, **params)
+    with pytest.raises(ProblemError):
+        page(database, sort="backward_gain", cursor=cursor, within=inspections[0])
 
 
 def test_across_inspections_a_number_without_an_index_leaves_the_newest_first(
     database: Database, inspections: list[str]
 ) -> None:
-    rows = walk(database, ("depth__gte", "5"), limit=1)
+    rows = walk(database, depth__gte="5", limit=1)
     assert [(row.inspection, row.depth) for row in rows] == [
         (one, depth) for one in inspections[::-1] for depth in (6, 5)
     ]
@@ -206,7 +239,7 @@ def test_pages_together_are_the_sorted_list(
     layers = tuple(layer(position, backward_gain=gain) for position, gain in enumerate(drawn))
     inspection = end_well(database, report=make_report(layers))
     sort = "-backward_gain" if is_descending else "backward_gain"
-    rows = walk(database, ("sort", sort), limit=limit, inspection=inspection)
+    rows = walk(database, sort=sort, limit=limit, within=inspection)
     assert len({row.depth for row in rows}) == len(drawn)
     present = sorted((gain for gain in drawn if gain is not None), reverse=is_descending)
     assert gains(rows) == [*present, *[None] * drawn.count(None)]
@@ -221,13 +254,13 @@ def test_filters_across_inspections_use_an_index(sqlite_url: str) -> None:
         raw = connection.connection.driver_connection
         assert raw is not None
         raw.set_trace_callback(statements.append)
-        row_queries.layers(session, [("backward_gain__lt", "1")], tenant=TENANT)
-        row_queries.layers(session, [("sort", "-backward_gain")], tenant=TENANT)
-        row_queries.layers(session, [("name", "7")], tenant=TENANT)
-        row_queries.layers(session, [("model", "mdl_1")], tenant=TENANT)
-        row_queries.parameters(session, [("grad_norm__lt", "1e-7")], tenant=TENANT)
-        row_queries.parameters(session, [("status", "frozen")], tenant=TENANT)
-        queries.inspections(session, [("status", "queued")], tenant=TENANT)
+        row_queries.layers(session, layer_query(backward_gain__lt="1"), tenant=TENANT)
+        row_queries.layers(session, layer_query(sort="-backward_gain"), tenant=TENANT)
+        row_queries.layers(session, layer_query(name="7"), tenant=TENANT)
+        row_queries.layers(session, layer_query(model="mdl_1"), tenant=TENANT)
+        row_queries.parameters(session, parameter_query(grad_norm__lt="1e-7"), tenant=TENANT)
+        row_queries.parameters(session, parameter_query(status="frozen"), tenant=TENANT)
+        queries.inspections(session, InspectionListQuery(status="queued"), tenant=TENANT)
         raw.set_trace_callback(None)
         plans = [
             " ".join(str(row) for row in raw.execute(f"EXPLAIN QUERY PLAN {statement}"))
