@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from flask import Flask, Response
 from werkzeug.test import EnvironBuilder
 
+from gradinspect.contracts.sources import SpecSource
 from service.app import create_app
 from service.db import inspections, migrate, models
 from service.db.engine import Database
@@ -52,7 +53,7 @@ def main() -> None:
 def fill(database: Database) -> dict[str, str]:
     """Put in what is asked for; what each request is called, and its address."""
     with database.write() as session:
-        model = models.register_spec(session, spec(), tenant=TENANT, name="small", parameters=10).id
+        model = models.register(session, SpecSource(spec=spec()), tenant=TENANT, name="small").id
     done = end_well(database, report=make_report(tuple(layer(place) for place in range(50))), model_id=model)
     waiting = submit(database, model_id=model).id
     return {

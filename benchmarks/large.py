@@ -120,7 +120,7 @@ def layer_norms():  # type: ignore[no-untyped-def]  # likewise
 
     spec = {"input": {"shape": [64]}, "layers": [{"type": "LayerNorm"}] * 5_000}
     settings = {"loss": "random_cotangent", "data": {"samples": 8}}
-    return from_python(Job, {"spec": spec, "settings": settings, "limits": {}})
+    return from_python(Job, {"source": {"kind": "spec", "spec": spec}, "settings": settings, "limits": {}})
 
 
 def built(job):  # type: ignore[no-untyped-def]  # likewise

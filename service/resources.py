@@ -5,8 +5,6 @@ from __future__ import annotations
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.report.report import Summary
 from gradinspect.contracts.request.policy import DEFAULT_POLICY
-from gradinspect.contracts.spec.model_spec import ModelSpec
-from gradinspect.contracts.spec.tensors import SampleInput
 from gradinspect.contracts.wire.resources import (
     ArtifactResource,
     ErrorResource,
@@ -61,22 +59,16 @@ def model_resource(record: ModelRecord, *, with_spec: bool = True) -> ModelResou
     Args:
         with_spec: False in lists, because specs may be large.
     """
-    spec = record.spec if with_spec else None
-    sample_input = (
-        record.input if record.spec is None else {name: record.spec["input"][name] for name in ("shape", "dtype")}
-    )
-    return ModelResource(
-        id=record.id,
-        name=record.name,
-        kind=record.kind,  # type: ignore[arg-type]  # written by `register_…` only
-        digest=record.digest,
-        parameters=record.parameters,
-        created_at=record.created_at,
-        spec=None if spec is None else from_python(ModelSpec, spec, code="invalid_spec"),
-        torchscript=record.torchscript,
-        weights=record.weights,
-        input=None if sample_input is None else SampleInput.model_validate(sample_input, strict=False),
-    )
+    source = record.source()
+    if record.document is not None:
+        source["input"] = {name: record.document["input"][name] for name in ("shape", "dtype")}
+        if not with_spec:
+            del source[record.kind]
+    about = {
+        "id": record.id, "name": record.name, "digest": record.digest, "parameters": record.parameters,
+        "created_at": record.created_at.isoformat(),
+    }  # fmt: skip
+    return from_python(ModelResource, about | source, code="invalid_spec")
 
 
 def artifact_resource(record: ArtifactRecord) -> ArtifactResource:

@@ -18,9 +18,11 @@ from gradinspect.contracts.document import from_json
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.report.report import Report
 from gradinspect.contracts.request.policy import Policy
+from gradinspect.contracts.sources import FILE_KINDS, SOURCES, AnySource, SpecSource
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.intake import check_safetensors
-from gradinspect.intake.recognise import SNIFFED_BYTES, advice
+from gradinspect.intake.advice import SNIFFED_BYTES, advice
+from gradinspect.intake.recognise import recognise
 from gradinspect.intake.torchscript import other_format
 from gradinspect.rules import check_policy
 
@@ -40,8 +42,8 @@ class ModelFile:
     """A model on disk: a spec, or the bytes of a TorchScript file."""
 
     name: str
-    spec: ModelSpec | None
-    torchscript: bytes | None
+    source: AnySource
+    content: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,12 @@ class DataFile:
     @property
     def digest(self) -> str:
         """SHA-256 of the bytes in the form of an artifact's id."""
-        return f"sha256:{hashlib.sha256(self.content).hexdigest()}"
+        return digest_of(self.content)
+
+
+def digest_of(content: bytes) -> str:
+    """Return the id that an artifact of these bytes has."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def read_bytes(path: str) -> bytes:
@@ -78,13 +85,13 @@ def read_model(path: str) -> ModelFile:
         raise Failure(f"{path} cannot be read: No such file or directory", hint=_hint_for(path), exit_code=WRONG_CALL)
     content = read_bytes(path)
     name = "stdin" if path == "-" else Path(path).name
-    if content.startswith(_ZIP):
+    if (kind := recognise(BytesIO(content))) in FILE_KINDS:
         if (other := _other_archive(content)) is not None:
             raise Failure(f"{path}: {other}", exit_code=WRONG_CALL)
-        return ModelFile(name, None, content)
+        return ModelFile(name, SOURCES[kind].model_validate({kind: digest_of(content)}), content)
     if content.lstrip()[:1] == b"{":
         with _about(name):
-            return ModelFile(name, _spec(content), None)
+            return ModelFile(name, SpecSource(spec=_spec(content)))
     raise Failure(
         f"{path} is neither a model spec (a JSON object) nor a file that torch.jit.save wrote",
         hint=_yaml_hint(path) or advice(content[:SNIFFED_BYTES]) or "its format is not known",

@@ -12,6 +12,7 @@ import click
 from gradinspect.cli.failures import WRONG_CALL, Failure, did_you_mean
 from gradinspect.contracts.problems import FieldError, ProblemError
 from gradinspect.contracts.sections import DIAGNOSTICS
+from gradinspect.contracts.sources import SpecSource
 
 if TYPE_CHECKING:
     from gradinspect.cli.files import ModelFile
@@ -160,7 +161,7 @@ def settings_document(options: InspectionOptions, data: dict[str, Any] | None) -
 
 def check_options(model: ModelFile, options: InspectionOptions) -> None:
     """Refuse options that do not apply to this kind of model."""
-    if model.spec is not None:
+    if isinstance(model.source, SpecSource):
         if options.input_shape is not None:
             raise click.UsageError("--input-shape is for TorchScript files; a spec declares its input itself")
         return

@@ -26,6 +26,7 @@ from gradinspect.contracts.document import from_python
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.request.policy import Policy
 from gradinspect.contracts.request.request import InspectionRequest
+from gradinspect.contracts.sources import SpecSource
 from gradinspect.report.shown import Report
 from gradinspect.rules import rejudge
 
@@ -82,12 +83,12 @@ def _checked(document: dict[str, Any]) -> InspectionRequest:  # Any: JSON, here 
 
 
 def _registered(client: Client, model: ModelFile, options: InspectionOptions) -> str:
-    if model.spec is not None:
+    name = model.name[:256]
+    if isinstance(model.source, SpecSource):
         weights = client.artifacts.upload(read_tensors(options.weights)[0]).id if options.weights is not None else None
-        return client.models.register(model.spec, name=model.name[:256], weights=weights).id
-    assert model.torchscript is not None
-    artifact = client.artifacts.upload(model.torchscript).id
-    return client.models.register(torchscript=artifact, name=model.name[:256], input=declared_input(options)).id
+        return client.models.register(model.source.spec, name=name, weights=weights).id
+    artifact = client.artifacts.upload(model.content or b"").id
+    return client.models.register_file(model.source.kind, artifact, name=name, input=declared_input(options)).id
 
 
 def _data(client: Client, options: InspectionOptions) -> dict[str, Any] | None:

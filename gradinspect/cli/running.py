@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
-from gradinspect.cli.files import DataFile, ModelFile, read_data, read_model, read_policy, read_tensors
+from gradinspect.cli.files import DataFile, ModelFile, digest_of, read_data, read_model, read_policy, read_tensors
 from gradinspect.cli.options import InspectionOptions, check_options, declared_input, input_names, settings_of
 from gradinspect.cli.progress import shown_progress
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.report.report import ModelReference
 from gradinspect.contracts.request.policy import DEFAULT_POLICY, Policy
+from gradinspect.contracts.sources import FileSource
 from gradinspect.contracts.spec.tensors import SampleInput
 from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.report.shown import Report
@@ -40,39 +41,40 @@ def _inspect_locally(path: str, options: InspectionOptions, policy: Policy | Non
     model = read_model(path)
     data = read_data(options.data, input_names(options), options.target) if options.data is not None else None
     check_options(model, options)
-    if model.torchscript is not None:
+    if isinstance(model.source, FileSource):
         warning = f"{model.name} is a program and runs here with your rights; use --server for files you do not trust"
         click.echo(f"gradinspect: {warning}", err=True)
     if policy is None:
         policy = DEFAULT_POLICY if options.policy == DEFAULT_POLICY.name else read_policy(options.policy)
-    job = _job(model, data, options)
     weights = read_tensors(options.weights)[0] if options.weights is not None else None
+    job = _job(model, weights, data, options)
     with shown_progress(f"inspecting {model.name}") as progress:
         progress("loading torch", 0.0)
         from gradinspect.inspection.local import inspect_job, local_limits
 
         return inspect_job(
             job.model_copy(update={"limits": local_limits(wall_seconds=options.time_limit)}),
-            model_bytes=model.torchscript,
+            model_bytes=model.content,
             weights_bytes=weights,
             data_bytes=data.content if data is not None else None,
-            model=ModelReference(name=model.name[:256], kind="spec" if model.spec is not None else "torchscript"),
+            model=ModelReference(name=model.name[:256], kind=model.source.kind),
             policy=policy,
             progress=progress,
         )
 
 
-def _job(model: ModelFile, data: DataFile | None, options: InspectionOptions) -> Job:
+def _job(model: ModelFile, weights: bytes | None, data: DataFile | None, options: InspectionOptions) -> Job:
     """Build the job before torch is loaded, so that a mistake is reported at once."""
     batch = None
     if data is not None:
         batch = {"artifact": data.digest, "inputs": list(data.inputs), "target": data.target}
-    declared = declared_input(options) if model.spec is None else None
+    more: dict[str, object] = {}
+    if weights is not None:
+        more["weights"] = digest_of(weights)
+    elif isinstance(model.source, FileSource) and (declared := declared_input(options)) is not None:
+        more["input"] = from_python(SampleInput, declared)
     return Job(
-        spec=model.spec,
-        has_weights=options.weights is not None,
-        has_data=data is not None,
-        sample_input=from_python(SampleInput, declared) if declared is not None else None,
+        source=model.source.model_copy(update=more),
         settings=settings_of(options, batch),
         limits=Limits(),
     )

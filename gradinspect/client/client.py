@@ -23,9 +23,11 @@ from gradinspect.contracts.document import from_json, from_python
 from gradinspect.contracts.problems import FieldError, ProblemError
 from gradinspect.contracts.report.comparison import Comparison
 from gradinspect.contracts.request.request import InspectionRequest
+from gradinspect.contracts.sources import FILE_KINDS
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.spec.tensors import SampleInput
 from gradinspect.contracts.wire.resources import LayerRow, ParameterRow
+from gradinspect.intake.recognise import recognise
 from gradinspect.report.shown import Report
 from gradinspect.version import __version__
 
@@ -187,9 +189,9 @@ class Client:
         if isinstance(model, str | Path):
             path = Path(model)
             name = name or path.name[:256]
-            if _is_torchscript(path):
+            if (kind := _kind(path)) in FILE_KINDS:
                 stored = self.artifacts.upload(path).id
-                return self.models.register(torchscript=stored, name=name, input=input).id
+                return self.models.register_file(kind, stored, name=name, input=input).id
             model = from_json(ModelSpec, _read(path), code="invalid_spec")
         if isinstance(model, dict):
             model = from_python(ModelSpec, model, code="invalid_spec")
@@ -217,9 +219,9 @@ def _read(path: Path) -> bytes:
         raise ProblemError("invalid_request", f"{path} cannot be read: {error.strerror or error}") from None
 
 
-def _is_torchscript(path: Path) -> bool:
+def _kind(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return file.read(len(_ZIP)) == _ZIP
+            return recognise(file)
     except OSError as error:
         raise ProblemError("invalid_request", f"{path} cannot be read: {error.strerror or error}") from None

@@ -41,11 +41,28 @@ class Models:
         Raises:
             ProblemError: it is wrong before it is sent; GradinspectError: the service refuses it.
         """
-        given = {
-            "name": name, "spec": _json(spec), "torchscript": torchscript, "weights": weights, "input": _json(input),
-        }  # fmt: skip
-        body = from_python(ModelRegistration, {key: value for key, value in given.items() if value is not None})
-        return self._calls.read(ModelResource, "POST", "/v1/models", json=_json(body))
+        return self._register(name=name, spec=_json(spec), torchscript=torchscript, weights=weights, input=_json(input))
+
+    def register_file(
+        self,
+        kind: str,
+        digest: str,
+        *,
+        name: str | None = None,
+        input: SampleInput | dict[str, Any] | None = None,
+    ) -> ModelResource:
+        """Register an uploaded file of any kind that holds a model.
+
+        Args:
+            kind: as `ArtifactResource.kind` and `gradinspect.intake.recognise` name it.
+            digest: of the file.
+            name: for people.
+            input: without the batch axis, for synthetic data.
+
+        Raises:
+            ProblemError, GradinspectError: as for `register`.
+        """
+        return self._register(name=name, input=_json(input), **{kind: digest})
 
     def get(self, model_id: str) -> ModelResource:
         """One model."""
@@ -70,6 +87,10 @@ class Models:
             Conflict: an inspection of it has not ended.
         """
         self._calls.send("DELETE", f"/v1/models/{model_id}")
+
+    def _register(self, **fields: Any) -> ModelResource:
+        body = from_python(ModelRegistration, {name: value for name, value in fields.items() if value is not None})
+        return self._calls.read(ModelResource, "POST", "/v1/models", json=_json(body))
 
 
 def _json(value: Any) -> Any:  # Any: a document, JSON or nothing

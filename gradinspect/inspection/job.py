@@ -11,6 +11,7 @@ from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.report.report import Measurements
 from gradinspect.contracts.request.data import ArtifactData
 from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.contracts.sources import FileSource, SpecSource
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.spec.tensors import SampleInput
 from gradinspect.contracts.wire.messages import Job
@@ -18,7 +19,7 @@ from gradinspect.engine.first_order.context import Budget
 from gradinspect.engine.network.autocast import weight_dtype
 from gradinspect.engine.network.batch import make_batch
 from gradinspect.engine.network.build import build, load_weights
-from gradinspect.engine.network.load import Allows, load_tensors, load_torchscript
+from gradinspect.engine.network.load import Allows, load_model, load_tensors
 from gradinspect.inspection.measure import Progress, Subject, measure
 from gradinspect.inspection.memory_estimate import batch_size, require_memory
 from gradinspect.probes.remedies.remedy_check import Suggest
@@ -38,10 +39,10 @@ def run_job(
     """Load or build the model, make its batches, and measure.
 
     Args:
-        job: spec or TorchScript, settings, limits.
-        model_bytes: the TorchScript file, where the job has no spec.
-        weights_bytes: safetensors with the spec's weights, where the job says so.
-        data_bytes: safetensors with the batch, where the job says so.
+        job: source, settings, limits.
+        model_bytes: the uploaded file, where the source is one.
+        weights_bytes: safetensors with the spec's weights, where the source names them.
+        data_bytes: safetensors with the batch, where the settings name it.
         confinement: the level under which this process runs.
         suggest: remedies to try on a fresh copy of a spec, from what was measured.
         allows: which kinds of nodes an uploaded model may run; left out, all.
@@ -55,9 +56,9 @@ def run_job(
     progress("load", 0.02)
     device = choose_device(job.settings)
     subjects = (
-        _spec_subjects(job, weights_bytes, data_bytes, device)
-        if job.spec is not None
-        else _torchscript_subjects(job, model_bytes or b"", data_bytes, device, allows)
+        _spec_subjects(job.source.spec, job, weights_bytes, data_bytes, device)
+        if isinstance(job.source, SpecSource)
+        else _file_subjects(job.source, job, model_bytes or b"", data_bytes, device, allows)
     )
     return measure(
         subjects, job.settings, device=device, confinement=confinement, budget=budget, suggest=suggest,
@@ -90,15 +91,16 @@ def choose_device(settings: InspectionSettings) -> torch.device:
     return torch.device("cuda" if available else "cpu")
 
 
-def _spec_subjects(job: Job, weights: bytes | None, data: bytes | None, device: torch.device) -> Iterator[Subject]:
-    assert job.spec is not None
+def _spec_subjects(
+    spec: ModelSpec, job: Job, weights: bytes | None, data: bytes | None, device: torch.device
+) -> Iterator[Subject]:
     settings = job.settings
     dtype = weight_dtype(settings.precision.compute) or torch.float32
     tensors = load_tensors(data) if data is not None else None
     samples = batch_size(settings.data, tensors)
-    require_memory(job.spec, samples=samples, dtype=dtype, limit_bytes=job.limits.memory_bytes)
+    require_memory(spec, samples=samples, dtype=dtype, limit_bytes=job.limits.memory_bytes)
     for index in range(settings.seeds):
-        yield _spec_subject(job.spec, settings, (settings.seed + index) % 2**63, weights, tensors, dtype, device)
+        yield _spec_subject(spec, settings, (settings.seed + index) % 2**63, weights, tensors, dtype, device)
 
 
 def _spec_subject(
@@ -126,11 +128,11 @@ def _builder(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Calla
     return lambda seed: build(spec, seed=seed, dtype=dtype, device=device)
 
 
-def _torchscript_subjects(
-    job: Job, file: bytes, data: bytes | None, device: torch.device, allows: Allows | None
+def _file_subjects(
+    source: FileSource, job: Job, file: bytes, data: bytes | None, device: torch.device, allows: Allows | None
 ) -> Iterator[Subject]:
     settings = job.settings
-    model: nn.Module = load_torchscript(file, allows).to(device)
+    model: nn.Module = load_model(source.kind, file, allows).to(device)
     dtype = weight_dtype(settings.precision.compute)
     if dtype is not None:
         model = model.to(dtype)
@@ -140,7 +142,7 @@ def _torchscript_subjects(
         # What varies between the seeds of an upload is the batch: its own part of the data, or a fresh draw.
         seed = (settings.seed + index) % 2**63
         batch = make_batch(
-            settings.data, tensors, sample_input=_declared(job.sample_input, model), vocabulary=None,
+            settings.data, tensors, sample_input=_declared(source.input, model), vocabulary=None,
             loss=settings.loss, dtype=dtype, device=device, seed=seed,
             part=(index, settings.seeds) if read else (0, 1),
         )  # fmt: skip

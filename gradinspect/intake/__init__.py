@@ -4,16 +4,16 @@ These checks give good errors early; the confined process that loads the file is
 bounded by the limits that each module states, whatever the file says of itself.
 """
 
-from gradinspect.intake.recognise import Kind, recognise
+from gradinspect.intake.recognise import check_upload, recognise
 from gradinspect.intake.safetensors import SafetensorsFacts, TensorFacts, check_safetensors
 from gradinspect.intake.torchscript import TorchScriptFacts, check_torchscript
 
 __all__ = [
-    "Kind",
     "SafetensorsFacts",
     "TensorFacts",
     "TorchScriptFacts",
     "check_safetensors",
     "check_torchscript",
+    "check_upload",
     "recognise",
 ]

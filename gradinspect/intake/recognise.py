@@ -1,17 +1,42 @@
-"""What kind of file is this? Told from its first bytes."""
+"""The kinds of file that are taken: recognised by their first bytes, then checked by the reader of the kind."""
 
 from __future__ import annotations
 
 import os
 import struct
-from typing import BinaryIO, Literal
+from collections.abc import Callable
+from typing import BinaryIO
 
-Kind = Literal["torchscript", "safetensors", "unknown"]
-SNIFFED_BYTES = 512
+from gradinspect.contracts.sources import FILE_KINDS, ArtifactKind
+from gradinspect.intake.advice import SNIFFED_BYTES, advice
+from gradinspect.intake.archive import refusal
+from gradinspect.intake.safetensors import check_safetensors
+from gradinspect.intake.torchscript import check_torchscript
+
+CHECKS: dict[str, Callable[[BinaryIO], object]] = {"torchscript": check_torchscript, "safetensors": check_safetensors}
 
 
-def recognise(file: BinaryIO) -> Kind:
-    """Name what a file claims to be by its first bytes; whether it is that, its check says.
+def check_upload(file: BinaryIO, *, must_be_model: bool) -> ArtifactKind:
+    """Recognise a file and check that it is what it claims to be.
+
+    Args:
+        file: seekable, at any position.
+        must_be_model: refuse what is no model, with advice.
+
+    Raises:
+        ProblemError: `invalid_model`, `unsupported_operator` or `invalid_data`.
+    """
+    kind = recognise(file)
+    if must_be_model and kind not in FILE_KINDS:
+        file.seek(0)
+        raise refusal(advice(file.read(SNIFFED_BYTES)) or "the file is no model")
+    if kind in CHECKS:
+        CHECKS[kind](file)
+    return kind
+
+
+def recognise(file: BinaryIO) -> ArtifactKind:
+    """Name what a file claims to be by its first bytes.
 
     Every zip archive counts as TorchScript, so that .pt2 files and pickles in an archive are refused with a reason.
 
@@ -29,25 +54,3 @@ def recognise(file: BinaryIO) -> Kind:
 def looks_like_safetensors(head: bytes, size: int) -> bool:
     """Whether a file starts with a header's length and its opening brace."""
     return len(head) > 8 and head[8:9] == b"{" and 2 <= struct.unpack("<Q", head[:8])[0] <= size - 8
-
-
-def advice(head: bytes) -> str | None:
-    """Say what a file is instead of an archive, and what to do; None where it may be one."""
-    if head.startswith(b"PK"):
-        return None
-    if not head:
-        return "the file is empty"
-    if head[:1] == b"\x80" or head.startswith(b"(dp"):
-        return (
-            "the file is a pickle (an old torch.save), which can run any code when it is loaded; upload "
-            "torch.jit.script(model) saved with torch.jit.save, or a spec with its weights as safetensors"
-        )
-    if head[8:9] == b"{":
-        return (
-            "the file looks like safetensors, which holds tensors and no model; register a spec and give it as weights"
-        )
-    if head.startswith(b"\x89HDF"):
-        return "the file is HDF5 (Keras); only PyTorch models can be inspected: upload TorchScript or send a spec"
-    if head.lstrip()[:1] in (b"{", b"<"):
-        return "the file is text; upload the file that torch.jit.save wrote, or send a spec as JSON"
-    return "the file is no zip archive, which is what torch.jit.save writes; ONNX and other formats are not taken"

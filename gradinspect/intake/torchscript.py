@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import BinaryIO
 
+from gradinspect.intake.advice import SNIFFED_BYTES, advice
 from gradinspect.intake.archive import Archive, refusal
 from gradinspect.intake.opcodes import MAX_OPCODES, STORAGE_BYTES, Node, Value, read_pickle
-from gradinspect.intake.recognise import SNIFFED_BYTES, advice
 from gradinspect.intake.source import (
     MAX_FILE_TOKENS,
     MAX_SOURCE_BYTES,

@@ -10,6 +10,7 @@ from pydantic import Discriminator, RootModel, Tag
 from werkzeug.wrappers import Response
 
 from gradinspect.contracts.document import Document, ModelName, from_python, parse_strict_json
+from gradinspect.contracts.sources import FileSource, SpecSource
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.wire.resources import ModelRegistration, ModelResource, Page, SpecDescription
 from gradinspect.contracts.wire.spec_description import describe_spec
@@ -130,22 +131,15 @@ def validate_spec(body: SpecToCheck) -> Response:
 
 
 def _register(registration: ModelRegistration) -> ModelRecord:
-    spec, weights = registration.spec, registration.weights
+    source = registration.source
+    if isinstance(source, FileSource):
+        refuse_unconfined()
     with context().database.write() as session:
-        if spec is None:
-            refuse_unconfined()
-            assert registration.torchscript is not None, "the contract demands one of the two"
-            with named_at("/torchscript"):
-                return models.register_torchscript(
-                    session, registration.torchscript, tenant=tenant(), name=registration.name,
-                    sample_input=registration.input,
-                )  # fmt: skip
-        if weights is not None:
+        if isinstance(source, SpecSource) and source.weights is not None:
             with named_at("/weights"):
-                check_weights(session, context().store, weights, spec, tenant=tenant())
-        return models.register_spec(
-            session, spec, tenant=tenant(), name=registration.name, parameters=spec.plan.parameters, weights=weights
-        )
+                check_weights(session, context().store, source.weights, source.spec, tenant=tenant())
+        with named_at(f"/{source.kind}"):
+            return models.register(session, source, tenant=tenant(), name=registration.name)
 
 
 def _received_registration() -> ModelRegistration:
@@ -160,7 +154,7 @@ def _received_registration() -> ModelRegistration:
     limit = context().settings.max_upload_bytes
     with upload_place():
         form = receive_form(limit, keep, fields=("name", "input"))
-    given: dict[str, Any] = {"torchscript": form.file.id} | {  # Any: JSON
+    given: dict[str, Any] = {form.file.kind: form.file.id} | {  # Any: JSON
         name: parse_strict_json(text) if name == "input" else text for name, text in form.fields.items()
     }
     return from_python(ModelRegistration, given)

@@ -85,7 +85,7 @@ def _model_uses(artifact_id: str, tenant: str) -> Exists:
     return exists().where(
         ModelRecord.tenant_id == tenant,
         ModelRecord.deleted_at.is_(None),
-        or_(ModelRecord.torchscript == artifact_id, ModelRecord.weights == artifact_id),
+        or_(ModelRecord.file == artifact_id, ModelRecord.weights == artifact_id),
     )
 
 

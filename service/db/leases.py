@@ -20,13 +20,11 @@ from gradinspect.contracts.problems import FAILURES, ProblemError
 from gradinspect.contracts.report.report import ModelReference, Report
 from gradinspect.contracts.request.policy import Policy
 from gradinspect.contracts.request.request import InspectionSettings
-from gradinspect.contracts.spec.model_spec import ModelSpec
-from gradinspect.contracts.spec.tensors import SampleInput
 from service.db import clock, counters, models
 from service.db.ids import new_token
 from service.db.results import writing as results
 from service.db.statements import change
-from service.db.tables import InspectionRecord, ModelRecord
+from service.db.tables import InspectionRecord, Json, ModelRecord
 from service.db.texts import storable
 
 MAX_DETAIL = 4096  # characters kept of an error's detail, which a model may have written
@@ -42,7 +40,12 @@ class Lease:
 
 @dataclass(frozen=True)
 class Claim:
-    """One inspection as its worker gets it: the lease, and what to compute and judge."""
+    """One inspection as its worker gets it: the lease, and what to compute and judge.
+
+    Attributes:
+        source: JSON of `contracts.sources`. The child validates it; the worker only passes it on.
+        files: artifact ids by the name under which the child gets the bytes: model, weights, data.
+    """
 
     lease: Lease
     tenant: str
@@ -50,12 +53,14 @@ class Claim:
     settings: InspectionSettings
     policy: Policy
     model: ModelReference
-    spec: ModelSpec | None
-    torchscript: str | None
-    weights: str | None
-    data: str | None
+    source: Json
+    files: dict[str, str]
     queue: str
-    sample_input: SampleInput | None
+
+    @property
+    def is_upload(self) -> bool:
+        """Whether the model is an uploaded program."""
+        return "model" in self.files
 
 
 def claim(session: Session, inspection_id: str, *, owner: str, lease_seconds: float) -> Claim | None:
@@ -267,6 +272,7 @@ def _read_claim(session: Session, lease: Lease) -> Claim:
         )
         .where(InspectionRecord.id == lease.inspection_id)
     ).one()
+    files = {"model": model.file, "weights": model.weights, "data": inspection.data_artifact}
     return Claim(
         lease=lease,
         tenant=inspection.tenant_id,
@@ -276,10 +282,7 @@ def _read_claim(session: Session, lease: Lease) -> Claim:
         model=ModelReference.model_validate(
             {"id": model.id, "name": model.name, "kind": model.kind, "digest": model.digest}
         ),
-        spec=None if model.spec is None else from_python(ModelSpec, model.spec, code="invalid_spec"),
-        torchscript=model.torchscript,
-        weights=model.weights,
-        data=inspection.data_artifact,
+        source=model.source(),
+        files={name: artifact for name, artifact in files.items() if artifact is not None},
         queue=inspection.queue,
-        sample_input=None if model.input is None else from_python(SampleInput, model.input),
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
 from gradinspect.contracts.problems import FieldError, ProblemError
+from gradinspect.contracts.sources import AnySource, FileSource, SpecSource
 from gradinspect.contracts.spec.model_spec import ModelSpec
-from gradinspect.contracts.spec.tensors import SampleInput
 from service.db import artifacts, clock
 from service.db.ids import is_id, new_id
 from service.db.statements import change, insert_unless_present
@@ -37,47 +38,38 @@ def hold(session: Session, model_id: str, *, tenant: str) -> ModelRecord:
     return _present(record, model_id)
 
 
-def register_spec(
-    session: Session, spec: ModelSpec, *, tenant: str, name: str | None, parameters: int, weights: str | None = None
-) -> ModelRecord:
-    """Add a model made of a spec and, where given, the weights of an artifact.
+def register(session: Session, source: AnySource, *, tenant: str, name: str | None) -> ModelRecord:
+    """Add a model.
 
     Raises:
-        ProblemError: `not_found`, the weights were not uploaded.
+        ProblemError: `not_found`, its file or its weights were not uploaded; `invalid_model`, the file is of another
+            kind.
     """
-    if weights is not None:
-        artifacts.hold(session, weights, tenant=tenant)
-    document = _document(spec)
-    record = ModelRecord(
-        id=new_id("mdl"),
-        tenant_id=tenant,
-        name=name,
-        kind="spec",
-        digest=_digest(document),
-        spec=document,
-        weights=weights,
-        parameters=parameters,
-    )
+    if isinstance(source, FileSource):
+        artifact = artifacts.hold(session, source.file, tenant=tenant)
+        if artifact.kind != source.kind:
+            detail = f"{source.file} is {artifact.kind}, not {source.kind}"
+            raise ProblemError("invalid_model", detail, errors=[FieldError(f"/{source.kind}", detail)])
+    elif source.weights is not None:
+        artifacts.hold(session, source.weights, tenant=tenant)
+    record = ModelRecord(id=new_id("mdl"), tenant_id=tenant, name=name, **_columns(source))
     session.add(record)
     session.flush()
     return record
 
 
-def register_inline(session: Session, spec: ModelSpec, *, tenant: str, parameters: int) -> ModelRecord:
-    """The model of a spec that came with an inspection: one row however often the same spec is sent."""
-    document = _document(spec)
-    digest = _digest(document)
+def register_inline(session: Session, spec: ModelSpec, *, tenant: str) -> ModelRecord:
+    """Return the model of a spec that came with an inspection: one row however often the same spec is sent."""
+    columns = _columns(SpecSource(spec=spec))
+    digest = columns["digest"]
     insert_unless_present(
         session,
         ModelRecord,
         id=new_id("mdl"),
         tenant_id=tenant,
-        kind="spec",
-        digest=digest,
-        spec=document,
-        parameters=parameters,
         is_inline=True,
         created_at=clock.now(),
+        **columns,
     )
     found = session.scalar(
         select(ModelRecord)
@@ -91,32 +83,6 @@ def register_inline(session: Session, spec: ModelSpec, *, tenant: str, parameter
     )
     # Deleted between the two statements: the next request of that caller makes it anew.
     return _present(found, digest)
-
-
-def register_torchscript(
-    session: Session, artifact_id: str, *, tenant: str, name: str | None, sample_input: SampleInput | None
-) -> ModelRecord:
-    """Add a model made of an uploaded TorchScript file.
-
-    Raises:
-        ProblemError: `not_found`, it was not uploaded; `invalid_model`, the artifact is something else.
-    """
-    artifact = artifacts.hold(session, artifact_id, tenant=tenant)
-    if artifact.kind != "torchscript":
-        detail = f"{artifact_id} is {artifact.kind}, not TorchScript"
-        raise ProblemError("invalid_model", detail, errors=[FieldError("/torchscript", detail)])
-    record = ModelRecord(
-        id=new_id("mdl"),
-        tenant_id=tenant,
-        name=name,
-        kind="torchscript",
-        digest=artifact_id,
-        torchscript=artifact_id,
-        input=None if sample_input is None else sample_input.model_dump(mode="json"),
-    )
-    session.add(record)
-    session.flush()
-    return record
 
 
 def delete(session: Session, model_id: str, *, tenant: str) -> None:
@@ -165,8 +131,15 @@ def _absent(model_id: str) -> ProblemError:
     return ProblemError("not_found", f"there is no model {model_id}")
 
 
-def _document(spec: ModelSpec) -> Json:
-    return spec.model_dump(mode="json", exclude_none=True)
+def _columns(source: AnySource) -> dict[str, Any]:  # Any: values of columns
+    if isinstance(source, FileSource):
+        declared = None if source.input is None else source.input.model_dump(mode="json")
+        return {"kind": source.kind, "digest": source.file, "file": source.file, "input": declared}
+    document = source.spec.model_dump(mode="json", exclude_none=True)
+    return {
+        "kind": source.kind, "digest": _digest(document), "document": document, "weights": source.weights,
+        "parameters": source.spec.plan.parameters,
+    }  # fmt: skip
 
 
 def _digest(document: Json) -> str:

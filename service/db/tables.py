@@ -72,13 +72,14 @@ class ModelRecord(Table):
 
     id: Mapped[str]
     name: Mapped[str | None]
-    kind: Mapped[str] = mapped_column(doc="spec or torchscript")
-    digest: Mapped[str] = mapped_column(doc="of the canonical spec, or of the TorchScript file")
-    spec: Mapped[Json | None]
-    torchscript: Mapped[str | None] = mapped_column(doc="artifact id")
+    kind: Mapped[str] = mapped_column(doc="contracts.sources.SourceKind")
+    digest: Mapped[str] = mapped_column(doc="of the canonical document, or of the file")
+    # The columns are named after the first source of each sort; sources of other kinds use them too.
+    document: Mapped[Json | None] = mapped_column("spec", doc="of a source that is a document")
+    file: Mapped[str | None] = mapped_column("torchscript", doc="artifact id, of a source that is a file")
     weights: Mapped[str | None] = mapped_column(doc="artifact id")
-    input: Mapped[Json | None] = mapped_column(doc="declared sample input of a TorchScript file")
-    parameters: Mapped[int | None] = mapped_column(doc="null until a TorchScript file was loaded once")
+    input: Mapped[Json | None] = mapped_column(doc="declared sample input of a file")
+    parameters: Mapped[int | None] = mapped_column(doc="null until a file was loaded once")
     is_inline: Mapped[bool] = mapped_column(default=False, doc="registered by an inspection that brought its spec")
     created_at: Mapped[datetime] = mapped_column(default=clock.now())
     deleted_at: Mapped[datetime | None]
@@ -97,6 +98,11 @@ class ModelRecord(Table):
         Index("models_torchscript", "tenant_id", "torchscript"),
         Index("models_weights", "tenant_id", "weights"),
     )
+
+    def source(self) -> Json:
+        """Return the JSON of the model's source, as `contracts.sources` validates it."""
+        held = {"weights": self.weights, "input": self.input, self.kind: self.file or self.document}
+        return {"kind": self.kind} | {name: value for name, value in held.items() if value is not None}
 
 
 class PolicyRecord(Table):

@@ -10,12 +10,11 @@ from gradinspect.contracts.problems import FieldError, ProblemError
 from gradinspect.contracts.request.data import ArtifactData
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.spec.plan import Call
-from gradinspect.intake import Kind, check_safetensors, check_torchscript, recognise
+from gradinspect.intake import check_safetensors, check_upload
 from service.db import artifacts as rows
 from service.db.engine import Database
 from service.db.tables import ArtifactRecord
 from service.lifecycle import artifacts
-from service.store.artifact_files import Upload
 from service.store.storage import Store
 
 
@@ -36,7 +35,7 @@ def keep_upload(
         pieces: the bytes as they arrive; read to the end.
         limit: most bytes.
         expected_digest, expected_length: what the sender promised.
-        must_be_model: refuse what is not TorchScript, with advice.
+        must_be_model: refuse what is no model, with advice.
 
     Raises:
         ProblemError: `invalid_model`, `unsupported_operator` or `invalid_data` for a file that claims to be what it is
@@ -45,7 +44,8 @@ def keep_upload(
     with store.artifacts.receive(
         pieces, tenant=tenant, limit=limit, expected_digest=expected_digest, expected_length=expected_length
     ) as upload:
-        kind = _checked_kind(upload, must_be_model)
+        with upload.path.open("rb") as file:
+            kind = check_upload(file, must_be_model=must_be_model)
         return artifacts.keep(database, upload, tenant=tenant, kind=kind)
 
 
@@ -90,16 +90,6 @@ def check_data(database: Database, store: Store, data: ArtifactData, *, tenant: 
         if held[name][0] != held[data.inputs[0]][0]:
             counts = f"{held[name][0]} samples, and {data.inputs[0]!r} has {held[data.inputs[0]][0]}"
             raise _wrong_field(pointer, f"{name!r} has {counts}; all must have the same number")
-
-
-def _checked_kind(upload: Upload, must_be_model: bool) -> Kind:
-    with upload.path.open("rb") as file:
-        kind = recognise(file)
-        if must_be_model or kind == "torchscript":
-            check_torchscript(file)
-        elif kind == "safetensors":
-            check_safetensors(file)
-    return kind
 
 
 def _expected_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:

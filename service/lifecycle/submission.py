@@ -12,7 +12,7 @@ from gradinspect.contracts.problems import FieldError, ProblemError
 from gradinspect.contracts.request.data import ArtifactData
 from gradinspect.contracts.request.fitting import NO_PARAMETERS, misfit
 from gradinspect.contracts.request.request import InlineModel, InspectionRequest
-from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.contracts.sources import SpecSource
 from service.db import idempotency, inspections, models, outbox, policies
 from service.db.engine import Database
 from service.db.tables import InspectionRecord, ModelRecord
@@ -65,8 +65,7 @@ def ring(database: Database, dispatcher: Dispatcher, settings: Settings, record:
 
 def _insert(session: Session, settings: Settings, request: InspectionRequest, tenant: str) -> InspectionRecord:
     if isinstance(request.model, InlineModel):
-        spec = request.model.spec
-        model = models.register_inline(session, spec, tenant=tenant, parameters=spec.plan.parameters)
+        model = models.register_inline(session, request.model.spec, tenant=tenant)
     else:
         with named_at("/model"):
             model = models.hold(session, request.model, tenant=tenant)
@@ -80,7 +79,7 @@ def _insert(session: Session, settings: Settings, request: InspectionRequest, te
             tenant=tenant,
             model=model,
             policy=policy,
-            queue=settings.queue_for(request.device, is_upload=model.kind == "torchscript"),
+            queue=settings.queue_for(request.device, is_upload=model.file is not None),
             max_queued=settings.max_queued,
         )
 
@@ -88,12 +87,12 @@ def _insert(session: Session, settings: Settings, request: InspectionRequest, te
 def _refuse_misfit(request: InspectionRequest, model: ModelRecord) -> None:
     """Refuse what no run could use, so that the caller learns it now and not from a failed inspection."""
     inputs = request.data.inputs if request.data is not None else None
-    if model.kind == "torchscript" and model.input is None and inputs is None:
-        raise _misfit("/data", "this TorchScript model was registered without `input`, so bring data.inputs")
-    if model.spec is not None and model.parameters == 0:
+    if model.file is not None and model.input is None and inputs is None:
+        raise _misfit("/data", "this model was registered without `input`, so bring data.inputs")
+    if model.document is not None and model.parameters == 0:
         raise _misfit("/model", NO_PARAMETERS)
-    if model.spec is not None and request.data is not None:
-        spec = from_python(ModelSpec, model.spec, code="invalid_spec")
+    if model.document is not None and request.data is not None:
+        spec = from_python(SpecSource, model.source(), code="invalid_spec").spec
         if (found := misfit(spec, request.data, loss=request.loss)) is not None:
             raise _misfit(pointer(["data", *found[0]]), found[1])
 

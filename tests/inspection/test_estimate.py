@@ -12,6 +12,7 @@ import tests.support.layer_specimens as specimens
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.contracts.sources import SpecSource
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.engine.network.build import build
@@ -71,10 +72,9 @@ def test_fixed_memory_is_parameters_and_their_gradients() -> None:
 
 def run(document: dict[str, Any], limit: int, settings: dict[str, Any], data: bytes | None = None) -> None:
     job = Job(
-        spec=from_python(ModelSpec, document),
+        source=SpecSource(spec=from_python(ModelSpec, document)),
         settings=from_python(InspectionSettings, settings),
         limits=Limits(memory_bytes=limit),
-        has_data=data is not None,
     )
     run_job(job, model_bytes=None, weights_bytes=None, data_bytes=data)
 

@@ -18,6 +18,7 @@ from gradinspect.contracts.problems import InspectionError, ProblemError
 from gradinspect.contracts.report.report import ModelReference
 from gradinspect.contracts.request.data import ArtifactData
 from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.contracts.sources import SpecSource
 from gradinspect.contracts.wire.messages import Job
 from gradinspect.inspection.local import inspect_job, local_limits
 from gradinspect.report.shown import Report
@@ -323,7 +324,9 @@ def test_memory_that_cannot_be_had_is_named() -> None:
 
 def test_a_job_runs_here_and_leaves_torch_s_threads() -> None:
     job = Job(
-        spec=gradinspect_spec(), settings=InspectionSettings(), limits=local_limits().model_copy(update={"threads": 1})
+        source=SpecSource(spec=gradinspect_spec()),
+        settings=InspectionSettings(),
+        limits=local_limits().model_copy(update={"threads": 1}),
     )
     threads = torch.get_num_threads()
     stages: list[tuple[str, float]] = []
@@ -348,7 +351,7 @@ def test_a_job_reads_its_batch_from_safetensors() -> None:
 
     inputs, targets = batch()
     settings = InspectionSettings(data=ArtifactData(artifact="sha256:" + "0" * 64, inputs=("x",), target="y"))
-    job = Job(spec=gradinspect_spec(), has_data=True, settings=settings, limits=local_limits())
+    job = Job(source=SpecSource(spec=gradinspect_spec()), settings=settings, limits=local_limits())
     report = inspect_job(job, data_bytes=save({"x": inputs, "y": targets}), model=ModelReference(kind="spec"))
     assert numbers(report) == numbers(inspect(SPEC, inputs, targets))
 

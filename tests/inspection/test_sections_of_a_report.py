@@ -17,6 +17,7 @@ from gradinspect.contracts.report.report import Measurements
 from gradinspect.contracts.report.sections import Noise
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.contracts.sections import DIAGNOSTICS, SECTIONS
+from gradinspect.contracts.sources import SpecSource
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.engine.first_order.context import Budget, SectionInput, SectionResult, refused
@@ -42,7 +43,7 @@ SPEC = {
 
 def run(settings: dict[str, Any], *, wall_seconds: float = 300.0, progress: Any = lambda _s, _f: None) -> Measurements:
     job = Job(
-        spec=from_python(ModelSpec, SPEC),
+        source=SpecSource(spec=from_python(ModelSpec, SPEC)),
         settings=from_python(InspectionSettings, {"data": {"samples": 16}, **settings}),
         limits=Limits(wall_seconds=wall_seconds),
     )

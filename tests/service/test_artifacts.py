@@ -13,6 +13,7 @@ from gradinspect.contracts.document import from_python
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.request.policy import DEFAULT_POLICY
 from gradinspect.contracts.request.request import InspectionRequest
+from gradinspect.contracts.sources import SpecSource
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from service.db import artifacts as rows
 from service.db import inspections, models
@@ -85,7 +86,7 @@ def test_another_tenants_artifact_is_not_found_and_stays(database: Database, sto
 def test_an_artifact_is_in_use_until_its_model_is_deleted(database: Database, store: Store) -> None:
     keep(database, store)
     with database.write() as session:
-        model = models.register_spec(session, SPEC, tenant=TENANT, name=None, parameters=10, weights=DIGEST)
+        model = models.register(session, SpecSource(spec=SPEC, weights=DIGEST), tenant=TENANT, name=None)
     assert delete_problem(database, store) == "in_use"
     assert has_bytes(store)
     with database.write() as session:
@@ -98,7 +99,7 @@ def test_data_is_in_use_until_its_inspection_has_ended(database: Database, store
     request = {"model": {"spec": {"input": {"shape": [4]}, "layers": [LAYER]}}}
     body = from_python(InspectionRequest, request | {"data": {"artifact": DIGEST, "inputs": ["x"]}})
     with database.write() as session:
-        model = models.register_inline(session, SPEC, tenant=TENANT, parameters=10)
+        model = models.register_inline(session, SPEC, tenant=TENANT)
         inspection = inspections.insert(
             session, body, tenant=TENANT, model=model, policy=DEFAULT_POLICY, queue="cpu", max_queued=10
         )

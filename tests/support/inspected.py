@@ -17,12 +17,13 @@ from gradinspect.contracts.document import Document, from_python
 from gradinspect.contracts.report.report import Measurements, Report
 from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 from gradinspect.contracts.request.request import InspectionSettings
-from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.contracts.sources import SpecSource, TorchScriptSource
 from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.inspection.job import run_job
 
 torch.set_num_threads(1)  # models this small only wait for one another's threads
 FLOAT64 = 2.0**-52
+NO_DIGEST = "sha256:" + "0" * 64  # the bytes come as arguments
 # A sum of n ≤ 4,096 products in float64 is off by at most n·2⁻⁵³ of its terms; four times that for two such factors
 # and the division between them.
 ROUNDING = 4 * 4096 * FLOAT64
@@ -112,12 +113,13 @@ def as_job(
     if inputs is not None:
         tensors = dict(inputs) if target is None else {**inputs, "y": target}
         data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-        settings["data"] = {"artifact": "sha256:" + "0" * 64, "inputs": list(inputs)}
+        settings["data"] = {"artifact": NO_DIGEST, "inputs": list(inputs)}
         if target is not None:
             settings["data"]["target"] = "y"
     job = Job(
-        spec=from_python(ModelSpec, spec) if spec is not None else None,
-        has_data=data is not None,
+        source=from_python(SpecSource, {"spec": spec})
+        if spec is not None
+        else TorchScriptSource(torchscript=NO_DIGEST),
         settings=from_python(InspectionSettings, settings),
         limits=Limits(threads=torch.get_num_threads()),
     )

@@ -11,6 +11,7 @@ from typing import Any
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.request.policy import DEFAULT_POLICY
 from gradinspect.contracts.request.request import InspectionRequest
+from gradinspect.contracts.sources import TorchScriptSource
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.spec.tensors import SampleInput
 from service.db import inspections, models
@@ -30,8 +31,7 @@ def queue_spec(database: Database, spec: dict[str, Any] = SPEC, **fields: Any) -
     """Queue the inspection of a spec; nobody is told."""
     request = from_python(InspectionRequest, {"model": {"spec": spec}, **fields})
     with database.write() as session:
-        parsed = from_python(ModelSpec, spec)
-        model = models.register_inline(session, parsed, tenant=TENANT, parameters=parsed.plan.parameters)
+        model = models.register_inline(session, from_python(ModelSpec, spec), tenant=TENANT)
         return inspections.insert(
             session, request, tenant=TENANT, model=model, policy=DEFAULT_POLICY, queue="cpu", max_queued=1000
         )
@@ -42,9 +42,9 @@ def queue_upload(database: Database, store: Store, file: bytes) -> InspectionRec
     digest = f"sha256:{hashlib.sha256(file).hexdigest()}"
     with store.artifacts.receive([file], tenant=TENANT, limit=2**30) as upload:
         artifacts.keep(database, upload, tenant=TENANT, kind="torchscript")
-    sample = SampleInput(shape=(4,))
+    source = TorchScriptSource(torchscript=digest, input=SampleInput(shape=(4,)))
     with database.write() as session:
-        model = models.register_torchscript(session, digest, tenant=TENANT, name=None, sample_input=sample)
+        model = models.register(session, source, tenant=TENANT, name=None)
         request = from_python(InspectionRequest, {"model": model.id})
         return inspections.insert(
             session, request, tenant=TENANT, model=model, policy=DEFAULT_POLICY, queue="cpu", max_queued=1000

@@ -52,7 +52,7 @@ def submit(
     """Queue an inspection of a small model."""
     with database.write() as session:
         model = (
-            models.register_inline(session, spec(), tenant=tenant, parameters=10)
+            models.register_inline(session, spec(), tenant=tenant)
             if model_id is None
             else models.hold(session, model_id, tenant=tenant)
         )

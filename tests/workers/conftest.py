@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gradinspect.contracts.document import from_python
-from gradinspect.contracts.wire.messages import Job, Limits
+from gradinspect.contracts.wire.messages import Limits
 from tests.support.children import Done, RunChild
 from workers.child.sandbox import Level
 from workers.supervisor.children import Child
 from workers.supervisor.fork_client import ForkServers
 from workers.supervisor.supervise import Watch, supervise
+
+NO_DIGEST = f"sha256:{'0' * 64}"  # the bytes come as files
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +35,7 @@ def run_child(fork_servers: ForkServers, tmp_path: Path) -> RunChild:
     def run(
         *,
         spec: dict[str, Any] | None = None,
+        source: dict[str, Any] | None = None,
         model: bytes | None = None,
         weights: bytes | None = None,
         data: bytes | None = None,
@@ -45,14 +48,12 @@ def run_child(fork_servers: ForkServers, tmp_path: Path) -> RunChild:
         **limits: Any,
     ) -> Done:
         allowed = Limits(**{"wall_seconds": 60.0, **limits})
-        job = from_python(
-            Job,
-            {
-                "spec": spec, "has_weights": weights is not None, "has_data": data is not None,
-                "sample_input": sample_input, "settings": {"device": "cpu", **(settings or {})},
-                "limits": allowed.model_dump(mode="json"),
-            },
-        )  # fmt: skip
+        if source is None and spec is not None:
+            source = {"kind": "spec", "spec": spec}
+        elif source is None:
+            source = {"kind": "torchscript", "torchscript": NO_DIGEST, "input": sample_input}
+        asked = {"device": "cpu", **(settings or {})}
+        job = {"source": source, "settings": asked, "limits": allowed.model_dump(mode="json")}
         given = {"model": model, "weights": weights, "data": data}
         files = {}
         for name, content in given.items():
@@ -60,8 +61,7 @@ def run_child(fork_servers: ForkServers, tmp_path: Path) -> RunChild:
                 (tmp_path / name).write_bytes(content)
                 files[name] = (tmp_path / name).open("rb")
         level = level or ("full" if files else "limits")
-        text = job.model_dump_json().encode()
-        child = fork_servers.spawn(text, files, allowed, level=level, cuda_device=None)
+        child = fork_servers.spawn(json.dumps(job).encode(), files, allowed, level=level, cuda_device=None)
         told: list[tuple[str, float]] = []
         watch = Watch(is_lost, is_stopping, lambda stage, fraction: told.append((stage, fraction)))
         try:

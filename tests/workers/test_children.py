@@ -218,3 +218,10 @@ def test_a_child_is_confined_while_it_runs(run_child: RunChild) -> None:
     run_child(model=scripted(EndlessLoop()), sample_input=FOUR, meanwhile=look, is_lost=lambda: "NoNewPrivs" in seen)
     assert seen["NoNewPrivs"] == "1"
     assert seen["Threads"] == "1"
+
+
+def test_a_source_of_another_version_is_a_named_failure(run_child: RunChild) -> None:
+    ending = run_child(source={"kind": "spec", "spec": {**SPEC, "later": 1}}).ending
+    assert isinstance(ending, Failed)
+    assert ending.code == "internal"
+    assert "/source/spec/later" in ending.detail

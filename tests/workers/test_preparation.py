@@ -6,36 +6,37 @@ from dataclasses import replace
 
 import pytest
 
+from gradinspect.contracts.document import from_json
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.report.report import MeasuredSummary, Measurements, ModelReference
 from gradinspect.contracts.request.policy import DEFAULT_POLICY
 from gradinspect.contracts.request.request import InspectionSettings
-from gradinspect.contracts.wire.messages import JobTimings, Limits
+from gradinspect.contracts.wire.messages import Job, JobTimings, Limits
 from service.db.leases import Claim, Lease
 from tests.support.specimens import make_report, spec
 from workers.supervisor.endings import Measured
 from workers.supervisor.fork_client import ServerFacts
-from workers.supervisor.preparation import choose_level, make_job, with_trusted_environment
+from workers.supervisor.preparation import choose_level, job_json, with_trusted_environment
 
 CAN = ServerFacts("2.13.0", "full", "")
 CANNOT = ServerFacts("2.13.0", "limits", "seccomp: Function not implemented")
 DIGEST = f"sha256:{'0' * 64}"
 CLAIM = Claim(
     lease=Lease("insp_secret", "token-secret"), tenant="tenant-secret", attempt=1, settings=InspectionSettings(),
-    policy=DEFAULT_POLICY, model=ModelReference(kind="spec"), spec=spec(), torchscript=None, weights=None, data=None,
-    queue="cpu", sample_input=None,
+    policy=DEFAULT_POLICY, model=ModelReference(kind="spec"), queue="cpu",
+    source={"kind": "spec", "spec": spec().model_dump(mode="json", exclude_none=True)}, files={},
 )  # fmt: skip
 ON_GPU = replace(CLAIM, queue="gpu")
-UPLOAD = replace(CLAIM, spec=None, torchscript=DIGEST)
+UPLOAD = replace(CLAIM, source={"kind": "torchscript", "torchscript": DIGEST}, files={"model": DIGEST})
 
 
 def test_a_job_holds_nothing_that_a_model_must_not_know() -> None:
-    assert "secret" not in make_job(CLAIM, Limits()).model_dump_json()
+    assert "secret" not in job_json(CLAIM, Limits()).decode()
 
 
 def test_the_queue_decides_about_the_device() -> None:
-    assert make_job(CLAIM, Limits()).settings.device == "cpu"
-    assert make_job(ON_GPU, Limits()).settings.device == "cuda"
+    assert from_json(Job, job_json(CLAIM, Limits())).settings.device == "cpu"
+    assert from_json(Job, job_json(ON_GPU, Limits())).settings.device == "cuda"
 
 
 def test_uploads_are_confined_wherever_they_may_run() -> None:

@@ -49,7 +49,9 @@ def test_the_fork_server_gets_none_of_our_variables() -> None:
 
 def test_a_fork_server_that_has_served_its_time_is_replaced() -> None:
     limits = Limits()
-    job = from_python(Job, {"spec": SPEC, "settings": {}, "limits": limits.model_dump(mode="json")})
+    job = from_python(
+        Job, {"source": {"kind": "spec", "spec": SPEC}, "settings": {}, "limits": limits.model_dump(mode="json")}
+    )
     servers = ForkServers(jobs_per_server=1)
     servers.start()
     try:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gradinspect.contracts.document import from_json
-from gradinspect.contracts.problems import InspectionError
+from gradinspect.contracts.problems import InspectionError, ProblemError
 from gradinspect.contracts.wire.messages import FailureFrame, Job, ProgressFrame, ResultFrame
 from gradinspect.engine.first_order.memory import out_of_memory
 from gradinspect.inspection.job import run_job
@@ -60,7 +60,11 @@ def main(inputs: Inputs, *, confinement: Level) -> None:
         inputs: from `read_inputs`.
         confinement: the level under which this process is, stamped into the measurements.
     """
-    job = from_json(Job, inputs.job)
+    try:
+        job = from_json(Job, inputs.job)
+    except ProblemError as error:  # stored by a version whose contracts have changed since
+        _send(_failure("internal", f"the stored request cannot be read any more: {error}"))
+        return
     _send(_outcome(job, inputs, confinement))
 
 

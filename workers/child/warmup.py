@@ -24,13 +24,16 @@ from gradinspect.contracts.sections import DIAGNOSTICS
 from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.inspection.job import run_job
 
-PLAIN: dict[str, Any] = {}  # Any: a request is JSON until it is validated
-EVERYTHING: dict[str, Any] = {
+Json = dict[str, Any]  # Any: JSON until it is validated
+NO_DIGEST = f"sha256:{'0' * 64}"  # the bytes come as arguments
+
+PLAIN: Json = {}
+EVERYTHING: Json = {
     "diagnostics": list(DIAGNOSTICS),
     "optimizer": {"type": "adam", "lr": 1e-3},
     "precision": {"intended": "float16"},
 }
-SCALES: dict[str, Any] = {**EVERYTHING, "lr_scales": {"probe_steps": 10, "seeds": 1}}
+SCALES: Json = {**EVERYTHING, "lr_scales": {"probe_steps": 10, "seeds": 1}}
 
 MLP = {
     "input": {"shape": [4]},
@@ -85,27 +88,35 @@ def warm_up() -> Warmed:
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
     for asked in (PLAIN, SCALES):
-        _try({"spec": MLP, "settings": asked})
-    _try({"spec": CNN, "settings": EVERYTHING})
+        _try(_built(MLP), asked)
+    _try(_built(CNN), EVERYTHING)
     for dtype in ("float64", "bfloat16", "float16"):
-        _try({"spec": CNN, "settings": {"precision": {"compute": dtype}}})
+        _try(_built(CNN), {"precision": {"compute": dtype}})
     for model, sample in _uploads():
-        file, job = _scripted(model), {"sample_input": sample}
-        _try({**job, "settings": EVERYTHING}, file)
+        file, source = _scripted(model), _loaded(sample)
+        _try(source, EVERYTHING, file)
         # A file that does not load: the ways in which errors are made have lazy parts, too.
-        _try({**job, "settings": {}}, file[: len(file) // 2])
+        _try(source, PLAIN, file[: len(file) // 2])
     _warm_tensor_files()
     gc.collect()
     gc.freeze()  # children share these pages instead of copying them at their first collection
     return Warmed(torch.__version__, partial(_compute, file, sample))
 
 
-def _compute(file: bytes, sample: dict[str, Any]) -> None:
-    _run({"spec": CNN, "settings": PLAIN})
-    _run({"sample_input": sample, "settings": PLAIN}, file)
+def _compute(file: bytes, sample: Json) -> None:
+    _run(_built(CNN), PLAIN)
+    _run(_loaded(sample), PLAIN, file)
 
 
-def _uploads() -> list[tuple[nn.Module, dict[str, Any]]]:
+def _built(spec: Json) -> Json:
+    return {"kind": "spec", "spec": spec}
+
+
+def _loaded(sample: Json | None) -> Json:
+    return {"kind": "torchscript", "torchscript": NO_DIGEST, "input": sample}
+
+
+def _uploads() -> list[tuple[nn.Module, Json]]:
     mlp = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Dropout(0.1), nn.LayerNorm(4), nn.Linear(4, 3))
     cnn = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.GELU(), nn.Flatten(), nn.Linear(72, 3))
     return [
@@ -124,19 +135,19 @@ def _scripted(model: nn.Module) -> bytes:
     return file.getvalue()
 
 
-def _try(fields: dict[str, Any], model: bytes | None = None, data: bytes | None = None) -> None:
+def _try(source: Json, settings: Json, model: bytes | None = None, data: bytes | None = None) -> None:
     """A warm-up measures nothing: what a job cannot do is its own affair later, and most of it is warm all the same."""
     try:
-        _run(fields, model, data)
+        _run(source, settings, model, data)
     except InspectionError:
         pass
     except Exception:  # noqa: BLE001  # one section's defect must not keep the others from being served
         traceback.print_exc()
 
 
-def _run(fields: dict[str, Any], model: bytes | None = None, data: bytes | None = None) -> None:
+def _run(source: Json, settings: Json, model: bytes | None = None, data: bytes | None = None) -> None:
     limits = Limits(threads=1).model_dump(mode="json")
-    job = from_python(Job, {**fields, "limits": limits, "has_data": data is not None})
+    job = from_python(Job, {"source": source, "settings": settings, "limits": limits})
     run_job(job, model_bytes=model, weights_bytes=None, data_bytes=data).model_dump_json()
 
 
@@ -144,5 +155,5 @@ def _warm_tensor_files() -> None:
     from safetensors.torch import save
 
     tokens = {"tokens": torch.zeros(4, 3, dtype=torch.int64), "y": torch.zeros(4, dtype=torch.int64)}
-    data = {"artifact": f"sha256:{'0' * 64}", "inputs": ["tokens"], "target": "y"}
-    _try({"settings": {**PLAIN, "data": data}}, _scripted(_Recurrent()), save(tokens))
+    data = {"artifact": NO_DIGEST, "inputs": ["tokens"], "target": "y"}
+    _try(_loaded(None), {"data": data}, _scripted(_Recurrent()), save(tokens))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from typing import BinaryIO
 
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.report.report import Measurements
-from gradinspect.contracts.wire.messages import Job, Limits
+from gradinspect.contracts.wire.messages import Limits
 from gradinspect.version import __version__
 from service.db.leases import Claim
 from service.store.storage import Store
@@ -18,17 +19,14 @@ from workers.supervisor.fork_client import ServerFacts
 MOST_STAGES = 24  # of a child; a report holds 32
 
 
-def make_job(claim: Claim, limits: Limits) -> Job:
-    """The job as JSON will carry it: no id, no tenant, no secret."""
+def job_json(claim: Claim, limits: Limits) -> bytes:
+    """Write the `Job` of a claim: no id, no tenant, no secret.
+
+    The source is passed on as it was stored: the child validates it.
+    """
     device = "cuda" if claim.queue == "gpu" else "cpu"
-    return Job(
-        spec=claim.spec,
-        has_weights=claim.weights is not None,
-        has_data=claim.data is not None,
-        sample_input=claim.sample_input,
-        settings=claim.settings.model_copy(update={"device": device}),
-        limits=limits,
-    )
+    settings = claim.settings.model_copy(update={"device": device}).model_dump(mode="json")
+    return json.dumps({"source": claim.source, "settings": settings, "limits": limits.model_dump(mode="json")}).encode()
 
 
 def open_files(claim: Claim, store: Store, opened: ExitStack) -> dict[str, BinaryIO]:
@@ -37,11 +35,9 @@ def open_files(claim: Claim, store: Store, opened: ExitStack) -> dict[str, Binar
     Raises:
         ProblemError: `not_found`, the store has lost them.
     """
-    wanted = {"model": claim.torchscript, "weights": claim.weights, "data": claim.data}
     return {
         name: opened.enter_context(store.artifacts.open(digest, tenant=claim.tenant))
-        for name, digest in wanted.items()
-        if digest is not None
+        for name, digest in claim.files.items()
     }
 
 
@@ -56,7 +52,7 @@ def choose_level(claim: Claim, facts: ServerFacts, *, has_uploads: bool, gpu_upl
     """
     if not has_uploads:
         return "limits"
-    if claim.queue == "gpu" and (claim.torchscript is None or gpu_uploads):
+    if claim.queue == "gpu" and (gpu_uploads or not claim.is_upload):
         return "limits"
     if facts.level != "full":
         raise ProblemError("uploads_disabled", f"this worker cannot confine uploaded bytes: {facts.reason}")

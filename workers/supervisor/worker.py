@@ -32,7 +32,7 @@ from workers.supervisor.devices import visible_gpus
 from workers.supervisor.endings import Died, Ending, Failed, Lost, Measured, Stopped
 from workers.supervisor.fork_client import ForkServerError, ForkServers, ServerFacts
 from workers.supervisor.lease_keeper import LeaseKeeper
-from workers.supervisor.preparation import choose_level, make_job, open_files, with_trusted_environment
+from workers.supervisor.preparation import choose_level, job_json, open_files, with_trusted_environment
 from workers.supervisor.supervise import Watch, supervise
 
 PROGRESS_SECONDS = 1.0  # chosen: a person watches; each step is a write
@@ -114,9 +114,9 @@ class Worker:
                 facts = self.fork_servers.facts()
                 files = open_files(claim, self.store, opened)
                 level = choose_level(claim, facts, has_uploads=bool(files), gpu_uploads=self.settings.gpu_uploads)
-                job = make_job(claim, self.settings.limits)
-                text = job.model_dump_json().encode()
-                child = self.fork_servers.spawn(text, files, job.limits, level=level, cuda_device=cuda_device)
+                limits = self.settings.limits
+                job = job_json(claim, limits)
+                child = self.fork_servers.spawn(job, files, limits, level=level, cuda_device=cuda_device)
                 opened.callback(child.close)
                 log.debug("child_started", pid=child.pid, level=level)
                 progress = _Progress(self.database, claim)
@@ -125,7 +125,7 @@ class Worker:
                     is_stopping=self._stopping.is_set,
                     on_progress=progress.tell,
                 )
-                ending, said = supervise(child, job.limits, watch, is_upload=claim.torchscript is not None)
+                ending, said = supervise(child, limits, watch, is_upload=claim.is_upload)
                 if said:
                     log.info("child_log", text=said.decode(errors="replace"))
                 if isinstance(ending, Measured):

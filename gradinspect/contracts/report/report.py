@@ -16,6 +16,7 @@ from gradinspect.contracts.report.outcomes import RuleOutcome
 from gradinspect.contracts.report.rows import LayerMeasurement, Names, Number, ParameterMeasurement
 from gradinspect.contracts.report.sections import MAX_LAYERS, ScalesVerdict, Sections, SeedSpread
 from gradinspect.contracts.request.policy import Severity
+from gradinspect.contracts.sources import SourceKind
 
 MAX_PARAMETERS = 50_000
 SCHEMA_VERSION = 2  # of reports that this release writes
@@ -137,7 +138,7 @@ class ModelReference(Document):
 
     id: Annotated[str, Field(max_length=64)] | None = None
     name: Annotated[str, Field(max_length=256)] | None = None
-    kind: Literal["spec", "torchscript", "module"]
+    kind: Literal[SourceKind, "module"]
     digest: Annotated[str, Field(max_length=80)] | None = None
 
 

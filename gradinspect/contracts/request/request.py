@@ -98,7 +98,7 @@ def _model_form(value: object) -> str:
     return "(id)" if isinstance(value, str) else "(inline)"
 
 
-ModelSource = Annotated[
+RequestedModel = Annotated[
     Annotated[ModelId, Tag("(id)")] | Annotated[InlineModel, Tag("(inline)")], Discriminator(_model_form)
 ]
 LabelKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,62}$")]
@@ -108,7 +108,7 @@ LabelValue = Annotated[str, Field(max_length=128, json_schema_extra=WITHOUT_NUL)
 class InspectionRequest(InspectionSettings):
     """The body of `POST /v1/inspections`."""
 
-    model: ModelSource
+    model: RequestedModel
     policy: Annotated[str, Field(min_length=1, max_length=64)] = "default"
     labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = {}
 

@@ -9,8 +9,7 @@ from pydantic import Field
 from gradinspect.contracts.document import Count, Document, Finite, Fraction, Name, Text
 from gradinspect.contracts.report.report import Measurements
 from gradinspect.contracts.request.request import InspectionSettings
-from gradinspect.contracts.spec.model_spec import ModelSpec
-from gradinspect.contracts.spec.tensors import SampleInput
+from gradinspect.contracts.sources import ModelSource
 
 INSPECT_TASK = "gradinspect.inspect"
 
@@ -36,10 +35,7 @@ class Job(Document):
     """Everything a child needs besides the bytes, which it gets as inherited descriptors. Holds no secret."""
 
     v: Literal[1] = 1
-    spec: ModelSpec | None = Field(default=None, description="Null: the model bytes are TorchScript.")
-    has_weights: bool = Field(default=False, description="Weights for the spec come as safetensors bytes.")
-    has_data: bool = Field(default=False, description="The batch comes as safetensors bytes.")
-    sample_input: SampleInput | None = Field(default=None, description="Declared input of a TorchScript model.")
+    source: ModelSource
     settings: InspectionSettings
     limits: Limits
 

@@ -5,66 +5,47 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from gradinspect.contracts.document import Count, Digest, Document, Fraction, ModelName, Name, Text
 from gradinspect.contracts.report.report import Finding, PolicyReference, Summary, Verdict
 from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 from gradinspect.contracts.request.policy import RulePolicy
-from gradinspect.contracts.spec.model_spec import ModelSpec
-from gradinspect.contracts.spec.tensors import SampleInput
+from gradinspect.contracts.sources import ArtifactKind, SourceFields, SourceKind, SourceRequest
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ENDED: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 ItemT = TypeVar("ItemT", bound=BaseModel)
 
 
-class ModelRegistration(Document):
-    """The body of `POST /v1/models`: a spec, or an uploaded TorchScript file."""
-
+class _Named(Document):
     name: ModelName | None = None
-    spec: ModelSpec | None = None
-    torchscript: Digest | None = None
-    weights: Digest | None = Field(default=None, description="safetensors with the spec's state_dict")
-    input: SampleInput | None = Field(
-        default=None, description="TorchScript only: input without the batch axis, for synthetic data"
-    )
 
-    @model_validator(mode="after")
-    def _one_source(self) -> ModelRegistration:
-        if (self.spec is None) == (self.torchscript is None):
-            raise ValueError("give either spec or torchscript")
-        if self.torchscript is not None and self.weights is not None:
-            raise ValueError("weights goes with spec; a TorchScript file carries its own")
-        if self.spec is not None and self.input is not None:
-            raise ValueError("input goes with torchscript; a spec has its own input")
-        return self
+
+class ModelRegistration(SourceRequest, _Named):
+    """The body of `POST /v1/models`: a spec, or the digest of an uploaded model."""
 
 
 class ArtifactResource(Document):
     """Bytes that were uploaded once and are named by their SHA-256."""
 
     id: Digest
-    kind: Literal["torchscript", "safetensors", "unknown"]
+    kind: ArtifactKind
     size_bytes: Count
     created_at: datetime
 
 
-class ModelResource(Document):
-    """A registered model."""
-
+class _RegisteredModel(Document):
     id: str
     name: str | None
-    kind: Literal["spec", "torchscript"]
+    kind: SourceKind
     digest: str
-    parameters: Count | None = Field(description="Null for a TorchScript file that no inspection has loaded yet.")
+    parameters: Count | None = Field(description="Null for an uploaded model that no inspection has loaded yet.")
     created_at: datetime
-    spec: ModelSpec | None = None
-    torchscript: Digest | None = None
-    weights: Digest | None = None
-    input: SampleInput | None = Field(
-        default=None, description="Without the batch axis. Null for a TorchScript file registered without one."
-    )
+
+
+class ModelResource(SourceFields, _RegisteredModel):
+    """A registered model."""
 
 
 class SpecLayer(Document):

@@ -8,10 +8,25 @@ from typing import Any
 
 import torch
 from safetensors.torch import load as load_safetensors
+from torch import nn
 
 from gradinspect.contracts.problems import InspectionError
 
 Allows = Callable[[str], bool]
+
+
+def load_model(kind: str, data: bytes, allows: Allows | None = None) -> nn.Module:
+    """Load an uploaded model onto the CPU.
+
+    Args:
+        kind: of a `FileSource`.
+        data: the file.
+        allows: as for `load_torchscript`.
+
+    Raises:
+        InspectionError: as the loader of that kind.
+    """
+    return LOADERS[kind](data, allows)
 
 
 def load_torchscript(data: bytes, allows: Allows | None = None) -> torch.jit.ScriptModule:
@@ -45,6 +60,9 @@ def load_torchscript(data: bytes, allows: Allows | None = None) -> torch.jit.Scr
     if allows is not None:
         _refuse_operators(unit, allows)
     return model
+
+
+LOADERS: dict[str, Callable[[bytes, Allows | None], nn.Module]] = {"torchscript": load_torchscript}
 
 
 def _refuse_operators(unit: Any, allows: Allows) -> None:  # Any: a CompilationUnit, declared without its functions

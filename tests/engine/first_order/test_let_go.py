@@ -12,6 +12,7 @@ from torch import nn
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.report.report import ModelReference
 from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.contracts.sources import SpecSource
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.engine.network.build import build
@@ -63,7 +64,7 @@ def test_the_measured_model_is_gone_when_a_remedy_is_tried(monkeypatch: pytest.M
 
     monkeypatch.setattr("gradinspect.inspection.measure.check_remedies", check)
     inspect_job(
-        Job(spec=from_python(ModelSpec, VANISHING), settings=InspectionSettings(), limits=Limits()),
+        Job(source=SpecSource(spec=from_python(ModelSpec, VANISHING)), settings=InspectionSettings(), limits=Limits()),
         model=ModelReference(kind="spec"),
     )
     assert tried == [0]

@@ -15,6 +15,7 @@ from gradinspect.contracts.document import from_python
 from gradinspect.contracts.problems import FAILURES, InspectionError, ProblemError
 from gradinspect.contracts.report.report import Measurements
 from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.contracts.sources import SpecSource
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.engine.network.batch import make_batch
@@ -45,7 +46,7 @@ def reported_or_none(spec: ModelSpec, mode: str) -> Measurements | None:
     asked = InspectionSettings.model_validate(
         {"loss": "mse", "data": {"samples": SAMPLES}, "precision": {"compute": "float64"}, "mode": mode}
     )
-    job = Job(spec=spec, settings=asked, limits=Limits(threads=1))
+    job = Job(source=SpecSource(spec=spec), settings=asked, limits=Limits(threads=1))
     try:
         return run_job(job, model_bytes=None, weights_bytes=None, data_bytes=None)
     except InspectionError as error:

@@ -23,7 +23,7 @@ def submit(database: Database, *, key: str = "key", digest: str = DIGEST, tenant
         earlier = idempotency.reserve(session, key, digest, tenant=tenant)
         if earlier is not None:
             return earlier
-        model = models.register_inline(session, spec(), tenant=tenant, parameters=10)
+        model = models.register_inline(session, spec(), tenant=tenant)
         record = inspections.insert(
             session, request(), tenant=tenant, model=model, policy=DEFAULT_POLICY, queue="cpu", max_queued=10
         )

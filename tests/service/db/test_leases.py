@@ -64,8 +64,9 @@ def test_a_claim_brings_all_that_a_worker_needs(database: Database) -> None:
     claim = take(database, inspection_id, owner="host:1")
     assert (claim.lease.inspection_id, claim.attempt, claim.tenant, claim.queue) == (inspection_id, 1, TENANT, "cpu")
     assert (claim.settings.loss, claim.settings.seed) == ("mse", 7)
-    assert claim.spec is not None
-    assert claim.spec.input.shape == (4,)
+    assert claim.source["kind"] == "spec"
+    assert claim.source["spec"]["input"]["shape"] == [4]
+    assert claim.files == {}
     assert claim.policy.name == "default"
     assert claim.model.kind == "spec"
     record = read(database, inspection_id)

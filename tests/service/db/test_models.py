@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import func, select
 
 from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.sources import SpecSource, TorchScriptSource
 from gradinspect.contracts.spec.tensors import SampleInput
 from service.db import artifacts, inspections, models, retention
 from service.db.engine import Database
@@ -17,7 +18,7 @@ FILE = f"sha256:{'ab' * 32}"
 
 def register(database: Database, *, tenant: str = TENANT, name: str | None = "mlp", weights: str | None = None) -> str:
     with database.write() as session:
-        return models.register_spec(session, spec(), tenant=tenant, name=name, parameters=10, weights=weights).id
+        return models.register(session, SpecSource(spec=spec(), weights=weights), tenant=tenant, name=name).id
 
 
 def upload(database: Database, *, kind: str = "torchscript", tenant: str = TENANT) -> None:
@@ -36,7 +37,7 @@ def test_a_spec_is_stored_as_it_will_be_built(database: Database) -> None:
     with database.read() as session:
         record = models.get(session, model_id, tenant=TENANT)
     assert (record.name, record.kind, record.parameters) == ("mlp", "spec", 10)
-    assert record.spec == spec().model_dump(mode="json", exclude_none=True)
+    assert record.document == spec().model_dump(mode="json", exclude_none=True)
     assert record.digest.startswith("sha256:")
 
 
@@ -51,7 +52,7 @@ def test_a_spec_inside_a_request_is_one_model_however_often_it_comes(database: D
     assert submit(database).model_id == submit(database).model_id
     assert submit(database, tenant="other").model_id != submit(database).model_id
     with database.write() as session:
-        other = models.register_inline(session, spec(out_features=3), tenant=TENANT, parameters=15)
+        other = models.register_inline(session, spec(out_features=3), tenant=TENANT)
     assert other.id != submit(database).model_id
 
 
@@ -63,21 +64,21 @@ def test_an_inline_model_that_was_deleted_is_made_anew(database: Database) -> No
 
 
 def test_a_torchscript_model_needs_its_file(database: Database) -> None:
-    declared = SampleInput(shape=(4,))
+    source = TorchScriptSource(torchscript=FILE, input=SampleInput(shape=(4,)))
     with database.write() as session, pytest.raises(ProblemError) as problem:
-        models.register_torchscript(session, FILE, tenant=TENANT, name=None, sample_input=declared)
+        models.register(session, source, tenant=TENANT, name=None)
     assert problem.value.code == "not_found"
     upload(database)
     with database.write() as session:
-        record = models.register_torchscript(session, FILE, tenant=TENANT, name=None, sample_input=declared)
-    assert (record.kind, record.digest, record.torchscript, record.parameters) == ("torchscript", FILE, FILE, None)
+        record = models.register(session, source, tenant=TENANT, name=None)
+    assert (record.kind, record.digest, record.file, record.parameters) == ("torchscript", FILE, FILE, None)
     assert record.input == {"shape": [4], "dtype": "float32"}
 
 
 def test_a_file_of_another_kind_is_no_model(database: Database) -> None:
     upload(database, kind="safetensors")
     with database.write() as session, pytest.raises(ProblemError) as problem:
-        models.register_torchscript(session, FILE, tenant=TENANT, name=None, sample_input=None)
+        models.register(session, TorchScriptSource(torchscript=FILE), tenant=TENANT, name=None)
     assert problem.value.code == "invalid_model"
 
 

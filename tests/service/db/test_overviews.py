@@ -8,6 +8,7 @@ from gradinspect.contracts.document import from_python
 from gradinspect.contracts.report.report import Measurements
 from gradinspect.contracts.request.policy import DEFAULT_POLICY
 from gradinspect.contracts.request.request import InspectionRequest, InspectionSettings
+from gradinspect.contracts.sources import SpecSource
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.rules import judge
 from gradinspect.testing.measurements import MODEL, chain
@@ -24,7 +25,7 @@ def ended(database: Database, measured: Measurements | None, *, name: str | None
     spec = from_python(ModelSpec, SPEC)
     request = from_python(InspectionRequest, {"model": {"spec": SPEC}})
     with database.write() as session:
-        model = models.register_spec(session, spec, tenant=DEFAULT_TENANT, name=name, parameters=36)
+        model = models.register(session, SpecSource(spec=spec), tenant=DEFAULT_TENANT, name=name)
         record = inspections.insert(
             session, request, tenant=DEFAULT_TENANT, model=model, policy=DEFAULT_POLICY, queue="cpu", max_queued=100
         )

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select, update
 
 from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.sources import SpecSource
 from service.db import clock, models
 from service.db.engine import Database
 from service.db.lists import queries
@@ -85,7 +86,7 @@ def test_filters_by_state_verdict_and_model(database: Database) -> None:
     take(database, running)
     passed = end_well(database)
     with database.write() as session:
-        other = models.register_spec(session, spec(), tenant=TENANT, name="other", parameters=10).id
+        other = models.register(session, SpecSource(spec=spec()), tenant=TENANT, name="other").id
     failed = end_well(database, report=make_report(verdict="fail"), model_id=other)
     assert listed(database, status="queued") == [queued]
     assert listed(database, status="running") == [running]
@@ -207,8 +208,8 @@ def test_a_cursor_fits_its_own_list_only(database: Database) -> None:
 
 def test_models_come_newest_first_without_deleted_ones(database: Database) -> None:
     with database.write() as session:
-        ids = [models.register_spec(session, spec(), tenant=TENANT, name=None, parameters=10).id for _ in range(3)]
-        models.register_spec(session, spec(), tenant="other", name=None, parameters=10)
+        ids = [models.register(session, SpecSource(spec=spec()), tenant=TENANT, name=None).id for _ in range(3)]
+        models.register(session, SpecSource(spec=spec()), tenant="other", name=None)
     with database.write() as session:
         models.delete(session, ids[1], tenant=TENANT)
     with database.read() as session:

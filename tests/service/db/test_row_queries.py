@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.sources import SpecSource
 from gradinspect.contracts.wire.resources import LayerRow, Page
 from service.db import models
 from service.db.engine import Database
@@ -135,7 +136,7 @@ def test_a_range_and_a_text_can_be_asked_for_together(database: Database, inspec
 
 def test_rows_can_be_asked_for_by_model_and_by_inspection(database: Database, inspections: list[str]) -> None:
     with database.write() as session:
-        other = models.register_spec(session, spec(), tenant=TENANT, name="other", parameters=10).id
+        other = models.register(session, SpecSource(spec=spec()), tenant=TENANT, name="other").id
     end_well(database, report=make_report((layer(),)), model_id=other)
     assert [row.model for row in page(database, model=other).items] == [other]
     assert {row.inspection for row in page(database, inspection=inspections[0]).items} == {inspections[0]}

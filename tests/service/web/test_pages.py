@@ -17,6 +17,7 @@ from gradinspect.contracts.report.sections import (
     ScaleGroup,
     SeedSpread,
 )
+from gradinspect.contracts.sources import SpecSource
 from gradinspect.testing.measurements import chain, changed
 from service.context import EXTENSION, Context
 from service.db import leases, models
@@ -102,7 +103,7 @@ def test_the_empty_page_is_the_line_that_makes_the_first_inspection(client: Flas
 def test_the_list_shows_every_inspection_and_what_became_of_it(app: APIFlask, client: FlaskClient, ended) -> None:
     database = context_of(app).database
     with database.write() as session:
-        named = models.register_spec(session, spec(), tenant="default", name="my model", parameters=10).id
+        named = models.register(session, SpecSource(spec=spec()), tenant="default", name="my model").id
     ended(chain((0.01,) * 5, lr_scales=SCALES), model_id=named, labels={"team": "vision"})
     running = submit(database).id
     take(database, running)

@@ -1,0 +1,97 @@
+"""Where a model comes from: one class a kind, told apart by the field `kind`.
+
+The field that has the kind's name holds the model itself: a document, or the digest of an uploaded file. A new kind is
+a class here, listed in `AnySource`, its name in `SourceKind` (and `ArtifactKind`), and a field of `SourceFields`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self, get_args
+
+from pydantic import Field, model_validator
+
+from gradinspect.contracts.document import Digest, Document
+from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.contracts.spec.tensors import SampleInput
+
+SourceKind = Literal["spec", "torchscript"]
+ArtifactKind = Literal["torchscript", "safetensors", "unknown"]
+
+
+class SpecSource(Document):
+    """A network that the engine builds from its description."""
+
+    REFUSED: ClassVar = {"input": "input goes with torchscript; a spec has its own input"}
+
+    kind: Literal["spec"] = "spec"
+    spec: ModelSpec
+    weights: Digest | None = Field(default=None, description="safetensors with the spec's state_dict")
+
+
+class FileSource(Document):
+    """An uploaded file that holds a whole model: program and weights.
+
+    Attributes:
+        input: one input without the batch axis, for synthetic data.
+    """
+
+    REFUSED: ClassVar = {"weights": "weights goes with spec; an uploaded model carries its own"}
+
+    kind: str
+    input: SampleInput | None = None
+
+    @property
+    def file(self) -> str:
+        """Digest of the file."""
+        return str(getattr(self, self.kind))
+
+
+class TorchScriptSource(FileSource):
+    """A file that `torch.jit.save` wrote."""
+
+    kind: Literal["torchscript"] = "torchscript"
+    torchscript: Digest
+
+
+AnySource = SpecSource | TorchScriptSource
+ModelSource = Annotated[AnySource, Field(discriminator="kind")]
+SOURCES: dict[str, type[AnySource]] = {
+    str(source.model_fields["kind"].default): source for source in get_args(AnySource)
+}
+FILE_KINDS = tuple(kind for kind, source in SOURCES.items() if issubclass(source, FileSource))
+
+
+class SourceFields(Document):
+    """A source as HTTP shows it: one of the fields named after the kinds, and what goes with it."""
+
+    spec: ModelSpec | None = None
+    torchscript: Digest | None = None
+    weights: Digest | None = Field(default=None, description="safetensors with the spec's state_dict")
+    input: SampleInput | None = Field(
+        default=None,
+        description="Without the batch axis. Of an uploaded file, which may leave it out: for synthetic data.",
+    )
+
+    @property
+    def given(self) -> dict[str, object]:
+        """The fields that are set."""
+        return {name: value for name in SourceFields.model_fields if (value := getattr(self, name)) is not None}
+
+
+class SourceRequest(SourceFields):
+    """`SourceFields` that name exactly one source."""
+
+    @property
+    def source(self) -> AnySource:
+        """The source that the fields name."""
+        return SOURCES[next(kind for kind in SOURCES if kind in self.given)].model_validate(self.given)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        kinds = [kind for kind in SOURCES if kind in self.given]
+        if len(kinds) != 1:
+            raise ValueError(f"give either {' or '.join(SOURCES)}")
+        refused = SOURCES[kinds[0]].REFUSED
+        for name in self.given.keys() & refused.keys():
+            raise ValueError(refused[name])
+        return self
