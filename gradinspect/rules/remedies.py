@@ -1,6 +1,7 @@
 """What to change when the backward signal shrinks or grows, by the factor that is responsible.
 
-A remedy is for a machine: an action, its arguments, and Python code that runs as it stands on a variable `model`.
+A remedy is for a machine: an action, its arguments, and Python code that runs as printed on a variable `model`. The
+same code is run by `probes/remedies/remedy_check` on a fresh copy; it raises LookupError where nothing can be changed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from gradinspect.rules.blame import Blame
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import Limits
 from gradinspect.wording import number
+
+_HE = 'kaiming_normal_(layer.weight, nonlinearity="relu")'
 
 
 def remedy_for(blame: Blame) -> Remedy:
@@ -60,29 +63,35 @@ def tried(remedy: Remedy, evidence: Evidence, gain: float, limits: Limits) -> tu
 def initialize(layers: tuple[LayerMeasurement, ...], cause: str) -> Remedy:
     """Draw the weights of linear and convolutional layers anew, at the gain that balances the nonlinearity."""
     record = BY_NAME.get(next((row.nonlinearity for row in layers if row.nonlinearity is not None), ""))
+    arguments: dict[str, object]
     if record is not None and record.initialization == "he":
-        call = 'kaiming_normal_(module.weight, nonlinearity="relu")'
-        arguments: dict[str, object] = {"function": "kaiming_normal_", "arguments": {"nonlinearity": "relu"}}
+        call, arguments = _HE, {"function": "kaiming_normal_", "arguments": {"nonlinearity": "relu"}}
         if not record.is_rectifier:
             gain = round(1 / record.balanced_slope, 3)
-            call = f'kaiming_normal_(module.weight, nonlinearity="linear")\n            module.weight.mul_({gain})'
+            call = f'kaiming_normal_(layer.weight, nonlinearity="linear")\n        layer.weight.mul_({gain})'
             arguments = {"function": "kaiming_normal_", "arguments": {"nonlinearity": "linear"}, "multiply_by": gain}
     elif record is not None and record.initialization == "tanh":
-        call = 'xavier_normal_(module.weight, gain=torch.nn.init.calculate_gain("tanh"))'
+        call = 'xavier_normal_(layer.weight, gain=torch.nn.init.calculate_gain("tanh"))'
         arguments = {"function": "xavier_normal_", "arguments": {"gain": round(5 / 3, 4)}}
     else:
-        call = "xavier_normal_(module.weight)"
-        arguments = {"function": "xavier_normal_", "arguments": {"gain": 1.0}}
-    code = (
-        "import torch\n\n"
-        "with torch.no_grad():\n"
-        "    for module in model.modules():\n"
-        "        if isinstance(module, (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)):\n"
-        f"            torch.nn.init.{call}\n"
-        "            if module.bias is not None:\n"
-        "                torch.nn.init.zeros_(module.bias)\n"
-    )
+        call, arguments = "xavier_normal_(layer.weight)", {"function": "xavier_normal_", "arguments": {"gain": 1.0}}
+    code = f"import torch\n\n{_draw_code(call)}"
     return Remedy(action="initialize", arguments={**arguments, "cause": cause}, code=code)
+
+
+def _draw_code(call: str) -> str:
+    """Write code that draws every linear and convolutional layer by `torch.nn.init.{call}` and zeroes its bias."""
+    return (
+        "affine = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)\n"
+        "layers = [module for module in model.modules() if isinstance(module, affine)]\n"
+        "if not layers:\n"
+        '    raise LookupError("this model has no linear or convolutional module to initialise")\n'
+        "with torch.no_grad():\n"
+        "    for layer in layers:\n"
+        f"        torch.nn.init.{call}\n"
+        "        if layer.bias is not None:\n"
+        "            torch.nn.init.zeros_(layer.bias)\n"
+    )
 
 
 def _revive(blame: Blame) -> Remedy:
@@ -110,13 +119,17 @@ def _replace_activation(blame: Blame) -> Remedy:
         name = record.layers[0].name
         code = (
             "import torch\n\n"
-            "for parent in list(model.modules()):\n"
-            "    for name, child in parent.named_children():\n"
-            f"        if type(child) is torch.nn.{name}:\n"
-            "            setattr(parent, name, torch.nn.ReLU())\n"
-            "for module in model.modules():\n"
-            "    if isinstance(module, (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)):\n"
-            '        torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")\n'
+            "found = [\n"
+            "    (parent, child)\n"
+            "    for parent in model.modules()\n"
+            "    for child, module in parent.named_children()\n"
+            f"    if type(module) is torch.nn.{name}\n"
+            "]\n"
+            "if not found:\n"
+            f'    raise LookupError("this model has no torch.nn.{name}: replace {old} in its forward()")\n'
+            "for parent, child in found:\n"
+            "    setattr(parent, child, torch.nn.ReLU())\n"
+            f"{_draw_code(_HE)}"
         )
     return Remedy(action="replace_activation", arguments=arguments, code=code)
 
@@ -144,9 +157,12 @@ def _scale_residual(blame: Blame) -> Remedy:
 def _orthogonal_recurrence(blame: Blame) -> Remedy:
     code = (
         "import torch\n\n"
-        "for name, parameter in model.named_parameters():\n"
-        '    if "weight_hh" in name:\n'
-        "        for gate in parameter.data.split(parameter.shape[1]):\n"
+        'weights = [weight for name, weight in model.named_parameters() if "weight_hh" in name]\n'
+        "if not weights:\n"
+        '    raise LookupError("this model has no parameter weight_hh")\n'
+        "with torch.no_grad():\n"
+        "    for weight in weights:\n"
+        "        for gate in weight.split(weight.shape[1]):\n"
         "            torch.nn.init.orthogonal_(gate)\n"
     )
     arguments = {"function": "orthogonal_", "parameters": "weight_hh", "clip_gradient_norm": 1.0, "cause": blame.cause}

@@ -9,15 +9,17 @@ import torch
 
 from gradinspect import inspect
 from gradinspect.contracts.document import from_python
-from gradinspect.contracts.report.report import Finding, Measurements, Report
+from gradinspect.contracts.report.report import Finding, Measurements, Remedy, Report
 from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.engine.first_order.context import Budget
 from gradinspect.engine.network.batch import make_batch
 from gradinspect.engine.network.build import build
 from gradinspect.engine.network.reproducible import seeded
-from gradinspect.probes.remedies.remedy_check import apply_remedy
+from gradinspect.probes.remedies.remedy_check import MOST_REMEDIES, Trial, apply_remedy, check_remedies
 from gradinspect.rules import DEFAULT_POLICY, rejudge, remedies_to_try
-
-HE = {"function": "kaiming_normal_", "arguments": {"nonlinearity": "relu"}}
+from gradinspect.rules.blame import Blame
+from gradinspect.rules.remedies import remedy_for
+from tests.support.probed import classes, mlp, normal, section_input
 
 
 def spec(activation: str = "ReLU", depth: int = 10, **weight: Any) -> dict[str, Any]:  # Any: JSON
@@ -71,7 +73,7 @@ def test_what_was_measured_is_what_the_changed_network_shows() -> None:
     assert remedy is not None
     model = built(document)
     with seeded(0, torch.device("cpu")), torch.no_grad():
-        assert apply_remedy(model, remedy.action, remedy.arguments)
+        assert apply_remedy(model, remedy)
     assert remedy.checked_gain == inspect(model, *batch_of(document)).layers[0].cumulative_backward_gain
 
 
@@ -109,24 +111,30 @@ def test_a_remedy_that_does_not_suffice_is_said_not_to() -> None:
     assert finding.explanation.endswith("That is not enough by itself.")
 
 
+SIGMOID_TO_RELU = remedy_for(Blame("activation_slope", "", (), 0.2))
+DRAW = remedy_for(Blame("weight_scale", "", (), 0.01))
+TABLES: dict[str, Any] = {
+    "input": {"shape": [5], "dtype": "int64", "high": 9},
+    "layers": [{"type": "Embedding", "num_embeddings": 9, "embedding_dim": 3}],
+}
+
+
 @pytest.mark.parametrize(
-    ("document", "action", "arguments", "applies"),
+    ("document", "remedy", "applies"),
     [
-        (spec(), "initialize", HE, True),
-        (spec(), "initialize", {"function": "exec", "arguments": {}}, False),
-        (spec("Sigmoid"), "replace_activation", {"from": "sigmoid", "to": "relu", "initialize": HE}, True),
-        (spec("GELU"), "replace_activation", {"from": "sigmoid", "to": "relu", "initialize": HE}, False),
-        (spec(), "add_residual", {}, False),
-        (spec(), "scale_residual", {"scale": 0.5}, False),
+        (spec(), DRAW, True),
+        (TABLES, DRAW, False),
+        (spec("Sigmoid"), SIGMOID_TO_RELU, True),
+        (spec("GELU"), SIGMOID_TO_RELU, False),
+        (spec(), Remedy(action="revive_units", code="raise AssertionError"), False),
+        (spec(), Remedy(action="initialize"), False),
+        (spec(), Remedy(action="scale_residual", arguments={"scale": 0.5}), False),
     ],
 )
-def test_only_what_a_remedy_can_change_is_changed(
-    document: dict[str, Any], action: str, arguments: dict[str, Any], applies: bool
-) -> None:
+def test_only_what_a_remedy_can_change_is_changed(document: dict[str, Any], remedy: Remedy, applies: bool) -> None:
     model = built(document)
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    with torch.no_grad():
-        assert apply_remedy(model, action, arguments) is applies
+    assert apply_remedy(model, remedy) is applies
     changed = any(not torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
     assert changed is applies
 
@@ -134,14 +142,13 @@ def test_only_what_a_remedy_can_change_is_changed(
 def test_a_residual_scale_reaches_every_block() -> None:
     block = {"type": "Residual", "layers": [{"type": "Linear", "out_features": 32}, {"type": "ReLU"}]}
     model = built({"input": {"shape": [32]}, "layers": [block, block]})
-    assert apply_remedy(model, "scale_residual", {"scale": 0.25})
+    assert apply_remedy(model, Remedy(action="scale_residual", arguments={"scale": 0.25}))
     assert {module.scale for module in model.modules() if hasattr(module, "scale")} == {0.25}
 
 
 def test_recurrent_gates_are_drawn_orthogonal() -> None:
     model = built({"input": {"shape": [5, 8]}, "layers": [{"type": "LSTM", "hidden_size": 8, "output": "last"}]})
-    with torch.no_grad():
-        assert apply_remedy(model, "initialize", {"function": "orthogonal_", "parameters": "weight_hh"})
+    assert apply_remedy(model, remedy_for(Blame("recurrence", "", (), 0.5)))
     weight = next(parameter for name, parameter in model.named_parameters() if "weight_hh" in name)
     for gate in torch.split(weight.detach(), 8):
         assert torch.allclose(gate @ gate.T, torch.eye(8), atol=1e-5)
@@ -153,4 +160,11 @@ def test_every_remedy_that_is_suggested_can_be_applied() -> None:
     remedies = remedies_to_try(Measurements.model_construct(**fields))
     assert [remedy.action for remedy in remedies] == ["replace_activation"]
     with torch.no_grad():
-        assert all(apply_remedy(built(spec("Sigmoid")), remedy.action, remedy.arguments) for remedy in remedies)
+        assert all(apply_remedy(built(spec("Sigmoid")), remedy) for remedy in remedies)
+
+
+def test_at_most_four_remedies_are_tried() -> None:
+    s = section_input(mlp(4, 3), normal(6, 4), classes(3, 6), rebuild=lambda _seed: mlp(4, 3))
+    trial = Trial.of(s, None)
+    assert trial is not None
+    assert len(check_remedies(trial, [DRAW] * 6, Budget(None))) == MOST_REMEDIES == 4
