@@ -1,4 +1,4 @@
-"""The CI examples, run as shell: what stands between `run:` and `script:` is what runs here."""
+"""The CI examples, run as shell: the lines under `run:` and `script:` are executed here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -36,15 +37,54 @@ def workspace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def shell(script: str, workspace: Path, variables: dict[str, str], *options: str) -> int:
-    """Run a script as CI does, with the command on PATH."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    known = {"PATH": path, "HOME": str(workspace), "OMP_NUM_THREADS": "1"}
+def shell(script: str, workspace: Path, variables: dict[str, str], *options: str, path: Path | None = None) -> int:
+    """Run a script as CI does, with the programs in `path` first on PATH; by default the command is among them."""
+    search = f"{path or Path(sys.executable).parent}:{os.environ['PATH'] if path is None else '/usr/bin:/bin'}"
+    environment = {"PATH": search, "HOME": str(workspace), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        ["bash", *options, "-c", script], cwd=workspace, env={**known, **variables}, capture_output=True, check=False,
-        timeout=120,
+        ["bash", *options, "-c", script], cwd=workspace, env={**environment, **variables}, capture_output=True,
+        check=False, timeout=120,
     )  # fmt: skip
     return done.returncode
+
+
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+PACKAGES = [
+    "gradinspect[engine]",
+    "gradinspect[engine] @ git+https://example.com/gradinspect.git@v0.1.0",
+    "./wheels/gradinspect-0.1.0-py3-none-any.whl[engine]",
+]
+
+
+@pytest.fixture
+def pip_calls(tmp_path: Path) -> Callable[[str, dict[str, str]], list[str]]:
+    """Run an install script where the command is missing; return the arguments that it gives to python."""
+    programs, calls = tmp_path / "bin", tmp_path / "calls"
+    programs.mkdir()
+    python = programs / "python"
+    python.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {calls}\n')
+    python.chmod(0o755)
+
+    def run(script: str, variables: dict[str, str]) -> list[str]:
+        assert shell(script, tmp_path, variables, "-eo", "pipefail", path=programs) == 0
+        return calls.read_text().splitlines()
+
+    return run
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("index", [CPU_INDEX, ""])
+@pytest.mark.parametrize("system", ["github", "gitlab"])
+def test_the_package_is_installed_with_the_build_of_torch_that_the_index_has(
+    pip_calls: Callable[[str, dict[str, str]], list[str]], package: str, index: str, system: str
+) -> None:
+    script = ACTION["runs"]["steps"][0]["run"] if system == "github" else JOB["script"][0]
+    expected = ["-m", "pip", "install", *(["--extra-index-url", index] if index else []), package]
+    assert pip_calls(script, {"PACKAGE": package, "TORCH_INDEX": index}) == expected
+
+
+def test_the_index_of_torch_is_pytorchs_cpu_index_unless_another_is_given() -> None:
+    assert (ACTION["inputs"]["torch-index"]["default"], JOB["variables"]["TORCH_INDEX"]) == (CPU_INDEX, CPU_INDEX)
 
 
 def run_action(workspace: Path, **given: str) -> int:
@@ -137,7 +177,7 @@ def test_the_gitlab_job_keeps_what_it_writes() -> None:
 
 
 def variables_of(entry: dict[str, Any]) -> set[str]:
-    return set(re.findall(r"\$(\w+)", " ".join(entry["script"])))
+    return set(re.findall(r"\$\{?(\w+)", " ".join(entry["script"])))
 
 
 def test_the_gitlab_job_declares_every_variable_it_uses() -> None:
