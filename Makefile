@@ -14,22 +14,30 @@ SEED ?= 1
 # Tables that take minutes; storage, rows, history, large and scales_study take longer and are run by their names.
 BENCHMARKS ?= first_order noise curvature jacobian latency api
 
+# The index of torch's CPU build, for `make lock` and `make setup`; empty, torch comes from pip's own index.
+TORCH_INDEX ?=
+UPGRADE ?=
+
 BIN := .venv/bin
 READY := .venv/.ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CONSTRAINTS := constraints/cpu.txt constraints/locked.txt
+HASHES := constraints/hashes.txt
 
-.PHONY: help setup run test test-all check mutate format bench openapi documents lock clean
+.PHONY: help setup run test test-all check mutate format bench openapi documents lock release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv with everything in it
 
-$(READY): pyproject.toml $(CONSTRAINTS)
+$(READY): pyproject.toml $(CONSTRAINTS) $(HASHES)
 	@test -n "$(PYTHON)" || { echo "gradinspect needs Python 3.11 or newer; install one, or say make PYTHON=/path/to/it" >&2; exit 1; }
 	@echo "Setting up .venv with $$($(PYTHON) --version): about a minute, once."
 	@$(PYTHON) -m venv --clear .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS:%=-c %) -e '.[all,dev]'
+	@$(PIP) --require-hashes --no-deps -r $(HASHES)
+	@$(PIP) $(CONSTRAINTS:%=-c %) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	@$(PIP) --no-deps -e .
 	@touch $(READY)
 
 run: $(READY) ## Start the service and inspect two models on it (PORT=8080, ONCE=1 stops after the reports)
@@ -73,9 +81,20 @@ documents: $(READY) ## Write the generated pages of docs/ anew
 	@$(BIN)/python -m service.settings_document > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
 	@$(BIN)/python -m gradinspect.testing.sick_networks > docs/sick-networks.md.new && mv docs/sick-networks.md.new docs/sick-networks.md
 
-lock: $(READY) ## Write constraints/locked.txt anew from what is installed
-	@{ sed '/^[^#]/d' constraints/locked.txt; $(BIN)/pip freeze --exclude-editable | grep -v -i '^\(torch\|pip\|setuptools\)=='; } > locked.new
+lock: $(READY) ## Resolve constraints/ anew, with hashes; UPGRADE=1 takes newer versions, TORCH_INDEX names torch's index
+	@$(PIP) uv
+	@for lock in hashes server; do \
+		$(BIN)/uv pip compile pyproject.toml --quiet --no-header --no-annotate --generate-hashes --python-version 3.11 \
+			$$([ $$lock = server ] && echo --extra server || echo --extra all --extra dev) --no-emit-package torch \
+			-c constraints/cpu.txt $(if $(UPGRADE),--upgrade,-c constraints/locked.txt) \
+			$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --index-strategy unsafe-best-match) \
+			--output-file constraints/$$lock.txt || exit 1; \
+	done
+	@{ sed '/^[^#]/d' constraints/locked.txt; sed -n 's/^\([^ #]*==[^ ]*\).*/\1/p' $(HASHES); } > locked.new
 	@mv locked.new constraints/locked.txt
+
+release: $(READY) ## Build sdist and wheel, install the wheel elsewhere and use it there; nothing is uploaded
+	@PYTHON=$(PYTHON) .ci/release
 
 clean: ## Remove .venv, the embedded service's data and all caches
 	@rm -rf .venv $(DATA) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .mutation
