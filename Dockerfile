@@ -5,6 +5,8 @@
 #
 # TORCH_INDEX is an additional package index for torch. Left empty, pip takes the wheel that its own index has, which on
 # x86-64 carries CUDA. PyTorch's CPU index makes a much smaller image; its index of a CUDA version makes one for that.
+# The packages of `api` are checked against hashes; torch and what only the engine needs are pinned by version, because
+# each index has its own build of torch.
 
 FROM python:3.11-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/venv/bin:$PATH
@@ -16,7 +18,7 @@ COPY gradinspect gradinspect
 COPY service service
 COPY workers workers
 COPY migrations migrations
-RUN pip install -c constraints/locked.txt '.[server]'
+RUN pip install --require-hashes --no-deps -r constraints/server.txt && pip install --no-deps .
 
 FROM build AS build-worker
 ARG TORCH_INDEX=""
