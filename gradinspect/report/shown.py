@@ -79,7 +79,7 @@ class Report(contract.Report):
         try:
             pandas = import_module("pandas")
         except ModuleNotFoundError as error:
-            raise ImportError("to_frame() needs pandas: pip install pandas") from error
+            raise ImportError("to_frame() needs pandas: pip install 'gradinspect[pandas]'") from error
         chosen = self.layers if rows == "layers" else self.parameters
         return pandas.DataFrame([dict(flattened(row)) for row in chosen])
 
