@@ -206,6 +206,16 @@ def test_the_nearest_init_counts_and_leaves_normalisation_alone() -> None:
     assert torch.equal(model["2.bias"], torch.ones(6))
 
 
+def test_the_padding_row_of_an_embedding_stays_zero_whatever_its_init() -> None:
+    weight = made(
+        specimens.spec(
+            [5], {"type": "Embedding", "num_embeddings": 7, "embedding_dim": 4, "padding_idx": 2}, tokens=True,
+            init={"weight": {"name": "constant_", "val": 0.5}},
+        )
+    ).state_dict()["0.weight"]  # fmt: skip
+    assert weight.count_nonzero(1).tolist() == [4, 4, 0, 4, 4, 4, 4]
+
+
 def test_residual_init_reaches_what_a_block_adds_to_its_input_and_nothing_else() -> None:
     weights = made(
         specimens.spec(

@@ -74,6 +74,19 @@ def test_norms_of_gradients_far_under_float32_squares_are_not_lost() -> None:
     assert measured(s) == pytest.approx({name: value * 1e-60 for name, value in large.items()}, rel=1e-4)
 
 
+def test_norms_are_right_where_squares_of_the_inputs_overflow_float32() -> None:
+    # ‖x‖² is 4·10³⁹ and ‖δ‖² as small: each leaves float32's range, their product does not.
+    inputs, scale = 3e19 * ROWS.float(), 1e-19
+
+    def loss(output: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+        return (output * scale - target).square().mean()
+
+    s = section_input(mlp(4, 3).float(), inputs, targets(6).float(), custom_loss=loss)
+    expected = measured(section_input(mlp(4, 3), inputs.double(), targets(6), custom_loss=loss))
+    assert measured(s) == pytest.approx(expected, rel=1e-5)
+    assert noise_section(s).section.status == "measured"
+
+
 def test_layers_below_a_batch_norm_in_training_mode_have_no_per_sample_gradient_and_say_why() -> None:
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)).double()
     result = noise_section(section_input(model, ROWS, targets(6)))
