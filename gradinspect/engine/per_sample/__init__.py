@@ -1,4 +1,4 @@
-"""Gradients of single samples: ghost norms, layouts of samples, and gradient noise.
+"""Gradients of single samples: their norms, where each tensor has its samples, and gradient noise.
 
-What may live here: one formula per operator, and the search for the batch axis.
+What may live here: formulas per operator (`formulas/`), and the search for the batch axis.
 """

@@ -1,32 +1,37 @@
 """Norms of per-sample gradients without the gradients.
 
-‖Σ_p δ_p x_pᵀ‖² = Σ_pq ⟨δ_p, δ_q⟩⟨x_p, x_q⟩ takes positions², the gradient itself outputs × inputs; each layer takes the
+‖Σ_p δ_p x_pᵀ‖² = Σ_pq ⟨δ_p, δ_q⟩⟨x_p, x_q⟩ costs positions², the gradient itself outputs × inputs; each layer uses the
 cheaper. Source: Goodfellow 2015, "Efficient per-example gradient computations", for one position; Li et al. 2022,
 "Large language models can be strong differentially private learners", section 4, for several; Bu, Mao and Xu 2022,
 "Scalable and efficient training of large convolutional neural networks with differential privacy", for the choice.
 
-Magnitudes are the caller's affair: what would leave float32's range arrives here in float64.
+Callers pass float64 where products would overflow or underflow float32.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from gradinspect.engine.per_sample.formulas.factors import Factor, Lookups, Products, Vectors
-from gradinspect.engine.per_sample.parameter_uses import Use
+from gradinspect.engine.per_sample.parameter_uses import Use, saved_by
 from gradinspect.engine.per_sample.sample_layout import Layout
 
-CHUNK_ELEMENTS = 4 * 2**20  # of temporaries at a time; 16 MiB of float32 stay near the last-level cache
+CHUNK_ELEMENTS = 4 * 2**20  # of temporaries at a time; 16 MiB of float32 about fit the last-level cache
 
 
 def squared_norms(factors: Sequence[Factor]) -> torch.Tensor | None:
-    """‖g_n‖² of the sum of all factors of one parameter (or of one part of it), for each sample in float64.
+    """Compute ‖g_n‖² of the sum of all factors of one parameter or part: (samples,), float64.
 
     None for combinations that no model was seen to make (a table used as a bias, for example).
+
+    For one position the norm of an outer product is the product of the norms, here 5·13:
+
+    >>> delta, x = torch.tensor([[[[3.0, 4.0]]]]), torch.tensor([[[[5.0, 12.0]]]])
+    >>> squared_norms([Products(delta.__getitem__, x.__getitem__, (1, 1, 1, 2, 2))]).sqrt()
+    tensor([65.], dtype=torch.float64)
     """
     products = [factor for factor in factors if isinstance(factor, Products)]
     lookups = [factor for factor in factors if isinstance(factor, Lookups)]
@@ -51,7 +56,7 @@ def squared_norms(factors: Sequence[Factor]) -> torch.Tensor | None:
 
 
 def is_row_product(uses: Sequence[Use], signal: torch.Tensor, layout: object) -> bool:
-    """Whether an operation is a product with a weight in which each sample is one row, as in most small networks."""
+    """Check for a product with a weight in which each sample is one row, as in most small networks."""
     return (
         bool(uses)
         and uses[0].node.name() == "AddmmBackward0"
@@ -63,8 +68,8 @@ def is_row_product(uses: Sequence[Use], signal: torch.Tensor, layout: object) ->
 
 
 def row_product_squares(uses: Sequence[Use], signal: torch.Tensor) -> dict[Use, torch.Tensor]:
-    """‖g_n‖² of the weight and the bias of such an operation: ‖δ_n‖²·‖x_n‖² and ‖δ_n‖²."""
-    saved: Any = uses[0].node  # Any: saved attributes have no stubs
+    """Compute ‖g_n‖² of the weight and the bias of a row product: ‖δ_n‖²·‖x_n‖² and ‖δ_n‖²."""
+    saved = saved_by(uses[0].node)
     rows = _squares(signal)
     return {
         use: rows * _squares(saved._saved_mat1.to(signal.dtype)) * float(saved._saved_alpha) ** 2
@@ -75,13 +80,13 @@ def row_product_squares(uses: Sequence[Use], signal: torch.Tensor) -> dict[Use, 
 
 
 def _squares(rows: torch.Tensor) -> torch.Tensor:
-    """Σ of squares of each row: (rows, …) → (rows,) in float64."""
+    """Sum the squares of each row: (rows, …) → (rows,), float64."""
     norms: torch.Tensor = torch.linalg.vector_norm(rows.reshape(rows.shape[0], -1), dim=1)
     return norms.double().square_()
 
 
 def _joined(products: list[Products]) -> Products | None:
-    """One factor pair over the positions of all uses: time steps of a recurrent layer, calls of a shared one."""
+    """Join the positions of all uses, which are time steps of a recurrent layer or calls of a shared one."""
     if len(products) == 1:
         return products[0]
     shapes = {(samples, groups, outputs, inputs) for samples, groups, _, outputs, inputs in (p.sizes for p in products)}
@@ -111,7 +116,7 @@ def _product_squares(factor: Products) -> torch.Tensor:
 
 
 def _gram_squares(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Through ⟨δ_p, δ_q⟩⟨x_p, x_q⟩: (samples, groups, positions, …) twice → (samples,)."""
+    """Sum ⟨δ_p, δ_q⟩⟨x_p, x_q⟩: two of (samples, groups, positions, …) → (samples,)."""
     a, b = left.flatten(0, 1), right.flatten(0, 1)
     grams = torch.bmm(a, a.transpose(1, 2)).flatten(1)
     total: torch.Tensor = torch.linalg.vecdot(grams, torch.bmm(b, b.transpose(1, 2)).flatten(1)).double()
@@ -119,7 +124,7 @@ def _gram_squares(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 def _direct_squares(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Through the per-sample gradients themselves."""
+    """Square the per-sample gradients themselves: the same shapes as for `_gram_squares`."""
     gradients = torch.bmm(left.flatten(0, 1).transpose(1, 2), right.flatten(0, 1))
     return _squares(gradients).reshape(left.shape[:2]).sum(1)
 
@@ -131,11 +136,11 @@ def _joined_lookups(lookups: list[Lookups]) -> Lookups:
 
 
 def _lookup_squares(table: Lookups) -> torch.Tensor:
-    """Rows that one sample looks up several times are summed before they are squared."""
+    """Square the gradient of a table, summing first what one sample adds to the same row."""
     samples, _, width = table.values.shape
     rows = int(table.indices.max()) + 2 if table.indices.numel() else 1
-    places = table.indices + 1 + rows * torch.arange(samples, device=table.indices.device).unsqueeze(1)
-    distinct, inverse = torch.unique(places.reshape(-1), return_inverse=True)
+    keys = table.indices + 1 + rows * torch.arange(samples, device=table.indices.device).unsqueeze(1)
+    distinct, inverse = torch.unique(keys.reshape(-1), return_inverse=True)
     sums = table.values.new_zeros(distinct.numel(), width).index_add_(0, inverse, table.values.reshape(-1, width))
     sums[distinct % rows == 0] = 0  # positions that add nothing
     squares = _squares(sums)
@@ -143,7 +148,7 @@ def _lookup_squares(table: Lookups) -> torch.Tensor:
 
 
 def _cross(dense: Products, table: Lookups) -> torch.Tensor:
-    """⟨Σ_p δ_p x_pᵀ, Σ_q e_{i_q} v_qᵀ⟩ = Σ_pq δ_p[i_q]·⟨x_p, v_q⟩: a tied embedding and head."""
+    """Compute ⟨Σ_p δ_p x_pᵀ, Σ_q e_{i_q} v_qᵀ⟩ = Σ_pq δ_p[i_q]·⟨x_p, v_q⟩, for a tied embedding and head."""
     samples, _, positions, _, _ = dense.sizes
     step = max(CHUNK_ELEMENTS // max(2 * positions * table.indices.shape[1], 1), 1)
     totals = []

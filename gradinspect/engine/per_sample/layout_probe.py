@@ -18,9 +18,9 @@ from gradinspect.engine.network.reproducible import generator, seeded
 from gradinspect.engine.per_sample.parameter_uses import ParameterSources, Use, lowest, output_shape, parameter_uses
 from gradinspect.engine.per_sample.sample_layout import (
     SILENT,
-    Evidence,
     Layout,
-    Verdict,
+    LayoutEvidence,
+    LayoutResult,
     chosen_samples,
     gather_evidence,
     read_layouts,
@@ -33,7 +33,7 @@ FEW = 2  # samples of the small probe: one that is touched and one that is not
 
 def probe_layouts(
     s: SectionInput, output: torch.Tensor, uses: Sequence[Use], stops: Sequence[Node], samples: int
-) -> dict[Node, Verdict]:
+) -> dict[Node, LayoutResult]:
     """Find where each operation has its samples, on `FEW` samples where that settles it for all.
 
     Args:
@@ -54,13 +54,13 @@ def probe_layouts(
 
 def probe(
     s: SectionInput, output: torch.Tensor, uses: Sequence[Use], stops: Sequence[Node], samples: int
-) -> dict[Node, Verdict]:
+) -> dict[Node, LayoutResult]:
     """Find where each operation has its samples, on all samples of `output`."""
     draws = generator(s.seed, "sample layout")
     chosen = chosen_samples(samples, draws)
     cotangent = torch.randn(output.shape, generator=draws, dtype=torch.float64).to(output)
     cotangent[~chosen.to(output.device)] = 0
-    evidence: dict[Node, Evidence | None] = {}
+    evidence: dict[Node, LayoutEvidence | None] = {}
 
     def note(node: Node, signal: torch.Tensor) -> None:
         evidence[node] = gather_evidence(signal, samples)
@@ -69,7 +69,7 @@ def probe(
     return dict(zip(evidence, read_layouts(list(evidence.values()), chosen), strict=True))
 
 
-def _probe_few(s: SectionInput, uses: Sequence[Use], samples: int) -> dict[Node, Verdict] | None:
+def _probe_few(s: SectionInput, uses: Sequence[Use], samples: int) -> dict[Node, LayoutResult] | None:
     """Probe `FEW` samples and scale the sample axis up to the batch.
 
     None where the model does not take so few, or runs other operations on them.
@@ -88,7 +88,7 @@ def _probe_few(s: SectionInput, uses: Sequence[Use], samples: int) -> dict[Node,
     if [_role(use) for use in few] != [_role(use) for use in uses]:
         return None
     layouts = probe(s, output, few, lowest(few, graph), FEW)
-    scaled: dict[Node, Verdict] = {}
+    scaled: dict[Node, LayoutResult] = {}
     for small, full in zip(few, uses, strict=True):
         layout = layouts.get(small.node, SILENT)
         if isinstance(layout, Layout):
@@ -102,4 +102,4 @@ def _probe_few(s: SectionInput, uses: Sequence[Use], samples: int) -> dict[Node,
 def _role(use: Use) -> tuple[object, ...]:
     """Return what identifies a use in graphs of different batch sizes."""
     shape = use.shape if use.lookup is None else None  # the shape of a lookup's output may contain the batch size
-    return use.entry, use.node.name(), use.slot, use.part, shape, use.turned
+    return use.entry, use.node.name(), use.slot, use.part, shape, use.transposed

@@ -1,7 +1,7 @@
 """Gradient noise over the samples of the batch: signal-to-noise ratio and noise scale.
 
 Source: McCandlish et al. 2018, "An empirical model of large-batch training", section 2.2 and appendix A.1: with the
-mean gradient over B samples and single-sample gradients (b = 1), both unbiased,
+mean gradient over B samples and single-sample gradients (b = 1), the unbiased estimates are
 G² = (B‖g_B‖² − mean‖g_n‖²)/(B − 1) and S = (mean‖g_n‖² − ‖g_B‖²)/(1 − 1/B); B_simple = S/G², a ratio of means.
 """
 
@@ -19,12 +19,19 @@ from gradinspect.engine.per_sample.sample_gradients import SampleMoments, sample
 from gradinspect.engine.per_sample.sample_norms import SampleNorms, sample_norms
 from gradinspect.engine.tracing.naming import layer_of_parameters
 
-PASSES = 1.5  # of the first pass's time: a forward and a backward pass without weight gradients, probe and norms
+PASSES = 1.5  # cost in first passes: a forward and a backward pass without weight gradients, probe and norms
 
 
 @dataclass(frozen=True)
-class NoiseFigures:
-    """G², S and what follows from them; None where G² ≤ 0 leaves nothing to compare with."""
+class NoiseEstimate:
+    """Noise of the gradient of one or several parameters.
+
+    Attributes:
+        gradient_norm_squared: G², unbiased; negative where noise dominates.
+        covariance_trace: S, the trace of the covariance of one sample's gradient.
+        grad_snr: ‖G‖/√(S/B); None where G² ≤ 0 or S = 0.
+        noise_scale: S/G², in samples; None where G² ≤ 0.
+    """
 
     gradient_norm_squared: float
     covariance_trace: float
@@ -32,10 +39,16 @@ class NoiseFigures:
     noise_scale: float | None
 
 
-def noise_figures(moments: Iterable[SampleMoments], samples: int) -> NoiseFigures:
-    """The unbiased pair and its ratios, over the parameters whose moments are given.
+def estimate_noise(moments: Iterable[SampleMoments], samples: int) -> NoiseEstimate:
+    """Compute the unbiased pair G², S and its ratios over some parameters.
 
-    `grad_snr` is the batch's: ‖G‖/√(tr Σ/B), the length of the gradient over the standard deviation of its estimate.
+    `grad_snr` is that of the batch: the length of the gradient over the standard deviation of its estimate.
+
+    For gradients (3, 0) and (1, 2) G² is their inner product 3, and S is half the square of their difference, 4:
+
+    >>> estimate = estimate_noise([SampleMoments(mean_square=7.0, square_of_mean=5.0)], samples=2)
+    >>> estimate.gradient_norm_squared, estimate.covariance_trace
+    (3.0, 4.0)
     """
     parts = list(moments)
     single = math.fsum(part.mean_square for part in parts)
@@ -43,8 +56,8 @@ def noise_figures(moments: Iterable[SampleMoments], samples: int) -> NoiseFigure
     signal = (samples * batch - single) / (samples - 1)
     trace = max((single - batch) / (1 - 1 / samples), 0.0)
     if signal <= 0 or not math.isfinite(signal):
-        return NoiseFigures(signal, trace, None, None)
-    return NoiseFigures(signal, trace, math.sqrt(samples * signal / trace) if trace > 0 else None, trace / signal)
+        return NoiseEstimate(signal, trace, None, None)
+    return NoiseEstimate(signal, trace, math.sqrt(samples * signal / trace) if trace > 0 else None, trace / signal)
 
 
 def noise_section(s: SectionInput) -> SectionResult:
@@ -70,7 +83,7 @@ def noise_section(s: SectionInput) -> SectionResult:
 
 def _not_measurable(s: SectionInput, samples: int) -> str | None:
     if samples < 2:
-        return "the batch holds one sample; a spread needs two"
+        return "the batch holds one sample; noise needs two"
     broken = [
         entry.name for entry, read in s.reading.gradients.items() if read.moments.nan_count or read.moments.inf_count
     ]
@@ -91,13 +104,13 @@ def _ghost_moments(s: SectionInput, norms: SampleNorms) -> dict[ParameterEntry, 
 def _remaining_moments(
     s: SectionInput, entries: list[ParameterEntry], missing: dict[ParameterEntry, str], samples: int
 ) -> dict[ParameterEntry, SampleMoments]:
-    """One sample at a time, for parameters whose operation has no formula; notes why where that is not possible."""
+    """Differentiate one sample at a time, for parameters without formula; note in `missing` why that fails."""
     if not entries:
         return {}
     reason = refused(s.budget, samples * s.pass_seconds)
-    found = sample_gradient_moments(s, entries) if reason is None else None
-    if found is not None:
-        return found
+    moments = sample_gradient_moments(s, entries) if reason is None else None
+    if moments is not None:
+        return moments
     missing.update(dict.fromkeys(entries, reason or "its gradient cannot be taken for one sample at a time"))
     return {}
 
@@ -115,8 +128,8 @@ def _report(
             layers.setdefault(layer_of.get(entry, owner_of(entry.name) or entry.name), []).append(entry)
     fields = {}
     for entry, part in moments.items():
-        figures = noise_figures([part], samples)
-        fields[entry.name] = {"grad_snr": figures.grad_snr, "noise_scale": figures.noise_scale}
+        noise = estimate_noise([part], samples)
+        fields[entry.name] = {"grad_snr": noise.grad_snr, "noise_scale": noise.noise_scale}
     rows = tuple(_layer_row(name, entries, moments, missing, samples) for name, entries in layers.items())
     if not moments:
         first = next(iter(missing.values()), "no parameter has a gradient")
@@ -127,7 +140,7 @@ def _report(
             f"first {next(iter(missing)).name}: {next(iter(missing.values()))}"
         )
         return SectionResult(Noise(status="undetermined", reason=reason, batch_size=samples, layers=rows), fields)
-    total = noise_figures(moments.values(), samples)
+    total = estimate_noise(moments.values(), samples)
     section = Noise(
         batch_size=samples,
         grad_snr=total.grad_snr,
@@ -146,8 +159,8 @@ def _layer_row(
     missing: Mapping[ParameterEntry, str],
     samples: int,
 ) -> LayerNoise:
-    lacking = next((missing[entry] for entry in entries if entry in missing), None)
-    if lacking is not None:
-        return LayerNoise(layer=name, reason=lacking)
-    figures = noise_figures([moments[entry] for entry in entries], samples)
-    return LayerNoise(layer=name, grad_snr=figures.grad_snr, noise_scale=figures.noise_scale)
+    reason = next((missing[entry] for entry in entries if entry in missing), None)
+    if reason is not None:
+        return LayerNoise(layer=name, reason=reason)
+    noise = estimate_noise([moments[entry] for entry in entries], samples)
+    return LayerNoise(layer=name, grad_snr=noise.grad_snr, noise_scale=noise.noise_scale)

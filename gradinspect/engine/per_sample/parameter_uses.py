@@ -1,7 +1,7 @@
-"""Where parameters meet data in an autograd graph: which node, in which of its places, with which part of the tensor.
+"""Uses of parameters in an autograd graph: which node, in which input slot, with which part of the tensor.
 
-What only re-lays a parameter (a transpose, a view, a cast) is passed through; what takes a part of it (a slice, one of
-three packed projections) is remembered, because gradients of disjoint parts do not mix.
+Nodes that only reshape a parameter (a transpose, a view, a cast) are passed through. Nodes that take a part of it (a
+slice, one of three packed projections) are recorded, because gradients of disjoint parts do not overlap.
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ from gradinspect.engine.tracing.operator_names import NODE_LOOKUP, NODE_PARTS, N
 
 Part = tuple[tuple[object, ...], ...]
 
+_FROM_THE_END = 2**62  # autograd saves a negative bound as an unsigned 64-bit number
+
 
 @dataclass(frozen=True, eq=False)
 class Use:
-    """One place where a parameter enters an operation.
+    """One operation that takes a parameter as input.
 
     Attributes:
         entry: the parameter.
-        node: the operation's node; its gradient input is the backward signal δ of its output.
-        slot: which input of the operation the parameter is.
-        part: which part of the parameter enters; empty for all of it.
-        shape: the shape in which it enters.
-        turned: whether it enters transposed, as a Linear's weight does.
-        lookup: the table lookup between the parameter and this operation. Its output enters here stretched over the
-            samples where the indices are the model's own (positions 0, 1, 2 …); such a use stands beside the
-            lookup's, and the one of the two that can tell samples apart counts.
+        node: the operation's node; its gradient input is the signal δ of the operation's output.
+        slot: index of the parameter among the operation's inputs.
+        part: which part of the parameter is used; empty for all of it.
+        shape: its shape there.
+        transposed: True where it is transposed, as a Linear's weight is.
+        lookup: the table lookup between the parameter and this operation, None without one. Where the indices are the
+            same for all samples (positions 0, 1, 2 …), the lookup's output is broadcast over the samples here. Such a
+            use is listed in addition to the lookup's own; only the one whose output has a sample axis counts.
     """
 
     entry: ParameterEntry
@@ -41,7 +43,7 @@ class Use:
     slot: int
     part: Part
     shape: tuple[int, ...]
-    turned: bool
+    transposed: bool
     lookup: Node | None = None
 
 
@@ -49,18 +51,18 @@ class Use:
 class _Source:
     entry: ParameterEntry
     part: Part = ()
-    turned: bool = False
+    transposed: bool = False
 
 
 class ParameterSources:
-    """Answers, for any node of one graph, which parameter it re-lays."""
+    """Lookup of the parameter that a node of one graph reshapes."""
 
     def __init__(self, parameters: ParameterIndex) -> None:
         self._parameters = parameters
         self._seen: dict[tuple[Node, int], _Source | None] = {}
 
     def behind(self, node: Node | None, output: int) -> _Source | None:
-        """The parameter that a node re-lays, and the part of it; None for anything else."""
+        """Return the parameter that a node reshapes, and the part of it; None for any other node."""
         if node is None:
             return None
         key = (node, output)
@@ -76,40 +78,40 @@ class ParameterSources:
         name = node.name()
         if name not in NODE_RESHAPES and name not in NODE_PARTS:
             return None
-        children = [(child, place) for child, place in node.next_functions if child is not None]
+        children = [(child, index) for child, index in node.next_functions if child is not None]
         inner = self.behind(*children[0]) if len(children) == 1 else None
         if inner is None:
             return None
         part = (_part(node, output), *inner.part) if name in NODE_PARTS else inner.part
-        return _Source(inner.entry, part, inner.turned != (name in NODE_TRANSPOSES))
+        return _Source(inner.entry, part, inner.transposed != (name in NODE_TRANSPOSES))
 
 
 def parameter_uses(graph: Graph, sources: ParameterSources) -> list[Use]:
-    """All uses in a graph, those nearest the loss first."""
-    found: list[Use] = []
+    """List all uses in a graph, those nearest the loss first."""
+    uses: list[Use] = []
     for node in graph.order:
         if sources.behind(node, 0) is not None:
-            continue  # it re-lays a parameter; whoever uses that is the use
+            continue  # it reshapes a parameter; the use is further up
         for slot, (child, output) in enumerate(node.next_functions):
             if child is None:
                 continue
             source = sources.behind(child, output)
             if source is not None:
                 shape = output_shape(child, output)
-                found.append(Use(source.entry, node, slot, source.part, shape, source.turned))
+                uses.append(Use(source.entry, node, slot, source.part, shape, source.transposed))
                 continue
             table = through_reshapes(child)
             looked_up = sources.behind(*table.next_functions[0]) if table.name() == NODE_LOOKUP else None
             if looked_up is not None and node.name() not in NODE_RESHAPES:
                 shape = output_shape(child, output)
-                found.append(Use(looked_up.entry, node, slot, looked_up.part, shape, looked_up.turned, table))
-    return found
+                uses.append(Use(looked_up.entry, node, slot, looked_up.part, shape, looked_up.transposed, table))
+    return uses
 
 
 def lowest(uses: Iterable[Use], graph: Graph) -> list[Node]:
-    """The nodes of these uses from which no other of them can be reached: where a backward pass may stop."""
+    """Return the nodes of uses below which there is no other use: where a backward pass may stop."""
     nodes = {use.node for use in uses}
-    above: set[Node] = set()  # nodes with a use somewhere behind them
+    above: set[Node] = set()  # nodes with a use below them
     for node in reversed(graph.order):
         if any(child in above or child in nodes for child in graph.sources[node]):
             above.add(node)
@@ -117,7 +119,7 @@ def lowest(uses: Iterable[Use], graph: Graph) -> list[Node]:
 
 
 def are_disjoint(parts: Iterable[Part]) -> bool:
-    """Whether different parts of one tensor share no element, so that squares of their gradients' norms add up."""
+    """Check that different parts of one tensor share no element, so that their gradients' squared norms add up."""
     distinct = list(set(parts))
     if len(distinct) < 2:
         return True
@@ -128,15 +130,12 @@ def are_disjoint(parts: Iterable[Part]) -> bool:
         return False
     kind = next(iter(kinds))
     if kind == "SliceBackward0":
-        return _apart([part[0] for part in distinct])
-    # Selections along one axis differ in their index, outputs of one split in their place.
+        return _are_apart([part[0] for part in distinct])
+    # Selections along one axis differ in their index, outputs of one split in their number.
     return len({part[0][2] if kind == "SelectBackward0" else part[0][2:] for part in distinct}) == 1
 
 
-_FROM_THE_END = 2**62  # autograd saves a negative bound as a huge one
-
-
-def _apart(slices: list[tuple[Any, ...]]) -> bool:  # Any: what autograd saved: integers
+def _are_apart(slices: list[tuple[Any, ...]]) -> bool:
     axes = {(axis, step) for _, _, axis, _, _, step in slices}
     spans = sorted((start, end) for _, _, _, start, end, _ in slices)
     return (

@@ -1,5 +1,6 @@
-"""Per-sample gradients by differentiating one sample's loss at a time: exact for every operation, slow, and so only for
-the parameters whose operation has no formula in `sample_factors`.
+"""Per-sample gradients by differentiating one sample's loss at a time.
+
+Exact for every operation and slow, so it is used only for parameters whose operation has no formula in `formulas`.
 """
 
 from __future__ import annotations
@@ -12,18 +13,25 @@ from dataclasses import dataclass
 import torch
 
 from gradinspect.engine.first_order.context import SectionInput
+from gradinspect.engine.first_order.memory import out_of_memory
 from gradinspect.engine.first_order.replay import output_of, run_model
 from gradinspect.engine.network.derivatives import parameter_gradients
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.network.reproducible import seeded
 from gradinspect.engine.network.swap import swapped
 
-CHUNK_BYTES = 64 * 2**20  # of per-sample gradients that are alive at a time
+CHUNK_BYTES = 64 * 2**20  # of per-sample gradients in memory at a time
+MEAN_TOLERANCE = 1e-3  # relative to one sample's gradient; rounding stays under 1e-5 of it
 
 
 @dataclass(frozen=True)
 class SampleMoments:
-    """Over the samples: mean of ‖g_n‖² and ‖mean of g_n‖², g_n the gradient of sample n's loss."""
+    """Moments of the gradients g_n of the samples' losses.
+
+    Attributes:
+        mean_square: mean over the samples of ‖g_n‖².
+        square_of_mean: ‖mean of g_n‖².
+    """
 
     mean_square: float
     square_of_mean: float
@@ -35,7 +43,7 @@ def sample_gradient_moments(
     """Differentiate each sample's loss with respect to these parameters.
 
     Returns:
-        None where no way works.
+        None where no method works.
 
     Cost: by vmap two passes, with per-sample gradients of `CHUNK_BYTES` at a time; where an operation does not take
     vmap, one pass for each sample alone; where the model takes no single sample, one over the batch for each sample.
@@ -49,21 +57,18 @@ def sample_gradient_moments(
             for start in range(0, samples, step):
                 sums.add(differentiate(s, entries, slice(start, min(start + step, samples))))
         except (RuntimeError, ValueError) as error:
-            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            if out_of_memory(error):
                 raise
             continue
         moments = sums.moments(samples)
-        if all(_agrees(part, s.reading.gradients[entry].moments.norm) for entry, part in moments.items()):
+        if all(_has_mean(part, s.reading.gradients[entry].moments.norm) for entry, part in moments.items()):
             return moments
     return None
 
 
-def _agrees(part: SampleMoments, batch_norm: float) -> bool:
-    """Whether the mean of the samples' gradients is the batch's; where it is not, dropout drew other masks."""
-    return abs(math.sqrt(part.square_of_mean) - batch_norm) <= _SAME * math.sqrt(part.mean_square)
-
-
-_SAME = 1e-3  # relative to one sample's gradient; rounding stays under 1e-5 of it
+def _has_mean(part: SampleMoments, batch_norm: float) -> bool:
+    """Check that the samples' mean gradient has the batch's norm; it has not where dropout drew other masks."""
+    return abs(math.sqrt(part.square_of_mean) - batch_norm) <= MEAN_TOLERANCE * math.sqrt(part.mean_square)
 
 
 class _Sums:
@@ -91,7 +96,7 @@ def _sample_loss(s: SectionInput, inputs: Sequence[torch.Tensor], target: torch.
 
 def _by_vmap(s: SectionInput, entries: Sequence[ParameterEntry], part: slice) -> dict[ParameterEntry, torch.Tensor]:
     if s.settings.loss == "random_cotangent":
-        raise ValueError("each sample has a cotangent of its own")
+        raise ValueError("each sample has its own cotangent")
     names = {entry.name: entry for entry in entries}
 
     def loss(
@@ -107,14 +112,14 @@ def _by_vmap(s: SectionInput, entries: Sequence[ParameterEntry], part: slice) ->
     values = {name: entry.tensor.detach() for name, entry in names.items()}
     target = s.target[part] if s.target is not None else None
     with seeded(s.seed, s.device), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # operations without a batching rule are slow here, and right
-        found = differentiate(values, tuple(tensor[part] for tensor in s.batch.inputs), target)
-    return {names[name]: gradient for name, gradient in found.items()}
+        warnings.simplefilter("ignore", UserWarning)  # operations without a batching rule are slow, and correct
+        gradients = differentiate(values, tuple(tensor[part] for tensor in s.batch.inputs), target)
+    return {names[name]: gradient for name, gradient in gradients.items()}
 
 
 def _one_by_one(s: SectionInput, entries: Sequence[ParameterEntry], part: slice) -> dict[ParameterEntry, torch.Tensor]:
     if s.settings.loss == "random_cotangent":
-        raise ValueError("each sample has a cotangent of its own")
+        raise ValueError("each sample has its own cotangent")
 
     def gradients(index: int) -> list[torch.Tensor | None]:
         target = s.target[index : index + 1] if s.target is not None else None
@@ -126,7 +131,7 @@ def _one_by_one(s: SectionInput, entries: Sequence[ParameterEntry], part: slice)
 
 
 def _masked(s: SectionInput, entries: Sequence[ParameterEntry], part: slice) -> dict[ParameterEntry, torch.Tensor]:
-    """Through the whole batch's graph, one sample's rows of the loss's slope at a time."""
+    """Go backwards through the whole batch's graph with the loss's slope of one sample at a time."""
     output = output_of(s)
     samples = output.shape[0]
     point = output.detach().requires_grad_()
@@ -143,8 +148,8 @@ def _masked(s: SectionInput, entries: Sequence[ParameterEntry], part: slice) -> 
 def _stacked(
     entries: Sequence[ParameterEntry], rows: Sequence[Sequence[torch.Tensor | None]]
 ) -> dict[ParameterEntry, torch.Tensor]:
-    def filled(place: int, entry: ParameterEntry) -> torch.Tensor:
-        parts = [row[place] for row in rows]
+    def filled(index: int, entry: ParameterEntry) -> torch.Tensor:
+        parts = [row[index] for row in rows]
         return torch.stack([torch.zeros_like(entry.tensor) if part is None else part for part in parts])
 
-    return {entry: filled(place, entry) for place, entry in enumerate(entries)}
+    return {entry: filled(index, entry) for index, entry in enumerate(entries)}

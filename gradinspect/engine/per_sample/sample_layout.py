@@ -1,9 +1,9 @@
-"""Which elements of a backward signal belong to which sample, found by experiment.
+"""Which elements of a backward signal belong to which sample, read from an experiment.
 
 A cotangent that is zero for some samples of the output is sent backwards. Where samples do not mix, the signal is then
-exactly zero on those samples' elements, wherever the model put its sample axis: first, second after a
-transpose, or folded into rows with time. Where no arrangement fits, the operation lies below one that mixes samples
-(batch normalisation in training mode, attention over the batch).
+exactly zero on those samples' elements, wherever the sample axis is: first, second after a transpose, or folded into
+rows with time. Where no layout fits, the operation is below one that mixes samples (batch normalisation in training
+mode, attention over the batch).
 """
 
 from __future__ import annotations
@@ -17,39 +17,41 @@ import torch
 
 @dataclass(frozen=True)
 class Layout:
-    """A tensor's elements as (outer, samples, inner), in its flattened order."""
+    """A tensor's elements in flattened order, as (outer, samples, inner)."""
 
     outer: int
     samples: int
     inner: int
 
 
-MIXED = "mixed"  # a sample's elements got a signal from others
-SILENT = "silent"  # nothing arrived
-UNPLACED = "unplaced"  # no axis can hold the samples: a weight computed from parameters alone, for example
-Verdict = Layout | str
+MIXED = "mixed"  # a sample's elements got a signal from other samples
+SILENT = "silent"  # the signal is zero
+UNPLACED = "unplaced"  # no axis can count samples: a weight computed from parameters alone, for example
+LayoutResult = Layout | str
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """For each arrangement that a tensor's shape allows, which samples were touched under it.
+class LayoutEvidence:
+    """Which samples have a signal, for each layout that a tensor's shape allows.
 
-    Kept on the tensor's device until all of them are read at once.
+    Attributes:
+        candidates: the layouts.
+        touched: (candidates, samples), bool, on the signal's device: all of a pass are read in one transfer.
     """
 
     candidates: tuple[Layout, ...]
-    touched: torch.Tensor  # (candidates, samples), bool
+    touched: torch.Tensor
 
 
 def chosen_samples(samples: int, draws: torch.Generator) -> torch.Tensor:
-    """About half of the samples, never none and never all of them; (samples,) bool."""
+    """Draw about half of the samples, at least one and never all of two or more: (samples,), bool."""
     chosen = torch.zeros(samples, dtype=torch.bool)
     chosen[torch.randperm(samples, generator=draws)[: max(samples // 2, 1)]] = True
     return chosen
 
 
-def gather_evidence(signal: torch.Tensor, samples: int) -> Evidence | None:
-    """Look where a signal is not zero; None where no axis of it can hold the samples.
+def gather_evidence(signal: torch.Tensor, samples: int) -> LayoutEvidence | None:
+    """Record where a signal is not zero; None where no axis can count the samples.
 
     Cost: one element-wise pass, and reductions of its result.
     """
@@ -71,13 +73,21 @@ def gather_evidence(signal: torch.Tensor, samples: int) -> Evidence | None:
             layout = Layout(outer * (folded // part), samples, part * inner)
             candidates.append(Layout(layout.outer, samples, layout.inner * features))
             touched.append(on.reshape(layout.outer, samples, layout.inner).any(2).any(0))
-    return Evidence(tuple(candidates), torch.stack(touched))
+    return LayoutEvidence(tuple(candidates), torch.stack(touched))
 
 
-def read_layouts(evidence: Sequence[Evidence | None], chosen: torch.Tensor) -> list[Verdict]:
-    """Decide for each signal: its layout, or why it has none.
+def read_layouts(evidence: Sequence[LayoutEvidence | None], chosen: torch.Tensor) -> list[LayoutResult]:
+    """Decide on each signal's layout, or why it has none.
 
-    With K rows that carry a signal, a wrong arrangement passes with a probability of about 2^−K.
+    With K rows that are not zero, a wrong layout passes with a probability of about 2^−K.
+
+    Args:
+        evidence: one entry for each signal; None where no axis can count the samples.
+        chosen: (samples,), bool: the samples whose cotangent was not zero.
+
+    >>> signal = torch.tensor([[1.0, 2.0], [0.0, 0.0]])  # the second sample's cotangent was zero
+    >>> read_layouts([gather_evidence(signal, 2)], torch.tensor([True, False]))
+    [Layout(outer=1, samples=2, inner=2)]
     """
     present = [item for item in evidence if item is not None]
     if not present:
@@ -85,18 +95,18 @@ def read_layouts(evidence: Sequence[Evidence | None], chosen: torch.Tensor) -> l
     flat = torch.cat([item.touched for item in present]).cpu()  # the one transfer
     outside = (flat & ~chosen).any(1).tolist()
     inside = (flat & chosen).any(1).tolist()
-    verdicts: list[Verdict] = []
+    results: list[LayoutResult] = []
     start = 0
     for item in evidence:
         if item is None:
-            verdicts.append(UNPLACED)
+            results.append(UNPLACED)
             continue
-        places = range(start, start + len(item.candidates))
+        rows = range(start, start + len(item.candidates))
         start += len(item.candidates)
-        fitting = [item.candidates[place - places[0]] for place in places if inside[place] and not outside[place]]
+        fitting = [item.candidates[row - rows[0]] for row in rows if inside[row] and not outside[row]]
         if fitting:
-            verdicts.append(fitting[0])
+            results.append(fitting[0])
         else:
-            silent = not any(inside[place] or outside[place] for place in places)
-            verdicts.append(SILENT if silent else MIXED)
-    return verdicts
+            is_silent = not any(inside[row] or outside[row] for row in rows)
+            results.append(SILENT if is_silent else MIXED)
+    return results

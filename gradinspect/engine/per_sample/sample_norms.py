@@ -30,7 +30,7 @@ from gradinspect.engine.per_sample.parameter_uses import (
     output_shape,
     parameter_uses,
 )
-from gradinspect.engine.per_sample.sample_layout import MIXED, SILENT, UNPLACED, Layout, Verdict
+from gradinspect.engine.per_sample.sample_layout import MIXED, SILENT, UNPLACED, Layout, LayoutResult
 from gradinspect.engine.per_sample.signals import visit_signals
 from gradinspect.engine.tracing.graph import read_graph
 from gradinspect.engine.tracing.operator_names import NODE_LOOKUP
@@ -109,7 +109,7 @@ def _fits_float32(s: SectionInput) -> bool:
     return all(LOWEST_RMS < size < HIGHEST_RMS for size in sizes if size)
 
 
-def _counted_once(uses: Sequence[Use], layouts: Mapping[Node, Verdict]) -> list[Use]:
+def _counted_once(uses: Sequence[Use], layouts: Mapping[Node, LayoutResult]) -> list[Use]:
     """Keep one of a lookup and the operation behind it: the one whose output has a sample axis."""
     without_axis = {
         use.node for use in uses if use.node.name() == NODE_LOOKUP and layouts.get(use.node) in (MIXED, UNPLACED)
@@ -133,7 +133,7 @@ class _RunningNorms:
     def __init__(
         self,
         uses: Sequence[Use],
-        layouts: Mapping[Node, Verdict],
+        layouts: Mapping[Node, LayoutResult],
         requested: Sequence[ParameterEntry],
         *,
         widen: bool,
@@ -213,13 +213,15 @@ def _are_separable(uses: Sequence[Use]) -> bool:
     if not uses or not all(map(has_formula, uses)) or not are_disjoint(use.part for use in uses):
         return False
     for part in {use.part for use in uses}:
-        # A table's rows are the outputs of a transposed weight: a tied head counts as turned the other way round.
-        orientations = {
-            (use.turned == (use.node.name() != NODE_LOOKUP and use.lookup is None)) for use in uses if use.part == part
-        }
+        # A table's rows are the outputs of a transposed weight, so a tied head has the opposite orientation.
+        orientations = {use.transposed != _is_table(use) for use in uses if use.part == part}
         if len(uses) > 1 and len(orientations) > 1:
             return False
     return True
+
+
+def _is_table(use: Use) -> bool:
+    return use.node.name() == NODE_LOOKUP or use.lookup is not None
 
 
 def _sum_over_parts(pairs: Sequence[tuple[Use, Factor]]) -> torch.Tensor | None:

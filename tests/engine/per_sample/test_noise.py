@@ -1,4 +1,4 @@
-"""Per-sample gradient norms against a loop over single samples, and the noise scale against its closed form."""
+"""Per-sample gradient norms compared with a loop over single samples, and the noise scale with its closed form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from gradinspect.contracts.report.sections import Noise
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.first_order.replay import replaying
-from gradinspect.engine.per_sample.noise import noise_figures, noise_section
+from gradinspect.engine.per_sample.noise import estimate_noise, noise_section
 from gradinspect.engine.per_sample.sample_gradients import SampleMoments
 from tests.support.sample_loops import loop, measured
 from tests.support.sample_models import MODELS, ROWS, TRANSFORMER, Centred, build
@@ -32,19 +32,19 @@ def prepared(name: str, dtype: torch.dtype = torch.float64, **settings: Any) -> 
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_per_sample_norms_are_those_of_a_loop_over_single_samples(name: str) -> None:
+def test_per_sample_norms_equal_those_of_a_loop_over_single_samples(name: str) -> None:
     s = prepared(name)
     expected = loop(s)
-    found = measured(s)
-    assert found.keys() == expected.keys()
+    norms = measured(s)
+    assert norms.keys() == expected.keys()
     for parameter, value in expected.items():
-        # float64: a few thousand roundings; a gradient that is zero but for rounding (attention's key bias) is told by
-        # its size beside the others.
-        assert found[parameter] == pytest.approx(value, rel=1e-9, abs=1e-20 * sum(expected.values())), parameter
+        # float64: a few thousand roundings. A gradient that is zero but for rounding (attention's key bias) is compared
+        # with the size of the others.
+        assert norms[parameter] == pytest.approx(value, rel=1e-9, abs=1e-20 * sum(expected.values())), parameter
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn with group norm", "lstm", TRANSFORMER])
-def test_per_sample_norms_hold_to_1e_5_in_float32(name: str) -> None:
+def test_per_sample_norms_in_float32_are_accurate_to_1e_5(name: str) -> None:
     expected = loop(prepared(name))
     found = measured(prepared(name, torch.float32))
     for parameter, value in expected.items():
@@ -61,13 +61,13 @@ def test_a_torchscript_file_has_the_norms_of_its_eager_model(name: str) -> None:
 
 
 def test_gram_and_direct_sums_give_the_same_norms() -> None:
-    # 40 positions and 4·3 weights go through the gradient itself, the same with 200 inputs through the Gram matrices.
+    # 40 positions and 4·3 weights use the gradient itself, the same with 200 inputs the Gram matrices.
     wide = nn.Sequential(nn.Linear(200, 150), nn.Tanh(), nn.Flatten(), nn.Linear(3000, 3)).double()
     s = section_input(wide, normal(6, 20, 200), targets(6))
     assert measured(s) == pytest.approx(loop(s), rel=1e-10)
 
 
-def test_norms_of_gradients_far_under_float32_squares_are_not_lost() -> None:
+def test_norms_are_right_where_squares_of_the_gradients_underflow_float32() -> None:
     model, inputs = build("mlp", torch.float32)
     s = section_input(model, inputs, targets(6).float(), custom_loss=lambda o, t: (o - t).square().mean() * 1e-30)
     large = measured(section_input(model, inputs, targets(6).float()))
@@ -107,7 +107,7 @@ def test_batch_norm_in_evaluation_mode_keeps_samples_apart() -> None:
     assert measured(s) == pytest.approx(loop(s), rel=1e-10)
 
 
-def test_a_mixing_that_has_no_name_is_noticed() -> None:
+def test_samples_mixed_by_plain_arithmetic_are_noticed() -> None:
     model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), Centred(), nn.Linear(5, 3)).double()
     result = noise_section(section_input(model, ROWS, targets(6)))
     assert set(result.parameters) == {"3.weight", "3.bias"}
@@ -117,7 +117,7 @@ def test_dropout_draws_the_masks_of_the_first_pass() -> None:
     model = nn.Sequential(nn.Linear(4, 64), nn.Dropout(0.5), nn.Tanh(), nn.Linear(64, 3)).double()
     s = section_input(model, ROWS, targets(6))
     found = measured(s)
-    # The bias of the head sees no mask: its sum over samples is the first pass's gradient only if masks agree.
+    # The bias of the head has no mask: it sums to the first pass's gradient over samples only if masks agree.
     with replaying(s), torch.random.fork_rng():
         torch.manual_seed(s.seed)
         output = model(ROWS)
@@ -142,32 +142,32 @@ def test_the_noise_scale_of_linear_regression_is_its_closed_form() -> None:
     assert section.grad_snr == pytest.approx(math.sqrt(samples / section.noise_scale), rel=1e-12)
 
 
-def test_the_pair_is_the_unbiased_one() -> None:
+def test_noise_of_two_samples_is_their_unbiased_estimate() -> None:
     # Gradients (3, 0) and (1, 2): mean (2, 1), squares 9 and 5.
-    figures = noise_figures([SampleMoments(mean_square=7.0, square_of_mean=5.0)], samples=2)
+    figures = estimate_noise([SampleMoments(mean_square=7.0, square_of_mean=5.0)], samples=2)
     assert figures.gradient_norm_squared == pytest.approx(3.0)  # = ⟨g_1, g_2⟩
     assert figures.covariance_trace == pytest.approx(4.0)  # = ‖g_1 − g_2‖²/2
     assert figures.noise_scale == pytest.approx(4 / 3)
     assert figures.grad_snr == pytest.approx(math.sqrt(2 * 3 / 4))
 
 
-def test_a_gradient_that_is_all_noise_gives_no_ratio() -> None:
-    figures = noise_figures([SampleMoments(mean_square=7.0, square_of_mean=3.5)], samples=2)
+def test_a_gradient_of_noise_only_has_no_ratio() -> None:
+    figures = estimate_noise([SampleMoments(mean_square=7.0, square_of_mean=3.5)], samples=2)
     assert figures.noise_scale is None
     assert figures.grad_snr is None
     assert figures.covariance_trace == pytest.approx(7.0)
 
 
-def test_a_total_is_a_ratio_of_sums() -> None:
+def test_the_noise_scale_of_several_parameters_is_a_ratio_of_sums() -> None:
     parts = [SampleMoments(7.0, 5.0), SampleMoments(20.0, 12.0)]
-    total = noise_figures(parts, samples=4)
-    each = [noise_figures([part], samples=4) for part in parts]
+    total = estimate_noise(parts, samples=4)
+    each = [estimate_noise([part], samples=4) for part in parts]
     traces = sum(figures.covariance_trace for figures in each)
     assert total.noise_scale == pytest.approx(traces / sum(figures.gradient_norm_squared for figures in each))
 
 
 @pytest.mark.parametrize("factor", [1e-6, 1e3])
-def test_a_rescaled_loss_changes_no_ratio(factor: float) -> None:
+def test_rescaling_the_loss_changes_no_ratio(factor: float) -> None:
     model, inputs = build("mlp")
     shifted = targets(6) + 5  # far from the outputs, so that the samples agree on a direction
     plain = noise_section(section_input(model, inputs, shifted)).section
@@ -180,7 +180,7 @@ def test_a_rescaled_loss_changes_no_ratio(factor: float) -> None:
     assert scaled.grad_snr == pytest.approx(plain.grad_snr, rel=1e-9)
 
 
-def test_the_order_of_samples_changes_nothing() -> None:
+def test_the_order_of_samples_does_not_matter() -> None:
     model, inputs = build("mlp")
     order = torch.randperm(6, generator=torch.Generator().manual_seed(1))
     plain = noise_section(section_input(model, inputs, targets(6))).section
@@ -190,7 +190,7 @@ def test_the_order_of_samples_changes_nothing() -> None:
     assert shuffled.covariance_trace == pytest.approx(plain.covariance_trace, rel=1e-12)
 
 
-def test_a_loss_that_is_no_mean_over_samples_is_refused() -> None:
+def test_a_loss_that_is_not_a_mean_over_samples_is_refused() -> None:
     model, inputs = build("mlp")
     section = noise_section(section_input(model, inputs, targets(6), custom_loss=lambda o, t: (o - t).std())).section
     assert isinstance(section, Noise)
@@ -200,10 +200,10 @@ def test_a_loss_that_is_no_mean_over_samples_is_refused() -> None:
 def test_one_sample_has_no_noise() -> None:
     section = noise_section(section_input(mlp(4, 3), ROWS[:1], targets(1))).section
     assert isinstance(section, Noise)
-    assert section.reason == "the batch holds one sample; a spread needs two"
+    assert section.reason == "the batch holds one sample; noise needs two"
 
 
-def test_a_budget_that_is_too_small_is_named_with_both_numbers() -> None:
+def test_the_reason_names_the_needed_and_the_remaining_budget() -> None:
     section = noise_section(section_input(mlp(4, 3), ROWS, targets(6), budget=0.0)).section
     assert isinstance(section, Noise)
     assert section.status == "undetermined"

@@ -1,4 +1,4 @@
-"""Where a model keeps its samples: by experiment on known arrangements, and by rule where rule and experiment agree."""
+"""The layout of samples: read from known signals, and proved from the graph where proof and experiment agree."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gradinspect.engine.per_sample.sample_layout import (
     SILENT,
     UNPLACED,
     Layout,
-    Verdict,
+    LayoutResult,
     chosen_samples,
     gather_evidence,
     read_layouts,
@@ -26,7 +26,7 @@ from tests.support.sample_models import MODELS, ROWS, TRANSFORMER, Centred, buil
 from tests.support.section_inputs import normal, section_input
 
 
-def found(signal: torch.Tensor, chosen: torch.Tensor) -> Verdict:
+def layout_of(signal: torch.Tensor, chosen: torch.Tensor) -> LayoutResult:
     return read_layouts([gather_evidence(signal, len(chosen))], chosen)[0]
 
 
@@ -35,31 +35,31 @@ CHOSEN = torch.tensor([True, False, False, True])
 
 def test_samples_are_found_on_the_first_axis() -> None:
     signal = normal(4, 5, 3) * CHOSEN.view(4, 1, 1)
-    assert found(signal, CHOSEN) == Layout(1, 4, 15)
+    assert layout_of(signal, CHOSEN) == Layout(1, 4, 15)
 
 
 def test_samples_are_found_behind_time_even_with_as_many_steps_as_samples() -> None:
     signal = normal(4, 4, 3) * CHOSEN.view(1, 4, 1)
-    assert found(signal, CHOSEN) == Layout(4, 4, 3)
+    assert layout_of(signal, CHOSEN) == Layout(4, 4, 3)
 
 
 def test_samples_are_found_folded_into_rows_on_either_side_of_time() -> None:
     inside = (normal(4, 5, 3) * CHOSEN.view(4, 1, 1)).reshape(20, 3)
     outside = (normal(5, 4, 3) * CHOSEN.view(1, 4, 1)).reshape(20, 3)
-    assert found(inside, CHOSEN) == Layout(1, 4, 15)
-    assert found(outside, CHOSEN) == Layout(5, 4, 3)
+    assert layout_of(inside, CHOSEN) == Layout(1, 4, 15)
+    assert layout_of(outside, CHOSEN) == Layout(5, 4, 3)
 
 
 def test_a_signal_on_every_sample_is_mixed() -> None:
-    assert found(normal(4, 5, 3), CHOSEN) == MIXED
+    assert layout_of(normal(4, 5, 3), CHOSEN) == MIXED
 
 
-def test_no_signal_says_nothing() -> None:
-    assert found(torch.zeros(4, 5), CHOSEN) == SILENT
+def test_a_signal_of_zeros_is_silent() -> None:
+    assert layout_of(torch.zeros(4, 5), CHOSEN) == SILENT
 
 
-def test_a_shape_without_room_for_the_samples_has_no_place_for_them() -> None:
-    assert found(normal(5, 3), CHOSEN) == UNPLACED
+def test_a_shape_without_an_axis_for_the_samples_is_unplaced() -> None:
+    assert layout_of(normal(5, 3), CHOSEN) == UNPLACED
 
 
 def test_about_half_of_the_samples_are_chosen_and_never_all() -> None:
@@ -74,7 +74,7 @@ def prepared(name: str) -> SectionInput:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_rule_and_experiments_agree_on_every_operation(name: str) -> None:
+def test_proof_and_experiments_agree_on_every_operation(name: str) -> None:
     s = prepared(name)
     with replaying(s):
         output = output_of(s)
@@ -85,12 +85,12 @@ def test_rule_and_experiments_agree_on_every_operation(name: str) -> None:
         full = probe(s, output, uses, lowest(uses, graph), 6)
         few = probe_layouts(s, output, uses, lowest(uses, graph), 6)
     for use in uses:
-        verdict = full[use.node]
-        if isinstance(verdict, Layout):
-            assert few[use.node] == verdict, use.node.name()
-        if known is not None and verdict != SILENT:
+        result = full[use.node]
+        if isinstance(result, Layout):
+            assert few[use.node] == result, use.node.name()
+        if known is not None and result != SILENT:
             expected = known[use.node]
-            assert verdict == expected or (expected == UNPLACED and verdict == MIXED), use.node.name()
+            assert result == expected or (expected == UNPLACED and result == MIXED), use.node.name()
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn with group norm", TRANSFORMER, "repeated layer", "long sequences"])
@@ -112,8 +112,8 @@ MIXERS: dict[str, nn.Module] = {
 
 
 @pytest.mark.parametrize("name", MIXERS)
-def test_nothing_that_reaches_over_the_samples_passes_the_rule(name: str) -> None:
-    # As many features as samples, so that no shape gives the mixing away.
+def test_no_model_that_mixes_samples_passes_the_proof(name: str) -> None:
+    # As many features as samples, so that shapes do not reveal the mixing.
     model = nn.Sequential(nn.Linear(4, 6), MIXERS[name], nn.Linear(6, 3)).double()
     s = section_input(model, ROWS, normal(6, 3, seed=9))
     with replaying(s):
