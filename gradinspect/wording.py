@@ -5,6 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from gradinspect.contracts.request.policy import Compares, Threshold
+
+_BOUNDS: dict[Compares, str] = {
+    "above": "above {}",
+    "reaches": "at or above {}",
+    "below": "below {}",
+    "outside": "outside {}",
+    "present": "{}",
+}
 _SCALES = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 
@@ -53,3 +62,10 @@ def listed(names: Sequence[str], most: int = 3) -> str:
 def counted(count: int, noun: str) -> str:
     """1 layer, 2 layers."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def bound_in_words(compares: Compares, threshold: Threshold) -> str:
+    """Write when a rule fires: above 70."""
+    if isinstance(threshold, tuple):
+        return _BOUNDS[compares].format(f"{number(threshold[0])} … {number(threshold[1])}")
+    return _BOUNDS[compares].format(number(threshold))

@@ -20,7 +20,7 @@ PROCESSES = {
     ),
     "client": "import gradinspect; gradinspect.Client",
     "command line": "import gradinspect.cli",
-    "rules and reports": "import gradinspect.rules, gradinspect.report.text.terminal, gradinspect.report.html.html",
+    "rules and reports": "import gradinspect.rules, gradinspect.report.text.terminal, gradinspect.report.html.render",
     "intake": "import gradinspect.intake",
 }
 

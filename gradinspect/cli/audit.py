@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import click
 
 from gradinspect.cli.options import InspectionOptions, inspection_options
 from gradinspect.contracts.request.policy import DEFAULT_POLICY, FailOn, Policy
+from gradinspect.report.formats import FORMATS, FORMATS_BY_NAME
+from gradinspect.report.output_format import Circumstances
 from gradinspect.rules.audits import AuditResult
 
 EXAMPLES = """\b
@@ -27,6 +28,14 @@ cannot be measured, its backward signal cannot be judged, or the service does no
 EXIT_CODES: dict[AuditResult, int] = {"pass": 0, "findings": 1, "could_not_tell": 3}
 
 
+def _output_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add an option for each output format."""
+    for form in reversed(FORMATS):
+        help_text = f"{form.description} `-` is stdout."
+        command = click.option(f"--{form.name}", metavar="FILE", help=help_text)(command)
+    return command
+
+
 @click.command("audit", epilog=EXAMPLES)
 @click.argument("model", metavar="MODEL", required=False)
 @click.option(
@@ -36,27 +45,20 @@ EXIT_CODES: dict[AuditResult, int] = {"pass": 0, "findings": 1, "could_not_tell"
     show_default=True,
     help="The mildest finding that counts.",
 )
-@click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; - is stdout, here and below.")
-@click.option("--junit", metavar="FILE", help="Write JUnit XML, one test case a rule.")
-@click.option("--sarif", metavar="FILE", help="Write SARIF 2.1.0 for code scanning.")
-@click.option("--html", metavar="FILE", help="Write a self-contained page.")
-@click.option("--markdown", metavar="FILE", help="Write markdown for a pull request or a job summary.")
+@_output_options
 @click.option("--quiet", is_flag=True, help="Print only the outputs that were asked for.")
 @click.option("--show-policy", is_flag=True, help="Print the policy in full, as a file to edit, and exit.")
 @inspection_options
 @click.pass_context
 def audit(
     ctx: click.Context,
+    /,
     model: str | None,
     options: InspectionOptions,
     fail_on: FailOn,
-    json_file: str | None,
-    junit: str | None,
-    sarif: str | None,
-    html: str | None,
-    markdown: str | None,
     quiet: bool,
     show_policy: bool,
+    **outputs: str | None,
 ) -> None:
     """Inspect MODEL and exit with 1 when a policy finds something.
 
@@ -64,16 +66,10 @@ def audit(
     """
     from gradinspect.cli.outputs import terminal_width, wants_color, write_file
     from gradinspect.cli.running import obtain_report
-    from gradinspect.report.ci.junit import render_junit
-    from gradinspect.report.ci.sarif import render_sarif
-    from gradinspect.report.json_text import render_json
     from gradinspect.report.text.terminal import render_terminal
     from gradinspect.rules import audit_result, policy_file
 
-    outputs = {
-        "json": json_file, "junit": junit, "sarif": sarif, "html": html, "markdown": markdown,
-    }  # fmt: skip
-    requested = {form: path for form, path in outputs.items() if path is not None}
+    requested = {name: path for name, path in outputs.items() if path is not None}
     if list(requested.values()).count("-") > 1:
         raise click.UsageError("only one output can go to stdout")
     policy = _policy(options)
@@ -85,15 +81,11 @@ def audit(
     if model is None:
         raise click.UsageError("Missing argument 'MODEL'.")
     report = obtain_report(model, options, policy=policy)
-    render: dict[str, Callable[[], str]] = {
-        "json": partial(render_json, report),
-        "junit": partial(render_junit, report, policy=policy, fail_on=fail_on),
-        "sarif": partial(render_sarif, report, policy=policy, artifact=_artifact(model), lines=_lines(model)),
-        "html": report.to_html,
-        "markdown": report.to_markdown,
-    }
-    for form, path in requested.items():
-        write_file(path, render[form]())
+    circumstances = Circumstances(
+        settings=report.settings, fail_on=fail_on, artifact=_artifact(model), lines=_lines(model)
+    )
+    for name, path in requested.items():
+        write_file(path, FORMATS_BY_NAME[name].render(report, circumstances))
     result = audit_result(report, fail_on=fail_on)
     if not quiet and "-" not in requested.values():
         click.echo(render_terminal(report, width=terminal_width(), color=wants_color()), nl=False, color=True)

@@ -39,12 +39,12 @@ def explain(rule: str | None) -> None:
 
 def _paragraphs(rule: Rule) -> list[str]:
     from gradinspect.contracts.request.policy import LEVELS
-    from gradinspect.rules.document import bound_in_words
+    from gradinspect.wording import bound_in_words
 
     texts = [f"{rule.id}: {rule.title}. {rule.what}", rule.why]
     for level in LEVELS:
         if (default := rule.default(level)) is not None:
-            texts.append(f"{level} {bound_in_words(rule, default.value)} ({rule.unit}): {default.source}.")
+            texts.append(f"{level} {bound_in_words(rule.compares, default.value)} ({rule.unit}): {default.source}.")
     if rule.always is not None:
         texts.append(f"{rule.always} whenever it is found; there is no threshold.")
     return [*texts, f"Source: {rule.reference}."]

@@ -35,7 +35,7 @@ def inspect(
     """
     from gradinspect.cli.outputs import terminal_width, wants_color, write_file
     from gradinspect.cli.running import obtain_report
-    from gradinspect.report.json_text import render_json
+    from gradinspect.report.json_form import render_json
     from gradinspect.report.text.terminal import MOST_LAYERS, render_terminal
 
     report = obtain_report(model, options)

@@ -70,7 +70,7 @@ def show_inspection(inspection: str, server: str, as_json: bool) -> None:
     """
     from gradinspect.cli.connection import connect
     from gradinspect.cli.outputs import terminal_width, wants_color
-    from gradinspect.report.json_text import render_json
+    from gradinspect.report.json_form import render_json
     from gradinspect.report.text.terminal import render_terminal
 
     with connect(server) as client:

@@ -71,7 +71,7 @@ def inspect_remotely(path: str, options: InspectionOptions, *, policy: Policy | 
     settings = request.settings()
     if policy is None:
         return Report.of(report, settings=settings)
-    return Report.of(rejudge(report, policy, settings=settings), policy=policy, settings=settings)
+    return Report.of(rejudge(report, policy, settings=settings), settings=settings)
 
 
 def _checked(document: dict[str, Any]) -> InspectionRequest:  # Any: JSON, here and below

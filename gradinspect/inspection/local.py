@@ -120,7 +120,7 @@ def inspect(
     with _random_states_kept():
         measured = measure([subject], settings, device=where, custom_loss=custom, suggest=remedies_to_try)
     report = judge(measured, policy=rules, model=reference, inspection=None, settings=settings)
-    return Report.of(report, policy=rules, settings=settings)
+    return Report.of(report, settings=settings)
 
 
 @memory_named()
@@ -152,7 +152,7 @@ def inspect_job(
     finally:
         torch.set_num_threads(threads)
     report = judge(measured, policy=rules, model=model, inspection=None, settings=job.settings)
-    return Report.of(report, policy=rules, settings=job.settings)
+    return Report.of(report, settings=job.settings)
 
 
 def local_limits(*, wall_seconds: float = 300.0) -> Limits:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from gradinspect.contracts.request.policy import LEVELS, Compares, Severity, Threshold
+from gradinspect.contracts.request.policy import LEVELS, Severity
 from gradinspect.rules.catalogue import RULES
 from gradinspect.rules.rule import Rule
-from gradinspect.wording import number
+from gradinspect.wording import bound_in_words
 
 _INTRODUCTION = """# Rules
 
@@ -36,14 +36,6 @@ What a policy leaves out keeps its default; `null` switches a level off. `update
 take ranges, `[low, high]`.
 """
 
-_WORDS: dict[Compares, str] = {
-    "above": "above {}",
-    "reaches": "at or above {}",
-    "below": "below {}",
-    "outside": "outside {}",
-    "present": "{}",
-}
-
 
 def document() -> str:
     """The whole page."""
@@ -62,7 +54,7 @@ def _level(rule: Rule, level: Severity) -> str:
     if rule.compares == "present":
         return "yes" if rule.always == level else ""
     default = rule.default(level)
-    return bound_in_words(rule, default.value) if default is not None else ""
+    return bound_in_words(rule.compares, default.value) if default is not None else ""
 
 
 def _section(rule: Rule) -> str:
@@ -70,23 +62,11 @@ def _section(rule: Rule) -> str:
     for level in LEVELS:
         default = rule.default(level)
         if default is not None:
-            bound = bound_in_words(rule, default.value)
+            bound = bound_in_words(rule.compares, default.value)
             lines.append(f"- {level} {bound} ({rule.unit}): {default.source}.")
     if rule.compares == "present":
         lines.append(f"- {rule.always}, whenever there is one; no threshold ({rule.unit}).")
     return "\n".join([*lines, f"- Source: {rule.reference}.", ""])
-
-
-def bound_in_words(rule: Rule, threshold: Threshold) -> str:
-    """When a rule fires, as people say it: above 70."""
-    return _WORDS[rule.compares].format(written(threshold))
-
-
-def written(threshold: Threshold) -> str:
-    """A threshold as people write it."""
-    if isinstance(threshold, tuple):
-        return f"{number(threshold[0])} … {number(threshold[1])}"
-    return number(threshold)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from apiflask import APIBlueprint
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from werkzeug.wrappers import Response
 
 from gradinspect.contracts.problems import ProblemError
@@ -16,7 +16,8 @@ from gradinspect.contracts.report.sections import LrScales
 from gradinspect.contracts.request.policy import Policy
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.contracts.wire.resources import FindingsResource, LayerRow, Page, ParameterRow
-from gradinspect.report.html.html import render_html
+from gradinspect.report.formats import FORMATS
+from gradinspect.report.output_format import Circumstances
 from gradinspect.rules import rejudge
 from service.api import tables
 from service.api.http.answers import conditional, is_known_to_caller, json_answer
@@ -33,8 +34,11 @@ from service.lifecycle.references import named_at
 from service.lifecycle.reports import report_key
 from service.query_strings import Query
 
-CSV, HTML, PYTHON = "text/csv", "text/html", "text/x-python"
-MEDIA_TYPES = {"json": JSON, "csv": CSV, "html": HTML}
+CSV, PYTHON = "text/csv", "text/x-python"
+MEDIA_TYPES = {**{form.name: form.media_type for form in FORMATS}, "csv": CSV}
+OTHER_TYPES = [media_type for media_type in MEDIA_TYPES.values() if media_type != JSON]
+_FORMS = {form.media_type: form for form in FORMATS}
+_SUFFIXES = {**{form.media_type: form.suffix for form in FORMATS}, CSV: "csv"}
 NO_REPORT = ["not_finished", "no_report"]
 # A page that stands alone: styles of its own, no script, nothing from elsewhere.
 FILE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
@@ -42,12 +46,19 @@ FILE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; bas
 blueprint = APIBlueprint("reports", __name__, tag="reports")
 
 
+def _known(name: str) -> str:
+    if name not in MEDIA_TYPES:
+        raise ValueError(f"is one of {', '.join(MEDIA_TYPES)}")
+    return name
+
+
+FormatName = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": list(MEDIA_TYPES)})]
+
+
 class ReportQuery(Query):
     """In which form to answer."""
 
-    format: Annotated[
-        Literal["json", "csv", "html"] | None, Field(description="The same as Accept, for links; a download.")
-    ] = None
+    format: Annotated[FormatName | None, Field(description="The same as Accept, for links; a download.")] = None
     table: Annotated[Literal["parameters", "layers"], Field(description="Which of the two tables a CSV holds.")] = (
         "parameters"
     )
@@ -76,7 +87,7 @@ class ScalesQuery(Query):
     headers=["Accept", "If-None-Match"],
     answers=[
         Answer(
-            200, "The report: everything, a table, or a page that stands alone.", Report, other=[CSV, HTML],
+            200, "The report, or one of its tables.", Report, other=OTHER_TYPES,
             headers=["ETag"],
         ),
         Answer(304, "The report is still the one with that ETag."),
@@ -86,7 +97,7 @@ class ScalesQuery(Query):
 def get_report(inspection_id: str, query: ReportQuery) -> Response:
     """The whole report."""
     record, key = _find(inspection_id)
-    media_type = MEDIA_TYPES[query.format] if query.format is not None else best_of([JSON, CSV, HTML])
+    media_type = MEDIA_TYPES[query.format] if query.format is not None else best_of(list(MEDIA_TYPES.values()))
     response = Response(mimetype=media_type, headers={"Cache-Control": "no-cache", "Vary": "Accept"})
     response.set_etag(f"{key}-{media_type.partition('/')[2]}-{query.table}")
     if not is_known_to_caller(response):
@@ -164,15 +175,15 @@ def _written(record: InspectionRecord, key: str, media_type: str, table: str) ->
     if media_type == JSON:
         return reports.read(key)
     report = reports.get(key)
-    if media_type == HTML:
-        return render_html(report, policy=_policy_of(record), settings=_settings_of(record))
+    if media_type in _FORMS:
+        return _FORMS[media_type].render(report, Circumstances(settings=_settings_of(record)))
     return tables.layers(report.layers) if table == "layers" else tables.parameters(report.parameters)
 
 
 def _disposition(record: InspectionRecord, query: ReportQuery, media_type: str) -> str:
     is_link = query.format is not None
     stem = f"{record.id}-{query.table}" if media_type == CSV else record.id
-    name = f"{stem}.{media_type.partition('/')[2]}"
+    name = f"{stem}.{_SUFFIXES[media_type]}"
     return f'{"attachment" if is_link else "inline"}; filename="{name}"'
 
 

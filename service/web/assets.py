@@ -1,4 +1,4 @@
-"""Style sheet, script and icon: read once, served under a name that changes with their content."""
+"""Style sheets, script and icon: read once, served at addresses that change with their content."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pathlib import Path
 from werkzeug.exceptions import NotFound
 from werkzeug.wrappers import Response
 
+from gradinspect.report.html.render import style_sheet
+
 _FOLDER = Path(__file__).parent / "static"
+_REPORT_STYLE = "report.css"  # of the library: a report looks the same on a page and in a file
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 FOREVER = "public, max-age=31536000, immutable"
 
@@ -26,24 +29,23 @@ class Asset:
 
 @lru_cache(maxsize=1)
 def _assets() -> dict[str, Asset]:
-    found = {}
-    for path in sorted(_FOLDER.iterdir()):
-        if path.suffix in _TYPES:
-            body = path.read_bytes()
-            found[path.name] = Asset(body, sha256(body).hexdigest()[:16], _TYPES[path.suffix])
-    return found
+    bodies = {path.name: path.read_bytes() for path in sorted(_FOLDER.iterdir()) if path.suffix in _TYPES}
+    bodies[_REPORT_STYLE] = style_sheet().encode()
+    return {
+        name: Asset(body, sha256(body).hexdigest()[:16], _TYPES[Path(name).suffix]) for name, body in bodies.items()
+    }
 
 
 def asset_url(name: str) -> str:
-    """Where a page finds an asset of this very version."""
+    """Return the address of the current version of an asset."""
     return f"/assets/{_assets()[name].digest}/{name}"
 
 
 def asset_response(digest: str, name: str) -> Response:
-    """An asset, to be kept for ever; a digest from another version gets the present file, kept for no time.
+    """Return an asset, cached for ever; an address of another version gets the current file, without caching.
 
     Raises:
-        NotFound: there is no such asset.
+        NotFound: no asset has that name.
     """
     asset = _assets().get(name)
     if asset is None:

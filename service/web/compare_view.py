@@ -1,4 +1,4 @@
-"""What the comparison page shows: rules, findings, both signals, and every layer's change. Pure."""
+"""What the comparison page shows: rules, findings, both signals, and the change of each layer. Pure."""
 
 from __future__ import annotations
 
@@ -9,67 +9,83 @@ from gradinspect.report.charts.comparison_charts import overlaid_signals, ratio_
 
 MOST_ROWS = 500  # beyond it a page is slow to read; the API has all
 TABLE_ID = "changes-table"
-_ORDER: tuple[Change, ...] = ("worse", "better", "undetermined", "no_clear_change")
+_ORDER: tuple[Change, ...] = ("worse", "better", "undetermined")
 WORDS: dict[Change, str] = {
     "better": "better", "worse": "worse", "no_clear_change": "no clear change", "undetermined": "could not tell",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
-class SideName:
-    """One side of the comparison as the page names it."""
+class CompareSide:
+    """One side of the comparison: what the page shows beyond the comparison itself.
+
+    Attributes:
+        parameters: elements of all parameter tensors, as in the list.
+    """
 
     id: str
     model_name: str
+    parameters: int
 
 
 class CompareView:
-    """A comparison as the template reads it."""
+    """A comparison as the template reads it.
 
-    def __init__(self, comparison: Comparison, *, base: SideName, head: SideName) -> None:
+    Args:
+        comparison: from base to head.
+        base, head: the sides.
+    """
+
+    def __init__(self, comparison: Comparison, *, base: CompareSide, head: CompareSide) -> None:
         self.comparison, self.base, self.head = comparison, base, head
         self.findings, self.notes = comparison.findings, comparison.notes
         self.rows = comparison.layers[:MOST_ROWS]
         self.rows_left_out = len(comparison.layers) - len(self.rows)
+        self.word = WORDS[comparison.change]
+        self.words = WORDS
 
     @property
-    def word(self) -> str:
-        """The change in words."""
-        return WORDS[self.comparison.change]
-
-    @property
-    def changed_rules(self) -> list[tuple[RuleComparison, str, str]]:
-        """Rules that changed: each with its title and its change in words, worse ones first."""
-        rules = [rule for rule in self.comparison.rules if _has_changed(rule)]
-        rules.sort(key=lambda rule: _ORDER.index(rule.change))
-        return [(rule, rule.title, WORDS[rule.change]) for rule in rules]
+    def changed_rules(self) -> list[RuleComparison]:
+        """List the rules that changed, worse ones first."""
+        rules = [rule for rule in self._judged if rule.change != "no_clear_change"]
+        return sorted(rules, key=lambda rule: _ORDER.index(rule.change))
 
     @property
     def unchanged_rules(self) -> list[RuleComparison]:
-        """Rules without a clear change."""
-        return [rule for rule in self.comparison.rules if not _has_changed(rule)]
+        """List the rules without a clear change."""
+        return [rule for rule in self._judged if rule.change == "no_clear_change"]
+
+    @property
+    def incomparable_rules(self) -> list[RuleComparison]:
+        """List the rules that were not judged on at least one side, usually because of different diagnostics."""
+        return [rule for rule in self.comparison.rules if _is_incomparable(rule)]
+
+    @property
+    def _judged(self) -> list[RuleComparison]:
+        return [rule for rule in self.comparison.rules if not _is_incomparable(rule)]
 
     @property
     def overlay(self) -> str:
-        """Both backward signals."""
+        """Draw both backward signals."""
         return overlaid_signals(self.comparison.layers, described_by=TABLE_ID)
 
     @property
     def profile(self) -> str:
-        """Each layer's change of signal, with the band of chance."""
+        """Draw each layer's change of signal, with the band that seeds explain."""
         return ratio_profile(self.comparison.layers, described_by=TABLE_ID)
 
     @property
-    def knows_chance(self) -> bool:
-        """Whether the bands are known."""
+    def has_noise_band(self) -> bool:
+        """Return whether the variation over seeds is known."""
         return self.comparison.noise == "seeds"
 
     @staticmethod
     def is_renamed(row: LayerComparison) -> bool:
-        """Whether the two sides call the layer by different names."""
+        """Return whether the two sides have different names for the layer."""
         return row.base != row.head
 
 
-def _has_changed(rule: RuleComparison) -> bool:
-    """Whether there is anything to tell; a rule that neither side could be judged by has not."""
-    return rule.change != "no_clear_change" and not rule.base == rule.head == "not_judged"
+def _is_incomparable(rule: RuleComparison) -> bool:
+    """Check that no change can be seen; a finding that is new or gone counts even where the other side is unknown."""
+    sides = {rule.base, rule.head}
+    return "not_judged" in sides and not sides & {"warn", "fail"}

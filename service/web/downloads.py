@@ -1,16 +1,25 @@
-"""The forms of a report that its page offers to take away."""
+"""The downloads that a report's page offers."""
 
 from __future__ import annotations
 
-from service.web.report_view import Download
+from dataclasses import dataclass
+
+from gradinspect.report.formats import FORMATS
+
+
+@dataclass(frozen=True)
+class Download:
+    """One form of the report."""
+
+    title: str
+    url: str
 
 
 def downloads(inspection_id: str) -> tuple[Download, ...]:
-    """Links to one report as a page that stands alone, as JSON, and as its two tables."""
+    """List one report in every output format, and its two tables."""
     report = f"/v1/inspections/{inspection_id}/report"
     return (
-        Download("HTML", f"{report}?format=html"),
-        Download("JSON", f"{report}?format=json"),
+        *(Download(form.title, f"{report}?format={form.name}") for form in FORMATS),
         Download("Layers, CSV", f"{report}?format=csv&table=layers"),
         Download("Parameters, CSV", f"{report}?format=csv&table=parameters"),
     )

@@ -1,20 +1,15 @@
-"""How pages write times, sizes and numbers."""
+"""How pages write times and changes. Filters that reports use too are in `gradinspect.report.html.environment`."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from markupsafe import Markup, escape
-
-from gradinspect.report.words.figures import amount, duration, size
-from gradinspect.wording import number, percent
-
 _STEPS = ((60, "second"), (60, "minute"), (24, "hour"), (30, "day"), (12, "month"))
 
 
-def ago(then: datetime, now: datetime) -> str:
-    """An age in its largest unit: 5 minutes ago."""
-    age = max((now - then).total_seconds(), 0.0)
+def ago(then: datetime | None, now: datetime) -> str:
+    """Write an age in its largest unit: 5 minutes ago. None is now."""
+    age = max((now - then).total_seconds(), 0.0) if then is not None else 0.0
     if age < 5:
         return "just now"
     for most, unit in _STEPS:
@@ -24,14 +19,9 @@ def ago(then: datetime, now: datetime) -> str:
     return f"{_counted(int(age), 'year')} ago"
 
 
-def shape(sizes: tuple[int, ...]) -> str:
-    """128 × 64."""
-    return " × ".join(str(one) for one in sizes)
-
-
-def decades(slope: float) -> str:
-    """A fall or rise in powers of ten, with its sign."""
-    rounded = round(slope, 1) or 0.0
+def decades(change: float) -> str:
+    """Write a fall or rise in powers of ten, with its sign: −8.5."""
+    rounded = round(change, 1) or 0.0
     return f"{'−' if rounded < 0 else '+' if rounded > 0 else ''}{abs(rounded):.1f}"
 
 
@@ -39,17 +29,4 @@ def _counted(count: int, unit: str) -> str:
     return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
 
 
-def marked(message: str) -> Markup:
-    """A message with the names between backticks as code; everything is escaped."""
-    parts = message.split("`")
-    if len(parts) % 2 == 0:  # a name holds a backtick itself
-        return escape(message)
-    return Markup("").join(
-        Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)
-    )
-
-
-FILTERS = {
-    "amount": amount, "decades": decades, "duration": duration, "marked": marked, "number": number,
-    "percent": percent, "shape": shape, "size": size,
-}  # fmt: skip
+FILTERS = {"ago": ago, "decades": decades}

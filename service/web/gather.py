@@ -1,4 +1,4 @@
-"""Reads what a page shows: rows from the database, the whole report from the store."""
+"""Reads what a page shows: rows from the database, reports from the store."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from gradinspect.contracts.report.report import Report
 from gradinspect.contracts.request.policy import Policy
 from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.contracts.wire.resources import InspectionResource
 from gradinspect.rules.compare import compare
 from service.context import context, tenant
 from service.db import inspections
@@ -19,12 +20,33 @@ from service.db.lists.queries import InspectionListQuery
 from service.lifecycle.reports import read_report
 from service.query_strings import PageQuery, validate_query
 from service.resources import inspection_resource
-from service.web.compare_view import CompareView, SideName
+from service.web.compare_view import CompareSide, CompareView
 from service.web.list_view import Filters, InspectionRow, Overview
-from service.web.report_view import Inspection
 
 PAGE_SIZE = 25
 FILTER_NAMES = tuple(name for name in InspectionListQuery.model_fields if name not in PageQuery.model_fields)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """One inspection, with its report if it has one.
+
+    Attributes:
+        now: the database's time, to which ages are counted.
+    """
+
+    resource: InspectionResource
+    model_name: str
+    queue: str
+    settings: InspectionSettings
+    policy: Policy
+    report: Report | None
+    now: datetime
+
+    @property
+    def is_active(self) -> bool:
+        """Return whether the inspection has not ended."""
+        return self.resource.status in ("queued", "running")
 
 
 @dataclass(frozen=True)
@@ -68,8 +90,8 @@ def _overview(model_name: str, queue: str, found: overviews.Overview | None) -> 
     return Overview(model_name, queue, tuple(found.signals), severities)
 
 
-def open_inspection(inspection_id: str) -> tuple[Inspection, datetime]:
-    """Read one inspection with its report, if it has one, and the time.
+def open_inspection(inspection_id: str) -> Inspection:
+    """Read one inspection with its report, if it has one.
 
     Raises:
         ProblemError: `not_found`.
@@ -78,19 +100,15 @@ def open_inspection(inspection_id: str) -> tuple[Inspection, datetime]:
         record = inspections.get(session, inspection_id, tenant=tenant())
         name = _model_name(session, record.model_id)
         at = overviews.now(session)
-    report: Report | None = None
-    if record.report_key is not None:
-        report = context().store.reports.get(record.report_key)
-    return (
-        Inspection(
-            resource=inspection_resource(record),
-            model_name=name,
-            queue=record.queue,
-            settings=InspectionSettings.model_validate(record.request, strict=False),
-            policy=Policy.model_validate(record.policy_document, strict=False),
-            report=report,
-        ),
-        at,
+    report = context().store.reports.get(record.report_key) if record.report_key is not None else None
+    return Inspection(
+        resource=inspection_resource(record),
+        model_name=name,
+        queue=record.queue,
+        settings=InspectionSettings.model_validate(record.request, strict=False),
+        policy=Policy.model_validate(record.policy_document, strict=False),
+        report=report,
+        now=at,
     )
 
 
@@ -104,15 +122,16 @@ def comparison(base_id: str, head_id: str) -> CompareView:
         read_report(context().database, context().store, inspection_id, tenant=tenant())
         for inspection_id in (base_id, head_id)
     )
-    compared = compare(base, head)
     with context().database.read() as session:
         sides = [
-            SideName(
-                inspection_id, _model_name(session, inspections.get(session, inspection_id, tenant=tenant()).model_id)
+            CompareSide(
+                id=inspection_id,
+                model_name=_model_name(session, inspections.get(session, inspection_id, tenant=tenant()).model_id),
+                parameters=report.summary.parameters,
             )
-            for inspection_id in (base_id, head_id)
+            for inspection_id, report in ((base_id, base), (head_id, head))
         ]
-    return CompareView(compared, base=sides[0], head=sides[1])
+    return CompareView(compare(base, head), base=sides[0], head=sides[1])
 
 
 def _model_name(session: Session, model_id: str) -> str:

@@ -11,14 +11,16 @@ from apiflask import APIBlueprint
 from flask import redirect, request
 from werkzeug.wrappers import Response
 
-from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.problems import FAILURES, ProblemError
+from gradinspect.report.html.listing import sortable_listing
+from gradinspect.report.html.render import render_body
+from gradinspect.report.words.sections import request_facts
 from gradinspect.rules import RULES
 from service.web import gather
 from service.web.assets import asset_response
 from service.web.downloads import downloads
 from service.web.list_view import Filters
 from service.web.rendering import page
-from service.web.report_view import InspectionView
 
 blueprint = APIBlueprint("pages", __name__, enable_openapi=False)
 
@@ -42,7 +44,7 @@ def show_list() -> Response:
         rows=found.rows,
         filters=filters,
         mistakes=mistakes,
-        rules=RULES,
+        rules=[rule.id for rule in RULES],
         next_url=_list_url(filters, found.next_cursor) if found.next_cursor is not None else None,
         first_url=_list_url(filters, None),
         is_later_page=cursor is not None,
@@ -52,16 +54,27 @@ def show_list() -> Response:
 
 @blueprint.get("/inspections/<inspection_id>")
 def show_inspection(inspection_id: str) -> Response:
-    """One inspection: its report, or how far it is, or why there is none."""
-    inspection, now = gather.open_inspection(inspection_id)
-    view = InspectionView(
-        inspection,
-        now=now,
-        shows_all=request.args.get("layers") == "all",
-        sort=request.args.get("sort", "depth"),
+    """Show one inspection: its report, or its progress, or why it has no report."""
+    inspection = gather.open_inspection(inspection_id)
+    report, error = inspection.report, inspection.resource.error
+    body = None
+    if report is not None:
+        listing = sortable_listing(
+            report, choice=request.args.get("layers", "worst"), sort=request.args.get("sort", "depth")
+        )
+        body = render_body(report, listing, settings=inspection.settings)
+    return page(
+        "inspection.html",
+        is_active=inspection.is_active,
+        page="report",
+        inspection=inspection,
+        resource=inspection.resource,
+        body=body,
+        word=report.verdict if report is not None else inspection.resource.status,
+        request_facts=request_facts(inspection.settings),
+        failure_hint=FAILURES.get(error.code, FAILURES["internal"]) if error is not None else None,
         downloads=downloads(inspection_id),
     )
-    return page("inspection.html", is_active=view.is_active, page="report", view=view)
 
 
 @blueprint.get("/compare")

@@ -1,4 +1,4 @@
-"""The page that stands alone: well-formed, nothing fetched, nothing run, everything said."""
+"""The report as HTML: well-formed, nothing fetched, nothing run, complete."""
 
 import re
 from collections.abc import Callable
@@ -9,10 +9,11 @@ import pytest
 
 from gradinspect.contracts.report.report import Report
 from gradinspect.contracts.request.policy import Policy, RulePolicy
-from gradinspect.report.html.html import notebook_html, render_html
+from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.report.html.render import notebook_html, render_html
 from gradinspect.report.words.figures import printable
 from gradinspect.report.words.headline import headline
-from gradinspect.rules import DEFAULT_POLICY, RULES
+from gradinspect.rules import RULES
 from gradinspect.testing.measurements import chain
 from tests.support.sample_reports import (
     ALL,
@@ -70,8 +71,9 @@ def test_tags_are_balanced_and_nothing_is_run_or_fetched(
     assert page.open == []
     names = {tag for tag, _ in page.elements}
     assert not names & {"script", "link", "img", "iframe", "object", "form", "base"}
-    for _, attributes in page.elements:
-        assert not [name for name in attributes if name.startswith("on") or name in ("href", "src")]
+    for tag, attributes in page.elements:
+        assert not [name for name in attributes if name.startswith("on") or name == "src"]
+        assert tag != "a" or (attributes["href"] or "").startswith("#")
     style = "".join(re.findall(r"<style>(.*?)</style>", form(make()), re.DOTALL))
     assert "url(" not in style
     assert "@import" not in style
@@ -81,7 +83,7 @@ def test_tags_are_balanced_and_nothing_is_run_or_fetched(
 def test_the_verdict_and_the_sentence_are_there(make: Callable[[], Report]) -> None:
     report = make()
     page = Page(render_html(report))
-    assert ("main", {"class": "gradinspect"}) in page.elements
+    assert ("html", {"lang": "en", "class": "gradinspect"}) in page.elements
     assert report.verdict in page.text
     plain = " ".join(printable(headline(report)).replace("`", " ").split())
     squeezed = "".join(page.text.split()).replace("`", "")
@@ -93,28 +95,43 @@ def test_every_name_is_escaped_and_all_are_there() -> None:
     assert "<script>" not in text
     assert "\x1b" not in text
     assert "\u202e" not in text
-    rows = re.findall(r'<th scope="row"><code>(.*?)</code>', text)
+    rows = re.findall(r'<th scope="row"[^>]*><code>(.*?)</code>', text)
     assert [unescape(row) for row in rows[: len(STRANGE)]] == [printable(name) for name in STRANGE]
 
 
-def test_ids_are_given_once() -> None:
-    page = Page(render_html(full()))
+@pytest.mark.parametrize("form", [render_html, notebook_html])
+def test_ids_are_unique_and_every_reference_has_its_target(form: Callable[[Report], str]) -> None:
+    page = Page(form(full()))
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
+    for _, attributes in page.elements:
+        for name in ("aria-labelledby", "aria-describedby"):
+            assert name not in attributes or attributes[name] in ids
+        if "href" in attributes:
+            assert (attributes["href"] or "").removeprefix("#") in ids
 
 
-def test_the_chart_points_to_the_table_that_says_the_same() -> None:
+def test_two_reports_in_a_notebook_share_no_id() -> None:
+    first, second = (
+        {attributes["id"] for _, attributes in Page(notebook_html(report)).elements if "id" in attributes}
+        for report in (sick(), full())
+    )
+    assert first
+    assert not first & second
+
+
+def test_the_chart_points_to_the_table_with_its_numbers() -> None:
     page = Page(render_html(sick()))
-    drawn = [attributes for tag, attributes in page.elements if tag == "svg"]
-    assert drawn
-    assert drawn[0]["role"] == "img"
-    assert drawn[0]["aria-describedby"] == "layers-table"
+    (chart,) = [attributes for tag, attributes in page.elements if tag == "svg" and attributes.get("role") == "img"]
+    assert chart["aria-describedby"] == "layers-table"
     assert ("table", {"id": "layers-table"}) in page.elements
 
 
 def test_scales_and_their_evidence_are_drawn() -> None:
     page = Page(render_html(full()))
-    drawn = {attributes["class"]: attributes for tag, attributes in page.elements if tag == "svg"}
+    drawn = {
+        attributes["class"]: attributes for tag, attributes in page.elements if tag == "svg" and "class" in attributes
+    }
     assert drawn["scale-bars"]["aria-describedby"] == "scales-table"
     assert ("table", {"id": "scales-table"}) in page.elements
     assert "newton ends at" in (drawn["paired-evidence"]["aria-label"] or "")
@@ -123,26 +140,49 @@ def test_scales_and_their_evidence_are_drawn() -> None:
 def test_failed_findings_are_open_and_say_what_to_change() -> None:
     page = Page(render_html(sick()))
     cards = [attributes for tag, attributes in page.elements if tag == "details" and "class" in attributes]
-    assert [("open" in card, card["class"]) for card in cards] == [(True, "fail"), (False, "warn")]
+    assert [("open" in card, card["class"]) for card in cards] == [(True, "finding fail"), (False, "finding warn")]
     assert "Replace sigmoid by relu" in page.text
     assert "torch.nn.ReLU()" in page.text
 
 
-def test_every_rule_is_a_finding_or_found_nothing_or_was_not_judged() -> None:
+def test_a_finding_shows_the_threshold_that_it_crossed_and_its_source() -> None:
+    text = Page(render_html(judged(chain((0.1,) * 5)))).text
+    assert "warn below 0.001" in text
+    assert "Threshold: chosen: beyond the three decades" in text
+
+
+def test_a_threshold_of_a_policy_is_shown_without_the_source_of_the_default() -> None:
+    policy = Policy(name="mine", version=3, rules={"vanishing_signal": RulePolicy(warn=0.01)})
+    text = Page(render_html(judged(chain((0.3,) * 5), policy=policy))).text
+    assert "warn below 0.01" in text
+    assert "Threshold:" not in text
+    assert "mine, version 3" in text
+
+
+def test_the_chart_shows_the_thresholds_that_the_report_was_judged_by() -> None:
+    assert ">warn<" in render_html(judged(chain((0.1,) * 5)))
+    off = Policy(name="mine", rules={"vanishing_signal": RulePolicy(enabled=False)})
+    assert ">warn<" not in render_html(judged(chain((0.1,) * 5), policy=off))
+
+
+def test_every_rule_is_a_finding_or_passed_or_was_not_judged() -> None:
     report = sick()
     page = Page(render_html(report))
-    passed, silent = (int(n) for n in re.findall(r"(\d+) of \d+ rules (?:found nothing|were not judged)", page.text))
+    passed, silent = (int(n) for n in re.findall(r"(\d+) rules (?:passed|not judged)", page.text))
     assert len(report.findings) + passed + silent == len(RULES)
 
 
-def test_what_found_nothing_is_not_claimed_under_a_policy_that_is_not_known() -> None:
+def test_a_rule_that_the_policy_switched_off_is_listed_with_the_reason() -> None:
     policy = Policy(name="own", rules={"sharpness": RulePolicy(enabled=False)})
-    report = judged(chain()).model_copy(
-        update={"policy": judged(chain()).policy.model_copy(update={"name": "own"})}  # type: ignore[union-attr]  # judged
-    )
-    assert "found nothing" not in Page(render_html(report)).text
-    assert "switched off" in Page(render_html(report, policy=policy)).text
-    assert "switched off" not in Page(render_html(report, policy=DEFAULT_POLICY)).text
+    assert "sharpness: the policy switches it off" in Page(render_html(judged(chain(), policy=policy))).text
+
+
+def test_a_report_without_recorded_outcomes_claims_nothing_about_rules() -> None:
+    old = sick().model_copy(update={"rules": (), "schema_version": 1})
+    text = Page(render_html(old)).text
+    assert "passed" not in text
+    assert "Vanishing signal" in text  # in place of the title
+    assert "Replace sigmoid by relu" in text
 
 
 def test_a_huge_network_fits_a_page_and_a_notebook() -> None:
@@ -150,7 +190,7 @@ def test_a_huge_network_fits_a_page_and_a_notebook() -> None:
     assert len(render_html(report)) < 2_000_000
     notebook = notebook_html(report)
     assert len(notebook) < 200_000
-    rows = notebook.count('<th scope="row">')
+    rows = notebook.count('<th scope="row"')
     left_out = sum(int(n.replace(",", "")) for n in re.findall(r"… ([\d,]+) left out", notebook))
     assert rows + left_out == len(report.layers)
 
@@ -161,15 +201,15 @@ def test_every_section_is_there() -> None:
                   "0.4, 0.5, 0.46", "What low precision would do", "36 %", "Gradients over training steps",
                   "balance identity failed"):  # fmt: skip
         assert words in text
-    assert "Probed instead" in Page(render_html(nothing_learns())).text
+    assert "Tried instead" in Page(render_html(nothing_learns())).text
     assert "the loss is not twice differentiable" in Page(render_html(undetermined())).text
 
 
-def test_a_notebook_s_cell_keeps_its_styles_to_itself() -> None:
-    text = notebook_html(healthy())
-    assert text.startswith('<div class="gradinspect">')
-    style = re.sub(r"/\*.*?\*/", "", "".join(re.findall(r"<style>(.*?)</style>", text, re.DOTALL)), flags=re.DOTALL)
-    selectors = re.findall(r"(?:^|[{}])\s*([^{}@]+?)\s*\{", re.sub(r"@media[^{]*", "@media", style))
-    assert selectors
-    for selector in selectors:
-        assert all("gradinspect" in part for part in selector.split(",")), selector
+def test_a_diagnostic_that_was_not_requested_is_listed() -> None:
+    assert "not requested (diagnostic curvature)" in Page(render_html(healthy(), settings=InspectionSettings())).text
+
+
+def test_what_was_requested_is_shown_where_it_is_known() -> None:
+    settings = InspectionSettings(seed=3, seeds=4)
+    assert "3, 4 of them" in Page(render_html(healthy(), settings=settings)).text
+    assert "4 of them" not in Page(render_html(healthy())).text

@@ -98,7 +98,7 @@ def test_a_rule_that_leaves_the_verdict_open_is_an_error() -> None:
 
 def test_a_rule_that_the_policy_switches_off_is_skipped() -> None:
     policy = Policy(name="quiet", rules={"vanishing_signal": RulePolicy(enabled=False)})
-    skipped = cases(render_junit(judged(SICK, policy), policy=policy))["vanishing_signal"].find("skipped")
+    skipped = cases(render_junit(judged(SICK, policy)))["vanishing_signal"].find("skipped")
     assert skipped is not None
     assert skipped.get("message") == "the policy switches it off"
 

@@ -31,6 +31,13 @@ def cells(text: str) -> list[list[str]]:
     return rows
 
 
+def layer_rows(text: str) -> list[dict[str, str]]:
+    """The rows of the table of layers, by title."""
+    rows = cells(text)
+    head = next(row for row in rows if row[1] == "depth")
+    return [dict(zip(head, row, strict=True)) for row in rows[rows.index(head) + 1 :] if len(row) == len(head)]
+
+
 @pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
 def test_nothing_is_a_link_an_image_or_html_but_our_own(make: Callable[[], Report]) -> None:
     found = list(tokens(render_markdown(make())))
@@ -46,25 +53,24 @@ def test_no_letter_steers_a_terminal_or_a_line(make: Callable[[], Report]) -> No
 
 
 def test_names_come_back_as_they_are() -> None:
-    rows = [row for row in cells(render_markdown(strange())) if len(row) == 12]
-    names = [row[2] for row in rows[1:]]
+    names = [row["layer"] for row in layer_rows(render_markdown(strange()))]
     # A parser of tables takes \| for |, inside code too.
     assert names == [printable(name) for name in STRANGE]
 
 
 def test_the_table_has_a_row_a_layer() -> None:
-    rows = [row for row in cells(render_markdown(sick())) if len(row) == 12]
-    assert [row[1] for row in rows[1:]] == [str(depth) for depth in range(11)]
-    assert rows[1][3] == "Linear → sigmoid"
-    assert rows[1][6] == "0.25"
-    assert rows[4][11] == "40 % saturated"
+    rows = layer_rows(render_markdown(sick()))
+    assert [row["depth"] for row in rows] == [str(depth) for depth in range(11)]
+    assert rows[0]["kind"] == "Linear → sigmoid"
+    assert rows[0]["backward gain"] == "0.25"
+    assert rows[3]["notes"] == "40 % saturated"
 
 
 def test_a_long_network_counts_what_it_leaves_out() -> None:
     report = huge()
-    rows = [row for row in cells(render_markdown(report)) if len(row) == 12][1:]
-    left_out = sum(int(row[2].removesuffix(" left out").replace(",", "")) for row in rows if row[1] == "⋮")
-    assert left_out + sum(row[1] != "⋮" for row in rows) == len(report.layers)
+    rows = layer_rows(render_markdown(report))
+    left_out = sum(int(row["layer"].removesuffix(" left out").replace(",", "")) for row in rows if row["depth"] == "⋮")
+    assert left_out + sum(row["depth"] != "⋮" for row in rows) == len(report.layers)
 
 
 def test_code_is_whole_and_in_fences() -> None:
@@ -84,6 +90,6 @@ def test_scales_their_evidence_and_their_code_are_there() -> None:
 
 def test_remedies_and_what_is_missing_are_there() -> None:
     text = render_markdown(nothing_learns())
-    assert "Probed instead: **rescaled weights** learned" in text
+    assert "Tried instead: **rescaled weights** learned" in text
     assert "never_shown" not in text
     assert "- Curvature: the loss is not twice differentiable" in render_markdown(undetermined())

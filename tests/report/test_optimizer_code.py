@@ -8,8 +8,8 @@ from torch import nn
 
 from gradinspect.contracts.optimizers import Adam, AdamW, Optimizer, Sgd
 from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.report.optimizer_code import optimizer_code
 from gradinspect.contracts.report.sections import LrScales, ScaleGroup
-from gradinspect.report.optimizer_code import optimizer_code
 from gradinspect.report.shown import Report
 from gradinspect.testing.measurements import chain
 from tests.support.sample_reports import judged, scales

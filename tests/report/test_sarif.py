@@ -94,7 +94,8 @@ def test_a_finding_that_stays_keeps_its_fingerprint_when_its_number_moves() -> N
 
 def test_rules_that_were_not_applied_are_notified_with_the_reason() -> None:
     quiet = Policy(name="quiet", rules={"sharpness": RulePolicy(enabled=False)})
-    notes = run(chain(()), policy=quiet)["invocations"][0]["toolExecutionNotifications"]
+    (only,) = json.loads(render_sarif(judged(chain(()), quiet)))["runs"]
+    notes = only["invocations"][0]["toolExecutionNotifications"]
     texts = {note["associatedRule"]["id"]: (note["level"], note["message"]["text"]) for note in notes}
     assert texts["sharpness"] == ("note", "sharpness was not applied: the policy switches it off")
     assert texts["vanishing_signal"][0] == "warning"

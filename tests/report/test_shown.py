@@ -9,7 +9,7 @@ import pytest
 
 from gradinspect.contracts.document import from_json
 from gradinspect.contracts.report.report import Report as Contract
-from gradinspect.report.json_text import render_json
+from gradinspect.report.json_form import render_json
 from gradinspect.report.shown import Report
 from gradinspect.report.words.headline import headline
 from tests.support.sample_reports import full, sick

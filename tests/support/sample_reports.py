@@ -19,7 +19,7 @@ from gradinspect.contracts.report.sections import (
     TimeDecay,
     TracePoint,
 )
-from gradinspect.contracts.request.policy import DEFAULT_POLICY
+from gradinspect.contracts.request.policy import DEFAULT_POLICY, Policy
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.rules import judge
 from gradinspect.testing.measurements import MODEL, bias, chain, changed, layer, measurements, parameter
@@ -31,8 +31,10 @@ STRANGE = [
 ]  # fmt: skip
 
 
-def judged(measured: Measurements, model: ModelReference = MODEL, **settings: Any) -> Report:
-    return judge(measured, policy=DEFAULT_POLICY, model=model, inspection=None, settings=InspectionSettings(**settings))
+def judged(
+    measured: Measurements, model: ModelReference = MODEL, *, policy: Policy = DEFAULT_POLICY, **settings: Any
+) -> Report:
+    return judge(measured, policy=policy, model=model, inspection=None, settings=InspectionSettings(**settings))
 
 
 def healthy() -> Report:

@@ -1,6 +1,6 @@
-"""A report as SARIF 2.1.0, the form in which code scanning takes findings: one result a finding.
+"""A report as SARIF 2.1.0, which code scanning reads: one result per finding.
 
-A network's layers are logical locations. Code scanning also wants a file, so every result lies in the model's own.
+A network's layers are logical locations. Code scanning also needs a file, so every result is in the model's file.
 """
 
 from __future__ import annotations
@@ -11,81 +11,82 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from gradinspect.contracts.report.outcomes import RuleOutcome
 from gradinspect.contracts.report.report import Finding, Report
-from gradinspect.contracts.request.policy import LEVELS, Policy, Severity
-from gradinspect.contracts.request.request import InspectionSettings
-from gradinspect.report.ci.outcomes import Outcome, outcomes
-from gradinspect.rules import RULES, Rule
+from gradinspect.contracts.request.policy import LEVELS, Severity
+from gradinspect.report.output_format import OutputFormat
+from gradinspect.report.words.rule_words import leaves_verdict_open, reason_not_applied
 from gradinspect.version import __version__
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-MOST_LOCATIONS = 100  # chosen: GitHub's code scanning takes a thousand and shows the first
+MOST_LOCATIONS = 100  # chosen: GitHub's code scanning accepts a thousand and shows the first
 _LEVELS: dict[Severity, str] = {"info": "note", "warn": "warning", "fail": "error"}
-_PLACES = {rule.id: place for place, rule in enumerate(RULES)}
 
 Json = dict[str, Any]  # Any: SARIF's own nesting
 
 
-def render_sarif(
-    report: Report,
-    *,
-    policy: Policy | None = None,
-    settings: InspectionSettings | None = None,
-    artifact: str = "model",
-    lines: Mapping[str, int] | None = None,
-) -> str:
+def render_sarif(report: Report, *, artifact: str = "model", lines: Mapping[str, int] | None = None) -> str:
     """Write a report as SARIF.
 
     Args:
-        report: the report.
-        policy: what it was judged by, for rules that it switches off.
-        settings: what was asked for.
+        report: the report. One of release 0.1.0 recorded findings only: the run lists no rules.
         artifact: the model's file as the repository knows it, with `/` between folders.
         lines: the line of each layer in that file, from 1; a finding without one is put on line 1.
 
     Source: OASIS, Static Analysis Results Interchange Format 2.1.0, sections 3.14 (run) to 3.49 (rules).
     """
-    listed = outcomes(report, policy=policy, settings=settings)
+    indices = {outcome.rule: index for index, outcome in enumerate(report.rules)}
+    driver: Json = {"name": "gradinspect", "version": __version__, "rules": [_rule(rule) for rule in report.rules]}
     run: Json = {
-        "tool": {"driver": _driver()},
-        "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": _notifications(listed)}],
-        "results": [_result(finding, report, artifact, lines or {}) for finding in report.findings],
+        "tool": {"driver": driver},
+        "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": _notifications(report)}],
+        "results": [_result(finding, report, artifact, lines or {}, indices) for finding in report.findings],
         "columnKind": "unicodeCodePoints",
         "properties": {"verdict": report.verdict, **_stamp(report)},
     }
     return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False) + "\n"
 
 
-def _driver() -> Json:
-    return {"name": "gradinspect", "version": __version__, "rules": [_rule(rule) for rule in RULES]}
+SARIF = OutputFormat(
+    name="sarif",
+    title="SARIF",
+    media_type="application/sarif+json",
+    suffix="sarif",
+    description="Write SARIF 2.1.0 for code scanning.",
+    render=lambda report, circumstances: render_sarif(
+        report, artifact=circumstances.artifact, lines=circumstances.lines
+    ),
+)
 
 
-def _rule(rule: Rule) -> Json:
-    severest = rule.always or [level for level in LEVELS if rule.default(level) is not None][-1]
+def _rule(outcome: RuleOutcome) -> Json:
+    severest: Severity = max(outcome.thresholds, key=LEVELS.index, default="info")
     return {
-        "id": rule.id,
-        "name": "".join(word.capitalize() for word in rule.id.split("_")),
-        "shortDescription": {"text": f"{rule.title}."},
-        "fullDescription": {"text": rule.what},
-        "help": {"text": f"{rule.why}\n\nSource: {rule.reference}."},
+        "id": outcome.rule,
+        "name": "".join(word.capitalize() for word in outcome.rule.split("_")),
+        "shortDescription": {"text": f"{outcome.title}."},
+        "fullDescription": {"text": outcome.what},
+        "help": {"text": f"{outcome.why}\n\nSource: {outcome.source}."},
         "defaultConfiguration": {"level": _LEVELS[severest]},
     }
 
 
-def _notifications(listed: tuple[Outcome, ...]) -> list[Json]:
-    """Rules that were not applied: what the run does not say anything about."""
+def _notifications(report: Report) -> list[Json]:
+    """List the rules that neither passed nor found anything: the run says nothing about them."""
     return [
         {
-            "level": "warning" if outcome.leaves_open else "note",
-            "associatedRule": {"id": outcome.rule.id, "index": _PLACES[outcome.rule.id]},
-            "message": {"text": f"{outcome.rule.id} was not applied: {outcome.not_applied}"},
+            "level": "warning" if leaves_verdict_open(outcome, report) else "note",
+            "associatedRule": {"id": outcome.rule, "index": index},
+            "message": {"text": f"{outcome.rule} was not applied: {reason_not_applied(outcome)}"},
         }
-        for outcome in listed
-        if outcome.not_applied is not None
+        for index, outcome in enumerate(report.rules)
+        if outcome.outcome not in ("passed", "finding")
     ]
 
 
-def _result(finding: Finding, report: Report, artifact: str, lines: Mapping[str, int]) -> Json:
+def _result(
+    finding: Finding, report: Report, artifact: str, lines: Mapping[str, int], indices: Mapping[str, int]
+) -> Json:
     logical = [{"name": name, "kind": "module"} for name in finding.layers[:MOST_LOCATIONS]]
     logical += [{"name": name, "kind": "parameter"} for name in finding.parameters[: MOST_LOCATIONS - len(logical)]]
     region = {"startLine": _line(finding, lines)}
@@ -101,8 +102,8 @@ def _result(finding: Finding, report: Report, artifact: str, lines: Mapping[str,
         "partialFingerprints": {"gradinspect/v1": _fingerprint(finding, report)},
         "properties": {"value": finding.value, "threshold": finding.threshold},
     }
-    if finding.rule in _PLACES:
-        result["ruleIndex"] = _PLACES[finding.rule]
+    if finding.rule in indices:
+        result["ruleIndex"] = indices[finding.rule]
     if finding.remedy is not None:
         result["properties"]["remedy"] = finding.remedy.model_dump(mode="json")
     return result
@@ -115,7 +116,7 @@ def _line(finding: Finding, lines: Mapping[str, int]) -> int:
 
 
 def _fingerprint(finding: Finding, report: Report) -> str:
-    """The same for a finding that stays, whatever its numbers: the rule, and which model."""
+    """Identify a finding across runs by its rule and its model, whatever its numbers."""
     model = report.model.name or report.model.kind
     return hashlib.sha256(f"{finding.rule}\n{model}".encode()).hexdigest()[:32]
 

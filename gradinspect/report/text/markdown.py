@@ -1,4 +1,4 @@
-"""A report as markdown, for pull requests and CI summaries. Names of strangers are code, or escaped."""
+"""A report as markdown, for pull requests and CI summaries. Names from the model are code, or escaped."""
 
 from __future__ import annotations
 
@@ -7,28 +7,36 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from gradinspect.contracts.report.report import Finding, Report
 from gradinspect.contracts.report.sections import LrScales
-from gradinspect.report.optimizer_code import optimizer_code
+from gradinspect.report.columns import Column, columns_with_values
+from gradinspect.report.layer_lines import Gap, LayerLine, layer_lines
+from gradinspect.report.output_format import OutputFormat
 from gradinspect.report.text.text_charts import sparkline
 from gradinspect.report.words.figures import printable, shape, shortened
 from gradinspect.report.words.headline import headline
-from gradinspect.report.words.layer_lines import Gap, LayerLine, layer_lines
 from gradinspect.report.words.remedy_words import remedy_in_words
-from gradinspect.report.words.scale_words import answer, base_rate_words, candidate_rows, evidence_words, remedy_rows
+from gradinspect.report.words.rule_words import rule_titles
+from gradinspect.report.words.scale_words import (
+    answer,
+    base_rate_words,
+    candidate_rows,
+    evidence_words,
+    remedy_rows,
+    scales_code,
+)
 from gradinspect.report.words.sections import (
     TITLES,
     environment_facts,
     headline_facts,
     measured_sections,
-    self_check_words,
-    undetermined_sections,
+    missing_sections,
+    model_name,
+    self_check_facts,
 )
-from gradinspect.rules import RULES
 from gradinspect.wording import number
 
-MOST_LAYERS = 40  # chosen: what a summary in a pull request can hold
+MOST_LAYERS = 40  # chosen: readable in a pull request
 SIGNS = {"pass": "✅", "warn": "⚠️", "fail": "❌", "undetermined": "❔", "info": "ℹ️"}
-_RULES = {rule.id: rule for rule in RULES}
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#!|~&@]|:(?=//))")  # what means something inside a line, links included
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#!|~&@]|:(?=//))")  # has a meaning inside a line, links included
 
 
 def render_markdown(report: Report, *, most_layers: int = MOST_LAYERS) -> str:
@@ -36,14 +44,23 @@ def render_markdown(report: Report, *, most_layers: int = MOST_LAYERS) -> str:
 
     Args:
         report: the report.
-        most_layers: layer calls to list of a longer network: the ends, and what stands out between.
+        most_layers: layer calls to list of a longer network: both ends, and the unusual ones between them.
     """
     return "\n".join(_lines(report, most_layers)).rstrip() + "\n"
 
 
+MARKDOWN = OutputFormat(
+    name="markdown",
+    title="Markdown",
+    media_type="text/markdown",
+    suffix="md",
+    description="Write markdown for a pull request or a job summary.",
+    render=lambda report, _: render_markdown(report),
+)
+
+
 def _lines(report: Report, most_layers: int) -> Iterator[str]:
-    name = printable(report.model.name or report.model.id or report.model.kind)
-    yield f"## {SIGNS[report.verdict]} {report.verdict}: {text(name)}"
+    yield f"## {SIGNS[report.verdict]} {report.verdict}: {text(model_name(report))}"
     yield ""
     yield f"**{message(headline(report))}**"
     yield ""
@@ -56,8 +73,9 @@ def _lines(report: Report, most_layers: int) -> Iterator[str]:
     if report.findings:
         yield "### Findings"
         yield ""
+        titles = rule_titles(report)
         for finding in report.findings:
-            yield from _finding(finding)
+            yield from _finding(finding, titles[finding.rule])
     if report.layers:
         yield from _layers(report, most_layers)
     for section in measured_sections(report):
@@ -66,7 +84,7 @@ def _lines(report: Report, most_layers: int) -> Iterator[str]:
         yield from _table(("", ""), ((label, text(value)) for label, value in section.facts))
     if report.lr_scales is not None and report.lr_scales.status == "measured":
         yield from _scales(report, report.lr_scales)
-    missing = undetermined_sections(report)
+    missing = missing_sections(report)
     if missing:
         yield "### Not measured"
         yield ""
@@ -75,10 +93,8 @@ def _lines(report: Report, most_layers: int) -> Iterator[str]:
     yield from _measured_how(report)
 
 
-def _finding(finding: Finding) -> Iterator[str]:
-    rule = _RULES.get(finding.rule)
-    title = rule.title if rule is not None else finding.rule.replace("_", " ")
-    yield f"- {SIGNS[finding.severity]} **{text(printable(title))}** ({code(finding.rule)}): {message(finding.message)}"
+def _finding(finding: Finding, title: str) -> Iterator[str]:
+    yield f"- {SIGNS[finding.severity]} **{text(title)}** ({code(finding.rule)}): {message(finding.message)}"
     if finding.severity == "info":
         yield ""
         return
@@ -98,24 +114,23 @@ def _layers(report: Report, most: int) -> Iterator[str]:
     total = len(report.layers)
     yield "### Layers" if not left_out else f"### Layers: {total - left_out:,} of {total:,} calls"
     yield ""
-    head = ("", "depth", "layer", "kind", "output", "signal rms", "backward gain", "cumulative", "of activation",
-            "of weights", "gradient norm", "notes")  # fmt: skip
-    yield from _table(head, (_layer(line, len(head)) for line in lines), numeric=(1, 5, 6, 7, 8, 9, 10))
+    columns = columns_with_values([line.layer for line in lines if isinstance(line, LayerLine)])
+    head = ("", "depth", "layer", "kind", "output", *(column.title for column in columns), "notes")
+    numeric = (1, *range(5, 5 + len(columns)))
+    yield from _table(head, (_layer(line, columns) for line in lines), numeric=numeric)
 
 
-def _layer(line: LayerLine | Gap, cells: int) -> Sequence[str]:
+def _layer(line: LayerLine | Gap, columns: Sequence[Column]) -> Sequence[str]:
     if isinstance(line, Gap):
-        return ("", "⋮", f"{line.count:,} left out", *[""] * (cells - 3))
+        return ("", "⋮", f"{line.count:,} left out", *[""] * (len(columns) + 3))
     row = line.layer
     kind = row.kind if row.nonlinearity is None else f"{row.kind} → {row.nonlinearity}"
-    numbers = (
-        row.signal.rms if row.signal is not None else None, row.backward_gain, row.cumulative_backward_gain,
-        row.activation_gain, row.weight_gain, line.grad_norm,
-    )  # fmt: skip
     name = code(shortened(row.name, 80)) + (f" call {row.call}" if row.call else "")
+    flag = SIGNS[line.flag] if line.flag is not None else ""
+    values = [column.value(row) for column in columns]
     return (
-        SIGNS[line.flag] if line.flag is not None else "", str(row.depth), name, text(shortened(printable(kind), 48)),
-        shape(row.output_shape), *("–" if value is None else number(value) for value in numbers), ", ".join(line.notes),
+        flag, str(row.depth), name, text(shortened(printable(kind), 48)), shape(row.output_shape),
+        *("–" if value is None else number(value) for value in values), ", ".join(line.notes),
     )  # fmt: skip
 
 
@@ -139,20 +154,21 @@ def _scales(report: Report, scales: LrScales) -> Iterator[str]:
     if evidence:
         yield text(evidence)
         yield ""
-    for name, outcome, source in remedy_rows(scales):
-        yield f"- Probed instead: **{text(name)}** {text(outcome)}"
+    for name, outcome, remedy in remedy_rows(scales):
+        yield f"- Tried instead: **{text(name)}** {text(outcome)}"
         yield ""
-        if source is not None:
-            yield from fenced(source, indent="  ")
-    if scales.verdict == "use":
-        yield from fenced(scales.code or optimizer_code(scales, optimizer=report.optimizer))
+        if remedy is not None:
+            yield from fenced(remedy, indent="  ")
+    source = scales_code(report)
+    if source is not None:
+        yield from fenced(source)
 
 
 def _measured_how(report: Report) -> Iterator[str]:
     yield "<details><summary>How it was measured</summary>"
     yield ""
     yield from _table(("", ""), ((label, text(value)) for label, value in environment_facts(report)))
-    yield from (f"- self-check: {text(self_check_words(check))}" for check in report.self_checks)
+    yield from (f"- {label}: {text(value)}" for label, value in self_check_facts(report))
     yield ""
     yield "</details>"
 
@@ -165,12 +181,12 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: Seque
 
 
 def text(value: str) -> str:
-    """Text that markdown and HTML leave as it is."""
+    """Escape text so that markdown and HTML show it as it is."""
     return _SPECIAL.sub(r"\\\1", printable(value))
 
 
 def code(value: str) -> str:
-    """A name as inline code, in a table too: a fence longer than any run of backticks inside."""
+    """Write a name as inline code, valid in a table too: the fence is longer than any run of backticks inside."""
     value = printable(value).replace("|", "\\|")
     longest = max((len(run) for run in re.findall("`+", value)), default=0)
     fence = "`" * (longest + 1)
@@ -179,15 +195,15 @@ def code(value: str) -> str:
 
 
 def message(sentence: str) -> str:
-    """A rule's sentence, whose names stand between backticks."""
+    """Escape a sentence and show the names between its backticks as code."""
     parts = printable(sentence).split("`")
-    if len(parts) % 2 == 0:  # a name holds a backtick itself
+    if len(parts) % 2 == 0:  # a name has a backtick of its own
         return text(sentence)
     return "".join(code(part) if index % 2 else text(part) for index, part in enumerate(parts))
 
 
 def fenced(source: str, *, indent: str = "") -> Iterator[str]:
-    """Source in a fence that no line of it can close."""
+    """Write source code in a fence that none of its lines can close."""
     lines = [printable(line) for line in source.rstrip("\n").split("\n")]
     longest = max((len(run) for run in re.findall("`+", source)), default=0)
     fence = "`" * max(3, longest + 1)

@@ -1,14 +1,13 @@
 """A report for a terminal: one sentence, the findings with what to change, the network layer by layer, the rest.
 
-It reads the same without colour: every colour stands beside a word or a sign. Names of strangers are stripped of
-control characters before they come near a terminal.
+Colour repeats what a word or a sign says. Control characters in the model's names are replaced.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from rich.console import Console, RenderableType
@@ -18,12 +17,13 @@ from rich.text import Text
 
 from gradinspect.contracts.report.report import Finding, Report
 from gradinspect.contracts.report.sections import LrScales
-from gradinspect.report.optimizer_code import optimizer_code
 from gradinspect.report.text.layer_table import layer_table
+from gradinspect.report.text.source_lines import fitted
 from gradinspect.report.text.text_charts import centred_bar, sparkline
 from gradinspect.report.words.figures import printable, shortened
 from gradinspect.report.words.headline import headline
 from gradinspect.report.words.remedy_words import remedy_in_words
+from gradinspect.report.words.rule_words import rule_titles
 from gradinspect.report.words.scale_words import (
     answer,
     base_rate_words,
@@ -31,6 +31,7 @@ from gradinspect.report.words.scale_words import (
     evidence_words,
     group_note,
     remedy_rows,
+    scales_code,
     spread_dex,
 )
 from gradinspect.report.words.sections import (
@@ -39,27 +40,26 @@ from gradinspect.report.words.sections import (
     environment_facts,
     headline_facts,
     measured_sections,
+    missing_sections,
+    model_name,
     self_check_words,
-    undetermined_sections,
 )
-from gradinspect.rules import RULES
 from gradinspect.wording import counted, number
 
 NARROWEST, WIDEST = 60, 140  # columns; lines longer than 140 are hard to follow
 MOST_LAYERS = 40  # chosen: a screen; longer networks show their ends and their worst
 MOST_SCALES = 24
+CODE_INDENT = 4
 SIGNS = {"pass": "✔", "warn": "!", "fail": "✖", "undetermined": "?", "info": "·"}
 _STYLES = {"pass": "bold green", "warn": "bold yellow", "fail": "bold red", "undetermined": "bold blue", "info": "blue"}
 _QUIET = "bright_black"
-_RULES = {rule.id: rule for rule in RULES}
 
 
 @dataclass(frozen=True)
 class _Code:
-    """Source code: printed as it is, because a line that was wrapped or cut does not run."""
+    """Source code. It must run when it is copied, so only `fitted` breaks its lines."""
 
     text: str
-    indent: int = 6
 
 
 _Part = RenderableType | _Code
@@ -70,9 +70,9 @@ def render_terminal(report: Report, *, width: int = 100, color: bool = False, mo
 
     Args:
         report: the report.
-        width: columns, at least 60; only code may be wider.
+        width: columns, at least 60; only code that cannot be broken may be wider.
         color: use ANSI colours.
-        most_layers: layer calls to list of a longer network: the ends, and what stands out between.
+        most_layers: layer calls to list of a longer network: both ends, and the unusual ones between them.
     """
     width = max(width, NARROWEST)
     out = io.StringIO()
@@ -82,8 +82,8 @@ def render_terminal(report: Report, *, width: int = 100, color: bool = False, mo
     )  # fmt: skip
     for part in _parts(report, width, most_layers):
         if isinstance(part, _Code):
-            source = "\n".join(" " * part.indent + printable(line) for line in part.text.rstrip("\n").split("\n"))
-            console.print(Text(source, style="green"), soft_wrap=True)
+            source = (" " * CODE_INDENT + printable(line) for line in fitted(part.text, width - CODE_INDENT))
+            console.print(Text("\n".join(source), style="green"), soft_wrap=True)
         else:
             console.print(Padding(part, (0, 1)))
     lines = out.getvalue().split("\n")
@@ -99,7 +99,7 @@ def _parts(report: Report, width: int, most_layers: int) -> Iterator[_Part]:
         yield from _titled(section.title, [_facts(section.facts)])
     if report.lr_scales is not None and report.lr_scales.status == "measured":
         yield from _titled(TITLES["lr_scales"], _scales(report, report.lr_scales))
-    missing = undetermined_sections(report)
+    missing = missing_sections(report)
     if missing:
         yield from _titled("Not measured", [_facts(missing)])
     yield from _titled("How it was measured", _measured_how(report))
@@ -113,11 +113,9 @@ def _titled(title: str, parts: Iterable[_Part]) -> Iterator[_Part]:
 
 def _title(report: Report, width: int) -> Iterator[_Part]:
     verdict = report.verdict
-    name = printable(report.model.name or report.model.id or report.model.kind)
+    name = shortened(printable(model_name(report)), width - 20)
     yield Text("")
-    yield Text.assemble(
-        (f"{SIGNS[verdict]} {verdict.upper()}", _STYLES[verdict]), "  ", (shortened(name, width - 20), "bold")
-    )
+    yield Text.assemble((f"{SIGNS[verdict]} {verdict.upper()}", _STYLES[verdict]), "  ", (name, "bold"))
     yield Text("")
     yield _message(headline(report))
     yield Text("")
@@ -129,36 +127,35 @@ def _title(report: Report, width: int) -> Iterator[_Part]:
 
 def _findings(report: Report) -> Iterator[_Part]:
     if not report.findings:
-        yield Text("No rule found anything.")
-    said = {headline(report)}
+        yield Text("No rule found a problem.")
+    titles = rule_titles(report)
+    printed = {headline(report)}  # sentences and code that are not printed twice
     for index, finding in enumerate(report.findings):
         if index:
             yield Text("")
-        yield from _finding(finding, said)
+        yield from _finding(finding, titles[finding.rule], printed)
+        printed.update(_code_of(finding))
 
 
-def _finding(finding: Finding, said: set[str]) -> Iterator[_Part]:
-    """One finding; what has been `said` already is not said again."""
-    rule = _RULES.get(finding.rule)
-    title = rule.title if rule is not None else finding.rule.replace("_", " ")
+def _finding(finding: Finding, title: str, printed: Set[str]) -> Iterator[_Part]:
     sign = f"{SIGNS[finding.severity]} {finding.severity}"
     yield Text.assemble(
         (sign, _STYLES[finding.severity]), "  ", (printable(title), "bold"), (f"  {printable(finding.rule)}", _QUIET)
     )
-    if finding.message not in said:
+    if finding.message not in printed:
         yield _indented(_message(finding.message))
     if finding.severity == "info":
         return
     yield _indented(_message(finding.explanation, style=_QUIET))
-    remedy = finding.remedy
-    if remedy is None:
-        return
-    words = remedy_in_words(remedy)
+    words = remedy_in_words(finding.remedy) if finding.remedy is not None else None
     if words is not None:
         yield _indented(Text.assemble(("Change: ", "bold green"), words))
-    if remedy.code and remedy.code not in said:
-        said.add(remedy.code)
-        yield _Code(remedy.code)
+    yield from (_Code(code) for code in _code_of(finding) if code not in printed)
+
+
+def _code_of(finding: Finding) -> tuple[str, ...]:
+    code = finding.remedy.code if finding.remedy is not None and finding.severity != "info" else None
+    return (code,) if code else ()
 
 
 def _scales(report: Report, scales: LrScales) -> Iterator[_Part]:
@@ -182,12 +179,13 @@ def _scales(report: Report, scales: LrScales) -> Iterator[_Part]:
     if evidence:
         yield Text(evidence, style=_QUIET)
     for name, outcome, code in remedy_rows(scales):
-        yield Text.assemble(("Probed instead: ", "bold green"), name, " ", outcome)
+        yield Text.assemble(("Tried instead: ", "bold green"), name, " ", outcome)
         if code is not None:
             yield _Code(code)
-    if scales.verdict == "use" and len(scales.groups) <= MOST_SCALES:
+    source = scales_code(report)
+    if source is not None and len(scales.groups) <= MOST_SCALES:
         yield Text("")
-        yield _Code(scales.code or optimizer_code(scales, optimizer=report.optimizer))
+        yield _Code(source)
 
 
 def _scale_table(scales: LrScales) -> RenderableType:
@@ -210,9 +208,6 @@ def _scale_table(scales: LrScales) -> RenderableType:
 
 def _measured_how(report: Report) -> Iterator[_Part]:
     yield _inline(environment_facts(report))
-    if report.policy is not None:
-        version = f", version {report.policy.version}" if report.policy.name != "default" else ""
-        yield Text.assemble(("judged by the policy ", _QUIET), printable(report.policy.name), version)
     for check in report.self_checks:
         style = "bold red" if check.status == "failed" else _QUIET
         yield Text(f"self-check: {self_check_words(check)}", style=style)
@@ -249,7 +244,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: Seque
 
 
 def _message(message: str, *, style: str = "") -> Text:
-    """A sentence of a rule, with the names between backticks made visible."""
+    """Style the names between the backticks of a sentence."""
     text = Text(style=style)
     for index, part in enumerate(printable(message).split("`")):
         text.append(f"`{part}`" if index % 2 else part, style="cyan" if index % 2 else "")

@@ -1,10 +1,12 @@
-"""The learning-rate suggestion in words: the answer, its evidence, and what helps when scales do not."""
+"""The learning-rate suggestion in words: the answer, its evidence, and remedies that were tried."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+from gradinspect.contracts.report.optimizer_code import optimizer_code
+from gradinspect.contracts.report.report import Report
 from gradinspect.contracts.report.sections import LrScales, ScaleGroup
 from gradinspect.report.words.figures import printable
 from gradinspect.wording import number
@@ -18,7 +20,7 @@ _ANSWERS = {
 
 
 def answer(scales: LrScales) -> str:
-    """The suggestion in one sentence."""
+    """Write the suggestion as one sentence."""
     if scales.status == "undetermined":
         return f"No suggestion: {printable(scales.reason or 'no reason was given')}"
     if scales.verdict == "undetermined":
@@ -29,13 +31,13 @@ def answer(scales: LrScales) -> str:
 
 
 def spread_dex(groups: Sequence[ScaleGroup]) -> float | None:
-    """How far the scales lie apart, in powers of ten."""
+    """Return log10 of the largest scale over the smallest; None without scales."""
     known = [group.scale for group in groups if group.scale is not None and group.scale > 0]
     return math.log10(max(known) / min(known)) if known else None
 
 
 def evidence_words(scales: LrScales) -> str | None:
-    """What the answer rests on, in one sentence, and what it does not."""
+    """Write what the answer is based on, and its limits; None without evidence."""
     evidence = scales.evidence
     if evidence is None:
         return None
@@ -48,7 +50,7 @@ def evidence_words(scales: LrScales) -> str | None:
 
 
 def candidate_rows(scales: LrScales) -> list[tuple[str, str, str, str]]:
-    """One row a method that was tried: name, spread, loss against uniform, the same for each seed."""
+    """Write one row per method that was tried: name, spread, loss over that of uniform, the same for each seed."""
     rows = []
     for candidate in scales.candidates:
         ratio = number(candidate.ratio) if candidate.ratio is not None else "–"
@@ -60,7 +62,7 @@ def candidate_rows(scales: LrScales) -> list[tuple[str, str, str, str]]:
 
 
 def remedy_rows(scales: LrScales) -> list[tuple[str, str, str | None]]:
-    """One row a remedy that was probed: what it is, what it did, and its code where it learned."""
+    """Write one row per remedy that was tried: its name, its outcome, and its code where the model learned."""
     rows: list[tuple[str, str, str | None]] = []
     for remedy in scales.remedies:
         name = printable(remedy.name).replace("_", " ")
@@ -72,10 +74,18 @@ def remedy_rows(scales: LrScales) -> list[tuple[str, str, str | None]]:
 
 
 def group_note(group: ScaleGroup) -> str:
-    """What is particular about a group's scale."""
+    """Write what is special about a group's scale; empty for most."""
     return {None: "", "no_gradient": "no gradient", "equalized": "by 1/RMS(g)"}[group.note]
 
 
 def base_rate_words(scales: LrScales) -> str | None:
-    """The base rate that goes with the answer."""
+    """Write the base learning rate of the answer; None without one."""
     return f"base learning rate {number(scales.base_lr)}" if scales.base_lr is not None else None
+
+
+def scales_code(report: Report) -> str | None:
+    """Return source that builds the optimizer, where the answer is to use scales; None otherwise."""
+    scales = report.lr_scales
+    if scales is None or scales.verdict != "use":
+        return None
+    return scales.code or optimizer_code(scales, optimizer=report.optimizer)

@@ -1,4 +1,4 @@
-"""A report's sections as titles, sentences and facts: what every form shows, whatever it looks like."""
+"""A report's sections as titles and facts, for every form of the report."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from pydantic import BaseModel
 
 from gradinspect.contracts.report.report import Report, SelfCheck
 from gradinspect.contracts.report.sections import TimeDecay
+from gradinspect.contracts.request.data import ArtifactData
+from gradinspect.contracts.request.policy import DEFAULT_POLICY
+from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.contracts.sections import SECTION, SECTIONS
 from gradinspect.report.words.figures import amount, duration, printable, size
 from gradinspect.wording import counted, number, percent
@@ -18,7 +21,7 @@ TITLES = {record.name: record.title for record in SECTIONS}
 
 
 class Fact(NamedTuple):
-    """A label and what stands beside it."""
+    """A label and its value."""
 
     label: str
     value: str
@@ -33,8 +36,13 @@ class Section:
     facts: tuple[Fact, ...]
 
 
+def model_name(report: Report) -> str:
+    """Return the model's name, or what there is in its place: its id, or its kind."""
+    return report.model.name or report.model.id or report.model.kind
+
+
 def headline_facts(report: Report) -> tuple[Fact, ...]:
-    """What belongs under the headline: sizes, the loss, the fall of the signal, where it ran."""
+    """List what is shown under the headline: sizes, the loss, the change of the signal, the time."""
     summary, environment = report.summary, report.environment
     loss = number(summary.loss) if summary.loss is not None else "not finite"
     if summary.expected_initial_loss is not None:
@@ -50,13 +58,13 @@ def headline_facts(report: Report) -> tuple[Fact, ...]:
     if report.spread is not None and report.spread.seeds > 1:
         facts.append(Fact("averaged over", counted(report.spread.seeds, "seed")))
     if environment.wall_seconds is not None:
-        facts.append(Fact("measured in", duration(environment.wall_seconds)))
+        facts.append(Fact("measured in", f"{duration(environment.wall_seconds)} on {printable(environment.device)}"))
     return tuple(facts)
 
 
 def measured_sections(report: Report) -> tuple[Section, ...]:
-    """Every section that has numbers, but for the learning-rate scales, which have a form of their own."""
-    found = []
+    """List the sections that have numbers. The learning-rate scales have a form of their own."""
+    measured = []
     for name, title in TITLES.items():
         section = getattr(report, name)
         if section is None or section.status != "measured" or name == "lr_scales":
@@ -65,45 +73,91 @@ def measured_sections(report: Report) -> tuple[Section, ...]:
         if isinstance(section, TimeDecay):
             facts = [*_trace_facts(section), *facts]
         if facts:
-            found.append(Section(name, title, tuple(facts)))
-    return tuple(found)
+            measured.append(Section(name, title, tuple(facts)))
+    return tuple(measured)
 
 
-def undetermined_sections(report: Report) -> tuple[Fact, ...]:
-    """Sections that were asked for and have no numbers, with the reason."""
-    return tuple(
-        Fact(title, printable(section.reason or "no reason was given"))
-        for name, title in TITLES.items()
-        if (section := getattr(report, name)) is not None and section.status == "undetermined"
+def missing_sections(report: Report, settings: InspectionSettings | None = None) -> tuple[Fact, ...]:
+    """List the sections without numbers, with the reason.
+
+    Args:
+        report: the report.
+        settings: what was requested; without it, sections that were not requested are not listed.
+    """
+    missing = []
+    for record in SECTIONS:
+        section, diagnostic = getattr(report, record.name), record.diagnostic
+        if section is not None and section.status == "undetermined":
+            missing.append(Fact(record.title, printable(section.reason or "no reason was given")))
+        elif section is None and settings is not None and diagnostic and diagnostic not in settings.diagnostics:
+            missing.append(Fact(record.title, f"not requested (diagnostic {diagnostic})"))
+    return tuple(missing)
+
+
+def request_facts(settings: InspectionSettings) -> tuple[Fact, ...]:
+    """List what was requested."""
+    optimizer = settings.optimizer
+    seeds = f", {settings.seeds} of them" if settings.seeds > 1 else ""
+    return (
+        Fact("loss", str(settings.loss)),
+        Fact("mode", settings.mode),
+        Fact("diagnostics", ", ".join(settings.diagnostics)),
+        Fact("data", _data(settings)),
+        Fact("optimizer", "none declared" if optimizer is None else f"{optimizer.type}, lr {optimizer.lr:g}"),
+        Fact("precision", _precision(settings)),
+        Fact("seed", f"{settings.seed}{seeds}"),
     )
 
 
+def _data(settings: InspectionSettings) -> str:
+    data = settings.data
+    if isinstance(data, ArtifactData):
+        return f"uploaded, {data.artifact[:19]}…"
+    return "synthetic" if data is None or data.samples is None else f"synthetic, {data.samples} samples"
+
+
+def _precision(settings: InspectionSettings) -> str:
+    precision = settings.precision
+    computed = precision.compute or "the model's own"
+    if not precision.intended:
+        return computed
+    return f"{computed}, for {precision.intended} at loss scale {precision.loss_scale:g}"
+
+
 def environment_facts(report: Report) -> tuple[Fact, ...]:
-    """Where and how the numbers were made."""
-    found = report.environment
-    data = "drawn from the seed" if found.synthetic_data else "given"
-    if found.data_digest is not None:
-        data += f", {printable(found.data_digest)[:19]}…"
+    """List where and how the numbers were measured, and the policy that judged them."""
+    environment = report.environment
+    data = "drawn from the seed" if environment.synthetic_data else "the caller's"
+    if environment.data_digest is not None:
+        data += f", {printable(environment.data_digest)[:19]}…"
     facts = [
-        Fact("gradinspect", printable(found.gradinspect_version)),
-        Fact("torch", printable(found.torch_version)),
-        Fact("device", printable(found.device)),
-        Fact("dtype", printable(found.dtype)),
-        Fact("threads", str(found.threads)),
-        Fact("seed", str(found.seed)),
+        Fact("gradinspect", printable(environment.gradinspect_version)),
+        Fact("torch", printable(environment.torch_version)),
+        Fact("device", printable(environment.device)),
+        Fact("dtype", printable(environment.dtype)),
+        Fact("threads", str(environment.threads)),
+        Fact("seed", str(environment.seed)),
         Fact("data", data),
-        Fact("confinement", printable(found.confinement)),
+        Fact("confinement", printable(environment.confinement)),
     ]
-    if found.wall_seconds is not None:
-        cpu = f", {duration(found.cpu_seconds)} of CPU" if found.cpu_seconds is not None else ""
-        facts.append(Fact("time", duration(found.wall_seconds) + cpu))
-    if found.peak_memory_bytes is not None:
-        facts.append(Fact("peak memory", size(found.peak_memory_bytes)))
+    if environment.wall_seconds is not None:
+        cpu = f", {duration(environment.cpu_seconds)} of CPU time" if environment.cpu_seconds is not None else ""
+        facts.append(Fact("time", duration(environment.wall_seconds) + cpu))
+    if environment.peak_memory_bytes is not None:
+        facts.append(Fact("peak memory", size(environment.peak_memory_bytes)))
+    if report.policy is not None:
+        version = f", version {report.policy.version}" if report.policy.name != DEFAULT_POLICY.name else ""
+        facts.append(Fact("policy", printable(report.policy.name) + version))
     return tuple(facts)
 
 
+def self_check_facts(report: Report) -> tuple[Fact, ...]:
+    """List the self-checks with their outcomes."""
+    return tuple(Fact("self-check", self_check_words(check)) for check in report.self_checks)
+
+
 def self_check_words(check: SelfCheck) -> str:
-    """One self-check in a line: balance identity passed (1.2e-8, allowed 1e-6)."""
+    """Write one self-check on a line: balance identity passed (1.2e-8, allowed 1e-6)."""
     words = f"{printable(check.name).replace('_', ' ')} {check.status.replace('_', ' ')}"
     if check.value is not None:
         allowed = f", allowed {number(check.tolerance)}" if check.tolerance is not None else ""
@@ -120,13 +174,13 @@ def _trace_facts(decay: TimeDecay) -> list[Fact]:
 
 
 def _facts(section: BaseModel, labels: Mapping[str, str]) -> list[Fact]:
-    """The single numbers and words of a section; its lists have their own place in the JSON."""
+    """List the single numbers and words of a section; lists are in the JSON only."""
     facts = []
     for name in type(section).model_fields:
         value = getattr(section, name)
-        if name in ("status", "reason") or (written := _written(name, value)) is None:
-            continue
-        facts.append(Fact(labels.get(name, name.replace("_", " ")), written))
+        written = None if name in ("status", "reason") else _written(name, value)
+        if written is not None:
+            facts.append(Fact(labels.get(name, name.replace("_", " ")), written))
     return facts
 
 
@@ -140,5 +194,10 @@ def _written(name: str, value: object) -> str | None:
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, float) for part in value):
-        return f"{number(value[0])} … {number(value[1])}"
+        low, high = value
+        return (
+            f"{number(low)} … {number(high)}"
+            if low <= high
+            else f"none ({number(low)} would be needed at least, {number(high)} at most)"
+        )
     return None

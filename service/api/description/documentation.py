@@ -11,7 +11,7 @@ from markupsafe import Markup
 from werkzeug.wrappers import Response
 
 from gradinspect.contracts.problems import FAILURES, PROBLEMS
-from gradinspect.report.html.parts import message
+from gradinspect.report.html.environment import marked
 from service.api.description.schema_text import rows_of, words_of
 from service.api.http.answers import conditional
 from service.api.http.operations import Answer, operation
@@ -61,7 +61,7 @@ def get_documentation() -> Response:
 
 def _marked(text: str) -> Markup:
     """Return a text with the names between backticks as code, line by line; everything is escaped."""
-    return Markup("\n".join(map(message, text.split("\n"))))  # noqa: S704  # `message` escapes
+    return Markup("\n").join(map(marked, text.split("\n")))
 
 
 def _specification() -> dict[str, Any]:

@@ -18,6 +18,7 @@ from gradinspect.contracts.report.sections import (
     SeedSpread,
 )
 from gradinspect.contracts.sources import SpecSource
+from gradinspect.report.formats import FORMATS
 from gradinspect.testing.measurements import chain, changed
 from service.context import EXTENSION, Context
 from service.db import leases, models
@@ -147,7 +148,7 @@ def test_a_report_has_everything_in_its_order(client: FlaskClient, ended) -> Non
     inspection = ended(chain((0.1,) * 40, lr_scales=SCALES))
     found = show(client, f"/inspections/{inspection}")
     headings = [attributes["id"] for tag, attributes in found.tags if tag == "h2" and "id" in attributes]
-    assert headings == ["findings", "signal", "layers", "scales", "how", "downloads"]
+    assert headings == ["findings", "signal", "layers", "scales", "how", "downloads", "identity"]
     assert "The backward signal shrinks" in found.text
     assert "Use these scales" in found.text
     assert {"signal-profile", "scale-bars", "paired-evidence"} <= {image.get("class") for image in found.all("svg")}
@@ -155,7 +156,7 @@ def test_a_report_has_everything_in_its_order(client: FlaskClient, ended) -> Non
     links = [link["href"] or "" for link in found.all("a") if "download" in link]
     for link in links:
         assert client.get(link).status_code == 200
-    assert len(links) == 4
+    assert len(links) == len(FORMATS) + 2
 
 
 def test_the_layers_can_be_sorted_and_shown_all(client: FlaskClient, ended) -> None:
@@ -222,7 +223,7 @@ def test_an_inspection_that_does_not_exist_is_a_page_too(client: FlaskClient, na
 def test_assets_are_kept_for_ever_and_have_their_types(client: FlaskClient) -> None:
     found = show(client, "/")
     addresses = [*(link["href"] for link in found.all("link")), *(script["src"] for script in found.all("script"))]
-    assert len(addresses) == 3
+    assert len(addresses) == 4
     for address in addresses:
         assert address is not None
         answer = client.get(address)
@@ -237,7 +238,7 @@ def test_two_inspections_are_compared(client: FlaskClient, ended) -> None:
     assert found.text.count("worse") >= 2
     assert "from pass to warn" in found.text
     assert {"overlaid-signals", "ratio-profile"} <= {image.get("class") for image in found.all("svg")}
-    assert "How far chance alone goes is not known" in found.text
+    assert "How much seeds alone change is not known" in found.text
     back = show(client, f"/compare?base={head}&head={base}")
     assert "better" in back.text
     same = show(client, f"/compare?base={base}&head={base}")
@@ -249,7 +250,7 @@ def test_the_band_of_chance_is_shown_where_it_is_known(client: FlaskClient, ende
     spread = SeedSpread(seeds=4, layers=tuple(LayerSpread(signal_rms=0.1) for _ in measured.layers))
     sides = [ended(measured.model_copy(update={"spread": spread})) for _ in range(2)]
     found = show(client, f"/compare?base={sides[0]}&head={sides[1]}")
-    assert "Within the grey band seeds alone explain the difference" in found.text
+    assert "Inside the grey band the variation over seeds explains the difference" in found.text
     assert [path for path in found.all("path") if path.get("class") == "band"]
 
 

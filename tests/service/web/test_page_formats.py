@@ -1,10 +1,12 @@
-"""Times, sizes and messages as pages write them."""
+"""Times, sizes and messages on pages."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from service.web.formats import ago, amount, decades, duration, marked, size
+from gradinspect.report.html.environment import lines, marked
+from gradinspect.report.words.figures import amount, duration, size
+from service.web.formats import ago, decades
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -22,7 +24,7 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
         (timedelta(days=800), "2 years ago"),
     ],
 )
-def test_an_age_is_told_in_its_largest_unit(age: timedelta, words: str) -> None:
+def test_an_age_is_written_in_its_largest_unit(age: timedelta, words: str) -> None:
     assert ago(NOW - age, NOW) == words
 
 
@@ -45,10 +47,15 @@ def test_bytes_are_in_binary_units() -> None:
     assert [size(512), size(2048), size(3 * 2**30)] == ["512 B", "2 KiB", "3 GiB"]
 
 
-def test_decades_carry_a_sign() -> None:
+def test_decades_have_a_sign() -> None:
     assert [decades(-15.04), decades(4.8), decades(-0.01)] == ["−15.0", "+4.8", "0.0"]
 
 
 def test_names_between_backticks_are_code_and_everything_is_escaped() -> None:
     assert marked("grows at `a<b>` & on") == "grows at <code>a&lt;b&gt;</code> &amp; on"
     assert marked("a name with a `tick` in ` it") == "a name with a `tick` in ` it"
+
+
+def test_source_keeps_its_line_breaks_and_is_escaped() -> None:
+    assert lines("if a < b:\n    c()") == "if a &lt; b:\n    c()"
+    assert "\x1b" not in lines("a\x1b[31m")

@@ -1,0 +1,165 @@
+"""What the report's template reads: the report, and what is derived from it once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradinspect.contracts.report.outcomes import RuleOutcome
+from gradinspect.contracts.report.report import Finding, Report
+from gradinspect.contracts.report.sections import LrScales, ScaleGroup
+from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.report.charts.scale_charts import paired_evidence, scale_bars
+from gradinspect.report.charts.signal_charts import signal_profile
+from gradinspect.report.columns import Column, columns_with_values
+from gradinspect.report.html.listing import Listing
+from gradinspect.report.layer_lines import LayerLine
+from gradinspect.report.words.headline import headline
+from gradinspect.report.words.remedy_words import remedy_in_words
+from gradinspect.report.words.rule_words import bound_crossed, not_applied, rule_title, signal_thresholds
+from gradinspect.report.words.scale_words import (
+    answer,
+    base_rate_words,
+    candidate_rows,
+    evidence_words,
+    group_note,
+    remedy_rows,
+    scales_code,
+)
+from gradinspect.report.words.sections import (
+    Fact,
+    Section,
+    environment_facts,
+    headline_facts,
+    measured_sections,
+    missing_sections,
+    model_name,
+    request_facts,
+    self_check_facts,
+)
+
+MOST_NAMES = 8
+
+
+@dataclass(frozen=True)
+class Card:
+    """One finding with the rule behind it.
+
+    Attributes:
+        outcome: what the report recorded of the rule; None in a report of release 0.1.0.
+        bound: the threshold that was crossed, in words.
+        layers: the first few layers that it names, each with the address of its row, if it is listed.
+        remedy: what to change, in words.
+    """
+
+    finding: Finding
+    title: str
+    outcome: RuleOutcome | None
+    bound: str | None
+    layers: tuple[tuple[str, str | None], ...]
+    remedy: str | None
+
+
+@dataclass(frozen=True)
+class Scales:
+    """The learning-rate suggestion: the answer, its charts, its evidence, and code to paste."""
+
+    answer: str
+    base_rate: str | None
+    groups: tuple[tuple[ScaleGroup, str], ...]
+    bars: str | None
+    curves: str | None
+    candidates: Sequence[tuple[str, str, str, str]]
+    evidence: str | None
+    remedies: Sequence[tuple[str, str, str | None]]
+    code: str | None
+
+
+@dataclass(frozen=True)
+class Body:
+    """One report as its template reads it; `prefix` makes the ids in it unique on a page with several reports."""
+
+    report: Report
+    name: str
+    headline: str
+    facts: tuple[Fact, ...]
+    cards: tuple[Card, ...]
+    passed: tuple[RuleOutcome, ...]
+    not_applied: tuple[Fact, ...]
+    chart: str
+    listing: Listing
+    columns: tuple[Column, ...]
+    sections: tuple[Section, ...]
+    scales: Scales | None
+    request: tuple[Fact, ...]
+    measurement: tuple[Fact, ...]
+    missing: tuple[Fact, ...]
+    prefix: str
+
+
+def report_body(
+    report: Report, listing: Listing, *, settings: InspectionSettings | None = None, prefix: str = ""
+) -> Body:
+    """Derive everything that the template shows.
+
+    Args:
+        report: the report.
+        listing: the layer calls to list.
+        settings: what was requested, where it is known.
+        prefix: of all ids.
+    """
+    scales = report.lr_scales
+    return Body(
+        report=report,
+        name=model_name(report),
+        headline=headline(report),
+        facts=headline_facts(report),
+        cards=_cards(report, listing, prefix),
+        passed=tuple(outcome for outcome in report.rules if outcome.outcome == "passed"),
+        not_applied=not_applied(report),
+        chart=signal_profile(report.layers, guides=signal_thresholds(report), described_by=f"{prefix}layers-table"),
+        listing=listing,
+        columns=columns_with_values([line.layer for line in listing.lines if isinstance(line, LayerLine)]),
+        sections=measured_sections(report),
+        scales=_scales(report, scales, prefix) if scales is not None and scales.status == "measured" else None,
+        request=request_facts(settings) if settings is not None else (),
+        measurement=(*environment_facts(report), *self_check_facts(report)),
+        missing=missing_sections(report, settings),
+        prefix=prefix,
+    )
+
+
+def _cards(report: Report, listing: Listing, prefix: str) -> tuple[Card, ...]:
+    outcomes = {outcome.rule: outcome for outcome in report.rules}
+    depths: dict[str, int] = {}
+    for row in report.layers:
+        depths.setdefault(row.name, row.depth)
+    cards = []
+    for finding in report.findings:
+        outcome = outcomes.get(finding.rule)
+        cards.append(
+            Card(
+                finding=finding,
+                title=rule_title(finding, outcome),
+                outcome=outcome,
+                bound=bound_crossed(outcome) if outcome is not None else None,
+                layers=tuple((name, listing.address(depths.get(name), prefix)) for name in finding.layers[:MOST_NAMES]),
+                remedy=remedy_in_words(finding.remedy) if finding.remedy is not None else None,
+            )
+        )
+    return tuple(cards)
+
+
+def _scales(report: Report, scales: LrScales, prefix: str) -> Scales:
+    has_curves = scales.evidence is not None and bool(scales.evidence.curves)
+    return Scales(
+        answer=answer(scales),
+        base_rate=base_rate_words(scales),
+        groups=tuple((group, group_note(group)) for group in scales.groups),
+        bars=scale_bars(scales.groups, described_by=f"{prefix}scales-table") if scales.groups else None,
+        curves=paired_evidence(scales) if has_curves else None,
+        candidates=candidate_rows(scales),
+        evidence=evidence_words(scales),
+        remedies=remedy_rows(scales),
+        code=scales_code(report),
+    )
