@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 from gradinspect.contracts.nonlinearities import balanced_slope
@@ -46,29 +49,83 @@ def blame(evidence: Evidence, gain: float) -> Blame:
     rows = [row for row in evidence.layers if row.backward_gain and row.backward_gain > 0]
     if gain == 0 or not rows:
         return _cut(evidence)
-    direction = -1.0 if gain < 1 else 1.0
-    if any(row.call > 0 for row in rows):
-        return _recurrence(rows)
-    kinds = [row.kind for row in evidence.layers[1:]] + [""]
-    next_kind = dict(zip((row.depth for row in evidence.layers), kinds, strict=True))
-    slopes = {row.depth: direction * _slope_decades(row) for row in rows}
-    scales = {row.depth: direction * _weight_decades(row) for row in rows}
-    norms = {row.depth for row in rows if is_norm_kind(next_kind.get(row.depth, ""))}
-    by_slope = math.fsum(slopes.values())
-    by_weight = math.fsum(value for depth, value in scales.items() if depth not in norms)
-    by_norm = math.fsum(value for depth, value in scales.items() if depth in norms)
-    per_layer = gain ** (1 / len(rows))
-    joins = [row for row in rows if row.depth not in norms and _is_join(row)]
-    if len(joins) >= FEWEST_JOINS and (direction > 0 or not norms):
-        return _branches(joins, direction)
-    if by_slope >= max(by_weight + by_norm, 0.0) and by_slope > 0:
-        return _activation(rows, slopes)
-    if norms:
-        return _normalisation(rows, norms, direction)
-    affected = [row for row in rows if scales[row.depth] > 0.1 * by_weight / max(len(rows), 1)]
-    if rows and max(direction * math.log10(row.backward_gain) for row in rows if row.backward_gain) <= MILD_DECADES:
-        return _depth(rows, per_layer)
-    return _weights(affected or rows, direction)
+    accounts = _Accounts(evidence, rows, gain)
+    supported = [hypothesis for hypothesis in _HYPOTHESES if hypothesis.is_supported(accounts)]
+    return max(supported, key=lambda hypothesis: hypothesis.strength).blame(accounts)
+
+
+@dataclass(frozen=True)
+class _Accounts:
+    """The gain of a chain, by layer call and factor.
+
+    Attributes:
+        rows: the layer calls with a gain above 0, in depth order.
+        gain: from the last layer to the first, above 0.
+    """
+
+    evidence: Evidence
+    rows: list[LayerMeasurement]
+    gain: float
+
+    @cached_property
+    def direction(self) -> float:
+        """-1 for a signal that shrinks, 1 for one that grows."""
+        return -1.0 if self.gain < 1 else 1.0
+
+    @cached_property
+    def slopes(self) -> dict[int, float]:
+        """Decades that each nonlinearity's slope adds to what is wrong, by depth."""
+        return {row.depth: self.direction * _slope_decades(row) for row in self.rows}
+
+    @cached_property
+    def scales(self) -> dict[int, float]:
+        """Decades that each layer's weights add to what is wrong, by depth."""
+        return {row.depth: self.direction * _weight_decades(row) for row in self.rows}
+
+    @cached_property
+    def norms(self) -> frozenset[int]:
+        """Depths of the calls that a normalisation follows."""
+        following = pairwise(self.evidence.layers)
+        normalised = {row.depth for row, after in following if is_norm_kind(after.kind)}
+        return frozenset(row.depth for row in self.rows if row.depth in normalised)
+
+    @cached_property
+    def joins(self) -> list[LayerMeasurement]:
+        """Calls whose output is added to a skip connection."""
+        return [row for row in self.rows if row.depth not in self.norms and _is_join(row)]
+
+    @cached_property
+    def by_slope(self) -> float:
+        """Decades of all slopes together."""
+        return math.fsum(self.slopes.values())
+
+    @cached_property
+    def by_weight(self) -> float:
+        """Decades of the weights that no normalisation follows."""
+        return math.fsum(value for depth, value in self.scales.items() if depth not in self.norms)
+
+    @cached_property
+    def by_norm(self) -> float:
+        """Decades of the weights that a normalisation follows."""
+        return math.fsum(value for depth, value in self.scales.items() if depth in self.norms)
+
+
+def _is_recurrent(accounts: _Accounts) -> bool:
+    return any(row.call > 0 for row in accounts.rows)
+
+
+def _has_branches(accounts: _Accounts) -> bool:
+    # Normalised branches cannot shrink the signal of their skip connection, but their number makes it grow.
+    return len(accounts.joins) >= FEWEST_JOINS and (accounts.direction > 0 or not accounts.norms)
+
+
+def _is_mostly_slope(accounts: _Accounts) -> bool:
+    return accounts.by_slope > 0 and accounts.by_slope >= accounts.by_weight + accounts.by_norm
+
+
+def _is_mild_everywhere(accounts: _Accounts) -> bool:
+    gains = (row.backward_gain for row in accounts.rows if row.backward_gain)
+    return max(accounts.direction * math.log10(gain) for gain in gains) <= MILD_DECADES
 
 
 def _slope_decades(row: LayerMeasurement) -> float:
@@ -84,13 +141,11 @@ def _weight_decades(row: LayerMeasurement) -> float:
     return math.log10(weight * balanced_slope(row.nonlinearity))
 
 
-def _activation(rows: list[LayerMeasurement], slopes: dict[int, float]) -> Blame:
-    worst = max(rows, key=lambda row: slopes[row.depth])
-    same = [row for row in rows if row.nonlinearity == worst.nonlinearity]
-    slope, weight = (
-        geometric_mean([row.activation_gain for row in same]),
-        geometric_mean([row.weight_gain for row in same]),
-    )
+def _activation(accounts: _Accounts) -> Blame:
+    worst = max(accounts.rows, key=lambda row: accounts.slopes[row.depth])
+    same = [row for row in accounts.rows if row.nonlinearity == worst.nonlinearity]
+    slope = geometric_mean([row.activation_gain for row in same])
+    weight = geometric_mean([row.weight_gain for row in same])
     sentence = f"Each {worst.nonlinearity} multiplies the signal by {slope:.2g}, the weights by {weight:.2g}"
     sentence += f" (geometric means over {len(same)} layer calls): the activation's slope is responsible."
     saturated = [row.saturated_fraction for row in same if row.saturated_fraction is not None]
@@ -99,10 +154,12 @@ def _activation(rows: list[LayerMeasurement], slopes: dict[int, float]) -> Blame
     return Blame("activation_slope", sentence, tuple(same), slope)
 
 
-def _weights(rows: list[LayerMeasurement], direction: float) -> Blame:
+def _weights(accounts: _Accounts) -> Blame:
+    share = 0.1 * accounts.by_weight / len(accounts.rows)  # chosen: a tenth of the average layer's part
+    rows = [row for row in accounts.rows if accounts.scales[row.depth] > share] or accounts.rows
     weight = geometric_mean([row.weight_gain or row.backward_gain for row in rows])
     ideal = geometric_mean([1 / balanced_slope(row.nonlinearity) for row in rows])
-    size = "small" if direction < 0 else "large"
+    size = "small" if accounts.direction < 0 else "large"
     sentence = (
         f"The weights multiply the signal by {weight:.2g} a layer where {ideal:.2g} would balance the activation: "
         f"the scale of the weights is responsible, it is too {size}."
@@ -120,11 +177,11 @@ def _theory(rows: list[LayerMeasurement]) -> str:
     return f" Mean-field theory predicts a gain of {predicted:.2g} a layer for these weights; measured: {measured:.2g}."
 
 
-def _normalisation(rows: list[LayerMeasurement], norms: set[int], direction: float) -> Blame:
-    before = [row for row in rows if row.depth in norms]
-    blocks = max(len(before), 1)
-    growth = 10 ** (math.fsum(math.log10(row.backward_gain) for row in rows if row.backward_gain) / blocks)
-    where = "normalisation without skip connections" if direction > 0 else "normalisation on the main path"
+def _normalisation(accounts: _Accounts) -> Blame:
+    before = [row for row in accounts.rows if row.depth in accounts.norms]
+    blocks = len(before)
+    growth = 10 ** (math.fsum(math.log10(row.backward_gain) for row in accounts.rows if row.backward_gain) / blocks)
+    where = "normalisation without skip connections" if accounts.direction > 0 else "normalisation on the main path"
     sentence = (
         f"Each of {blocks} normalised layers multiplies the signal by {growth:.2g}: {where} is responsible, "
         "whatever the scale of the weights."
@@ -137,8 +194,9 @@ def _is_join(row: LayerMeasurement) -> bool:
     return row.nonlinearity is None and row.predicted_chi1 is None and "embedding" not in row.kind.lower()
 
 
-def _branches(joins: list[LayerMeasurement], direction: float) -> Blame:
-    word = "adds to" if direction > 0 else "takes from"
+def _branches(accounts: _Accounts) -> Blame:
+    joins = accounts.joins
+    word = "adds to" if accounts.direction > 0 else "takes from"
     sentence = (
         f"Each of {len(joins)} residual branches {word} the signal of its skip connection: the residual scale is "
         "responsible."
@@ -168,10 +226,10 @@ def _cut(evidence: Evidence) -> Blame:
     return Blame("cut_signal", f"The signal ends between `{reached.name}` and `{end.name}`.", (end,), 0.0)
 
 
-def _recurrence(rows: list[LayerMeasurement]) -> Blame:
-    calls = Counter(row.name for row in rows)
+def _recurrence(accounts: _Accounts) -> Blame:
+    calls = Counter(row.name for row in accounts.rows)
     name, count = calls.most_common(1)[0]
-    same = [row for row in rows if row.name == name]
+    same = [row for row in accounts.rows if row.name == name]
     first, last = same[0].cumulative_backward_gain, same[-1].cumulative_backward_gain
     step = (first / last) ** (1 / max(count - 1, 1)) if first and last else 0.0
     sentence = (
@@ -181,15 +239,36 @@ def _recurrence(rows: list[LayerMeasurement]) -> Blame:
     return Blame("recurrence", sentence, tuple(same), step)
 
 
-def _depth(rows: list[LayerMeasurement], per_layer: float) -> Blame:
+def _depth(accounts: _Accounts) -> Blame:
+    per_layer = accounts.gain ** (1 / len(accounts.rows))
     sentence = (
-        f"No layer is far off: each multiplies the signal by about {per_layer:.2g}, and there are {len(rows)} of them. "
-        "Depth alone is responsible."
+        f"No layer is far off: each multiplies the signal by about {per_layer:.2g}, and there are {len(accounts.rows)} "
+        "of them. Depth alone is responsible."
     )
-    return Blame("depth", sentence, tuple(rows), per_layer)
+    return Blame("depth", sentence, tuple(accounts.rows), per_layer)
 
 
 def geometric_mean(values: list[float | None]) -> float:
     """exp(mean(log)) of the positive values; 1 when there are none."""
     known = [math.log(value) for value in values if value]
     return math.exp(math.fsum(known) / len(known)) if known else 1.0
+
+
+@dataclass(frozen=True)
+class _Hypothesis:
+    """A factor that may be responsible; of those that are supported, the strongest is blamed."""
+
+    strength: int
+    is_supported: Callable[[_Accounts], bool]
+    blame: Callable[[_Accounts], Blame]
+
+
+# What the structure shows is stronger than what the accounts add up to; the weights are what is left.
+_HYPOTHESES = (
+    _Hypothesis(6, _is_recurrent, _recurrence),
+    _Hypothesis(5, _has_branches, _branches),
+    _Hypothesis(4, _is_mostly_slope, _activation),
+    _Hypothesis(3, lambda accounts: bool(accounts.norms), _normalisation),
+    _Hypothesis(2, _is_mild_everywhere, _depth),
+    _Hypothesis(1, lambda _: True, _weights),
+)
