@@ -93,6 +93,15 @@ def test_residual_branches_are_blamed_for_their_scale() -> None:
     assert remedy_for(found).arguments["scale"] == pytest.approx(1 / math.sqrt(10), abs=1e-4)
 
 
+@pytest.mark.parametrize(("joins", "cause"), [((4,), "weight_scale"), ((4, 8), "residual_scale")])
+def test_residual_branches_are_blamed_from_two_joins_on(joins: tuple[int, ...], cause: str) -> None:
+    measured = chain((2.0,) * 10)
+    for depth in range(10):
+        fields = {"nonlinearity": None, "predicted_chi1": None} if depth in joins else {"predicted_chi1": 1.0}
+        measured = changed(measured, str(depth), **fields)
+    assert blamed(measured).cause == cause
+
+
 def test_weights_applied_many_times_are_blamed_as_a_recurrence() -> None:
     rows = [
         layer(step, name="rnn", call=step, backward_gain=1.5, cumulative_backward_gain=1.5 ** (9 - step),

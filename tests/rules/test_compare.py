@@ -88,6 +88,13 @@ def test_a_finding_as_severe_as_before_changes_with_its_value(before: float, aft
     assert found.change == change
 
 
+@pytest.mark.parametrize(("factor", "change"), [(2.01, "worse"), (1.99, "no_clear_change"),
+                                                (1 / 1.99, "no_clear_change"), (1 / 2.01, "better")])  # fmt: skip
+def test_a_finding_that_stays_changes_with_a_factor_of_two_in_its_value(factor: float, change: str) -> None:
+    found = compared(chain((0.2,) * 5), chain((0.2,) * 4 + (0.2 / factor,)))
+    assert change_of(found, "vanishing_signal")[0] == change
+
+
 def test_values_of_rules_that_passed_are_known_too() -> None:
     entry = next(
         entry for entry in compared(chain((0.5,) * 5), chain((0.9,) * 5)).rules if entry.rule == "vanishing_signal"

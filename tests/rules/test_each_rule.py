@@ -2,6 +2,7 @@
 
 import ast
 import math
+import sys
 from dataclasses import dataclass, field
 
 import pytest
@@ -286,6 +287,22 @@ def test_units_that_are_off_because_samples_are_parallel_are_no_dead_units() -> 
     found = finding(measured, "correlation_collapse")
     assert found is not None
     assert "30 % of its units are off" in found.message
+
+
+@pytest.mark.parametrize(("share", "width", "fires"), [(0.68, 64, False), (0.70, 64, True), (0.68, 4096, True)])
+def test_a_share_of_dead_units_within_three_standard_deviations_of_chance_is_no_finding(
+    share: float, width: int, fires: bool
+) -> None:
+    # Parallel samples turn each unit off with probability ½: 3σ of 64 units is 0.1875, of 4,096 units 0.023.
+    measured = changed(chain(), "4", dead_unit_fraction=share, sample_similarity=0.96, output_shape=(128, width))
+    assert (finding(measured, "dead_units") is not None) == fires
+
+
+def test_a_value_too_large_for_a_float_is_reported_as_the_largest_one() -> None:
+    measured = changed_parameter(chain(), "1.weight", grad_norm=1e300)
+    result = finding(changed_parameter(measured, "2.weight", grad_norm=1e-300), "uneven_gradients")
+    assert result is not None
+    assert result.value == sys.float_info.max
 
 
 def test_more_than_half_of_the_units_off_is_dying_however_parallel_the_samples() -> None:

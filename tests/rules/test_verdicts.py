@@ -82,6 +82,12 @@ def test_worst_names_the_layers_behind_the_severest_findings() -> None:
     assert len(judged(chain((0.5,) * 60)).summary.worst) == 16
 
 
+def test_information_names_no_worst_layer() -> None:
+    report = judged(changed_parameter(chain(), "0.weight", status="frozen"))
+    assert report.findings[0].parameters == ("0.weight",)
+    assert report.summary.worst == ()
+
+
 def test_rules_without_their_measurement_are_listed_with_the_reason() -> None:
     assessment = assess(chain(), policy=DEFAULT_POLICY, settings=SETTINGS)
     assert assessment.not_judged["noise_dominated"] == "the gradient noise was not measured"
