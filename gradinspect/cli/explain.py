@@ -23,8 +23,8 @@ def explain(rule: str | None) -> None:
 
     Exit codes: 0 done; 2 there is no such rule.
     """
-    from gradinspect.cli.failures import did_you_mean
     from gradinspect.cli.outputs import terminal_width
+    from gradinspect.contracts.spelling import did_you_mean
     from gradinspect.rules import RULES
 
     rules = {known.id: known for known in RULES}

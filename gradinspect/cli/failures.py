@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import IO, Any
 
 import click
@@ -44,16 +42,6 @@ class Failure(click.ClickException):
         click.echo(f"gradinspect: {self.message}", file=file, err=file is None)
         for line in (*self.details, *([self.hint] if self.hint else [])):
             click.echo(f"  {printable(line)}", file=file, err=file is None)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `; did you mean …?` for a misspelt name, or nothing.
-
-    >>> did_you_mean("nosie", ["noise", "curvature"])
-    "; did you mean 'noise'?"
-    """
-    close = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def failure_of(error: Exception, *, about: str = "") -> Failure | None:

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from gradinspect.cli.failures import Failure, did_you_mean, failure_of
+from gradinspect.cli.failures import Failure, failure_of
+from gradinspect.contracts.spelling import did_you_mean
 
 ENTRY_POINTS = "gradinspect.commands"
 

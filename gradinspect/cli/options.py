@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gradinspect.cli.failures import WRONG_CALL, Failure, did_you_mean
+from gradinspect.cli.failures import WRONG_CALL, Failure
 from gradinspect.contracts.problems import FieldError, ProblemError
 from gradinspect.contracts.sections import DIAGNOSTICS
 from gradinspect.contracts.sources import SpecSource
+from gradinspect.contracts.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from gradinspect.cli.files import ModelFile

@@ -8,19 +8,17 @@ notebook is judged exactly like one that came over HTTP.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Iterable
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.config import JsonValue
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from gradinspect.contracts.problems import FieldError, ProblemError
+from gradinspect.contracts.field_errors import field_errors
+from gradinspect.contracts.problems import ProblemError
 
 MAX_JSON_DEPTH = 64  # chosen: the deepest useful spec (nested containers) stays under 40
-MAX_LISTED = 20  # chosen: names that a message still says in full
 MAX_INTEGER = 2**63 - 1  # what torch sizes and SQL integers hold
 
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
@@ -106,79 +104,13 @@ def parse_strict_json(text: bytes | str) -> Any:  # Any: JSON's own type, narrow
     return value
 
 
-def pointer(location: Iterable[int | str]) -> str:
-    """Write a location as an RFC 6901 JSON pointer."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
-
-
 def _validate(model: type[DocumentT], value: object, code: str) -> DocumentT:
     try:
         # JSON mode keeps strictness and still reads arrays into tuples and strings into enumerations.
         return model.model_validate_json(json.dumps(value))
     except ValidationError as error:
-        errors = field_errors(error, value)
+        errors = field_errors(error, value, model)
         raise ProblemError(code, _headline(len(errors)), errors=errors) from None
-
-
-def field_errors(error: ValidationError, value: object) -> list[FieldError]:
-    """Turn Pydantic's errors into pointers into the caller's own document.
-
-    Pydantic puts the tags of discriminated unions into its locations; they name no place in the document, so a
-    location keeps only the parts that lead somewhere in `value` (and a last part that is missing there). Where the
-    tag itself is wrong or missing, the pointer names the field that holds it; where a default does not fit, the field
-    that would have to be given.
-    """
-    found: list[FieldError] = []
-    items = error.errors(include_url=False, include_context=True)
-    for item in items:
-        location, kind = item["loc"], item["type"]
-        if kind == "too_short" and any(other["loc"][: len(location)] == location for other in items if other != item):
-            continue  # a list whose items are wrong also counts as too short
-        context: Mapping[str, Any] = item.get("ctx", {})  # Any: pydantic's own context
-        key = str(context.get("discriminator", "")).strip("'")
-        tagged = kind.startswith("union_tag") and not key.endswith("()")
-        missing = kind in ("missing", "misfit") or tagged
-        place = pointer(_walk((*location, key) if tagged else location, value, missing=missing))
-        entry = FieldError(pointer=place, detail=_detail(kind, item["msg"], context, item["input"]))
-        if entry not in found:
-            found.append(entry)
-    return found[:50]
-
-
-def _detail(kind: str, message: str, context: Mapping[str, Any], given: object) -> str:  # Any: as above
-    """Say what is wrong and what would be right."""
-    if kind == "missing":
-        return "required field; add it"
-    if kind == "extra_forbidden":
-        return "unknown field; remove it or check its spelling"
-    if kind == "union_tag_not_found":
-        return "required field; it says which kind of object this is"
-    if kind == "union_tag_invalid":
-        known = re.findall(r"'([^']*)'", str(context["expected_tags"]))
-        close = get_close_matches(str(context["tag"]), known, n=1)
-        more = ", …" if len(known) > MAX_LISTED else ""
-        hint = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known[:MAX_LISTED])}{more}"
-        return f"unknown {str(context['discriminator']).strip(chr(39))} {str(context['tag'])[:80]!r}{hint}"
-    detail = (
-        message.removeprefix("Value error, ").replace("Tuple should", "List should").replace(" after validation", "")
-    )
-    if message.startswith("Input should") and (given is None or isinstance(given, bool | int | float | str)):
-        return f"{detail}, got {json.dumps(given)[:80]}"
-    return detail
-
-
-def _walk(location: Iterable[int | str], value: object, *, missing: bool) -> list[int | str]:
-    parts = list(location)
-    kept: list[int | str] = []
-    for index, part in enumerate(parts):
-        if isinstance(value, dict) and part in value:  # noqa: SIM114  # joined, the types are lost
-            value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value = value[part]
-        elif not (missing and index == len(parts) - 1):
-            continue
-        kept.append(part)
-    return kept
 
 
 def located(title: str, location: Iterable[int | str], detail: str) -> ValidationError:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-from gradinspect.contracts.document import from_python, pointer
+from gradinspect.contracts.document import from_python
+from gradinspect.contracts.field_errors import pointer
 from gradinspect.contracts.problems import FieldError, ProblemError
 from gradinspect.contracts.request.policy import (
     DEFAULT_POLICY,

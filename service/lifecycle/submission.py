@@ -7,7 +7,8 @@ from typing import cast
 import structlog
 from sqlalchemy.orm import Session
 
-from gradinspect.contracts.document import from_python, pointer
+from gradinspect.contracts.document import from_python
+from gradinspect.contracts.field_errors import pointer
 from gradinspect.contracts.problems import FieldError, ProblemError
 from gradinspect.contracts.request.data import ArtifactData
 from gradinspect.contracts.request.fitting import NO_PARAMETERS, misfit

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from gradinspect.contracts.document import (
     MAX_INTEGER,
@@ -15,11 +16,13 @@ from gradinspect.contracts.document import (
     from_json,
     from_python,
     parse_strict_json,
-    pointer,
 )
+from gradinspect.contracts.field_errors import pointer
 from gradinspect.contracts.optimizers import Sgd
 from gradinspect.contracts.problems import FAILURES, PROBLEMS, InspectionError, ProblemError
 from gradinspect.contracts.request.request import InspectionRequest
+from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.contracts.wire.resources import ModelRegistration
 
 
 def refused(text: bytes | str) -> str:
@@ -131,3 +134,40 @@ def test_a_problem_reads_as_its_detail_and_its_fields() -> None:
     with pytest.raises(ProblemError) as caught:
         from_python(InspectionRequest, {"model": {"spec": {"preset": "mlp"}}, "seeds": 0})
     assert str(caught.value) == "one field is wrong\n  /seeds: Input should be greater than or equal to 1, got 0"
+
+
+SPEC = {"input": {"shape": [4]}, "layers": [{"type": "Linear", "out_features": 3}]}
+
+
+@pytest.mark.parametrize(
+    ("model", "document", "where", "suggestion"),
+    [
+        (ModelSpec, SPEC | {"lyers": []}, "/lyers", "layers"),
+        (ModelSpec, SPEC | {"layers": [{"type": "Linear", "out_featurs": 3}]}, "/layers/0/out_featurs", "out_features"),
+        (ModelSpec, SPEC | {"layers": [{"repeat": 2, "layres": []}]}, "/layers/0/layres", "layers"),
+        (
+            ModelSpec,
+            SPEC | {"layers": [{"type": "Concat", "branches": [[{"type": "ReLU", "nam": "a"}]]}]},
+            "/layers/0/branches/0/0/nam",
+            "name",
+        ),
+        (ModelSpec, SPEC | {"init": {"weigth": {"name": "zeros_"}}}, "/init/weigth", "weight"),
+        (ModelSpec, {"preset": "mlp", "widht": 4}, "/widht", "width"),
+        (InspectionRequest, {"model": {"spec": SPEC | {"lyers": []}}}, "/model/spec/lyers", "layers"),
+        (InspectionRequest, {"model": {"spec": SPEC}, "diagnostcs": ["noise"]}, "/diagnostcs", "diagnostics"),
+        (ModelRegistration, {"spec": SPEC | {"lyers": []}}, "/spec/lyers", "layers"),
+    ],
+)
+def test_a_misspelt_field_gets_a_suggestion_from_the_fields_of_its_object(
+    model: type[BaseModel], document: object, where: str, suggestion: str
+) -> None:
+    with pytest.raises(ProblemError) as caught:
+        from_python(model, document)
+    details = {error.pointer: error.detail for error in caught.value.errors}
+    assert details[where] == f"unknown field; did you mean {suggestion!r}?"
+
+
+def test_a_field_that_resembles_no_other_is_called_unknown() -> None:
+    with pytest.raises(ProblemError) as caught:
+        from_python(ModelSpec, SPEC | {"zzz": 1})
+    assert caught.value.errors[0].detail == "unknown field; remove it or check its spelling"

@@ -24,9 +24,10 @@ from gradinspect.contracts.spec.layers import (
 )
 from gradinspect.contracts.spec.layers.containers import MAX_CALLS
 from gradinspect.contracts.spec.layers.layer import axis
-from gradinspect.contracts.spec.spec_error import Location, SpecError, name_layer, suggest, write_place
+from gradinspect.contracts.spec.spec_error import Location, SpecError, name_layer, write_place
 from gradinspect.contracts.spec.surroundings import Surroundings, initializers
 from gradinspect.contracts.spec.tensors import MAX_ELEMENTS
+from gradinspect.contracts.spelling import did_you_mean
 
 MAX_NESTING = 32
 MAX_PARAMETERS = 2**34  # elements: 64 GiB of float32, beyond any machine this runs on
@@ -317,7 +318,7 @@ class _Walk:
             if "weight" not in mine.parameters:
                 raise SpecError(place, f"{name_layer(mine.layer, here)} has no weight to share")
             if target is None:
-                raise SpecError(place, f"no layer is named {name!r}{suggest(name, self.paths)}")
+                raise SpecError(place, f"no layer is named {name!r}{did_you_mean(name, self.paths)}")
             owner = self.calls.get(target)
             if owner is None or "weight" not in owner[0].parameters:
                 raise SpecError(place, f"{name!r} has no weight to share")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from difflib import get_close_matches
-
 from gradinspect.contracts.spec.layers import Container, Layer
 
 Location = tuple[int | str, ...]
@@ -31,9 +28,3 @@ def write_place(location: Location | None) -> str:
         return "the input"
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     return text.removeprefix(".")
-
-
-def suggest(name: str, names: Mapping[str, str]) -> str:
-    """Suggest a name that is known and nearly the same."""
-    close = get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from gradinspect.contracts.document import pointer
+from gradinspect.contracts.field_errors import pointer
 from gradinspect.contracts.problems import FieldError, ProblemError
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.spec.plan import Block, Call
