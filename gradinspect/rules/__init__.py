@@ -11,7 +11,7 @@ from gradinspect.contracts.request.policy import DEFAULT_POLICY
 from gradinspect.rules.audits import audit_result
 from gradinspect.rules.catalogue import RULE_IDS, RULES, RULES_BY_ID
 from gradinspect.rules.compare import compare
-from gradinspect.rules.judge import Assessment, assess, judge, rejudge
+from gradinspect.rules.judge import judge, rejudge
 from gradinspect.rules.policies import check_policy, complete, find_policy, policy_file
 from gradinspect.rules.rule import Rule
 from gradinspect.rules.trials import remedies_to_try
@@ -21,9 +21,7 @@ __all__ = [
     "RULES",
     "RULES_BY_ID",
     "RULE_IDS",
-    "Assessment",
     "Rule",
-    "assess",
     "audit_result",
     "check_policy",
     "compare",

@@ -83,7 +83,7 @@ def _unmatched(report: Report, places: tuple[int, ...]) -> tuple[UnmatchedLayer,
 
 
 def _compare_rules(base: Report, head: Report) -> tuple[RuleComparison, ...]:
-    before, after = rule_values(Evidence.of(base, None)), rule_values(Evidence.of(head, None))
+    before, after = rule_values(Evidence.of(base, base.optimizer)), rule_values(Evidence.of(head, head.optimizer))
     found_before, found_after = _by_rule(base), _by_rule(head)
     return tuple(
         _compare_rule(

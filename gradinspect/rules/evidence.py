@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from gradinspect.contracts.optimizers import Optimizer
-from gradinspect.contracts.report.report import MeasuredSummary, Measurements, RemedyCheck, Report
+from gradinspect.contracts.report.report import MeasuredSummary, Measurements, RemedyCheck
 from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 from gradinspect.contracts.report.sections import Curvature, Noise, PrecisionSection
-from gradinspect.contracts.request.request import InspectionSettings
 
 # Chosen: random weights give the loss of knowing nothing or more; 128 samples of 10 classes vary by a few percent.
 TRAINED_BELOW = 0.8
@@ -31,9 +30,8 @@ class Evidence:
     remedy_checks: tuple[RemedyCheck, ...] = ()
 
     @staticmethod
-    def of(measured: Measurements, settings: InspectionSettings | None) -> Evidence:
-        """Collect what rules need; with `settings` None, a report's own word on the optimizer counts."""
-        declared = measured.optimizer if isinstance(measured, Report) else None
+    def of(measured: Measurements, optimizer: Optimizer | None) -> Evidence:
+        """Collect what rules read from measurements, and the declared optimizer."""
         precision, noise, curvature = measured.precision, measured.noise, measured.curvature
         return Evidence(
             layers=tuple(sorted(measured.layers, key=lambda row: row.depth)),
@@ -42,7 +40,7 @@ class Evidence:
             precision=precision if precision is not None and precision.status == "measured" else None,
             noise=noise if noise is not None and noise.status == "measured" else None,
             curvature=curvature if curvature is not None and curvature.status == "measured" else None,
-            optimizer=settings.optimizer if settings is not None else declared,
+            optimizer=optimizer,
             remedy_checks=measured.remedy_checks,
         )
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from gradinspect.contracts.optimizers import Optimizer
-from gradinspect.contracts.report.outcomes import OutcomeKind, RuleOutcome
+from gradinspect.contracts.report.outcomes import RuleOutcome
 from gradinspect.contracts.report.report import (
     SCHEMA_VERSION,
     Finding,
@@ -25,72 +24,7 @@ from gradinspect.rules.catalogue import RULES
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import NotJudged, Rule, apply
 
-MOST_NAMES = 16  # what `summary.worst` holds
-
-
-@dataclass(frozen=True)
-class Assessment:
-    """What the rules say.
-
-    Attributes:
-        verdict: the severest finding decides; `undetermined` when nothing fails and the signal could not be judged.
-        findings: severest first, then in the catalogue's order.
-        outcomes: every rule, in the catalogue's order.
-    """
-
-    verdict: Verdict
-    findings: tuple[Finding, ...]
-    outcomes: tuple[RuleOutcome, ...]
-
-    def _with(self, kind: OutcomeKind) -> tuple[RuleOutcome, ...]:
-        return tuple(outcome for outcome in self.outcomes if outcome.outcome == kind)
-
-    @property
-    def passed(self) -> tuple[str, ...]:
-        """Ids of the rules that were applied and found nothing."""
-        return tuple(outcome.rule for outcome in self._with("passed"))
-
-    @property
-    def not_judged(self) -> dict[str, str]:
-        """Map the id of each rule that could not be applied to the reason."""
-        return {outcome.rule: outcome.reason or "" for outcome in self._with("not_judged")}
-
-    @property
-    def switched_off(self) -> tuple[str, ...]:
-        """Ids of the rules that the policy disables."""
-        return tuple(outcome.rule for outcome in self._with("switched_off"))
-
-
-def assess(measured: Measurements, *, policy: Policy, settings: InspectionSettings | None = None) -> Assessment:
-    """Apply every enabled rule.
-
-    Args:
-        measured: measurements, or a stored report.
-        policy: which rules, at which thresholds.
-        settings: what was declared about training; left out, what a report says about it.
-    """
-    evidence = Evidence.of(measured, settings)
-    findings: list[Finding] = []
-    outcomes: list[RuleOutcome] = []
-    for rule in RULES:
-        finding, outcome = _apply(rule, evidence, policy.rules.get(rule.id))
-        outcomes.append(outcome)
-        if finding is not None:
-            findings.append(finding)
-    findings.sort(key=lambda finding: -LEVELS.index(finding.severity))
-    return Assessment(_verdict(outcomes), tuple(findings), tuple(outcomes))
-
-
-def _apply(rule: Rule, evidence: Evidence, said: RulePolicy | None) -> tuple[Finding | None, RuleOutcome]:
-    limits = rule.limits(said)
-    if said is not None and not said.enabled:
-        return None, rule.outcome("switched_off", limits)
-    result = apply(rule, evidence, limits)
-    if isinstance(result, NotJudged):
-        return None, rule.outcome("not_judged", limits, reason=result.reason)
-    if result is None:
-        return None, rule.outcome("passed", limits)
-    return result, rule.outcome("finding", limits, severity=result.severity)
+MOST_NAMES = 16  # in `summary.worst`
 
 
 def judge(
@@ -104,62 +38,85 @@ def judge(
     """Judge fresh measurements.
 
     Args:
-        measurements: what the engine handed over.
+        measurements: what the engine measured.
         policy: which rules, at which thresholds.
         model: which model was measured.
         inspection: the inspection's id, None for a local one.
-        settings: what was asked for; rules read the declared optimizer.
+        settings: what was requested; rules read the declared optimizer.
+
+    Returns:
+        The report: severest findings first, and the outcome of every rule in the catalogue's order. The severest
+        finding decides the verdict; it is `undetermined` when nothing counts and the signal could not be judged.
     """
-    assessment = assess(measurements, policy=policy, settings=settings)
-    return _report(measurements, assessment, policy, model, inspection, settings.optimizer)
+    return _judged(measurements, policy, model, inspection, settings.optimizer)
 
 
 def rejudge(report: Report, policy: Policy, *, settings: InspectionSettings | None = None) -> Report:
-    """Judge a stored report under another policy. Nothing is computed again.
+    """Judge a stored report under another policy. Nothing is measured again.
 
     Args:
         report: as stored.
         policy: which rules, at which thresholds.
-        settings: what was asked for then; left out, the optimizer is the one that the report declares.
+        settings: what was requested then; left out, the optimizer is the one that the report declares.
     """
     optimizer = settings.optimizer if settings is not None else report.optimizer
-    assessment = assess(report, policy=policy, settings=settings)
-    return _report(report, assessment, policy, report.model, report.inspection, optimizer)
-
-
-def _report(
-    measured: Measurements,
-    assessment: Assessment,
-    policy: Policy,
-    model: ModelReference,
-    inspection: str | None,
-    optimizer: Optimizer | None,
-) -> Report:
-    numbers = {name: getattr(measured.summary, name) for name in MeasuredSummary.model_fields}
-    scales = measured.lr_scales.verdict if measured.lr_scales is not None else None
-    summary = Summary(**numbers, verdict=assessment.verdict, worst=worst_names(assessment.findings), lr_scales=scales)
-    fields: dict[str, Any] = {  # Any: the report's own fields, each of its own type
-        name: value for name in Measurements.model_fields if (value := getattr(measured, name)) is not None
-    }
-    fields |= {
-        "inspection": inspection, "model": model, "summary": summary, "verdict": assessment.verdict,
-        "schema_version": SCHEMA_VERSION, "findings": assessment.findings, "rules": assessment.outcomes,
-        "policy": PolicyReference(name=policy.name, version=policy.version),
-    }  # fmt: skip
-    if optimizer is not None:
-        fields["optimizer"] = optimizer
-    # Every part has been validated already; checking 50,000 rows again would only take time.
-    return Report.model_construct(**fields)
+    return _judged(report, policy, report.model, report.inspection, optimizer)
 
 
 def worst_names(findings: tuple[Finding, ...]) -> tuple[str, ...]:
-    """The layers and parameters behind the severest findings that a verdict counts."""
+    """Return the layers and parameters of the severest findings that count for a verdict."""
     for severity in ("fail", "warn"):
         chosen = [finding for finding in findings if finding.severity == severity]
         if chosen:
             named = [name for finding in chosen for name in (finding.layers or finding.parameters)]
             return tuple(dict.fromkeys(named))[:MOST_NAMES]
     return ()
+
+
+def _judged(
+    measured: Measurements,
+    policy: Policy,
+    model: ModelReference,
+    inspection: str | None,
+    optimizer: Optimizer | None,
+) -> Report:
+    evidence = Evidence.of(measured, optimizer)
+    results = [_apply(rule, evidence, policy.rules.get(rule.id)) for rule in RULES]
+    outcomes = tuple(outcome for _, outcome in results)
+    findings = [finding for finding, _ in results if finding is not None]
+    findings.sort(key=lambda finding: -LEVELS.index(finding.severity))
+    verdict = _verdict(outcomes)
+    numbers = {name: getattr(measured.summary, name) for name in MeasuredSummary.model_fields}
+    scales = measured.lr_scales.verdict if measured.lr_scales is not None else None
+    fields: dict[str, Any] = {  # Any: the report's fields, each of another type
+        name: value for name in Measurements.model_fields if (value := getattr(measured, name)) is not None
+    }
+    fields |= {
+        "schema_version": SCHEMA_VERSION,
+        "inspection": inspection,
+        "model": model,
+        "summary": Summary(**numbers, verdict=verdict, worst=worst_names(tuple(findings)), lr_scales=scales),
+        "verdict": verdict,
+        "policy": PolicyReference(name=policy.name, version=policy.version),
+        "findings": tuple(findings),
+        "rules": outcomes,
+    }
+    if optimizer is not None:
+        fields["optimizer"] = optimizer
+    # Every part is validated already; checking 50,000 rows again would only take time.
+    return Report.model_construct(**fields)
+
+
+def _apply(rule: Rule, evidence: Evidence, change: RulePolicy | None) -> tuple[Finding | None, RuleOutcome]:
+    limits = rule.limits(change)
+    if change is not None and not change.enabled:
+        return None, rule.outcome("switched_off", limits)
+    result = apply(rule, evidence, limits)
+    if isinstance(result, NotJudged):
+        return None, rule.outcome("not_judged", limits, reason=result.reason)
+    if result is None:
+        return None, rule.outcome("passed", limits)
+    return result, rule.outcome("finding", limits, severity=result.severity)
 
 
 def _verdict(outcomes: Sequence[RuleOutcome]) -> Verdict:

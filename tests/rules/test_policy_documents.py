@@ -7,8 +7,9 @@ import pytest
 from gradinspect.contracts.document import from_json, from_python
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.request.policy import Policy
-from gradinspect.rules import DEFAULT_POLICY, RULES, assess, check_policy, complete, find_policy
-from gradinspect.testing.measurements import chain
+from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.rules import DEFAULT_POLICY, RULES, check_policy, complete, find_policy, judge
+from gradinspect.testing.measurements import MODEL, chain
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,9 @@ def test_the_default_policy_changes_nothing() -> None:
 
 def test_null_switches_one_level_off() -> None:
     policy = find_policy({"name": "mine", "rules": {"vanishing_signal": {"fail": None}}})
-    assert assess(chain((0.01,) * 5), policy=policy).verdict == "warn"
+    settings = InspectionSettings()
+    report = judge(chain((0.01,) * 5), policy=policy, model=MODEL, inspection=None, settings=settings)
+    assert report.verdict == "warn"
 
 
 def test_a_level_that_a_rule_never_had_can_be_added() -> None:

@@ -17,15 +17,17 @@ from gradinspect.contracts.report.rows import (
 from gradinspect.contracts.request.policy import Policy, RulePolicy
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.report.words.headline import headline
-from gradinspect.rules import DEFAULT_POLICY, RULES, assess, judge, rejudge
+from gradinspect.rules import DEFAULT_POLICY, RULES, judge, rejudge
 from gradinspect.testing.measurements import MODEL, chain, changed, changed_parameter, measurements, rescaled
 
 SETTINGS = InspectionSettings()
 RULE_OF = {rule.id: rule for rule in RULES}
 
 
-def judged(measured: Measurements, policy: Policy = DEFAULT_POLICY) -> Report:
-    return judge(measured, policy=policy, model=MODEL, inspection="insp_1", settings=SETTINGS)
+def judged(
+    measured: Measurements, policy: Policy = DEFAULT_POLICY, *, settings: InspectionSettings = SETTINGS
+) -> Report:
+    return judge(measured, policy=policy, model=MODEL, inspection="insp_1", settings=settings)
 
 
 def outcomes(report: Report) -> dict[str, RuleOutcome]:
@@ -89,12 +91,11 @@ def test_information_names_no_worst_layer() -> None:
 
 
 def test_rules_without_their_measurement_are_listed_with_the_reason() -> None:
-    assessment = assess(chain(), policy=DEFAULT_POLICY, settings=SETTINGS)
-    assert assessment.not_judged["noise_dominated"] == "the gradient noise was not measured"
-    assert assessment.not_judged["sharpness"] == "the curvature was not measured"
-    assert assessment.not_judged["update_ratio"] == "no optimizer was declared"
-    everything = {*assessment.passed, *assessment.not_judged, *(finding.rule for finding in assessment.findings)}
-    assert everything == {rule.id for rule in RULES}
+    of = outcomes(judged(chain()))
+    assert of["noise_dominated"].reason == "the gradient noise was not measured"
+    assert of["sharpness"].reason == "the curvature was not measured"
+    assert of["update_ratio"].reason == "no optimizer was declared"
+    assert {outcome.outcome for outcome in of.values() if outcome.reason is not None} == {"not_judged"}
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_rules_without_their_measurement_are_listed_with_the_reason() -> None:
     ],
 )
 def test_one_layer_is_spoken_of_as_one(rule: str, measured: Measurements, said: str) -> None:
-    assert said in assess(measured, policy=DEFAULT_POLICY, settings=SETTINGS).not_judged[rule]
+    assert said in (outcomes(judged(measured))[rule].reason or "")
 
 
 def test_a_report_records_every_rule_in_the_catalogues_order() -> None:
@@ -147,9 +148,9 @@ def test_only_the_rules_about_the_signal_are_required() -> None:
 
 def test_a_disabled_rule_is_listed_as_switched_off() -> None:
     policy = Policy(name="quiet", rules={"vanishing_signal": RulePolicy(enabled=False)})
-    assessment = assess(chain((0.1,) * 9), policy=policy)
-    assert assessment.switched_off == ("vanishing_signal",)
-    assert all(finding.rule != "vanishing_signal" for finding in assessment.findings)
+    report = judged(chain((0.1,) * 9), policy)
+    assert [outcome.rule for outcome in report.rules if outcome.outcome == "switched_off"] == ["vanishing_signal"]
+    assert all(finding.rule != "vanishing_signal" for finding in report.findings)
 
 
 def test_a_stored_report_is_judged_again_without_computing_anything() -> None:
@@ -198,8 +199,8 @@ def test_the_headline_of_a_healthy_network_has_a_number_too() -> None:
 def test_multiplying_the_loss_changes_no_verdict(gains: list[float], exponent: int, sgd: bool) -> None:
     settings = InspectionSettings(optimizer=Sgd(type="sgd") if sgd else None)
     measured = chain(tuple(gains))
-    before = assess(measured, policy=DEFAULT_POLICY, settings=settings)
-    after = assess(rescaled(measured, 10.0**exponent), policy=DEFAULT_POLICY, settings=settings)
+    before = judged(measured, settings=settings)
+    after = judged(rescaled(measured, 10.0**exponent), settings=settings)
     assert before.verdict == after.verdict
     rules = [[finding.rule for finding in side.findings if finding.severity != "info"] for side in (before, after)]
     assert rules[0] == rules[1]
@@ -210,7 +211,7 @@ def test_gains_whose_quotient_no_number_holds_leave_their_rule_open(predicted: f
     measured = chain()
     for name in ("0", "1", "2"):
         measured = changed(measured, name, predicted_chi1=predicted, measured_chi1=measured_gain)
-    reason = assess(measured, policy=DEFAULT_POLICY).not_judged["initialization_mismatch"]
+    reason = outcomes(judged(measured))["initialization_mismatch"].reason
     assert reason == "a measured gain over its prediction, or its inverse, is larger than any number"
 
 

@@ -123,7 +123,8 @@ class PrecisionSection(Section):
     fp8_e5m2_flush_fraction: Share = None
     loss_scale_window: tuple[Finite, Finite] | None = Field(
         default=None,
-        description="[2⁻¹⁴ / p01 of non-zero |g|, 65504 / max |g|]: scales that keep fp16 gradients normal.",
+        description="[2⁻¹⁴ / p01 of non-zero |g|, 65504 / max |g|]: scales that keep fp16 gradients normal. No scale "
+        "does where the first is the larger.",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
+from gradinspect.contracts.optimizers import Optimizer
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.contracts.report.rows import ParameterMeasurement
 from gradinspect.rules.evidence import Evidence
@@ -34,16 +35,6 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     if severity is None:
         return None
     size = "large" if value > USUAL else "small"
-    remedy = Remedy(
-        action="set_learning_rate", arguments={"multiply_by": float(f"{USUAL / value:.3g}") if value else 10.0}
-    )
-    if evidence.optimizer is not None and value:
-        rate = float(f"{evidence.optimizer.lr * USUAL / value:.2g}")
-        remedy = Remedy(
-            action="set_learning_rate",
-            arguments={"lr": rate, "multiply_by": float(f"{USUAL / value:.3g}")},
-            code=f'for group in optimizer.param_groups:\n    group["lr"] = {rate!r}\n',
-        )
     return RULE.finding(
         severity=severity,
         layers=(row.layer,),
@@ -54,8 +45,20 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
             f"The first step is too {size}: it changes {quoted(row.name)} by {number(value)} of its norm "
             f"(the {which} of {counted(len(rows), 'weight')})."
         ),
-        remedy=remedy,
+        remedy=_remedy(value, evidence.optimizer),
     )
+
+
+def _remedy(value: float, optimizer: Optimizer | None) -> Remedy:
+    """Name the learning rate that would bring `value` to the usual ratio."""
+    if not value:
+        return Remedy(action="set_learning_rate", arguments={"multiply_by": 10.0})
+    factor = float(f"{USUAL / value:.3g}")
+    if optimizer is None:
+        return Remedy(action="set_learning_rate", arguments={"multiply_by": factor})
+    rate = float(f"{optimizer.lr * USUAL / value:.2g}")
+    code = f'for group in optimizer.param_groups:\n    group["lr"] = {rate!r}\n'
+    return Remedy(action="set_learning_rate", arguments={"lr": rate, "multiply_by": factor}, code=code)
 
 
 def _ratio(row: ParameterMeasurement) -> float:
