@@ -18,6 +18,7 @@ from gradinspect.contracts.document import from_json
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.report.report import Report
 from gradinspect.contracts.request.policy import Policy
+from gradinspect.contracts.request.request import MODEL_ID
 from gradinspect.contracts.sources import FILE_KINDS, SOURCES, AnySource, SpecSource
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.intake import check_safetensors
@@ -26,7 +27,6 @@ from gradinspect.intake.recognise import recognise
 from gradinspect.intake.torchscript import other_format
 from gradinspect.rules import check_policy
 
-_MODEL_ID = re.compile(r"mdl_[0-9a-f-]{36}")
 _ATTRIBUTE = re.compile(r"[\w./]+:[A-Za-z_]\w*")  # train:build_model
 _ZIP = b"PK\x03\x04"  # first bytes of a TorchScript file
 _PRESETS = frozenset({"mlp", "cnn", "resnet", "rnn", "transformer"})
@@ -176,7 +176,7 @@ def _is_transformers_config(content: bytes) -> bool:
 
 def _hint_for(path: str) -> str:
     """Say what to do with the name of a model that is no file."""
-    if _MODEL_ID.fullmatch(path):
+    if MODEL_ID.fullmatch(path):
         return "it is the id of a registered model: give --server URL"
     if path in _PRESETS:
         return f'it is a preset: echo \'{{"preset": "{path}"}}\' | gradinspect inspect -'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,11 @@ from gradinspect.client import Client, GradinspectError
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.request.policy import Policy
-from gradinspect.contracts.request.request import InspectionRequest
+from gradinspect.contracts.request.request import MODEL_ID, InspectionRequest
 from gradinspect.contracts.sources import SpecSource
 from gradinspect.report.shown import Report
 from gradinspect.rules import rejudge
 
-_MODEL_ID = re.compile(r"mdl_[0-9a-f-]{36}")
 _ANY_MODEL = "mdl_00000000-0000-0000-0000-000000000000"
 
 
@@ -46,7 +44,7 @@ def inspect_remotely(path: str, options: InspectionOptions, *, policy: Policy | 
         GradinspectError, ProblemError: as the client.
     """
     assert options.server is not None
-    model = None if _MODEL_ID.fullmatch(path) else read_model(path)
+    model = None if MODEL_ID.fullmatch(path) else read_model(path)
     if model is not None:
         check_options(model, options)
     if policy is None and options.policy.endswith(".json") and Path(options.policy).exists():

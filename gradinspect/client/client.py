@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -22,7 +21,7 @@ from gradinspect.client.transport import RetryingTransport
 from gradinspect.contracts.document import from_json, from_python
 from gradinspect.contracts.problems import FieldError, ProblemError
 from gradinspect.contracts.report.comparison import Comparison
-from gradinspect.contracts.request.request import InspectionRequest
+from gradinspect.contracts.request.request import MODEL_ID, InspectionRequest
 from gradinspect.contracts.sources import FILE_KINDS
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.spec.tensors import SampleInput
@@ -31,7 +30,6 @@ from gradinspect.intake.recognise import recognise
 from gradinspect.report.shown import Report
 from gradinspect.version import __version__
 
-_MODEL_ID = re.compile(r"mdl_[0-9a-f-]{36}")
 _ZIP = b"PK\x03\x04"  # how a TorchScript file begins
 ModelLike = str | Path | ModelSpec | dict[str, Any]  # Any: a spec is JSON until it is validated
 
@@ -184,7 +182,7 @@ class Client:
         input: SampleInput | dict[str, Any] | None,
     ) -> str | dict[str, Any]:
         """The request's `model`; what is not on the service yet is brought there."""
-        if isinstance(model, str) and _MODEL_ID.fullmatch(model):
+        if isinstance(model, str) and MODEL_ID.fullmatch(model):
             return model
         if isinstance(model, str | Path):
             path = Path(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
@@ -91,7 +92,8 @@ class InlineModel(Document):
     spec: ModelSpec
 
 
-ModelId = Annotated[str, Field(pattern=r"^mdl_[0-9a-f-]{36}$")]
+MODEL_ID = re.compile(r"^mdl_[0-9a-f-]{36}$")
+ModelId = Annotated[str, Field(pattern=MODEL_ID.pattern)]
 
 
 def _model_form(value: object) -> str:

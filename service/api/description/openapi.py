@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gradinspect.contracts.problems import PROBLEMS
+from gradinspect.contracts.request.request import MODEL_ID
 from service.api.http.operations import Answer, Operation, Schema, offered_media_types, operations_of
 from service.api.http.problem_json import MEDIA_TYPE, ProblemDocument
 from service.api.http.reading import JSON
@@ -30,7 +31,7 @@ WITH_JSON = ("malformed_json",)
 
 PATH_PARAMETERS: dict[str, Schema] = {
     "artifact_id": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
-    "model_id": {"type": "string", "pattern": "^mdl_[0-9a-f-]{36}$"},
+    "model_id": {"type": "string", "pattern": MODEL_ID.pattern},
     "inspection_id": {"type": "string", "pattern": "^insp_[0-9a-f-]{36}$"},
     "policy_id": {"type": "string", "pattern": "^(default|pol_[0-9a-f-]{36})$"},
 }
