@@ -1,8 +1,8 @@
-"""Run one job: bytes and settings in, measurements out. What a confined child calls, and the CLI's local mode."""
+"""One job: bytes and settings in, measurements out. Called by a confined child and by the CLI's local mode."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -17,12 +17,15 @@ from gradinspect.contracts.spec.tensors import SampleInput
 from gradinspect.contracts.wire.messages import Job
 from gradinspect.engine.first_order.context import Budget
 from gradinspect.engine.network.autocast import weight_dtype
-from gradinspect.engine.network.batch import make_batch
-from gradinspect.engine.network.build import build, load_weights
+from gradinspect.engine.network.batch import Batch, make_batch
 from gradinspect.engine.network.load import Allows, load_model, load_tensors
-from gradinspect.inspection.measure import Progress, Subject, measure
+from gradinspect.inspection.measure import LOADED, Progress, Subject, measure
 from gradinspect.inspection.memory_estimate import batch_size, require_memory
+from gradinspect.inspection.subjects import module_subjects, spec_dtype, spec_subjects
 from gradinspect.probes.remedies.remedy_check import Suggest
+
+# Chosen: the largest report (50,000 rows of each kind) is written, sent and validated in under 5 s.
+MARGIN_SHARE, LARGEST_MARGIN = 0.1, 5.0
 
 
 def run_job(
@@ -45,15 +48,15 @@ def run_job(
         data_bytes: safetensors with the batch, where the settings name it.
         confinement: the level under which this process runs.
         suggest: remedies to try on a fresh copy of a spec, from what was measured.
-        allows: which kinds of nodes an uploaded model may run; left out, all.
-        progress: told stage names and the fraction done, from 0 to 1.
+        allows: which kinds of nodes an uploaded model may run; None: all.
+        progress: receives stage names and the fraction done, in [0, 1].
 
     Raises:
-        InspectionError: a named reason, for everything that the caller can change.
+        InspectionError: with a code, for everything that the caller can change.
     """
     budget = Budget(computing_seconds(job.limits.wall_seconds))
     torch.set_num_threads(job.limits.threads)
-    progress("load", 0.02)
+    progress("load", LOADED)
     device = choose_device(job.settings)
     subjects = (
         _spec_subjects(job.source.spec, job, weights_bytes, data_bytes, device)
@@ -67,26 +70,22 @@ def run_job(
 
 
 def computing_seconds(wall_seconds: float) -> float:
-    """What of a job's wall time may be computed with: a tenth, at most 5 s, is kept for the report's own way out."""
-    return wall_seconds - min(_MARGIN_SHARE * wall_seconds, _LARGEST_MARGIN)
-
-
-# Chosen: the largest report (50,000 rows of each kind) is written, sent and validated in under 5 s.
-_MARGIN_SHARE, _LARGEST_MARGIN = 0.1, 5.0
+    """Return the part of a job's wall time for computing; a tenth, at most 5 s, is reserved to send the report."""
+    return wall_seconds - min(MARGIN_SHARE * wall_seconds, LARGEST_MARGIN)
 
 
 def choose_device(settings: InspectionSettings) -> torch.device:
-    """The device a request means.
+    """Return the device that a request means.
 
     Raises:
-        InspectionError: `data_mismatch` when CUDA is asked for and there is none.
+        InspectionError: `data_mismatch` when CUDA is requested and not available.
     """
     if settings.device == "cpu":
         return torch.device("cpu")
     available = torch.cuda.is_available()
     if settings.device == "cuda" and not available:
         raise InspectionError(
-            "data_mismatch", "device cuda was asked for, but this worker has no CUDA device; use auto or cpu"
+            "data_mismatch", "device cuda was requested, but this worker has no CUDA device; use auto or cpu"
         )
     return torch.device("cuda" if available else "cpu")
 
@@ -94,38 +93,18 @@ def choose_device(settings: InspectionSettings) -> torch.device:
 def _spec_subjects(
     spec: ModelSpec, job: Job, weights: bytes | None, data: bytes | None, device: torch.device
 ) -> Iterator[Subject]:
-    settings = job.settings
-    dtype = weight_dtype(settings.precision.compute) or torch.float32
+    settings, dtype = job.settings, spec_dtype(job.settings)
     tensors = load_tensors(data) if data is not None else None
     samples = batch_size(settings.data, tensors)
     require_memory(spec, samples=samples, dtype=dtype, limit_bytes=job.limits.memory_bytes)
-    for index in range(settings.seeds):
-        yield _spec_subject(spec, settings, (settings.seed + index) % 2**63, weights, tensors, dtype, device)
 
+    def batch() -> Batch:
+        return make_batch(
+            settings.data, tensors, sample_input=spec.input, vocabulary=spec.input.high, loss=settings.loss,
+            dtype=dtype, device=device, seed=settings.seed,
+        )  # fmt: skip
 
-def _spec_subject(
-    spec: ModelSpec,
-    settings: InspectionSettings,
-    seed: int,
-    weights: bytes | None,
-    tensors: dict[str, torch.Tensor] | None,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Subject:
-    """One seed's model and batch; a function of its own, so that nothing holds the model when the next one is built."""
-    model = build(spec, seed=seed, dtype=dtype, device=device)
-    if weights is not None:
-        load_weights(model, weights)
-    # The data stays the same: what varies between the seeds of a spec is its initialisation.
-    batch = make_batch(
-        settings.data, tensors, sample_input=spec.input, vocabulary=spec.input.high, loss=settings.loss,
-        dtype=dtype, device=device, seed=settings.seed,
-    )  # fmt: skip
-    return Subject(model, batch, seed, None if weights is not None else _builder(spec, dtype, device))
-
-
-def _builder(spec: ModelSpec, dtype: torch.dtype, device: torch.device) -> Callable[[int], nn.Module]:
-    return lambda seed: build(spec, seed=seed, dtype=dtype, device=device)
+    yield from spec_subjects(spec, settings, device=device, batch=batch, weights=weights)
 
 
 def _file_subjects(
@@ -137,20 +116,20 @@ def _file_subjects(
     if dtype is not None:
         model = model.to(dtype)
     tensors = load_tensors(data) if data is not None else None
-    read = isinstance(settings.data, ArtifactData)
-    for index in range(settings.seeds):
-        # What varies between the seeds of an upload is the batch: its own part of the data, or a fresh draw.
-        seed = (settings.seed + index) % 2**63
-        batch = make_batch(
-            settings.data, tensors, sample_input=_declared(source.input, model), vocabulary=None,
+    is_read = isinstance(settings.data, ArtifactData)
+
+    def batch(index: int, seed: int) -> Batch:
+        return make_batch(
+            settings.data, tensors, sample_input=_in_models_dtype(source.input, model), vocabulary=None,
             loss=settings.loss, dtype=dtype, device=device, seed=seed,
-            part=(index, settings.seeds) if read else (0, 1),
+            part=(index, settings.seeds) if is_read else (0, 1),
         )  # fmt: skip
-        yield Subject(model, batch, seed)
+
+    yield from module_subjects(model, settings, batch)
 
 
-def _declared(declared: SampleInput | None, model: nn.Module) -> SampleInput | None:
-    """A declared float32 input follows the model's own dtype, which is what a half-precision file expects."""
+def _in_models_dtype(declared: SampleInput | None, model: nn.Module) -> SampleInput | None:
+    """Give a declared float32 input the model's own dtype, which a half-precision file expects."""
     first = next((p for p in model.parameters() if p.is_floating_point()), None)
     if declared is None or first is None or declared.dtype != "float32" or first.dtype == torch.float32:
         return declared

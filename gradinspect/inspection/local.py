@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,15 +20,15 @@ from gradinspect.contracts.request.policy import Policy
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.wire.messages import Job, Limits
+from gradinspect.engine.first_order.context import Budget
 from gradinspect.engine.first_order.memory import out_of_memory
-from gradinspect.engine.network.autocast import weight_dtype
 from gradinspect.engine.network.batch import Batch, digest, make_batch
-from gradinspect.engine.network.build import build
 from gradinspect.engine.network.losses import draw_target
 from gradinspect.engine.network.reproducible import generator
 from gradinspect.inspection.argument_types import check_types
 from gradinspect.inspection.job import choose_device, run_job
-from gradinspect.inspection.measure import Progress, Subject, measure
+from gradinspect.inspection.measure import Progress, measure
+from gradinspect.inspection.subjects import module_subjects, spec_dtype, spec_subjects
 from gradinspect.report.shown import Report
 from gradinspect.rules import find_policy, judge, remedies_to_try
 
@@ -62,8 +63,11 @@ def inspect(
     lr_scales: bool | dict[str, Any] = False,
     policy: str | dict[str, Any] | Policy = "default",
     mode: Literal["train", "eval"] = "train",
+    seeds: int = 1,
     seed: int = 0,
     device: str = "auto",
+    time_limit: float | None = None,
+    progress: Progress = lambda _stage, _fraction: None,
 ) -> Report:
     """Inspect a model on one batch and judge what was measured.
 
@@ -77,11 +81,14 @@ def inspect(
         optimizer: as in a request: {"type": "sgd", "lr": 0.1}; its first step gives the update ratios.
         precision: as in a request: {"intended": "float16", "loss_scale": 65536}.
         diagnostics: sections to compute.
-        lr_scales: True or a request's settings.
+        lr_scales: True, or a dict as in a request, to suggest learning-rate scales and test them (minutes).
         policy: "default", a policy document, or its dict.
         mode: run the model in training or evaluation mode.
+        seeds: 1 … 32; average over this many initialisations of a spec, or equal parts of a module's batch.
         seed: 0 … 2⁶³ − 1; everything random is drawn from it.
-        device: auto, cpu or cuda, for specs; a module is inspected on the device that it is on.
+        device: auto, cpu or cuda, for specs; a module is inspected on its own device.
+        time_limit: seconds for everything; a section that does not fit is `undetermined`. None: unlimited.
+        progress: called with the name of the stage and the fraction done, in [0, 1], which never decreases.
 
     Returns:
         The report; `print(report)` and a notebook show it.
@@ -94,31 +101,26 @@ def inspect(
     Cost: one forward and one backward pass and the statistics, 1.02-1.5 times the bare passes.
     """
     check_types(model, inputs, targets, optimizer)
-    settings = _settings(loss, optimizer, precision, diagnostics, lr_scales, mode, seed, device)
-    custom = loss if callable(loss) else None
+    settings = _settings(
+        loss, optimizer=optimizer, precision=precision, diagnostics=list(diagnostics),
+        lr_scales={} if lr_scales is True else lr_scales, mode=mode, seeds=seeds, seed=seed, device=device,
+    )  # fmt: skip
     rules = find_policy(policy)
     if isinstance(model, nn.Module):
-        given = _module_batch(inputs, targets, settings)
         where = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-        subject = Subject(model, given, seed)
+        subjects = module_subjects(model, settings, _caller_batches(inputs, targets, settings))
         reference = ModelReference(name=_class_name(model), kind=_kind(model))
     else:
         spec = model if isinstance(model, ModelSpec) else from_python(ModelSpec, model, code="invalid_spec")
         where = choose_device(settings)
-        dtype = weight_dtype(settings.precision.compute) or torch.float32
-        built = build(spec, seed=seed, dtype=dtype, device=where)
-        if inputs is None:
-            given = make_batch(
-                None, None, sample_input=spec.input, vocabulary=spec.input.high, loss=settings.loss, dtype=dtype,
-                device=where, seed=seed,
-            )  # fmt: skip
-            given = given if targets is None else given.with_target(targets.to(where))
-        else:
-            given = _module_batch(inputs, targets, settings)
-        subject = Subject(built, given, seed, lambda other: build(spec, seed=other, dtype=dtype, device=where))
+        batch = partial(_spec_batch, spec, inputs, targets, settings, where)
+        subjects = spec_subjects(spec, settings, device=where, batch=batch)
         reference = ModelReference(kind="spec")
-    with _random_states_kept():
-        measured = measure([subject], settings, device=where, custom_loss=custom, suggest=remedies_to_try)
+    with _random_states_restored():
+        measured = measure(
+            subjects, settings, device=where, custom_loss=loss if callable(loss) else None,
+            budget=Budget(time_limit), suggest=remedies_to_try, progress=progress,
+        )  # fmt: skip
     report = judge(measured, policy=rules, model=reference, inspection=None, settings=settings)
     return Report.of(report, settings=settings)
 
@@ -144,7 +146,7 @@ def inspect_job(
     rules = find_policy(policy)
     threads = torch.get_num_threads()
     try:
-        with _random_states_kept():
+        with _random_states_restored():
             measured = run_job(
                 job, model_bytes=model_bytes, weights_bytes=weights_bytes, data_bytes=data_bytes,
                 suggest=remedies_to_try, progress=progress,
@@ -166,52 +168,62 @@ def local_limits(*, wall_seconds: float = 300.0) -> Limits:
 
 
 @contextmanager
-def _random_states_kept() -> Iterator[None]:
-    """A model may draw from Python's and numpy's global generators; the caller's next draws stay what they were."""
-    python, numpy = random.getstate(), np.random.get_state()  # the global one is what models use
+def _random_states_restored() -> Iterator[None]:
+    """Restore Python's and numpy's global random states, from which a model may draw."""
+    python, numpy = random.getstate(), np.random.get_state()
     try:
         yield
     finally:
         random.setstate(python)
-        np.random.set_state(numpy)  # as above
+        np.random.set_state(numpy)
 
 
-def _settings(
-    loss: object,
-    optimizer: dict[str, Any] | None,
-    precision: dict[str, Any] | None,
-    diagnostics: Sequence[str],
-    lr_scales: bool | dict[str, Any],
-    mode: str,
-    seed: int,
-    device: str,
-) -> InspectionSettings:
-    asked: dict[str, Any] = {
-        "diagnostics": list(diagnostics), "mode": mode, "seed": seed, "device": device,
-        "lr_scales": {} if lr_scales is True else lr_scales,
-    }  # fmt: skip
-    if not callable(loss):
-        asked["loss"] = loss
-    if optimizer is not None:
-        asked["optimizer"] = optimizer
-    if precision is not None:
-        asked["precision"] = precision
-    return from_python(InspectionSettings, asked)
+def _settings(loss: object, **fields: object) -> InspectionSettings:
+    """Validate the arguments as a request's settings; None and a callable loss are left out."""
+    requested = {name: value for name, value in fields.items() if value is not None}
+    return from_python(InspectionSettings, requested if callable(loss) else {**requested, "loss": loss})
 
 
-def _module_batch(
+def _spec_batch(
+    spec: ModelSpec,
     inputs: torch.Tensor | Sequence[torch.Tensor] | None,
     targets: torch.Tensor | None,
     settings: InspectionSettings,
+    device: torch.device,
 ) -> Batch:
+    if inputs is not None:
+        return _caller_batches(inputs, targets, settings.model_copy(update={"seeds": 1}))(0, settings.seed)
+    batch = make_batch(
+        None, None, sample_input=spec.input, vocabulary=spec.input.high, loss=settings.loss,
+        dtype=spec_dtype(settings), device=device, seed=settings.seed,
+    )  # fmt: skip
+    return batch if targets is None else batch.with_target(targets.to(device))
+
+
+def _caller_batches(
+    inputs: torch.Tensor | Sequence[torch.Tensor] | None,
+    targets: torch.Tensor | None,
+    settings: InspectionSettings,
+) -> Callable[[int, int], Batch]:
+    """Cut the caller's tensors into one batch per seed: (index, seed) → the batch."""
     if inputs is None:
         raise TypeError("inspect() needs inputs for a module: a tensor (batch, …), or a sequence of tensors")
-    # Detached: a caller's input that requires a gradient shall not find ours in its .grad.
-    given = tuple(tensor.detach() for tensor in ((inputs,) if isinstance(inputs, torch.Tensor) else inputs))
-    if targets is not None:
-        return Batch(given, lambda _output: targets, False, digest((*given, targets)))
-    draws = generator(settings.seed, "target")
-    return Batch(given, lambda output: draw_target(settings.loss, output, None, draws), True, digest(given))
+    # Detached, so that a caller's input that requires a gradient does not receive ours in its .grad.
+    whole = tuple(tensor.detach() for tensor in ((inputs,) if isinstance(inputs, torch.Tensor) else inputs))
+    samples = whole[0].shape[0] if settings.seeds > 1 and whole[0].dim() else 0
+    if settings.seeds > max(samples, 1):
+        raise InspectionError("data_mismatch", f"seeds is {settings.seeds}, but the batch holds {samples} samples")
+
+    def batch(index: int, seed: int) -> Batch:
+        part = slice(index * samples // settings.seeds, (index + 1) * samples // settings.seeds)
+        cut = tuple(tensor[part] for tensor in whole) if settings.seeds > 1 else whole
+        if targets is not None:
+            target = targets[part] if settings.seeds > 1 else targets
+            return Batch(cut, lambda _output: target, False, digest((*cut, target)))
+        draws = generator(seed, "target")
+        return Batch(cut, lambda output: draw_target(settings.loss, output, None, draws), True, digest(cut))
+
+    return batch
 
 
 def _class_name(model: nn.Module) -> str:

@@ -361,3 +361,51 @@ def test_without_torch_the_import_says_what_to_install(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match=r"pip install 'gradinspect\[engine\]'"):
         _ = gradinspect.inspect
+
+
+def test_a_spec_is_averaged_over_seeds() -> None:
+    report = inspect(SPEC, seeds=3)
+    assert report.spread is not None
+    assert report.spread.seeds == 3
+    assert report.summary.loss == pytest.approx(
+        sum(inspect(SPEC, *drawn_batch(), seed=seed).summary.loss or 0.0 for seed in range(3)) / 3
+    )
+
+
+def drawn_batch() -> tuple[torch.Tensor, torch.Tensor]:
+    """The batch that a spec's inspection draws from seed 0."""
+    from gradinspect.contracts.document import from_python
+    from gradinspect.contracts.spec.model_spec import ModelSpec
+    from gradinspect.engine.network.batch import make_batch
+
+    spec = from_python(ModelSpec, SPEC)
+    drawn = make_batch(
+        None, None, sample_input=spec.input, vocabulary=None, loss="cross_entropy", dtype=torch.float32,
+        device=torch.device("cpu"), seed=0,
+    )  # fmt: skip
+    target = drawn.target_for(torch.zeros(128, 3))
+    assert target is not None
+    return drawn.inputs[0], target
+
+
+def test_the_seeds_of_a_module_are_parts_of_its_batch() -> None:
+    net, (x, y) = nn.Linear(6, 3), batch(16)
+    halves = [inspect(net, x[:8], y[:8]), inspect(net, x[8:], y[8:])]
+    both = inspect(net, x, y, seeds=2)
+    assert both.summary.loss == pytest.approx(sum(half.summary.loss or 0.0 for half in halves) / 2, rel=1e-6)
+    with pytest.raises(InspectionError, match="seeds is 5, but the batch holds 4 samples"):
+        inspect(net, x[:4], y[:4], seeds=5)
+
+
+def test_a_time_limit_leaves_sections_out_by_name() -> None:
+    report = inspect(model(), *batch(), diagnostics=["noise"], time_limit=0.0)
+    assert report.noise is not None
+    assert str(report.noise.reason).startswith("budget: needs about ")
+
+
+def test_progress_reaches_the_caller() -> None:
+    seen: list[tuple[str, float]] = []
+    inspect(model(), *batch(), progress=lambda stage, fraction: seen.append((stage, fraction)))
+    assert [stage for stage, _ in seen][-1] == "report"
+    fractions = [fraction for _, fraction in seen]
+    assert fractions == sorted(fractions)

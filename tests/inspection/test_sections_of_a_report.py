@@ -21,7 +21,7 @@ from gradinspect.contracts.sources import SpecSource
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.engine.first_order.context import Budget, SectionInput, SectionResult, refused
-from gradinspect.engine.first_order.first_pass import Subject
+from gradinspect.engine.first_order.first_pass import Subject, first_pass
 from gradinspect.engine.first_order.memory import out_of_memory
 from gradinspect.engine.network.batch import Batch
 from gradinspect.inspection.job import computing_seconds, run_job
@@ -222,7 +222,7 @@ from torch import nn
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.network.batch import Batch
-from gradinspect.engine.first_order.first_pass import Subject
+from gradinspect.engine.first_order.first_pass import Subject, first_pass
 from gradinspect.inspection.measure import measure
 
 torch.set_num_threads(1)
@@ -279,3 +279,27 @@ def test_a_stage_that_was_left_out_counts_as_done() -> None:
     stages = Stages(lambda name, fraction: seen.append((name, fraction)), [("a", 1.0), ("b", 2.0), ("c", 1.0)])
     stages.enter("c")
     assert seen == [("c", 0.75)]
+
+
+def test_the_passes_over_later_seeds_have_their_time_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    from gradinspect.inspection import measure as module
+
+    left: list[float] = []
+
+    def slow_pass(*arguments: Any, **options: Any) -> SectionInput:
+        return replace(first_pass(*arguments, **options), pass_seconds=10.0)
+
+    def note_budget(section: PlannedSection, s: SectionInput) -> SectionResult:
+        left.append(s.budget.seconds_left)
+        return SectionResult(Noise(status="undetermined", reason="not computed"))
+
+    monkeypatch.setattr(module, "first_pass", slow_pass)
+    monkeypatch.setattr(module, "run_section", note_budget)
+    settings = from_python(InspectionSettings, {"diagnostics": ["noise"], "loss": "mse", "seeds": 3})
+    x, y = normal(8, 4), normal(8, 3, seed=1)
+    subjects = (Subject(mlp(4, 3), Batch((x,), lambda _output: y, False, ""), seed) for seed in range(3))
+    measure(subjects, settings, device=torch.device("cpu"), budget=Budget(100.0))
+    assert len(left) == 1
+    assert 0.0 < left[0] <= 100.0 - 2 * 2.0 * 10.0  # two passes, each of up to twice the first one's time

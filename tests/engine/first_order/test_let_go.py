@@ -18,7 +18,7 @@ from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.engine.network.build import build
 from gradinspect.engine.network.parameters import ParameterIndex
 from gradinspect.engine.tracing.run_pass import run_pass
-from gradinspect.inspection import job
+from gradinspect.inspection import subjects
 from gradinspect.inspection.local import inspect_job
 from tests.support.inspected import as_job, random
 
@@ -48,14 +48,14 @@ class Builds:
 
 def test_the_model_of_one_seed_is_gone_before_the_next_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     builds = Builds()
-    monkeypatch.setattr(job, "build", builds)
+    monkeypatch.setattr(subjects, "build", builds)
     as_job(spec=SPEC, seeds=3)
     assert builds.alive == [0, 0, 0]
 
 
 def test_the_measured_model_is_gone_when_a_remedy_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     builds = Builds()
-    monkeypatch.setattr(job, "build", builds)
+    monkeypatch.setattr(subjects, "build", builds)
     tried: list[int] = []
 
     def check(*_args: object) -> tuple[()]:
