@@ -71,7 +71,7 @@ format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix .
 
 bench: $(READY) ## Print the tables of benchmarks/ that finish within minutes
-	@for program in $(BENCHMARKS); do echo; echo "# $$program"; $(BIN)/python benchmarks/$$program.py || exit 1; done
+	@for program in $(BENCHMARKS); do echo; echo "# $$program"; $(BIN)/python -m benchmarks.$$program || exit 1; done
 
 openapi: $(READY) ## Write openapi.json anew
 	@$(BIN)/python -m service.openapi_document > openapi.json.new && mv openapi.json.new openapi.json

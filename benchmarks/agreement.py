@@ -1,6 +1,6 @@
-"""Whether our curvature and that of curvlinops and PyHessian are the same numbers, on a net of 100,000 parameters.
+"""Compare the curvature with curvlinops and PyHessian on a network of 100,000 parameters.
 
-Run: python benchmarks/agreement.py. Six Linear(128) + Tanh and a head of ten classes, cross entropy, batch 64, float64.
+Run: python -m benchmarks.agreement. Six Linear(128) + Tanh and a head of ten classes, cross entropy, batch 64, float64.
 A line fails, and the program with it, when two numbers are further apart than `within`:
 
 - rounding: products of the same matrix with the same vectors, 1e-10 relative;
@@ -19,11 +19,11 @@ from importlib.util import find_spec
 from statistics import fmean, stdev
 
 import torch
-from models import Subject
-from pairs import sections_input
 from scipy.sparse.linalg import eigsh
 from torch import nn
 
+from benchmarks.models import Subject
+from benchmarks.pairs import sections_input
 from gradinspect.contracts.report.sections import Curvature
 from gradinspect.engine.curvature.curvature import curvature_section
 from gradinspect.engine.curvature.hutchinson import signs
@@ -37,7 +37,7 @@ STEPS = 2000
 
 @dataclass(frozen=True)
 class Line:
-    """One number of ours, the same of a peer, and how far apart they may be."""
+    """One number of the engine, the same of a peer, and the largest allowed difference."""
 
     what: str
     peer: str
@@ -51,7 +51,7 @@ class Line:
 
 
 def medium() -> Subject:
-    """The net, with its batch, in float64."""
+    """Return the network with its batch, in float64."""
     torch.manual_seed(0)
     layers: list[nn.Module] = []
     for _ in range(6):
@@ -70,7 +70,7 @@ def measure(subject: Subject) -> Curvature:
 
 
 def curvlinops_lines(subject: Subject, ours: Curvature) -> Iterator[Line]:
-    """Products, eigenvalue and trace of the whole, and every column of the head's block."""
+    """Compare products, eigenvalue and trace of the whole, and every column of the head's block, with curvlinops."""
     from curvlinops import HessianLinearOperator, hutchinson_trace
 
     def operator(module: nn.Module) -> HessianLinearOperator:
@@ -100,8 +100,10 @@ def curvlinops_lines(subject: Subject, ours: Curvature) -> Iterator[Line]:
     yield estimated("trace, its own probes", "curvlinops", ours.hessian_trace, ours.hessian_trace_stderr, own)
 
     row = ours.layers[-1]
-    block = operator(subject.model[-1])
-    matrix = torch.cat([block @ part for part in torch.eye(block.shape[1]).double().split(129, dim=1)], dim=1)
+    assert isinstance(subject.model, nn.Sequential)
+    head = subject.model[-1]
+    block = operator(head)
+    matrix = torch.cat([block @ part for part in torch.split(torch.eye(block.shape[1]).double(), 129, dim=1)], dim=1)
     yield Line(
         "head: trace, every column", "curvlinops", number(row.hessian_trace), float(matrix.trace()),
         4 * number(row.hessian_trace_stderr),
@@ -110,13 +112,13 @@ def curvlinops_lines(subject: Subject, ours: Curvature) -> Iterator[Line]:
         "head: top eigenvalue, eigvalsh", "curvlinops", number(row.top_eigenvalue),
         float(torch.linalg.eigvalsh((matrix + matrix.T) / 2)[-1]), number(row.top_eigenvalue_residual),
     )  # fmt: skip
-    last = torch.cat([part.grad.reshape(-1) for part in subject.model[-1].parameters()])
+    last = torch.cat([part.grad.reshape(-1) for part in head.parameters() if part.grad is not None])
     along = float(last @ matrix @ last / (last @ last))
     yield exact("head: gᵀHg/gᵀg", "curvlinops", row.curvature_along_gradient, along)
 
 
 def pyhessian_lines(subject: Subject, ours: Curvature) -> Iterator[Line]:
-    """The same of the whole net, by power iteration and its own probes."""
+    """Compare the whole network with PyHessian: power iteration and its own probes."""
     from pyhessian import hessian
     from pyhessian.utils import group_product, hessian_vector_product
 
@@ -162,12 +164,12 @@ def estimated(what: str, peer: str, ours: float | None, error: float | None, pro
 
 
 def number(value: float | None) -> float:
-    """The value; NaN, which agrees with nothing, where there is none."""
+    """Return the value, or NaN (equal to nothing) where it is missing."""
     return math.nan if value is None else value
 
 
 def main() -> int:
-    """Print the table; 1 when a line disagrees."""
+    """Print the table; return 1 when a line disagrees."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     subject = medium()

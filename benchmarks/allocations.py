@@ -1,4 +1,4 @@
-"""How much memory torch's CPU allocator holds at the most while something runs, over what it held before."""
+"""Peak memory of torch's CPU allocator during a run, above its level before."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
-    """Largest sum of live allocations minus those at the start; frees of older memory count as negative.
+    """Return the largest sum of live allocations above the start, in bytes; frees of older memory are negative.
 
     Source: the profiler's own memory events, each with the bytes that were taken or given back.
     """
@@ -24,7 +24,7 @@ def peak_bytes(run: Callable[[], object]) -> int:
 
 
 def memory_ratio(model: torch.nn.Module, run: Callable[[], object], bare: Callable[[], object]) -> float:
-    """Peak of a run over that of a bare pass, both from a start without gradients."""
+    """Return the peak of a run over that of a bare pass, both from a start without gradients."""
     peaks = []
     for work in (run, bare):
         model.zero_grad(set_to_none=True)

@@ -1,6 +1,6 @@
-"""What the API adds to a request, against bare Flask with the same database reads: the goal is at most twice.
+"""Cost of the API per request over bare Flask with the same database reads; the goal is at most twice.
 
-Run with `python benchmarks/api.py [--requests 400]`. Both are called as WSGI applications in this process, in turns,
+Run with `python -m benchmarks.api [--requests 400]`. Both are called as WSGI applications in this process, in turns,
 and the CPU time of this thread is taken: no sockets, no other process, little noise.
 """
 
@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from time import thread_time
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from flask import Flask, Response
 from werkzeug.test import EnvironBuilder
@@ -51,7 +48,7 @@ def main() -> None:
 
 
 def fill(database: Database) -> dict[str, str]:
-    """Put in what is asked for; what each request is called, and its address."""
+    """Insert what the requests read; return the address of each request by its name."""
     with database.write() as session:
         model = models.register(session, SpecSource(spec=spec()), tenant=TENANT, name="small").id
     done = end_well(database, report=make_report(tuple(layer(place) for place in range(50))), model_id=model)
@@ -65,7 +62,7 @@ def fill(database: Database) -> dict[str, str]:
 
 
 def bare_flask(database: Database) -> Flask:
-    """The same reads from the same database, written out with json.dumps, and nothing else."""
+    """Serve the same reads from the same database with json.dumps and nothing else."""
     app = Flask("bare")
 
     def answer(value: object) -> Response:
@@ -82,7 +79,7 @@ def bare_flask(database: Database) -> Flask:
     def model(name: str) -> Response:
         with database.read() as session:
             record = models.get(session, name, tenant=TENANT)
-        fields = ("id", "name", "kind", "digest", "parameters", "spec", "created_at")
+        fields = ("id", "name", "kind", "digest", "parameters", "source", "created_at")
         return answer({field: getattr(record, field) for field in fields})
 
     @app.get("/v1/inspections/<name>/layers")
@@ -96,8 +93,8 @@ def bare_flask(database: Database) -> Flask:
 
 
 def asker(app: Flask, address: str, count: int) -> Ask:
-    """A function that asks so many times and gives the CPU seconds of one request."""
-    environ = EnvironBuilder(path=address, headers={"Accept": "application/json"}).get_environ()
+    """Return a function that sends a number of requests and returns the CPU seconds of one."""
+    environ = EnvironBuilder(path=address, headers=[("Accept", "application/json")]).get_environ()
 
     def ask() -> float:
         started = thread_time()
@@ -111,7 +108,7 @@ def asker(app: Flask, address: str, count: int) -> Ask:
 
 
 def compare(title: str, bare: Ask, ours: Ask) -> None:
-    """One row of the table: medians, and the median of the ratios of neighbours."""
+    """Print one row of the table: medians, and the median of the ratios of neighbouring runs."""
     bare(), ours()  # caches, connections, compiled statements
     pairs = [(bare(), ours()) for _ in range(ROUNDS)]
     microseconds = [1e6 * median(side) for side in zip(*pairs, strict=True)]

@@ -1,18 +1,19 @@
-"""What Hessian products, traces and the top eigenvalue cost beside a bare forward and backward pass.
+"""Cost of Hessian products, traces and the top eigenvalue over a bare forward and backward pass.
 
-Run: python benchmarks/curvature.py [model …]
+Run: python -m benchmarks.curvature [model …]
 """
 
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import torch
-from allocations import memory_ratio
-from models import MODELS
-from pairs import Row, chosen, peer_rows, ratio_of, sections_input, show
-from peers import CURVATURE_PEERS
 
+from benchmarks.allocations import memory_ratio
+from benchmarks.models import MODELS
+from benchmarks.pairs import Row, chosen, peer_rows, ratio_of, sections_input, show
+from benchmarks.peers import CURVATURE_PEERS
 from gradinspect.engine.curvature.hessian import HessianProducts
 from gradinspect.engine.curvature.lanczos import top_eigenvalue
 from gradinspect.engine.first_order.context import SectionInput
@@ -28,7 +29,7 @@ LANCZOS_PAIRS = {"mlp": 5, "resnet": 3, "gpt": 3}
 
 
 def products(s: SectionInput, count: int) -> None:
-    """The graph, and gᵀHg and a number of further products with it."""
+    """Record the graph, and compute gᵀHg and some further products with it."""
     with replaying(s), twice_differentiable():
         hessian = HessianProducts(s)
         for _ in range(count):
@@ -36,7 +37,7 @@ def products(s: SectionInput, count: int) -> None:
 
 
 def lanczos(s: SectionInput) -> None:
-    """The top eigenvalue after ten steps."""
+    """Compute the top eigenvalue in ten steps."""
     with replaying(s), twice_differentiable():
         hessian = HessianProducts(s)
         start = torch.cat([slope.reshape(-1) for slope in hessian.slopes])
@@ -44,7 +45,7 @@ def lanczos(s: SectionInput) -> None:
 
 
 def interactions(s: SectionInput) -> None:
-    """M_ij = g_iᵀGg_j of all pairs of groups, their gradients included."""
+    """Compute M_ij = g_iᵀGg_j of all pairs of groups, with their gradients."""
     found = measure_curvature(s, measure_groups(s, make_groups(s)))
     assert found.form is not None
 
@@ -60,15 +61,15 @@ def main() -> None:
 
         products(s, 1)
         subject.bare()
-        first = ratio_of(lambda s=s: products(s, 1), subject.bare, pairs=PAIRS[name])
-        further = ratio_of(lambda s=s: products(s, 3), subject.bare, pairs=PAIRS[name])
-        steps = ratio_of(lambda s=s: lanczos(s), subject.bare, pairs=LANCZOS_PAIRS[name])
-        memory = memory_ratio(subject.model, lambda s=s: products(s, 1), subject.bare)
+        first = ratio_of(partial(products, s, 1), subject.bare, pairs=PAIRS[name])
+        further = ratio_of(partial(products, s, 3), subject.bare, pairs=PAIRS[name])
+        steps = ratio_of(partial(lanczos, s), subject.bare, pairs=LANCZOS_PAIRS[name])
+        memory = memory_ratio(subject.model, partial(products, s, 1), subject.bare)
         rows.append(Row("gᵀHg: the first product, its graph included", name, first, FIRST_GOAL, memory, MEMORY_GOAL))
         rows.append(Row("each further product (Hutchinson)", name, (further - first) / 2, FURTHER_GOAL))
         rows.append(Row("top eigenvalue, 10 Lanczos steps", name, steps, LANCZOS_GOAL))
         groups = len(make_groups(s))
-        pairs = ratio_of(lambda s=s: interactions(s), subject.bare, pairs=LANCZOS_PAIRS[name])
+        pairs = ratio_of(partial(interactions, s), subject.bare, pairs=LANCZOS_PAIRS[name])
         rows.append(Row(f"full M_ij of {groups} groups, gradients included", name, pairs, 1 + 0.75 * groups))
         rows += peer_rows(subject, CURVATURE_PEERS, pairs=LANCZOS_PAIRS[name])
     show("Curvature", rows, CURVATURE_PEERS)

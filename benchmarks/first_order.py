@@ -1,6 +1,6 @@
-"""What the first-order pass costs over a bare forward and backward pass, against the goals of performance.md.
+"""Cost of the first-order pass over a bare forward and backward pass, next to the goals.
 
-Run with `python benchmarks/first_order.py [--rounds 30] [--models mlp resnet gpt]`. CPU time of one thread,
+Run with `python -m benchmarks.first_order [--rounds 30] [--models mlp resnet gpt]`. CPU time of one thread,
 interleaved pairs with the bare pass in the same process, median of the ratios; memory is the allocator's peak over the
 bare pass's. Peers are measured where they are installed.
 """
@@ -10,14 +10,15 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import torch
-from allocations import memory_ratio
-from models import MODELS, Subject
-from pairs import peer_rows
-from peers import PEERS
 
+from benchmarks.allocations import memory_ratio
+from benchmarks.models import MODELS, Subject
+from benchmarks.pairs import peer_rows
+from benchmarks.peers import PEERS
 from gradinspect.engine.network.parameters import ParameterIndex
 from gradinspect.engine.network.reproducible import ordinary_graphs
 from gradinspect.engine.rows.layer_rows import layer_rows, parameter_rows
@@ -45,12 +46,12 @@ def main() -> None:
         subject = MODELS[name]()
         rounds = max(int(ROUNDS[name] * options.rounds), 3)
         work = {"parameter statistics": parameter_statistics, "all first-order diagnostics": everything}
-        for label, run in work.items():
-            show(name, label, f"{ratio(subject, run, rounds):.2f}", f"{GOALS[label][name]:.2f}")
+        for label, part in work.items():
+            show(name, label, f"{ratio(subject, part, rounds):.2f}", f"{GOALS[label][name]:.2f}")
         show(
             name,
             "peak memory",
-            f"{memory_ratio(subject.model, lambda s=subject: everything(s), subject.bare):.2f}",
+            f"{memory_ratio(subject.model, partial(everything, subject), subject.bare):.2f}",
             f"{GOALS['peak memory'][name]:.2f}",
         )
         if options.parts:
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def parameter_statistics(subject: Subject) -> None:
-    """Every gradient's moments, quantiles, histogram and flush fractions, as rows."""
+    """Compute every gradient's moments, quantiles, histogram and flush fractions as rows."""
     index = ParameterIndex(subject.model)
     with ordinary_graphs():
         reading = run_pass(subject.model, index, [subject.inputs], subject.loss, record_layers=False)
@@ -71,7 +72,7 @@ def parameter_statistics(subject: Subject) -> None:
 
 
 def everything(subject: Subject) -> None:
-    """What an inspection does with diagnostics gradients and signals, up to the rows of the report."""
+    """Run what an inspection does for the diagnostics gradients and signals, up to the rows of the report."""
     index = ParameterIndex(subject.model)
     with ordinary_graphs():
         reading = run_pass(subject.model, index, [subject.inputs], subject.loss)
@@ -81,7 +82,7 @@ def everything(subject: Subject) -> None:
 
 
 class Deaf:
-    """A ledger that reads nothing but what it is told to."""
+    """A ledger that reads only the requested kinds of values."""
 
     def __init__(self, *heard: str) -> None:
         self._host = HostLedger()
@@ -92,7 +93,7 @@ class Deaf:
 
 
 def only(*heard: str, record_layers: bool = True) -> Callable[[Subject], None]:
-    """The pass with some kinds of readings alone; every part holds the pass's own bookkeeping too."""
+    """Run the pass with some kinds of readings only; each includes the pass's bookkeeping."""
 
     def run(subject: Subject) -> None:
         index, ledger = ParameterIndex(subject.model), Deaf(*heard)
@@ -113,7 +114,7 @@ PARTS = {
 
 
 def ratio(subject: Subject, run: Callable[[Subject], None], rounds: int) -> float:
-    """Median over interleaved pairs."""
+    """Return the median over interleaved pairs."""
     subject.bare()
     run(subject)
     return median(cpu_seconds(lambda: run(subject)) / cpu_seconds(subject.bare) for _ in range(rounds))

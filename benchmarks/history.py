@@ -1,4 +1,4 @@
-"""A history of inspections for benchmarks of lists: a minute apart, with everything that lists filter by."""
+"""A history of inspections for benchmarks of lists: one per minute, with every field that lists filter by."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def load(database: Database, count: int) -> list[str]:
-    """Fill a history: inspections a minute apart, with labels, findings, layers and parameters, by COPY."""
+    """Insert inspections, one per minute, with labels, findings, layers and parameters, by COPY."""
     random = Random(0)
     template = submit(database)
     ids = [f"insp_{uuid7()}" for _ in range(count)]
@@ -70,7 +70,7 @@ def load(database: Database, count: int) -> list[str]:
 def like(
     session: Session, record: type[ModelRecord | InspectionRecord], template: str, kinds: dict[str, str], drawn: Any
 ) -> None:  # Any: rows of these columns
-    """Add rows that are as the template but for some columns."""
+    """Add copies of a template row with some columns changed."""
     table = record.__tablename__
     session.execute(text(f"CREATE TEMP TABLE drawn ({', '.join(f'{name} {kind}' for name, kind in kinds.items())})"))
     results.bulk_insert(session, "drawn", tuple(kinds), drawn)
@@ -130,15 +130,20 @@ def amplitude(random: Random) -> ActivationStatistics:
 
 def parameters_of(random: Random) -> Iterator[ParameterMeasurement]:
     for index in range(PARAMETERS_EACH):
-        numbers = {name: size(random) for name in NUMBERS_OF_PARAMETERS}
-        shares = {name: max(random.uniform(-3, 1), 0.0) for name in SHARES_OF_PARAMETERS}
+        drawn: dict[str, Any] = {name: size(random) for name in NUMBERS_OF_PARAMETERS}  # Any: fields by name
+        drawn |= {name: max(random.uniform(-3, 1), 0.0) for name in SHARES_OF_PARAMETERS}
         yield ParameterMeasurement.model_construct(
             name=f"{index}.weight", aliases=(), layer=str(index), shape=(64, 64), numel=2 ** random.randrange(20),
             dtype="float32", status=random.choices(("trained", "frozen", "unused", "zero"), (96, 2, 1, 1))[0],
-            grad_quantiles=Quantiles.model_construct(**{name: size(random) for name in Quantiles.model_fields}),
+            grad_quantiles=quantiles_of(random),
             log2_histogram=None, nan_count=int(random.random() < 1e-4), inf_count=0, weight_nonfinite_count=0,
-            **numbers, **shares,
+            **drawn,
         )  # fmt: skip
+
+
+def quantiles_of(random: Random) -> Quantiles:
+    drawn: dict[str, Any] = {name: size(random) for name in Quantiles.model_fields}
+    return Quantiles.model_construct(**drawn)
 
 
 def findings_of(random: Random) -> list[Finding]:

@@ -1,6 +1,6 @@
-"""Models at the edge of what one job is meant for: time, and memory over what the parameters and a bare pass take.
+"""Time and memory of the largest models that one job is meant for.
 
-Run with `python benchmarks/large.py [--cases deep scattered spec gpt2]`. Each case runs in processes of its own, on
+Run with `python -m benchmarks.large [--cases deep scattered spec gpt2]`. Each case runs in processes of its own, on
 one thread, whose time is counted; memory is the process's peak resident size over that after the imports: the
 parameters, and what the pass takes. The goal is 1.3 times that of a bare forward and backward pass that keeps its
 gradients, as an optimizer's step needs them. Ten thousand tiny tensors take less memory than what is said of them:
@@ -20,6 +20,15 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # torch is imported in the child alone
+    import torch
+    from torch import nn
+
+    from gradinspect.contracts.wire.messages import Job
+
+    Subject = tuple[nn.Module, torch.Tensor]
 
 GOAL = 1.3
 CASES = {
@@ -49,7 +58,7 @@ def main() -> None:
 
 
 def child(case: str, what: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--child", case, what]
+    command = [sys.executable, "-m", "benchmarks.large", "--child", case, what]
     finished = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(finished.stdout.splitlines()[-1])
     return found
@@ -79,12 +88,12 @@ def measured(case: str, what: str) -> dict[str, float]:
 
 
 def resident(field: str) -> int:
-    """Bytes, from the kernel's own account of this process."""
+    """Return a memory counter of this process in bytes, as the kernel counts it."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-def bare(model, inputs):  # type: ignore[no-untyped-def]  # torch is imported in the child alone
+def bare(model: nn.Module, inputs: torch.Tensor) -> Callable[[], None]:
     def run() -> None:
         model.zero_grad(set_to_none=True)
         model(inputs).float().mean().backward()
@@ -92,15 +101,15 @@ def bare(model, inputs):  # type: ignore[no-untyped-def]  # torch is imported in
     return run
 
 
-def inspection(model, inputs):  # type: ignore[no-untyped-def]  # likewise
-    """An inspection in the caller's process, judged and with its self-checks."""
+def inspection(model: nn.Module, inputs: torch.Tensor) -> Callable[[], object]:
+    """Inspect in the caller's process, with rules and self-checks."""
     from gradinspect import inspect
 
     return lambda: inspect(model, inputs, loss="output_mean")
 
 
-def child_job(job):  # type: ignore[no-untyped-def]  # likewise
-    """What a worker's child does with a spec: build it, measure it, and write the frame with the measurements."""
+def child_job(job: Job) -> Callable[[], None]:
+    """Do what a worker's child does with a spec: build it, measure it, and write the frame with the measurements."""
     from gradinspect.contracts.wire.messages import ResultFrame
     from gradinspect.inspection.job import run_job
     from workers.child.runner import result_pieces
@@ -113,8 +122,8 @@ def child_job(job):  # type: ignore[no-untyped-def]  # likewise
     return run
 
 
-def layer_norms():  # type: ignore[no-untyped-def]  # likewise
-    """A job with 5,000 layers of two tensors; a signal passes them unchanged, whatever their number."""
+def layer_norms() -> Job:
+    """Return a job with 5,000 layers of two tensors, which a signal passes unchanged."""
     from gradinspect.contracts.document import from_python
     from gradinspect.contracts.wire.messages import Job
 
@@ -123,15 +132,16 @@ def layer_norms():  # type: ignore[no-untyped-def]  # likewise
     return from_python(Job, {"source": {"kind": "spec", "spec": spec}, "settings": settings, "limits": {}})
 
 
-def built(job):  # type: ignore[no-untyped-def]  # likewise
+def built(job: Job) -> Subject:
     import torch
 
     from gradinspect.engine.network.build import build
 
-    return build(job.spec, seed=0, dtype=torch.float32, device=torch.device("cpu")), torch.randn(8, 64)
+    assert job.source.kind == "spec"
+    return build(job.source.spec, seed=0, dtype=torch.float32, device=torch.device("cpu")), torch.randn(8, 64)
 
 
-def deep():  # type: ignore[no-untyped-def]  # likewise
+def deep() -> Subject:
     import torch
     from torch import nn
 
@@ -144,7 +154,7 @@ def deep():  # type: ignore[no-untyped-def]  # likewise
     return nn.Sequential(*layers), torch.randn(128, 256)
 
 
-def scattered():  # type: ignore[no-untyped-def]  # likewise
+def scattered() -> Subject:
     import torch
     from torch import nn
 
@@ -154,7 +164,7 @@ def scattered():  # type: ignore[no-untyped-def]  # likewise
             self.parts = nn.ParameterList(torch.ones(64) + 0.01 * torch.randn(64) for _ in range(10_000))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            """As torch calls it."""
+            """Compute the output."""
             for part in self.parts:
                 x = x * part
             return x
@@ -163,9 +173,10 @@ def scattered():  # type: ignore[no-untyped-def]  # likewise
     return Scattered(), torch.randn(8, 64)
 
 
-def gpt2():  # type: ignore[no-untyped-def]  # likewise
+def gpt2() -> Subject:
     import torch
-    from models import Gpt
+
+    from benchmarks.models import Gpt
 
     torch.manual_seed(0)
     model = Gpt(vocabulary=50257, width=768, blocks=12, heads=12, context=1024)
@@ -173,7 +184,8 @@ def gpt2():  # type: ignore[no-untyped-def]  # likewise
     torch.jit.save(torch.jit.script(model), file)
     del model
     file.seek(0)
-    return torch.jit.load(file), torch.randint(0, 50257, (1, 128))
+    loaded: nn.Module = torch.jit.load(file)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return loaded, torch.randint(0, 50257, (1, 128))
 
 
 if __name__ == "__main__":

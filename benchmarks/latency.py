@@ -1,4 +1,4 @@
-"""From submit to report over HTTP, on a warm embedded service: how long, and in which room the time goes.
+"""Time from submission to report over HTTP on a warm embedded service, by step.
 
     python -m benchmarks.latency                  # starts a service of its own and stops it
     python -m benchmarks.latency --url http://…   # measures one that runs
@@ -36,7 +36,7 @@ ROOMS = ("http", "queue", "fork", "child", "of which engine", "judge and store")
 
 @contextmanager
 def service() -> Iterator[str]:
-    """A service of this program's own on a free port."""
+    """Start a service on a free port."""
     with tempfile.TemporaryDirectory(prefix="gi-latency-") as directory:
         command = [sys.executable, "-m", "gradinspect", "serve", "--port", "0", "--data-dir", directory]
         environment = {**os.environ, "GRADINSPECT_LOG_LEVEL": "warning"}
@@ -51,7 +51,7 @@ def service() -> Iterator[str]:
 
 
 def inspect_once(client: httpx.Client) -> dict[str, float]:
-    """Milliseconds of one inspection, by room."""
+    """Return the milliseconds of one inspection by step."""
     started = perf_counter()
     answer = client.post("/v1/inspections", json={"model": {"spec": SPEC}}, headers={"Prefer": "wait=30"})
     total = perf_counter() - started

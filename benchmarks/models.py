@@ -1,4 +1,4 @@
-"""The three models that all cost tables share, drawn from a fixed seed with their batch."""
+"""Three models with their batches, drawn from a fixed seed, that all cost tables use."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Subject:
     target: torch.Tensor
 
     def loss(self, output: torch.Tensor) -> torch.Tensor:
-        """Mean cross entropy; classes lie on the last axis."""
+        """Return the mean cross entropy; the last axis holds the classes."""
         return functional.cross_entropy(output.flatten(0, -2), self.target.flatten())
 
     def bare(self) -> None:
-        """One forward and backward pass as a training loop runs it."""
+        """Run one forward and backward pass as a training loop does."""
         self.model.zero_grad(set_to_none=True)
         self.loss(self.model(self.inputs)).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
 class BasicBlock(nn.Module):
-    """He et al. 2016, two 3×3 convolutions and a shortcut."""
+    """A residual block of two 3×3 convolutions (He et al. 2016)."""
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         y = torch.relu(self.bn1(self.conv1(x)))
         return torch.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
@@ -60,13 +60,14 @@ class Block(nn.Module):
         self.heads = heads
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         batch, time, width = x.shape
         packed = self.qkv(self.ln1(x)).view(batch, time, 3, self.heads, width // self.heads)
         q, k, v = packed.permute(2, 0, 3, 1, 4).unbind(0)  # (batch, heads, time, width / heads)
         mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.out(mixed.transpose(1, 2).reshape(batch, time, width))
-        return x + self.down(functional.gelu(self.up(self.ln2(x))))
+        block: torch.Tensor = x + self.down(functional.gelu(self.up(self.ln2(x))))
+        return block
 
 
 class Gpt(nn.Module):
@@ -83,7 +84,7 @@ class Gpt(nn.Module):
         self.head.weight = self.tokens.weight
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
         for block in self.blocks:
             x = block(x)
@@ -92,7 +93,7 @@ class Gpt(nn.Module):
 
 
 def mlp() -> Subject:
-    """30 × Linear(256) + ReLU and a head, batch 128."""
+    """Return 30 × Linear(256) + ReLU and a head, with a batch of 128."""
     torch.manual_seed(0)
     layers: list[nn.Module] = []
     for _ in range(30):
@@ -104,7 +105,7 @@ def mlp() -> Subject:
 
 
 def resnet() -> Subject:
-    """ResNet-18's stages for 3×64×64 images, batch 32."""
+    """Return ResNet-18's stages with a batch of 32 images of 3×64×64."""
     torch.manual_seed(0)
     widths = [64, 64, 64, 128, 128, 256, 256, 512, 512]
     blocks = [BasicBlock(before, after, 2 if before != after else 1) for before, after in pairwise(widths)]
@@ -116,7 +117,7 @@ def resnet() -> Subject:
 
 
 def gpt() -> Subject:
-    """6 layers, width 384, 128 tokens, batch 8, vocabulary 1,000."""
+    """Return a decoder of 6 layers, width 384 and vocabulary 1,000, with a batch of 8 × 128 tokens."""
     torch.manual_seed(0)
     model = Gpt(vocabulary=1000, width=384, blocks=6, heads=6, context=128)
     return Subject("gpt", model, torch.randint(0, 1000, (8, 128)), torch.randint(0, 1000, (8, 128)))

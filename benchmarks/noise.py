@@ -1,18 +1,19 @@
-"""What per-sample gradient norms cost beside a bare forward and backward pass.
+"""Cost of per-sample gradient norms over a bare forward and backward pass.
 
-Run: python benchmarks/noise.py [model …]
+Run: python -m benchmarks.noise [model …]
 """
 
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import torch
-from allocations import memory_ratio
-from models import MODELS
-from pairs import Row, chosen, peer_rows, ratio_of, sections_input, show
-from peers import NOISE_PEERS
 
+from benchmarks.allocations import memory_ratio
+from benchmarks.models import MODELS
+from benchmarks.pairs import Row, chosen, peer_rows, ratio_of, sections_input, show
+from benchmarks.peers import NOISE_PEERS
 from gradinspect.contracts.report.sections import Noise
 from gradinspect.engine.per_sample.noise import noise_section
 
@@ -36,8 +37,8 @@ def main() -> None:
             assert isinstance(section, Noise)
             assert section.status == "measured", section.reason
             subject.bare()
-        ratio = ratio_of(lambda s=s: noise_section(s), subject.bare, pairs=PAIRS[name])
-        memory = memory_ratio(subject.model, lambda s=s: noise_section(s), subject.bare)
+        ratio = ratio_of(partial(noise_section, s), subject.bare, pairs=PAIRS[name])
+        memory = memory_ratio(subject.model, partial(noise_section, s), subject.bare)
         rows.append(Row("per-sample norms, noise scale", name, ratio, GOALS[name], memory, MEMORY_GOAL))
         rows += peer_rows(subject, NOISE_PEERS, pairs=PAIRS[name])
     show("Per-sample gradient norms (resnet in evaluation mode)", rows, NOISE_PEERS)

@@ -1,4 +1,4 @@
-"""Ratios on a noisy machine: CPU time of one thread, our run and a bare one in turns, and the allocator's peaks."""
+"""Ratios on a noisy machine: CPU time of one thread in alternating runs, and the allocator's peaks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from importlib.util import find_spec
 from statistics import median
 
 import torch
-from allocations import memory_ratio
-from models import Subject as BenchmarkModel
-from peers import Peers
 from torch.nn import functional
 
+from benchmarks.allocations import memory_ratio
+from benchmarks.models import Subject as BenchmarkModel
+from benchmarks.peers import Peers
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.first_order.first_pass import Subject, first_pass
@@ -28,7 +28,7 @@ MakeRun = Callable[[BenchmarkModel], object]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: what was done, how it compares with a bare pass, and what was aimed at."""
+    """One line of a table: the work, its ratio to a bare pass, and the goal."""
 
     work: str
     model: str
@@ -40,12 +40,12 @@ class Row:
 
 
 def chosen(models: Mapping[str, Make]) -> dict[str, Make]:
-    """The models that the command line names, or all of them."""
+    """Return the models that the command line names, or all of them."""
     return {name: make for name, make in models.items() if name in sys.argv[1:] or len(sys.argv) == 1}
 
 
 def ratio_of(work: Work, bare: Work, *, pairs: int, runs: int = 1) -> float:
-    """Median over pairs of CPU time of `runs` runs of work over as many of bare."""
+    """Return the median over pairs of the CPU time of `runs` runs of work over the same number of bare runs."""
     ratios = []
     for _ in range(pairs):
         ratios.append(_cpu(work, runs) / _cpu(bare, runs))
@@ -60,7 +60,7 @@ def _cpu(work: Work, runs: int) -> float:
 
 
 def sections_input(model: BenchmarkModel, *, mode: str = "train") -> SectionInput:
-    """The first pass over a benchmark's model, ready for a section."""
+    """Run the first pass over a benchmark's model and return the input of a section."""
     settings = InspectionSettings(loss="cross_entropy", mode=mode)  # type: ignore[arg-type]  # train or eval
     batch = Batch((model.inputs,), lambda _output: model.target, False, "")
     with ordinary_graphs():
@@ -71,13 +71,13 @@ def sections_input(model: BenchmarkModel, *, mode: str = "train") -> SectionInpu
 
 
 def _cross_entropy(output: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-    """The benchmark model's own loss, for any number of its samples."""
+    """Return the benchmark model's loss on any number of its samples."""
     assert target is not None
     return functional.cross_entropy(output.flatten(0, -2), target.flatten())
 
 
 def peer_rows(subject: BenchmarkModel, peers: Peers, *, pairs: int) -> list[Row]:
-    """One line for each peer that is installed: what it took, or why it refuses this model."""
+    """Return one line per installed peer: its cost, or why it refuses this model."""
     return [
         _peer_row(label, subject, make, pairs)
         for label, (package, make) in peers.items()
@@ -97,7 +97,7 @@ def _peer_row(label: str, subject: BenchmarkModel, make: Callable[[BenchmarkMode
 
 
 def show(title: str, rows: Sequence[Row], peers: Peers) -> None:
-    """Print the table, and the peers that could not be in it."""
+    """Print the table, and the peers that are not installed."""
     print(f"\n{title}\n{'work':44} {'model':8} {'× bare':>8} {'goal':>6} {'memory':>8} {'goal':>6}")
     for row in rows:
         print(

@@ -1,4 +1,4 @@
-"""What other tools do for the same numbers, each as its documentation shows it; measured where installed."""
+"""Other tools that compute the same numbers, each used as its documentation shows; measured where installed."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from models import Subject
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from benchmarks.models import Subject
 
 Run = Callable[[Subject], None]
 
 
 def tensorboard(_subject: Subject) -> Run:
-    """`SummaryWriter.add_histogram` for every weight and gradient."""
+    """Write `SummaryWriter.add_histogram` for every weight and gradient."""
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(tempfile.mkdtemp())
@@ -32,7 +33,7 @@ def tensorboard(_subject: Subject) -> Run:
 
 
 def wandb_watch(subject: Subject) -> Run:
-    """`wandb.watch(log="all")`, offline, logging at every step."""
+    """Run `wandb.watch(log="all")`, offline, logging at every step."""
     import wandb
 
     run_of_wandb = wandb.init(mode="offline", dir=tempfile.mkdtemp())
@@ -47,7 +48,7 @@ def wandb_watch(subject: Subject) -> Run:
 
 
 def backpack_batch_l2(subject: Subject) -> Run:
-    """BackPACK's `BatchL2Grad`, its cheapest extension."""
+    """Run BackPACK's `BatchL2Grad`, its cheapest extension."""
     from backpack import backpack, extend
     from backpack.extensions import BatchL2Grad
 
@@ -57,13 +58,13 @@ def backpack_batch_l2(subject: Subject) -> Run:
     def run(_measured: Subject) -> None:
         model.zero_grad(set_to_none=True)
         with backpack(BatchL2Grad()):
-            own.loss(model(own.inputs)).backward()
+            torch.autograd.backward(own.loss(model(own.inputs)))
 
     return run
 
 
 def opacus_ghost_norms(subject: Subject) -> Run:
-    """Per-sample norms of Opacus' ghost clipping, without its second pass that clips."""
+    """Compute per-sample norms by Opacus' ghost clipping, without its second pass that clips."""
     from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import GradSampleModuleFastGradientClipping
 
     own = _with_own_model(subject)
@@ -71,14 +72,14 @@ def opacus_ghost_norms(subject: Subject) -> Run:
 
     def run(_measured: Subject) -> None:
         model.zero_grad(set_to_none=True)
-        own.loss(model(own.inputs)).backward()
+        torch.autograd.backward(own.loss(model(own.inputs)))
         model.get_norm_sample()
 
     return run
 
 
 def backpack_diagonal(subject: Subject) -> Run:
-    """BackPACK's `DiagHessian`: the exact diagonal, for networks of its own modules."""
+    """Run BackPACK's `DiagHessian`: the exact diagonal, for networks of its own modules."""
     from backpack import backpack, extend
     from backpack.extensions import DiagHessian
 
@@ -94,7 +95,7 @@ def backpack_diagonal(subject: Subject) -> Run:
 
 
 def curvlinops_product(subject: Subject) -> Run:
-    """One product of curvlinops' Hessian with a vector."""
+    """Compute one product of curvlinops' Hessian with a vector."""
     from curvlinops import HessianLinearOperator
 
     own = _with_own_rows(subject)
@@ -112,7 +113,7 @@ def curvlinops_product(subject: Subject) -> Run:
 
 
 def pyhessian_top(subject: Subject) -> Run:
-    """Ten steps of PyHessian's power iteration, the graph included."""
+    """Run ten steps of PyHessian's power iteration, including the graph."""
     from pyhessian import hessian
 
     own = _with_own_rows(subject)
@@ -128,19 +129,19 @@ def pyhessian_top(subject: Subject) -> Run:
 
 
 def _with_own_model(subject: Subject) -> Subject:
-    """The subject with a copy of its model: a peer's hooks must not burden the bare pass."""
+    """Return the subject with a copy of its model, so that a peer's hooks do not slow the bare pass."""
     return replace(subject, model=copy.deepcopy(subject.model))
 
 
 def _with_own_rows(subject: Subject) -> Subject:
-    """A copy whose output has one row for each target, as `CrossEntropyLoss` takes it."""
+    """Return a copy whose output has one row for each target, as `CrossEntropyLoss` takes it."""
     own = _with_own_model(subject)
     if own.target.dim() == 1:
         return own
     return replace(own, model=nn.Sequential(own.model, nn.Flatten(0, -2)), target=own.target.flatten())
 
 
-# label: package, and what makes a run
+# label: package, and the function that makes a run
 Peers = dict[str, tuple[str, Callable[[Subject], Run]]]
 
 PEERS: Peers = {

@@ -1,6 +1,6 @@
-"""Lists over a history of 1,000,000 layer rows in PostgreSQL: p95 of every documented filter, page 1 and page 1,000.
+"""Lists over 1,000,000 layer rows in PostgreSQL: p95 of every documented filter, page 1 and page 1,000.
 
-Run with `python benchmarks/rows.py [--rows 1000000] [--explain benchmarks/results/rows-explain.txt]`; PostgreSQL is
+Run with `python -m benchmarks.rows [--rows 1000000] [--explain benchmarks/results/rows-explain.txt]`; PostgreSQL is
 started for the run. Goal: 20 ms, and a page costs the same however far in it lies. Held against it is CPU time, of this
 process and of the server's; what a machine that is shared adds to it stands beside it.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,12 +18,10 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from history import LAYERS_EACH, START, load, model_id
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
+from benchmarks.history import LAYERS_EACH, START, load, model_id
 from service.db import migrate
 from service.db.engine import Database
 from service.db.lists import queries, row_queries
@@ -41,7 +38,7 @@ List = Callable[[Session, Params], Any]  # Any: a page of any kind
 
 @dataclass(frozen=True)
 class Case:
-    """One way to ask for a list."""
+    """One list with its filters and order."""
 
     noun: str
     params: Params
@@ -115,7 +112,7 @@ HEAD = (
 
 
 def show(database: Database, case: Case, repeat: int, plans: list[str], goal: float | None) -> bool:
-    """Measure one list and print its row; whether it kept the goal."""
+    """Measure one list and print its row; return whether it met the goal."""
     number, cursor = deep(database, case)
     cells, slowest = [], 0.0
     for place, at in (("page 1", None), (f"page {number}", cursor)):
@@ -133,7 +130,7 @@ def show(database: Database, case: Case, repeat: int, plans: list[str], goal: fl
 
 
 def blocks_of(plan: Sequence[str]) -> int:
-    """Blocks of 8 KiB that the statements touched: a cost that other processes do not disturb."""
+    """Return the blocks of 8 KiB that the statements read: a cost that other processes do not change."""
     tops = [line for before, line in pairwise(plan) if "Buffers:" in line and not before.startswith("  ")]
     return sum(
         int(count)
@@ -145,7 +142,7 @@ def blocks_of(plan: Sequence[str]) -> int:
 
 
 def cases(inspections: Sequence[str]) -> list[Case]:
-    """Every documented filter, alone and in the combinations that pages and audits ask for."""
+    """List every documented filter, alone and in the combinations that pages and audits use."""
     middle = (START + timedelta(minutes=len(inspections) // 2)).isoformat()
     model = model_id(7)
     found = [Case("/v1/inspections", [])]
@@ -181,7 +178,7 @@ def cases(inspections: Sequence[str]) -> list[Case]:
 
 
 def unindexed() -> list[Case]:
-    """What reads rows until a page is full."""
+    """Return the function that reads one page."""
     return [
         Case("/v1/layers", [("measured_chi1__gt", "1e-6")]),
         Case("/v1/layers", [("measured_chi1__lt", "1e-15")]),
@@ -192,7 +189,7 @@ def unindexed() -> list[Case]:
 
 
 def numbers(noun: str, fields: Sequence[str]) -> list[Case]:
-    """A number as a filter that few rows meet, as one that most meet, and as the order."""
+    """List a number as a filter that few rows meet, as one that most rows meet, and as the sort order."""
     found = []
     for field in fields:
         found += [Case(noun, [(f"{field}__lt", few(field))]), Case(noun, [(f"{field}__gt", few(field))])]
@@ -205,7 +202,7 @@ def few(field: str) -> str:
 
 
 def p95(database: Database, case: Case, cursor: str | None, repeat: int) -> tuple[float, float]:
-    """Milliseconds of CPU, ours and the server's together, and of wall time, which on a shared machine are more.
+    """Return milliseconds of CPU (this process and the server) and of wall time, which is longer on a shared machine.
 
     The connection is kept open, as a service's are.
     """
@@ -224,7 +221,7 @@ def p95(database: Database, case: Case, cursor: str | None, repeat: int) -> tupl
 
 
 def run_seconds(process: int) -> float:
-    """Time that a process has spent on a CPU, which other processes do not lengthen."""
+    """Return the CPU time of a process, which other processes do not change."""
     return int(Path(f"/proc/{process}/schedstat").read_text(encoding="ascii").split()[0]) / 1e9
 
 
@@ -233,7 +230,7 @@ def percentile(values: list[float]) -> float:
 
 
 def deep(database: Database, case: Case) -> tuple[int, str | None]:
-    """Page 1,000 by its cursor, or the last page there is."""
+    """Return the cursor of page 1,000, or of the last page."""
     cursor: str | None = None
     page = 1
     with database.read() as session:
@@ -248,7 +245,7 @@ def deep(database: Database, case: Case) -> tuple[int, str | None]:
 
 
 def explained(database: Database, case: Case, cursor: str | None) -> list[str]:
-    """What PostgreSQL does for a page, with its buffers."""
+    """Return the plan of a page from PostgreSQL, with its buffers."""
     params = [*case.params, *([("cursor", cursor)] if cursor is not None else [])]
     statements: list[tuple[str, Any]] = []  # Any: the driver's parameters
     with database.read() as session, seen(database, statements):

@@ -1,11 +1,11 @@
-"""Do learning-rate scales help, and does the gate know when? Small networks on scikit-learn's bundled data.
+"""Study of learning-rate scales and their verification on small networks and scikit-learn's bundled data.
 
 Every cell is one network, optimizer and seed: the whole suggestion is made, and where it says `use` its scales are
 tried against uniform on initialisations that the gate has not seen, 300 steps, each at its own best base rate. The
 null arm gives the gate scales of random ±0.1 powers of ten, which it must not accept. Cells are appended to a file of
 JSON lines as they end, and a later run goes on where an earlier one stopped.
 
-Run with `python benchmarks/scales_study.py [--out FILE] [--minutes M] [--seeds N]`, or `--table` for the table alone.
+Run with `python -m benchmarks.scales_study [--out FILE] [--minutes M] [--seeds N]`, or `--table` for the table alone.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ NULL_DEX = 0.1
 
 
 class Net(NamedTuple):
-    """A network to study: its data, how it is drawn, and what is expected of it."""
+    """A network to study: its data, how it is drawn, and the expected verdict."""
 
     data: str
     draw: Callable[[int, int], nn.Module]
@@ -64,42 +64,43 @@ class Net(NamedTuple):
     goal: float | None = None
 
 
-def chain(depth: int, activation: type[nn.Module], draw: Callable[[nn.Module, int], None], *parts: Any) -> Any:
-    """A draw of `depth` hidden layers of 32 units; `parts` are made after each linear layer."""
+def chain(depth: int, activation: type[nn.Module], draw: Callable[[nn.Linear, int], None], *parts: Any) -> Any:
+    """Return a function that draws `depth` hidden layers of 32 units, with `parts` after each linear layer."""
 
     def make(inputs: int, classes: int) -> nn.Module:
         layers: list[nn.Module] = []
         for index in range(depth):
             layers += [nn.Linear(inputs if index == 0 else 32, 32), *(part(32) for part in parts), activation()]
         layers.append(nn.Linear(32, classes))
-        for place, layer in enumerate(layer for layer in layers if isinstance(layer, nn.Linear)):
-            draw(layer, place)
+        for index, layer in enumerate(layer for layer in layers if isinstance(layer, nn.Linear)):
+            draw(layer, index)
         return nn.Sequential(*layers)
 
     return make
 
 
-def glorot(layer: nn.Module, _place: int) -> None:
+def glorot(layer: nn.Linear, _index: int) -> None:
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)
 
 
-def he(layer: nn.Module, _place: int) -> None:
+def he(layer: nn.Linear | nn.Conv2d, _index: int) -> None:
     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
-def uneven(*gains: float) -> Callable[[nn.Module, int], None]:
-    def draw(layer: nn.Module, place: int) -> None:
-        he(layer, place)
+def uneven(*gains: float) -> Callable[[nn.Linear, int], None]:
+    def draw(layer: nn.Linear, index: int) -> None:
+        he(layer, index)
         with torch.no_grad():
-            layer.weight.mul_(gains[place % len(gains)])
+            layer.weight.mul_(gains[index % len(gains)])
 
     return draw
 
 
-def default(_layer: nn.Module, _place: int) -> None:
-    """Torch's own."""
+def default(_layer: nn.Linear, _index: int) -> None:
+    """Keep torch's own initialisation."""
 
 
 def convolutional(_inputs: int, classes: int) -> nn.Module:
@@ -146,7 +147,7 @@ class Cell:
 
 
 def cells(seeds: int) -> Iterator[Cell]:
-    """All cells, those that every row of the table needs first."""
+    """List all cells; those that every row of the table needs come first."""
     yield from (Cell("net", name, "sgd", FIRST_SEED) for name in NETS)
     yield Cell("deep", DEEP, "sgd", FIRST_SEED)
     yield from null_cells(NULL_CELLS)
@@ -157,7 +158,7 @@ def cells(seeds: int) -> Iterator[Cell]:
 
 
 def null_cells(count: int) -> Iterator[Cell]:
-    """Random scales, spread over the networks and optimizers."""
+    """List cells with random scales, spread over the networks and optimizers."""
     for index in range(count):
         net, optimizer = list(NETS)[index % len(NETS)], list(OPTIMIZERS)[index // len(NETS) % 2]
         yield Cell("null", net, optimizer, FIRST_SEED + 5_000 + 10 * index)
@@ -177,12 +178,12 @@ def main() -> None:
 
 
 def run(todo: Sequence[Cell], out: Path, *, deadline: float = math.inf) -> None:
-    """Run the cells that the file does not have yet, and append each as it ends."""
+    """Run the cells that the file does not contain yet, and append each as it ends."""
     for cell in todo:
         if cell.key in {record["key"] for record in read(out)} or time.monotonic() > deadline:
             continue
         started = time.process_time()
-        record = {"key": cell.key, "part": cell.part, "net": cell.net, "optimizer": cell.optimizer}
+        record: dict[str, Any] = {"key": cell.key, "part": cell.part, "net": cell.net, "optimizer": cell.optimizer}
         record |= run_null(cell) if cell.part == "null" else run_cell(cell)
         record["cpu_seconds"] = round(time.process_time() - started, 1)
         with out.open("a") as file:
@@ -194,7 +195,7 @@ def read(out: Path) -> list[dict[str, Any]]:
 
 
 def run_cell(cell: Cell) -> dict[str, Any]:
-    """Make the suggestion, and try it where the gate has not looked."""
+    """Make the suggestion and try it on seeds that the verification did not use."""
     s = subject(cell, cell.seed)
     section = suggest_scales(s).section
     assert isinstance(section, LrScales)
@@ -213,7 +214,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
 
 
 def unseen_ratios(cell: Cell, section: LrScales) -> tuple[list[float], list[float]]:
-    """Against uniform per unseen initialisation: the loss after 300 steps, and the gate's statistic over them.
+    """Compare with uniform rates per unseen initialisation: the loss after 300 steps, and the verification's statistic.
 
     Each arm is at the rate that is best for what is compared.
     """
@@ -238,7 +239,7 @@ def unseen_ratios(cell: Cell, section: LrScales) -> tuple[list[float], list[floa
 
 
 def lowest(search: RateSearch, arm: Arm) -> tuple[list[float], Sequence[float]]:
-    """Per seed: final losses at the rate where their geometric mean is lowest, and A where its mean is."""
+    """Return per seed the final losses at the rate where their geometric mean is lowest, and the lowest A."""
     found = search.best(arm, HORIZON)
     if found is None:
         return [math.inf] * len(arm.starts), [math.inf] * len(arm.starts)
@@ -249,7 +250,7 @@ def lowest(search: RateSearch, arm: Arm) -> tuple[list[float], Sequence[float]]:
 
 
 def run_null(cell: Cell) -> dict[str, Any]:
-    """Give the gate scales that mean nothing."""
+    """Verify scales that mean nothing."""
     s = subject(cell, cell.seed)
     groups = make_groups(s)
     draws = generator(cell.seed, "null")
@@ -270,7 +271,7 @@ def run_null(cell: Cell) -> dict[str, Any]:
 
 
 def subject(cell: Cell, seed: int) -> SectionInput:
-    """A first pass over the cell's network at a seed."""
+    """Run a first pass over the cell's network at a seed."""
     net = DEEP_NET if cell.net == DEEP else NETS[cell.net]
     x, y = samples(net.data)
 
@@ -291,7 +292,7 @@ def unlimited(s: SectionInput) -> ProbeBudget:
 
 @cache
 def samples(name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Standardised inputs, and classes."""
+    """Return standardised inputs, and classes."""
     load = {"digits": load_digits, "breast_cancer": load_breast_cancer, "wine": load_wine}[name]
     inputs, classes = load(return_X_y=True)
     x = torch.tensor(inputs, dtype=torch.float32)
@@ -303,7 +304,7 @@ def geometric_mean(values: Sequence[float]) -> float:
 
 
 def print_table(records: Sequence[dict[str, Any]]) -> None:
-    """Every goal beside what was measured."""
+    """Print every goal next to the measured value."""
     print(
         "Ratios: loss after 300 steps over uniform's, on seeds that the gate has not seen (in brackets: mean log loss)."
     )
@@ -313,7 +314,7 @@ def print_table(records: Sequence[dict[str, Any]]) -> None:
 
 
 def table(records: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    """Rows: what, measured, goal."""
+    """Return the rows: claim, measured value, goal."""
     rows: list[tuple[str, str, str]] = []
     nets = [record for record in records if record["part"] == "net"]
     for name, net in NETS.items():

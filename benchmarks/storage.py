@@ -1,6 +1,6 @@
-"""What keeping things costs: uploads, rows of results, and lists over many rows, against the goals of performance.md.
+"""Cost of storage: uploads, rows of results, and lists over many rows, next to the goals.
 
-Run with `python benchmarks/storage.py [--rows 1000000] [--gibibytes 1]`; PostgreSQL is started for the run.
+Run with `python -m benchmarks.storage [--rows 1000000] [--gibibytes 1]`; PostgreSQL is started for the run.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import argparse
 import hashlib
 import resource
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,8 +16,6 @@ from pathlib import Path
 from random import Random
 from statistics import median
 from time import perf_counter
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from gradinspect.contracts.report.report import Report
 from gradinspect.contracts.report.rows import SignalStatistics
@@ -55,7 +52,7 @@ def main() -> None:
 
 
 def measure_ingest(size_bytes: int) -> None:
-    """An upload against sha256 alone, interleaved."""
+    """Compare an upload with sha256 alone, interleaved."""
     directory = Path(tempfile.mkdtemp(dir=Path.cwd()))  # on a disk: /tmp may be memory
     store = Store(directory)
     ratios, before = [], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -87,7 +84,7 @@ def measure_database(name: str, url: str, row_count: int) -> None:
 
 
 def measure_storing(name: str, database: Database, report: Report) -> None:
-    """The whole end of an inspection against the bulk insert alone, with the same indexes, interleaved."""
+    """Compare the delivery of an inspection with the bulk insert alone, with the same indexes, interleaved."""
     ratios = []
     for _ in range(7):
         other = submit(database)
@@ -139,7 +136,7 @@ def p95(database: Database, params: list[tuple[str, str]]) -> float:
 
 
 def bulk_insert_alone(database: Database, values: list[tuple[Value, ...]]) -> None:
-    """With the values ready at hand."""
+    """Return the statement with values that are ready."""
     with database.write() as session:
         results.bulk_insert(session, LayerRecord.__tablename__, results.columns_of(rows.LAYERS), values)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import scales_study
-from scales_study import DEEP, FIRST_SEED, Cell, geometric_mean, null_cells, read, run, table
+from benchmarks import scales_study
+from benchmarks.scales_study import DEEP, FIRST_SEED, Cell, geometric_mean, null_cells, read, run, table
 
 
 def test_a_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
