@@ -17,7 +17,7 @@ from service.db import DEFAULT_TENANT
 from service.db.engine import Database
 from service.lifecycle.dispatch import Dispatcher
 from service.settings import Settings
-from service.store.storage import Store
+from service.store.storage import Store, open_store
 
 EXTENSION = "gradinspect"
 
@@ -69,7 +69,7 @@ def make_context(settings: Settings) -> Context:
     return Context(
         settings=settings,
         database=Database(settings.database_url, pool_size=settings.database_pool_size),
-        store=Store(settings.store_dir),
+        store=open_store(settings),
         dispatcher=Dispatcher(settings.broker_url),
         long_polls=ConcurrencyLimit(settings.max_long_polls),
         event_streams=ConcurrencyLimit(max(1, settings.max_long_polls // 2)),

@@ -12,7 +12,7 @@ import pytest
 from service.db import migrate
 from service.db.engine import Database
 from service.settings import Settings
-from service.store.storage import Store
+from service.store.storage import Store, open_store
 from tests.support.servers import PostgresServer, Server, ValkeyServer, running
 
 TEMPLATE = "template_gradinspect"
@@ -98,4 +98,4 @@ def settings(data_dir: Path, database_url: str, broker_url: str) -> Settings:
 @pytest.fixture
 def store(settings: Settings) -> Store:
     """The store of this test."""
-    return Store(settings.store_dir)
+    return open_store(settings)

@@ -18,13 +18,12 @@ from service.api.http.forms import MULTIPART, receive_form
 from service.api.http.operations import Answer, operation
 from service.api.http.reading import JSON, best_of, require_content_type
 from service.context import context, tenant
-from service.db import artifacts
+from service.db import artifacts, workers
 from service.db.ids import is_digest
 from service.db.tables import ArtifactRecord
 from service.lifecycle import artifacts as kept
 from service.lifecycle.artifact_intake import keep_upload
 from service.resources import artifact_resource
-from service.store.worker_status import read_status
 
 BYTES = "application/octet-stream"
 RAW_TYPES = (BYTES, "application/zip", "application/x-zip-compressed", "application/vnd.safetensors")
@@ -117,9 +116,10 @@ def refuse_unconfined() -> None:
     Raises:
         ProblemError: `uploads_disabled`.
     """
-    workers = read_status(context().settings)
-    if workers is not None and not workers.takes_uploads:
-        raise ProblemError("uploads_disabled", f"confinement is {workers.confinement!r}: {workers.reason}")
+    with context().database.read() as session:
+        status = workers.living(session)
+    if status is not None and not status.takes_uploads:
+        raise ProblemError("uploads_disabled", f"confinement is {status.confinement!r}: {status.reason}")
 
 
 def _keep(

@@ -17,9 +17,9 @@ from service.api.http.answers import json_answer
 from service.api.http.operations import Answer, operation
 from service.api.metrics import ServiceMetrics
 from service.context import Context, context
-from service.db import inspections
+from service.db import inspections, workers
+from service.db.workers import OneWorker
 from service.lifecycle.dispatch import BrokerUnavailable
-from service.store.worker_status import OneWorker, read_status
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -76,21 +76,22 @@ def get_readiness() -> Response:
     here = context()
     with here.database.read() as session:
         counts = inspections.count_by_status(session).counts
-    queues, workers = queue_depths(here), read_status(here.settings)
+        status = workers.living(session)
+    queues = queue_depths(here)
     return json_answer(
         Readiness(
             status="degraded" if queues is None else "ready",
             version=__version__,
             broker="down" if queues is None else "up",
             queues=queues if queues is not None else dict.fromkeys(here.settings.queues),
-            inspections={str(status): count for status, count in counts.items()},
+            inspections={str(name): count for name, count in counts.items()},
             limits=_limits(here),
             job_limits=here.settings.limits,
-            uploads="unknown" if workers is None else "enabled" if workers.takes_uploads else "disabled",
-            confinement=workers.confinement if workers is not None else None,
-            reason=workers.reason if workers is not None else "",
-            torch_versions=workers.torch_versions if workers is not None else (),
-            workers=workers.workers if workers is not None else (),
+            uploads="unknown" if status is None else "enabled" if status.takes_uploads else "disabled",
+            confinement=status.confinement if status is not None else None,
+            reason=status.reason if status is not None else "",
+            torch_versions=status.torch_versions if status is not None else (),
+            workers=status.workers if status is not None else (),
         )
     )
 

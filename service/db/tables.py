@@ -227,6 +227,18 @@ class IdempotencyRecord(Table):
     )
 
 
+class WorkerRecord(Table):
+    """A worker process, and when it last wrote that it is alive."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str]
+    document: Mapped[Json] = mapped_column(doc="db.workers.OneWorker")
+    seen_at: Mapped[datetime]
+
+    __table_args__ = (PrimaryKeyConstraint("name", "tenant_id"),)
+
+
 class CounterRecord(Table):
     """A number that only rises, of events that leave no row, and of rows that retention has removed."""
 

@@ -44,7 +44,7 @@ def keep_upload(
     with store.artifacts.receive(
         pieces, tenant=tenant, limit=limit, expected_digest=expected_digest, expected_length=expected_length
     ) as upload:
-        with upload.path.open("rb") as file:
+        with upload.open() as file:
             kind = check_upload(file, must_be_model=must_be_model)
         return artifacts.keep(database, upload, tenant=tenant, kind=kind)
 

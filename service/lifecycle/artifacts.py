@@ -10,8 +10,7 @@ from __future__ import annotations
 from service.db import artifacts
 from service.db.engine import Database
 from service.db.tables import ArtifactRecord
-from service.store.artifact_files import Upload
-from service.store.storage import Store
+from service.store.storage import Store, Upload
 
 ORPHAN_SECONDS = 3600  # chosen: longer than any transaction that puts bytes in place
 

@@ -19,7 +19,7 @@ from service.db.engine import MAINTENANCE_LOCK, UNAVAILABLE, Database, try_lock
 from service.lifecycle.dispatch import BrokerUnavailable, Dispatcher
 from service.lifecycle.retention import clean_rows, sweep_files
 from service.settings import Settings
-from service.store.storage import Store
+from service.store.storage import open_store
 
 CLEAN_SECONDS = 60.0  # chosen: what is past its time can wait a minute
 SWEEP_SECONDS = 3600.0  # chosen: it reads every name in the store
@@ -42,7 +42,7 @@ class Maintainer:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._database = Database(settings.database_url, pool_size=2)
-        self._store = Store(settings.store_dir)
+        self._store = open_store(settings)
         self._dispatcher = Dispatcher(settings.broker_url)
         self._clean_due = 0.0
         self._sweep_due = monotonic() + CLEAN_SECONDS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.db import idempotency, retention
+from service.db import idempotency, retention, workers
 from service.db.engine import Database
 from service.lifecycle import artifacts
 from service.store.storage import Store
@@ -34,6 +34,7 @@ def clean_rows(
     with database.write() as session:
         marked = 0 if kept_days is None else retention.mark(session, kept_days=kept_days)
         keys = idempotency.forget_expired(session)
+        workers.forget_lost(session)
     with database.read() as session:
         due = retention.marked(session, grace_seconds=grace_seconds)
     # Files first: a row whose file is gone is found again, a file whose row is gone might not be.

@@ -22,12 +22,12 @@ from time import monotonic
 
 import structlog
 
-from service.db import migrate
+from service.db import migrate, workers
+from service.db.engine import Database
 from service.lifecycle.maintenance import Maintainer
 from service.processes.broker import BrokerError, EmbeddedBroker
 from service.processes.child_processes import start
 from service.settings import Settings, SettingsError
-from service.store.worker_status import read_status
 
 READY_SECONDS = 150  # chosen: a cold disk; five seconds is usual
 STOP_SECONDS = 5.0  # beyond what a worker is given for its jobs
@@ -113,6 +113,8 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
             parts.append(_Part("broker", lambda: _begin_broker(broker)))
             parts[0].start()
         migrate.upgrade(settings.database_url)
+        database = Database(settings.database_url, pool_size=1)
+        closing.callback(database.dispose)
         parts += _our_processes(settings, listener)
         closing.callback(_end, parts, settings)
         for part in parts:
@@ -121,7 +123,7 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         maintainer = threading.Thread(target=Maintainer(settings).run, args=(stop,), name="maintainer", daemon=True)
         maintainer.start()
         closing.callback(maintainer.join, STOP_SECONDS)
-        _wait_until_ready(settings, parts, stop)
+        _wait_until_ready(settings, database, parts, stop)
         if not stop.is_set():
             announce(settings.base_url)
         while not stop.wait(LOOK_SECONDS):
@@ -151,10 +153,10 @@ def _begin_broker(broker: EmbeddedBroker) -> subprocess.Popen[bytes]:
     return broker.process
 
 
-def _wait_until_ready(settings: Settings, parts: Sequence[_Part], stop: threading.Event) -> None:
+def _wait_until_ready(settings: Settings, database: Database, parts: Sequence[_Part], stop: threading.Event) -> None:
     """Until the API answers and a worker is warm. A part that dies now will not come up by being started again."""
     deadline = monotonic() + READY_SECONDS
-    while not (_api_answers(settings) and _worker_is_warm(settings, parts)):
+    while not (_api_answers(settings) and _worker_is_warm(database, parts)):
         for part in parts:
             if part.look():
                 raise StartError(f"the {part.name} ended while the service started; its own message is above")
@@ -176,8 +178,9 @@ def _api_answers(settings: Settings) -> bool:
         return False
 
 
-def _worker_is_warm(settings: Settings, parts: Sequence[_Part]) -> bool:
-    status = read_status(settings)
+def _worker_is_warm(database: Database, parts: Sequence[_Part]) -> bool:
+    with database.read() as session:
+        status = workers.living(session)
     ours = {str(part.process.pid) for part in parts if part.process is not None}
     return status is not None and any(worker.name.rpartition("-")[2] in ours for worker in status.workers)
 

@@ -1,6 +1,6 @@
-"""Uploaded files on disk, by tenant and SHA-256. `service.lifecycle.artifacts` keeps rows and files together.
+"""Uploaded files on disk, in one folder for each tenant, named by their SHA-256.
 
-Each tenant has a folder of its own: equal bytes of two tenants are two files, and neither learns of the other.
+`service.lifecycle.artifacts` keeps rows and files together.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,39 +16,28 @@ from gradinspect.contracts.problems import ProblemError
 from service.store.durable_files import new_file, no_room_is_a_problem, older_than, put_in_place, remove
 from service.store.stream_writing import StreamWriter
 
-STALE_SECONDS = 6 * 3600  # chosen: an upload that is fast enough not to be cut off has long ended
+STALE_SECONDS = 6 * 3600  # chosen: longer than any upload that is fast enough not to be cut off
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-@dataclass(frozen=True)
-class StoredObject:
-    """Bytes that lie in the store."""
+class FileUpload:
+    """Bytes in an unfinished file."""
 
-    digest: str
-    size_bytes: int
-    is_new: bool
-
-
-class Upload:
-    """Bytes that have arrived, whole and checked, but are not accepted yet. Look at `path`, then `keep` them."""
-
-    def __init__(self, path: Path, place: Path, digest: str, size_bytes: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, final_path: Path, digest: str, size_bytes: int) -> None:
         self.digest = digest
         self.size_bytes = size_bytes
-        self._place = place
+        self._path = path
+        self._final_path = final_path
 
-    def keep(self) -> StoredObject:
-        """Move the bytes to their place, for good; the same bytes may lie there already.
+    def open(self) -> BinaryIO:
+        """Open the bytes for reading."""
+        return self._path.open("rb")
 
-        Raises:
-            ProblemError: `disk_full`.
-        """
-        is_new = not self._place.exists()
+    def keep(self) -> None:
+        """Rename the file to its final name."""
         with no_room_is_a_problem():
-            put_in_place(self.path, self._place)
-        return StoredObject(self.digest, self.size_bytes, is_new)
+            put_in_place(self._path, self._final_path)
 
 
 class ArtifactFiles:
@@ -68,73 +56,37 @@ class ArtifactFiles:
         limit: int,
         expected_digest: str | None = None,
         expected_length: int | None = None,
-    ) -> Iterator[Upload]:
-        """Take bytes in, with their SHA-256 counted on the way; what was not kept by the end is gone.
-
-        Args:
-            pieces: the bytes in order, in pieces of any size.
-            limit: most bytes.
-            expected_digest: `sha256:…` that the sender promised.
-            expected_length: bytes that the sender promised.
-
-        Raises:
-            ProblemError: `too_large`, `short_body`, `digest_mismatch`, `disk_full`. Whatever `pieces` raises.
-        """
+    ) -> Iterator[FileUpload]:
+        """Write bytes to an unfinished file, as `storage.Artifacts.receive` says."""
         with new_file(self._incoming) as (path, file):
             digest, size = _write(pieces, file, limit)
             if expected_length is not None and size != expected_length:
                 raise ProblemError("short_body", f"{size} bytes arrived of the {expected_length} that were promised")
             if expected_digest is not None and digest != expected_digest:
                 raise ProblemError("digest_mismatch", f"the bytes that arrived are {digest}")
-            yield Upload(path, self._place(digest, tenant), digest, size)
-
-    def put_stream(
-        self,
-        pieces: Iterable[bytes],
-        *,
-        tenant: str,
-        limit: int,
-        expected_digest: str | None = None,
-        expected_length: int | None = None,
-    ) -> StoredObject:
-        """Take bytes in and keep them. Arguments and problems as for `receive`."""
-        with self.receive(
-            pieces, tenant=tenant, limit=limit, expected_digest=expected_digest, expected_length=expected_length
-        ) as upload:
-            return upload.keep()
+            yield FileUpload(path, self._path_of(digest, tenant), digest, size)
 
     def open(self, digest: str, *, tenant: str) -> BinaryIO:
-        """Open kept bytes for reading.
-
-        Raises:
-            ProblemError: `not_found`.
-        """
+        """Open stored bytes for reading."""
         try:
-            return self._place(digest, tenant).open("rb")
+            return self._path_of(digest, tenant).open("rb")
         except FileNotFoundError:
             raise ProblemError("not_found", f"the bytes of {digest} are not in the store; upload them again") from None
 
-    def size(self, digest: str, *, tenant: str) -> int | None:
-        """How many bytes are kept under this name; None when there are none."""
-        try:
-            return self._place(digest, tenant).stat().st_size
-        except FileNotFoundError:
-            return None
-
     def delete(self, digest: str, *, tenant: str) -> bool:
-        """Remove kept bytes; False when there were none. Readers that have them open read on."""
-        return remove(self._place(digest, tenant))
+        """Remove stored bytes; return whether there were any."""
+        return remove(self._path_of(digest, tenant))
 
     def listed(self, *, older_than_seconds: float) -> Iterator[tuple[str, str]]:
-        """The tenant and digest of everything that has been kept so long."""
+        """Yield tenant and digest of everything that was stored at least so many seconds ago."""
         for path in older_than(self._directory.glob("*/*/*"), older_than_seconds):
             yield path.parent.parent.name, f"sha256:{path.name}"
 
     def sweep_incoming(self, *, older_than_seconds: float = STALE_SECONDS) -> int:
-        """Remove what killed processes left of unfinished uploads; returns how many files."""
+        """Remove unfinished files of killed processes; return how many."""
         return sum(remove(path) for path in older_than(self._incoming.glob("*"), older_than_seconds))
 
-    def _place(self, digest: str, tenant: str) -> Path:
+    def _path_of(self, digest: str, tenant: str) -> Path:
         match = _DIGEST.fullmatch(digest)
         if match is None:
             raise ProblemError("not_found", "an artifact's id is sha256: and 64 lowercase hexadecimal digits")
@@ -144,7 +96,7 @@ class ArtifactFiles:
 
 
 def _write(pieces: Iterable[bytes], file: BinaryIO, limit: int) -> tuple[str, int]:
-    """Copy to the file, onto the disk, and give digest and size."""
+    """Copy the pieces to disk; return digest and size."""
     digest, size = hashlib.sha256(), 0
     with StreamWriter(file) as writer:
         for piece in pieces:

@@ -19,7 +19,9 @@ from service.db import artifacts as rows
 from service.db import inspections, models
 from service.db.engine import Database
 from service.lifecycle import artifacts
+from service.store.local import LocalStore
 from service.store.storage import Store
+from tests.support.specimens import has_bytes, store_bytes
 
 TENANT = "default"
 BYTES = b"weights"
@@ -30,7 +32,7 @@ SPEC = from_python(ModelSpec, {"input": {"shape": [4]}, "layers": [LAYER]})
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+    return LocalStore(tmp_path / "store")
 
 
 def keep(database: Database, store: Store, *, tenant: str = TENANT, kind: str = "safetensors") -> bool:
@@ -45,10 +47,6 @@ def has_row(database: Database, *, tenant: str = TENANT) -> bool:
         return rows.is_known(session, DIGEST, tenant=tenant)
 
 
-def has_bytes(store: Store, *, tenant: str = TENANT) -> bool:
-    return store.artifacts.size(DIGEST, tenant=tenant) == len(BYTES)
-
-
 def delete_problem(database: Database, store: Store, *, tenant: str = TENANT) -> str:
     with pytest.raises(ProblemError) as problem:
         artifacts.delete(database, store, DIGEST, tenant=tenant)
@@ -59,28 +57,28 @@ def test_kept_bytes_have_a_row_and_the_same_ones_are_not_new(database: Database,
     assert keep(database, store)
     assert not keep(database, store)
     assert has_row(database)
-    assert has_bytes(store)
+    assert has_bytes(store, DIGEST)
 
 
 def test_bytes_that_went_missing_come_back_with_the_next_upload(database: Database, store: Store) -> None:
     keep(database, store)
     store.artifacts.delete(DIGEST, tenant=TENANT)
     keep(database, store)
-    assert has_bytes(store)
+    assert has_bytes(store, DIGEST)
 
 
 def test_deleting_takes_row_and_bytes(database: Database, store: Store) -> None:
     keep(database, store)
     artifacts.delete(database, store, DIGEST, tenant=TENANT)
     assert not has_row(database)
-    assert not has_bytes(store)
+    assert not has_bytes(store, DIGEST)
     assert delete_problem(database, store) == "not_found"
 
 
 def test_another_tenants_artifact_is_not_found_and_stays(database: Database, store: Store) -> None:
     keep(database, store, tenant="theirs")
     assert delete_problem(database, store, tenant="ours") == "not_found"
-    assert has_bytes(store, tenant="theirs")
+    assert has_bytes(store, DIGEST, tenant="theirs")
 
 
 def test_an_artifact_is_in_use_until_its_model_is_deleted(database: Database, store: Store) -> None:
@@ -88,7 +86,7 @@ def test_an_artifact_is_in_use_until_its_model_is_deleted(database: Database, st
     with database.write() as session:
         model = models.register(session, SpecSource(spec=SPEC, weights=DIGEST), tenant=TENANT, name=None)
     assert delete_problem(database, store) == "in_use"
-    assert has_bytes(store)
+    assert has_bytes(store, DIGEST)
     with database.write() as session:
         models.delete(session, model.id, tenant=TENANT)
     artifacts.delete(database, store, DIGEST, tenant=TENANT)
@@ -121,7 +119,7 @@ def test_uploads_and_deletions_at_once_leave_a_row_exactly_when_there_are_bytes(
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(step, range(64)))
-    assert has_row(database) == has_bytes(store)
+    assert has_row(database) == has_bytes(store, DIGEST)
 
 
 def keep_or_not(database: Database, store: Store) -> None:
@@ -131,8 +129,8 @@ def keep_or_not(database: Database, store: Store) -> None:
 
 def test_the_sweep_removes_bytes_without_a_row_and_no_others(database: Database, store: Store) -> None:
     keep(database, store)
-    orphan = store.artifacts.put_stream(iter([b"orphan"]), tenant=TENANT, limit=100)
+    orphan = store_bytes(store, [b"orphan"], limit=100)
     assert artifacts.sweep(database, store) == 0, "it is too young: its transaction may be under way"
     assert artifacts.sweep(database, store, older_than_seconds=0) == 1
-    assert store.artifacts.size(orphan.digest, tenant=TENANT) is None
-    assert has_bytes(store)
+    assert not has_bytes(store, orphan.digest)
+    assert has_bytes(store, DIGEST)

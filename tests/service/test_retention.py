@@ -16,6 +16,7 @@ from service.db.results.tables import FindingRecord, LayerRecord
 from service.db.tables import InspectionRecord, LabelRecord
 from service.lifecycle import retention
 from service.lifecycle.delivery import deliver
+from service.store.local import LocalStore
 from service.store.storage import Store
 from tests.support.specimens import TENANT, end_well, finding, layer, make_report, read, submit, take
 
@@ -24,7 +25,7 @@ DAY = 86400
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+    return LocalStore(tmp_path / "store")
 
 
 def end_days_ago(database: Database, store: Store, days: float, *, tenant: str = TENANT) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from sqlalchemy import func, select
 
 from gradinspect.contracts.wire.resources import ENDED
+from service.db import workers
 from service.db.engine import Database
 from service.db.results.tables import LayerRecord, ParameterRecord
 from service.db.tables import InspectionRecord
@@ -21,8 +22,7 @@ from service.lifecycle.dispatch import BrokerUnavailable, Dispatcher
 from service.lifecycle.maintenance import Maintainer
 from service.lifecycle.retention import sweep_files
 from service.settings import Settings
-from service.store.storage import Store
-from service.store.worker_status import read_status
+from service.store.storage import open_store
 from tests.support.processes import descendants
 from tests.support.queueing import report_files, wait_until
 from tests.support.specimens import TENANT, read
@@ -59,12 +59,18 @@ class WorkerProcess:
         return self.process.pid
 
     def wait_until_warm(self) -> None:
+        database = Database(self._settings.database_url, pool_size=1)
+
         def is_warm() -> bool:
             assert self.process.poll() is None, self.log.read_text()
-            status = read_status(self._settings)
+            with database.read() as session:
+                status = workers.living(session)
             return status is not None and any(w.name.endswith(f"-{self.pid}") for w in status.workers)
 
-        wait_until(is_warm, "the worker is warm", WARM_SECONDS)
+        try:
+            wait_until(is_warm, "the worker is warm", WARM_SECONDS)
+        finally:
+            database.dispose()
 
     def runners(self) -> list[int]:
         """The children of the fork server."""
@@ -93,7 +99,7 @@ class Fleet:
     def __init__(self, settings: Settings, log: Path) -> None:
         self.settings = settings
         self.database = Database(settings.database_url)
-        self.store = Store(settings.store_dir)
+        self.store = open_store(settings)
         self.dispatcher = Dispatcher(settings.broker_url)
         self.workers: list[WorkerProcess] = []
         self._log = log

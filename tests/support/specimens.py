@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from gradinspect.contracts.document import from_python
+from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.report.report import Environment, Finding, ModelReference, Remedy, Report, Summary, Verdict
 from gradinspect.contracts.report.rows import (
     ActivationStatistics,
@@ -19,11 +20,14 @@ from gradinspect.contracts.report.rows import (
 from gradinspect.contracts.request.policy import DEFAULT_POLICY
 from gradinspect.contracts.request.request import InspectionRequest
 from gradinspect.contracts.spec.model_spec import ModelSpec
-from service.db import inspections, leases, models
+from service.db import inspections, leases, models, workers
 from service.db.engine import Database
 from service.db.leases import Claim
 from service.db.tables import InspectionRecord
-from service.store.storage import Store
+from service.db.workers import OneWorker
+from service.settings import Settings
+from service.store.local import LocalStore
+from service.store.storage import Store, Upload
 
 TENANT = "default"
 SPEC: dict[str, Any] = {
@@ -99,7 +103,7 @@ def read(database: Database, inspection_id: str, *, tenant: str = TENANT) -> Ins
 
 
 def make_store(directory: Path) -> Store:
-    return Store(directory / "store")
+    return LocalStore(directory / "store")
 
 
 def layer(position: int = 0, **fields: Any) -> LayerMeasurement:
@@ -179,3 +183,27 @@ def make_report(
         layers=layers,
         parameters=parameters,
     )
+
+
+def write_worker(settings: Settings, worker: OneWorker) -> None:
+    """Write that a worker is alive."""
+    database = Database(settings.database_url)
+    with database.write() as session:
+        workers.beat(session, worker)
+    database.dispose()
+
+
+def store_bytes(store: Store, pieces: Iterable[bytes], *, tenant: str = TENANT, limit: int, **promise: Any) -> Upload:
+    """Receive bytes and keep them. Arguments as for `Artifacts.receive`."""
+    with store.artifacts.receive(pieces, tenant=tenant, limit=limit, **promise) as upload:
+        upload.keep()
+    return upload
+
+
+def has_bytes(store: Store, digest: str, *, tenant: str = TENANT) -> bool:
+    """Return whether the store has the bytes of a digest."""
+    try:
+        store.artifacts.open(digest, tenant=tenant).close()
+    except ProblemError:
+        return False
+    return True

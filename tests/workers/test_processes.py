@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.wire.messages import Job, Limits
+from service.db import migrate
+from service.db.workers import OneWorker
 from service.settings import Settings, SettingsError
 from tests.support.queueing import SPEC, wait_until
+from tests.support.specimens import write_worker
 from workers.commands import worker
 from workers.supervisor.app import make_app
 from workers.supervisor.fork_client import ForkServers, scrubbed
@@ -107,3 +112,14 @@ def test_a_wrong_setting_is_one_line_and_exit_status_2(arguments: list[str], sai
     assert done.exit_code == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_check_tells_whether_a_worker_of_this_host_is_alive(data_dir: Path) -> None:
+    given = Settings.from_environment({}, data_dir=data_dir)
+    arguments = ["--check", "--data-dir", str(data_dir)]
+    assert CliRunner().invoke(worker, arguments, env=dict.fromkeys(GIVEN)).exit_code == 1  # no database either
+    migrate.upgrade(given.database_url)
+    for name, expected in (("elsewhere-1", 1), (f"{socket.gethostname()}-1", 0)):
+        alive = OneWorker(name=name, queues=("cpu",), slots=1, torch_version="2", confinement="full", limits=Limits())
+        write_worker(given, alive)
+        assert CliRunner().invoke(worker, arguments, env=dict.fromkeys(GIVEN)).exit_code == expected

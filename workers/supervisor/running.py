@@ -10,14 +10,17 @@ import structlog
 from celery import signals
 from celery.platforms import SecurityWarning
 
+from service.db.engine import UNAVAILABLE
+from service.db.workers import BEAT_SECONDS
 from service.logs import configure_logs
 from service.settings import Settings, SettingsError
-from service.store.worker_status import WRITE_SECONDS
 from workers.supervisor.app import make_app
 from workers.supervisor.devices import visible_gpus
 from workers.supervisor.fork_client import ForkServerError, ForkServers
 from workers.supervisor.tasks import register
 from workers.supervisor.worker import Worker
+
+HEARTBEAT_FAILURES: tuple[type[Exception], ...] = (ForkServerError, *UNAVAILABLE)
 
 _log = structlog.get_logger(__name__)
 
@@ -40,14 +43,14 @@ def run_worker(settings: Settings) -> None:
         worker = Worker(settings, fork_servers)
         register(app, worker)
         ended = threading.Event()
-        beacon = threading.Thread(target=_say_alive, args=(worker, fork_servers, ended), name="status", daemon=True)
-        beacon.start()
+        heartbeat = threading.Thread(target=_beat_until, args=(worker, ended), name="heartbeat", daemon=True)
+        heartbeat.start()
         try:
             _consume(app, worker, settings)
         finally:
             ended.set()
-            beacon.join()
-            worker.say_gone()
+            heartbeat.join()
+            worker.leave()
             worker.database.dispose()
     finally:
         fork_servers.close()
@@ -80,12 +83,12 @@ def _consume(app: Any, worker: Worker, settings: Settings) -> None:  # Any: Cele
     consumer.start()
 
 
-def _say_alive(worker: Worker, fork_servers: ForkServers, ended: threading.Event) -> None:
-    """Keep the worker's status fresh as long as its fork server answers."""
+def _beat_until(worker: Worker, ended: threading.Event) -> None:
+    """Keep the worker's row fresh while its fork server answers."""
     while True:
         try:
-            worker.say_alive(fork_servers.facts())
-        except (ForkServerError, OSError) as error:
-            _log.warning("status_not_written", detail=str(error))
-        if ended.wait(WRITE_SECONDS):
+            worker.beat()
+        except HEARTBEAT_FAILURES as error:
+            _log.warning("heartbeat_failed", detail=(str(error).splitlines() or [type(error).__name__])[0])
+        if ended.wait(BEAT_SECONDS):
             return

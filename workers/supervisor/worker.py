@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from time import monotonic
@@ -19,18 +19,17 @@ import structlog
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.report.report import Measurements, Report
 from gradinspect.rules.judge import judge
-from service.db import leases, outbox
+from service.db import leases, outbox, workers
 from service.db.engine import UNAVAILABLE, Database
 from service.db.leases import Claim
+from service.db.workers import OneWorker
 from service.lifecycle.delivery import deliver
 from service.lifecycle.dispatch import BrokerUnavailable, Dispatcher
 from service.settings import Settings
-from service.store import worker_status
-from service.store.storage import Store
-from service.store.worker_status import OneWorker
+from service.store.storage import open_store
 from workers.supervisor.devices import visible_gpus
 from workers.supervisor.endings import Died, Ending, Failed, Lost, Measured, Stopped
-from workers.supervisor.fork_client import ForkServerError, ForkServers, ServerFacts
+from workers.supervisor.fork_client import ForkServerError, ForkServers
 from workers.supervisor.lease_keeper import LeaseKeeper
 from workers.supervisor.preparation import choose_level, job_json, open_files, with_trusted_environment
 from workers.supervisor.supervise import Watch, supervise
@@ -50,7 +49,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         self.database = Database(self.settings.database_url, pool_size=self.settings.database_pool_size)
-        self.store = Store(self.settings.store_dir)
+        self.store = open_store(self.settings)
         self._dispatcher = Dispatcher(self.settings.broker_url)
         self._stopping = threading.Event()
         self._gpus: SimpleQueue[str] = SimpleQueue()
@@ -61,20 +60,30 @@ class Worker:
         """Kill what runs, and give the inspections back to the queue."""
         self._stopping.set()
 
-    def say_alive(self, facts: ServerFacts) -> None:
-        """Write down for /readyz what this worker is."""
-        worker_status.write_status(
-            self.settings,
-            OneWorker(
-                name=self.name, queues=self.settings.worker_queues, slots=self.settings.worker_slots,
-                torch_version=facts.torch_version, confinement=facts.level, reason=facts.reason,
-                limits=self.settings.limits,
-            ),
-        )  # fmt: skip
+    def beat(self) -> None:
+        """Write that this worker is alive and what it can do.
 
-    def say_gone(self) -> None:
-        """Take that back."""
-        worker_status.remove_status(self.settings, self.name)
+        Raises:
+            ForkServerError: its fork server does not start.
+            any of `UNAVAILABLE`: the database cannot be reached.
+        """
+        facts = self.fork_servers.facts()
+        status = OneWorker(
+            name=self.name,
+            queues=self.settings.worker_queues,
+            slots=self.settings.worker_slots,
+            torch_version=facts.torch_version,
+            confinement=facts.level,
+            reason=facts.reason,
+            limits=self.settings.limits,
+        )
+        with self.database.write() as session:
+            workers.beat(session, status)
+
+    def leave(self) -> None:
+        """Remove this worker's row; without a database it expires."""
+        with suppress(*UNAVAILABLE), self.database.write() as session:
+            workers.remove(session, self.name)
 
     def inspect(self, inspection_id: str) -> None:
         """Do what there is to do about one inspection; nothing, when it is not queued."""

@@ -18,10 +18,11 @@ from gradinspect.contracts.wire.messages import Limits
 from gradinspect.contracts.wire.resources import ArtifactResource
 from service.app import create_app
 from service.context import EXTENSION, Context
+from service.db.workers import OneWorker
 from service.settings import Settings
 from service.store import durable_files
-from service.store.worker_status import OneWorker, write_status
 from tests.support.callers import REQUEST, SPEC, pointers, problem
+from tests.support.specimens import has_bytes, write_worker
 
 BYTES = b"some bytes that are no model" * 100
 
@@ -160,7 +161,7 @@ def test_where_uploads_cannot_be_confined_they_are_refused_and_specs_are_not(set
         name="w1", queues=("cpu",), slots=1, torch_version="2", confinement="limits", reason="no Landlock",
         limits=Limits(),
     )  # fmt: skip
-    write_status(settings_of_sqlite, worker)
+    write_worker(settings_of_sqlite, worker)
     client = create_app(settings_of_sqlite).test_client()
     found = problem(put(client, BYTES), "uploads_disabled")
     assert "no Landlock" in found["detail"]
@@ -274,5 +275,5 @@ def test_a_hostile_safetensors_file_is_refused(client: FlaskClient) -> None:
 def test_nobody_sees_another_tenants_bytes(app: APIFlask, client: FlaskClient) -> None:
     put(client, BYTES)
     here: Context = app.extensions[EXTENSION]
-    assert here.store.artifacts.size(digest(BYTES), tenant="default") == len(BYTES)
-    assert here.store.artifacts.size(digest(BYTES), tenant="other") is None
+    assert has_bytes(here.store, digest(BYTES), tenant="default")
+    assert not has_bytes(here.store, digest(BYTES), tenant="other")

@@ -13,10 +13,10 @@ from service.api.health import Readiness
 from service.app import create_app
 from service.context import EXTENSION, Context
 from service.db import leases, outbox, retention
+from service.db.workers import OneWorker
 from service.settings import Settings
-from service.store.worker_status import OneWorker, write_status
 from tests.support.callers import REQUEST, problem
-from tests.support.specimens import take
+from tests.support.specimens import take, write_worker
 
 NAMES = (
     "gradinspect_inspections_total", "gradinspect_inspection_duration_seconds_bucket", "gradinspect_inspections",
@@ -80,7 +80,7 @@ def test_ready_says_what_the_workers_are(settings_of_sqlite: Settings) -> None:
         name="w1", queues=("cpu",), slots=2, torch_version="2.13.0", confinement="limits", reason="no Landlock here",
         limits=Limits(),
     )  # fmt: skip
-    write_status(settings_of_sqlite, worker)
+    write_worker(settings_of_sqlite, worker)
     client = create_app(settings_of_sqlite).test_client()
     found = Readiness.model_validate_json(client.get("/readyz").get_data())
     assert (found.uploads, found.confinement, found.reason) == ("disabled", "limits", "no Landlock here")
