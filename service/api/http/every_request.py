@@ -10,6 +10,7 @@ import structlog
 from flask import Flask, Response, g, request
 
 from service.api.http.bodies import hang_up_after
+from service.api.http.compression import compress
 from service.metrics import UNMATCHED, HttpDurations
 
 REQUEST_ID = "X-Request-Id"
@@ -48,6 +49,9 @@ def surround_requests(app: Flask, durations: HttpDurations) -> None:
         for name, value in _SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
         response.headers[REQUEST_ID] = request_id()
+        if request.method == "OPTIONS" and request.routing_exception is None:
+            _empty(response)
+        compress(response)
         if response.status_code >= 400:
             hang_up_after(response)
         seconds = perf_counter() - g.started
@@ -55,6 +59,12 @@ def surround_requests(app: Flask, durations: HttpDurations) -> None:
         durations.observe(route, seconds)
         _write_line(route, response.status_code, seconds)
         return response
+
+
+def _empty(response: Response) -> None:
+    """Make the answer to OPTIONS, which is its Allow header, 204 without a content type."""
+    response.status_code = 204
+    response.headers.pop("Content-Type", None)
 
 
 def _write_line(route: str, status: int, seconds: float) -> None:
