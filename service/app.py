@@ -24,6 +24,11 @@ Every error is application/problem+json (RFC 9457) with `code`, `hint`, `request
 `errors` with a JSON pointer each; `/query/…`, `/path/…` and `/headers/…` point outside the body. Unknown fields and \
 unknown query parameters are refused.
 
+Every GET also answers HEAD: the same headers without a body. OPTIONS lists the methods of a path. There are no CORS \
+headers: pages of other origins cannot call this API from a browser.
+
+Answers of more than 1 KB are compressed for callers that send `Accept-Encoding: gzip`.
+
 Lists are `{items, next_cursor}`, with the next page in the Link header too. Times are RFC 3339 in UTC. Numbers that \
 are not finite are null, and a count beside them says why.
 """

@@ -60,10 +60,11 @@ class WaitQuery(Query):
     answers=[
         Answer(
             202, "Accepted: it is queued, or running.", InspectionResource,
-            headers=["Location", "Retry-After", "Preference-Applied"],
+            headers=["Location", "Retry-After", "Preference-Applied", "Idempotency-Replayed"],
         ),
         Answer(
-            200, "It has ended within the wait.", InspectionResource, headers=["Location", "Preference-Applied"]
+            200, "It has ended within the wait.", InspectionResource,
+            headers=["Location", "Preference-Applied", "Idempotency-Replayed"],
         ),
     ],
     problems=[
@@ -80,8 +81,9 @@ def submit_inspection(body: InspectionRequest) -> Response:
     seconds = _preferred_wait()
     record = _look(record.id, seconds) if seconds is not None else record
     headers = {"Location": f"/v1/inspections/{record.id}"} | _retry_after(record)
-    applied = {"Preference-Applied": f"wait={seconds}"} if seconds is not None else {}
-    return json_answer(inspection_resource(record), 200 if inspections.has_ended(record) else 202, headers | applied)
+    headers |= {"Preference-Applied": f"wait={seconds}"} if seconds is not None else {}
+    headers |= {} if is_new else {"Idempotency-Replayed": "true"}
+    return json_answer(inspection_resource(record), 200 if inspections.has_ended(record) else 202, headers)
 
 
 @blueprint.get("/v1/inspections")

@@ -19,6 +19,8 @@ from service.api.http.problem_json import type_of
 
 PAGE_POLICY = "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'"
 
+Json = dict[str, Any]  # Any: JSON
+
 blueprint = APIBlueprint(
     "documentation", __name__, tag="operations", template_folder="templates", static_folder="static",
     static_url_path="/docs/static",
@@ -64,14 +66,30 @@ def _marked(text: str) -> Markup:
     return Markup("\n").join(map(marked, text.split("\n")))
 
 
-def _specification() -> dict[str, Any]:
-    return cast("dict[str, Any]", cast("APIFlask", current_app).spec)
+def _specification() -> Json:
+    return cast("Json", cast("APIFlask", current_app).spec)
 
 
-def _operations_with_tag(specification: dict[str, Any], tag: str) -> list[tuple[str, str, dict[str, Any]]]:
+def _operations_with_tag(specification: Json, tag: str) -> list[tuple[str, str, Json]]:
     return [
-        (path, method.upper(), entry)
+        (path, method.upper(), _without_references(entry, specification["components"]))
         for path, methods in specification["paths"].items()
         for method, entry in methods.items()
-        if tag in entry["tags"] and method != "head"  # a HEAD is its GET without the body
+        if tag in entry["tags"]
     ]
+
+
+def _without_references(operation: Json, components: Json) -> Json:
+    """Return an operation with its shared parameters, responses and headers written out."""
+
+    def read(part: Json) -> Json:
+        if "$ref" not in part:
+            return part
+        kind, name = part["$ref"].split("/")[-2:]
+        shared: Json = components[kind][name]
+        return shared | {key: value for key, value in part.items() if key != "$ref"}
+
+    responses = {status: dict(read(response)) for status, response in operation["responses"].items()}
+    for response in responses.values():
+        response["headers"] = {name: read(header) for name, header in response.get("headers", {}).items()}
+    return operation | {"parameters": [read(part) for part in operation["parameters"]], "responses": responses}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,7 +31,7 @@ class Row:
 
 
 def rows_of(schema: Schema) -> list[Row]:
-    """The fields of an object schema."""
+    """Return the fields of an object schema."""
     required = schema.get("required", [])
     return [
         Row(name, tuple(words_of(field)), name in required, str(field.get("description", "")))
@@ -39,7 +40,17 @@ def rows_of(schema: Schema) -> list[Row]:
 
 
 def words_of(schema: Schema) -> Iterator[Word]:
-    """The type of a value, in words."""
+    """Yield the type of a value, in words."""
+    kinds = schema.get("type", "any")
+    if not isinstance(kinds, list):
+        yield from _words(schema, kinds)
+        return
+    yield from _words({key: value for key, value in schema.items() if key != "type"}, kinds[0])
+    if None not in schema.get("enum", []):
+        yield Word(" or null")
+
+
+def _words(schema: Schema, kind: str) -> Iterator[Word]:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         yield Word(name, name)
@@ -47,13 +58,13 @@ def words_of(schema: Schema) -> Iterator[Word]:
         yield from _choices(choices)
     elif "const" in schema or "enum" in schema:
         yield Word(" or ".join(_literal(value) for value in schema.get("enum", [schema.get("const")])))
-    elif schema.get("type") == "array":
+    elif kind == "array":
         yield from _array(schema)
-    elif schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
+    elif kind == "object" and isinstance(schema.get("additionalProperties"), dict):
         yield Word("object of ")
         yield from words_of(schema["additionalProperties"])
     else:
-        yield Word(" ".join([str(schema.get("type", "any")), *_bounds(schema)]))
+        yield Word(" ".join([kind, *_bounds(schema)]))
 
 
 def _choices(choices: list[Schema]) -> Iterator[Word]:
@@ -92,4 +103,4 @@ def _bounds(schema: Schema) -> Iterator[str]:
 
 
 def _literal(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+    return json.dumps(value, ensure_ascii=False)

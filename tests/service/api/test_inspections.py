@@ -169,6 +169,8 @@ def test_a_key_gives_the_first_inspection_again(client: FlaskClient) -> None:
     again = client.post("/v1/inspections", json={"seed": 0, "loss": "cross_entropy", **REQUEST}, headers=headers)
     assert (first.status_code, again.status_code) == (202, 202)
     assert first.get_json()["id"] == again.get_json()["id"]
+    assert "Idempotency-Replayed" not in first.headers
+    assert again.headers["Idempotency-Replayed"] == "true"
 
 
 def test_a_key_of_another_request_is_refused(client: FlaskClient) -> None:

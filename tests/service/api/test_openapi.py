@@ -7,25 +7,28 @@ from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from gradinspect.contracts.spec.layers import LAYER_TYPES
+from service.api.inspections import EXAMPLE
 from service.openapi_document import document
 
 COMMITTED = Path(__file__).parents[3] / "openapi.json"
 PROMISED = {
-    "/v1/artifacts": {"post"}, "/v1/artifacts/{artifact_id}": {"put", "get", "head", "delete"},
-    "/v1/models": {"get", "head", "post"}, "/v1/models/{model_id}": {"get", "head", "delete"},
-    "/v1/models:validate": {"post"}, "/v1/inspections": {"get", "head", "post"},
-    "/v1/inspections/{inspection_id}": {"get", "head"}, "/v1/inspections/{inspection_id}/cancel": {"post"},
-    "/v1/inspections/{inspection_id}/report": {"get", "head"},
-    "/v1/inspections/{inspection_id}/layers": {"get", "head"},
-    "/v1/inspections/{inspection_id}/parameters": {"get", "head"},
-    "/v1/inspections/{inspection_id}/lr-scales": {"get", "head"},
-    "/v1/inspections/{inspection_id}/findings": {"get", "head"},
-    "/v1/inspections/{inspection_id}/events": {"get", "head"}, "/v1/layers": {"get", "head"},
-    "/v1/parameters": {"get", "head"}, "/v1/comparisons": {"get", "head"}, "/v1/policies": {"get", "head", "post"},
-    "/v1/policies/{policy_id}": {"get", "head", "delete"}, "/openapi.json": {"get", "head"}, "/docs": {"get", "head"},
-    "/healthz": {"get", "head"}, "/readyz": {"get", "head"}, "/metrics": {"get", "head"},
+    "/v1/artifacts": {"post"}, "/v1/artifacts/{artifact_id}": {"put", "get", "delete"},
+    "/v1/models": {"get", "post"}, "/v1/models/{model_id}": {"get", "delete"},
+    "/v1/models:validate": {"post"}, "/v1/inspections": {"get", "post"},
+    "/v1/inspections/{inspection_id}": {"get"}, "/v1/inspections/{inspection_id}/cancel": {"post"},
+    "/v1/inspections/{inspection_id}/report": {"get"},
+    "/v1/inspections/{inspection_id}/layers": {"get"},
+    "/v1/inspections/{inspection_id}/parameters": {"get"},
+    "/v1/inspections/{inspection_id}/lr-scales": {"get"},
+    "/v1/inspections/{inspection_id}/findings": {"get"},
+    "/v1/inspections/{inspection_id}/events": {"get"}, "/v1/layers": {"get"},
+    "/v1/parameters": {"get"}, "/v1/comparisons": {"get"}, "/v1/policies": {"get", "post"},
+    "/v1/policies/{policy_id}": {"get", "delete"}, "/openapi.json": {"get"}, "/docs": {"get"},
+    "/healthz": {"get"}, "/readyz": {"get"}, "/metrics": {"get"},
 }  # fmt: skip
 
 
@@ -42,6 +45,32 @@ def test_the_committed_specification_is_current(specification: str) -> None:
 
 def test_the_specification_is_valid(specification: str) -> None:
     OpenAPIV31SpecValidator(json.loads(specification)).validate()
+
+
+def test_the_specification_stays_small(specification: str) -> None:
+    assert len(json.dumps(json.loads(specification), separators=(",", ":"), ensure_ascii=False).encode()) <= 150 * 1024
+
+
+def test_the_union_of_layers_is_written_once(specification: str) -> None:
+    schemas = json.loads(specification)["components"]["schemas"]
+    for container in ("Sequential", "Residual", "Repeat", "ModelSpec"):
+        assert schemas[container]["properties"]["layers"]["items"] == {"$ref": "#/components/schemas/LayerEntry"}
+
+
+def test_every_layer_type_is_described_once(specification: str) -> None:
+    schemas = json.loads(specification)["components"]["schemas"]
+    named = [schemas[one["$ref"].rpartition("/")[2]]["properties"] for one in schemas["LayerEntry"]["oneOf"]]
+    constants = [fields["type"] for fields in named if "type" in fields]
+    types = [name for one in constants for name in one.get("enum") or [one["const"]]]
+    assert sorted(types) == sorted(LAYER_TYPES)
+
+
+def test_a_spec_that_the_service_accepts_fits_its_schema(specification: str) -> None:
+    document = json.loads(specification)
+    validator = Draft202012Validator({"$ref": "#/components/schemas/ModelSpec", "components": document["components"]})
+    assert not list(validator.iter_errors(EXAMPLE["model"]["spec"]))
+    wrong = {"input": {"shape": [4]}, "layers": [{"type": "Linear", "out_features": 2, "nobody": 1}]}
+    assert list(validator.iter_errors(wrong))
 
 
 def test_every_promised_path_and_method_is_there(specification: str) -> None:

@@ -34,12 +34,15 @@ ONLY_RIGHT = ("/v1/models", "/v1/models:validate")
 
 def cases() -> Iterator[tuple[str, str, GenerationMode]]:
     """Method, path and whether requests are right or wrong, for each operation that can be asked wrongly."""
-    for path, methods in json.loads(document())["paths"].items():
+    specification = json.loads(document())
+    shared = specification["components"]["parameters"]
+    for path, methods in specification["paths"].items():
         for method, operation in methods.items():
-            if path == SKIPPED or method == "head":
+            if path == SKIPPED:
                 continue
             yield method, path, GenerationMode.POSITIVE
-            has_query = any(parameter["in"] == "query" for parameter in operation["parameters"])
+            parameters = [shared.get(one.get("$ref", "").rpartition("/")[2], one) for one in operation["parameters"]]
+            has_query = any(parameter["in"] == "query" for parameter in parameters)
             has_body = "requestBody" in operation and path not in ONLY_RIGHT
             if has_query or has_body or "{" in path:
                 yield method, path, GenerationMode.NEGATIVE
