@@ -33,11 +33,11 @@ Lists are `{items, next_cursor}`, with the next page in the Link header too. Tim
 are not finite are null, and a count beside them says why.
 """
 TAGS = {
-    "artifacts": "Uploaded bytes, named by their SHA-256.",
-    "models": "What can be inspected: specs and TorchScript files.",
     "inspections": "One inspection of one model: submit, watch, cancel.",
     "reports": "What an inspection found.",
     "rows": "Layers and parameters as rows, of one inspection and across all of them.",
+    "models": "What can be inspected: specs and TorchScript files.",
+    "artifacts": "Uploaded bytes, named by their SHA-256.",
     "policies": "Named thresholds of the rules.",
     "operations": "For the people who run the service.",
 }
@@ -72,6 +72,7 @@ def create_app(settings: Settings) -> APIFlask:
     app.extensions["gradinspect_durations"] = durations = HttpDurations(settings.data_dir / "metrics", routes)
     surround_requests(app, durations)
     register_problems(app)
+    app.after_request(pages.show_error_as_page)
 
     @app.spec_processor
     def complete(skeleton: dict[str, Any] | str) -> dict[str, Any] | str:

@@ -1,10 +1,8 @@
-"""The pages: the list at `/`, a report at `/inspections/{id}`, two beside each other at `/compare`.
-
-A view reads, and renders.
-"""
+"""The pages: the list at `/`, a report at `/inspections/{id}`, a comparison at `/compare`, errors of browsers."""
 
 from __future__ import annotations
 
+import json
 from urllib.parse import urlencode
 
 from apiflask import APIBlueprint
@@ -22,30 +20,39 @@ from service.web.downloads import downloads
 from service.web.list_view import Filters
 from service.web.rendering import page
 
+# What a person can do; the hints of `PROBLEMS` are for programs that call the API.
+_HINTS = {
+    "not_found": "Check the address, or look for the inspection in the list.",
+    "not_finished": "Open the inspection: its page shows the progress and then the report.",
+    "no_report": "Open the inspection: its page says what happened.",
+    "unavailable": "Reload this page in a few seconds.",
+    "internal": "Reload this page. If it stays like this, the operator's log has the details.",
+}
+
 blueprint = APIBlueprint("pages", __name__, enable_openapi=False)
 
 
 @blueprint.get("/")
 def show_list() -> Response:
-    """All inspections, newest first; the URL holds the filters."""
+    """List the inspections, newest first; the address has the filters."""
     filters, cursor = Filters.of(request.args, gather.FILTER_NAMES), request.args.get("cursor") or None
     mistakes: list[str] = []
-    found = gather.ListPage((), None)
+    listed = gather.ListPage((), None)
     try:
-        found = gather.list_page(filters, cursor)
+        listed = gather.list_page(filters, cursor)
     except ProblemError as problem:
         if problem.code != "invalid_request":
             raise
         mistakes = [error.detail for error in problem.errors]
     return page(
         "inspections.html",
-        is_active=any(row.is_active for row in found.rows),
+        is_active=any(row.is_active for row in listed.rows),
         page="list",
-        rows=found.rows,
+        rows=listed.rows,
         filters=filters,
         mistakes=mistakes,
         rules=[rule.id for rule in RULES],
-        next_url=_list_url(filters, found.next_cursor) if found.next_cursor is not None else None,
+        next_url=_list_url(filters, listed.next_cursor) if listed.next_cursor is not None else None,
         first_url=_list_url(filters, None),
         is_later_page=cursor is not None,
         base_url=request.url_root.rstrip("/"),
@@ -79,7 +86,7 @@ def show_inspection(inspection_id: str) -> Response:
 
 @blueprint.get("/compare")
 def show_comparison() -> Response:
-    """Two inspections compared; ticked in the list they come as `of`, the newer one first."""
+    """Compare two inspections; ticked in the list they come as `of`, the newer one first."""
     ticked = request.args.getlist("of")
     if len(ticked) == 2:
         return redirect(f"/compare?{urlencode({'base': ticked[1], 'head': ticked[0]})}", 303)
@@ -92,17 +99,33 @@ def show_comparison() -> Response:
 
 @blueprint.get("/assets/<digest>/<name>")
 def get_asset(digest: str, name: str) -> Response:
-    """Style sheet, script, icon."""
+    """Return a style sheet, the script or the icon."""
     return asset_response(digest, name)
 
 
 @blueprint.errorhandler(ProblemError)
 def show_problem(problem: ProblemError) -> Response:
-    """A mistake in the address, as a page."""
-    row = problem.problem
-    return page(
-        "problem.html", status=row.status, page="problem", title=row.title, detail=problem.detail, hint=row.hint
-    )
+    """Show a mistake in the address as a page."""
+    return _problem_page(problem.problem.status, problem.code, problem.problem.title, problem.detail)
+
+
+def show_error_as_page(response: Response) -> Response:
+    """Turn a problem document into a page where a browser asked for a page; the API's own paths stay JSON."""
+    accepted = request.accept_mimetypes
+    wants_page = accepted["text/html"] > accepted["application/problem+json"]
+    is_api = request.path.startswith(("/v1/", "/openapi.json"))
+    if response.mimetype != "application/problem+json" or is_api or not wants_page:
+        return response
+    problem = json.loads(response.get_data())
+    shown = _problem_page(response.status_code, problem["code"], problem["title"], problem["detail"])
+    for name in ("Allow", "Retry-After"):
+        if name in response.headers:
+            shown.headers[name] = response.headers[name]
+    return shown
+
+
+def _problem_page(status: int, code: str, title: str, detail: str) -> Response:
+    return page("problem.html", status=status, page="problem", title=title, detail=detail, hint=_HINTS.get(code))
 
 
 def _list_url(filters: Filters, cursor: str | None) -> str:

@@ -211,5 +211,5 @@ def test_a_diagnostic_that_was_not_requested_is_listed() -> None:
 
 def test_what_was_requested_is_shown_where_it_is_known() -> None:
     settings = InspectionSettings(seed=3, seeds=4)
-    assert "3, 4 of them" in Page(render_html(healthy(), settings=settings)).text
-    assert "4 of them" not in Page(render_html(healthy())).text
+    assert "4, from 3" in Page(render_html(healthy(), settings=settings)).text
+    assert "4, from 3" not in Page(render_html(healthy())).text

@@ -88,14 +88,14 @@ def test_each_arm_is_drawn_at_its_best_rate_and_uniform_comes_first() -> None:
     )
 
 
-def test_uniform_and_the_suggestion_are_named_and_others_are_not() -> None:
+def test_every_method_is_named_at_the_end_of_its_line() -> None:
     scales = suggestion(curve("newton", 2.0, 1.0), curve("uniform", 2.0, 1.8), curve("equalize", 2.0, 1.5))
     root = ElementTree.fromstring(paired_evidence(scales))
     words = [text.text for text in root.iter(f"{SVG}text") if text.get("font-weight")]
-    assert sorted(words, key=str) == ["newton", "uniform"]
+    assert sorted(words, key=str) == ["equalize", "newton", "uniform"]
 
 
-def test_a_remedy_that_learned_is_drawn_beside_the_arms_that_did_not() -> None:
+def test_a_remedy_that_learned_is_drawn_and_one_that_did_not_is_not() -> None:
     remedies = (
         ScaleRemedy(name="rescale_gains", learned=True, curve=(2.0, 0.2), code="pass"),
         ScaleRemedy(name="adam", learned=False, curve=(2.0, 2.0), code="pass"),

@@ -31,6 +31,7 @@ TITLES: dict[Measure, str] = {
     "signal_rms": "backward signal", "cumulative_backward_gain": "cumulative backward gain",
     "backward_gain": "backward gain", "forward_gain": "forward gain", "grad_norm": "gradient norm",
 }  # fmt: skip
+_POSITIONS = "input ← layer calls that both sides have → output"
 MOST_OCTAVES = 40.0  # beyond a trillion-fold a ratio is drawn at the edge
 
 
@@ -43,7 +44,7 @@ def overlaid_signals(
     low, high = decades([value for value in (*base, *head) if value is not None and value > 0])
     frame = Frame(52, 14, width - 52 - 96, tall - 14 - 42, low, high, max(len(layers), 1))
     parts = [
-        axes(frame),
+        axes(frame, _POSITIONS),
         line(frame, base, "base", FORWARD, dashed=True),
         line(frame, head, "head", BACKWARD),
         names_at_ends(frame, ((base, "base", FORWARD), (head, "head", BACKWARD))),
@@ -88,7 +89,7 @@ def ratio_profile(
         _band(frame, ratios),
         *(height(frame, tick, octave(tick) if tick else "same") for tick in ticks),
         _zero(frame),
-        places(frame, "input ← depth of the layer call → output"),
+        places(frame, _POSITIONS),
         *_changes(frame, layers, ratios),
     ]
     label = profile_conclusion(layers, measure=measure)

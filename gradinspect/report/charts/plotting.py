@@ -60,12 +60,17 @@ def decades(values: Sequence[float], margin: float = 0.15) -> tuple[int, int]:
     return low, high
 
 
-def axes(frame: Frame) -> str:
-    """Grid lines with powers of ten on the left, depths under the area."""
+def axes(frame: Frame, title: str = "input ← depth of the layer call → output") -> str:
+    """Draw grid lines with powers of ten on the left, and positions under the area.
+
+    Args:
+        frame: the chart's area.
+        title: what the positions count.
+    """
     step = max(1, math.ceil((frame.high - frame.low) / 6))
     exponents = range(math.ceil(frame.low / step) * step, math.floor(frame.high) + 1, step)
     heights = "".join(height(frame, exponent, _power(exponent)) for exponent in exponents)
-    return heights + places(frame, "input ← depth of the layer call → output")
+    return heights + places(frame, title)
 
 
 def height(frame: Frame, exponent: float, word: str) -> str:

@@ -80,7 +80,7 @@ def bars_conclusion(groups: Sequence[ScaleGroup]) -> str:
 
 
 def paired_evidence(scales: LrScales, *, width: int = 760, tall: int = 280) -> str:
-    """Draw the training losses of the probe on a log axis: uniform, the suggestion and remedies that learned by name.
+    """Draw the training losses of the probe on a log axis: uniform, the methods, and the remedies that learned.
 
     Args:
         scales: with evidence; without losses the image only says so.
@@ -96,11 +96,11 @@ def paired_evidence(scales: LrScales, *, width: int = 760, tall: int = 280) -> s
     frame = Frame(64, 12, width - 64 - 196, tall - 12 - 44, low - margin, high + margin, max(longest, 2))
     parts = [_losses_axis(frame), places(frame, "step of the probe")]
     for arm in arms:
-        if arm.is_named:
+        if arm.is_main:
             parts.append(line(frame, _stretched(arm.losses, longest), f"{arm.style} raw", arm.colour, weight=0.6))
         smooth = _stretched(smoothed(arm.losses), longest)
-        parts.append(line(frame, smooth, arm.style, arm.colour, weight=2.2 if arm.is_named else 1.0))
-    named = [(smoothed(arm.losses), shortened(arm.name, 24), arm.colour) for arm in arms if arm.is_named]
+        parts.append(line(frame, smooth, arm.style, arm.colour, weight=2.2 if arm.is_main else 1.0))
+    named = [(smoothed(arm.losses), shortened(arm.name, 24), arm.colour) for arm in arms]
     parts.append(names_at_ends(frame, named))
     return svg(width, tall, evidence_conclusion(scales), "".join(parts), "paired-evidence", None)
 
@@ -121,7 +121,7 @@ class _Arm:
     losses: Series
     style: str
     colour: str
-    is_named: bool
+    is_main: bool
 
 
 def _arms(scales: LrScales) -> list[_Arm]:

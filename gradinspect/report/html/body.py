@@ -123,10 +123,16 @@ def report_body(
         sections=measured_sections(report),
         scales=_scales(report, scales, prefix) if scales is not None and scales.status == "measured" else None,
         request=request_facts(settings) if settings is not None else (),
-        measurement=(*environment_facts(report), *self_check_facts(report)),
+        measurement=_measurement(report, has_request=settings is not None),
         missing=missing_sections(report, settings),
         prefix=prefix,
     )
+
+
+def _measurement(report: Report, *, has_request: bool) -> tuple[Fact, ...]:
+    """List how the numbers were measured, without the seed where the request shows it."""
+    facts = (*environment_facts(report), *self_check_facts(report))
+    return tuple(fact for fact in facts if not (has_request and fact.label == "seed"))
 
 
 def _cards(report: Report, listing: Listing, prefix: str) -> tuple[Card, ...]:

@@ -1,4 +1,4 @@
-"""A remedy, which is made for machines, as a sentence for people."""
+"""A remedy, which the report records for programs, as a sentence."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from gradinspect.contracts.report.report import Remedy
 from gradinspect.report.words.figures import printable
 
 _REMEDIES = {
-    "initialize": "Draw the weights anew with {function}.",
+    "initialize": "Initialise the weights with {function}.",
     "replace_activation": "Replace {from} by {to}, and initialise the weights for it.",
     "add_residual": "Add skip connections around every one or two layers.",
     "scale_residual": "Scale each residual branch by {scale}.",
     "add_normalization": "Add normalisation ({kind}), or {or}.",
-    "revive_units": "Set the biases to zero and draw the weights of these layers anew, or use leaky_relu.",
+    "revive_units": "Set the biases to zero and initialise the weights of these layers again, or use leaky_relu.",
     "scale_weights": "Multiply the weights of these layers by {factor}.",
     "set_learning_rate": "Change the learning rate.",
     "set_loss_scale": "Use a loss scale of {loss_scale:g}.",
     "use_precision": "Use {dtype}.",
-    "use_lr_scales": "Ask for learning-rate scales (lr_scales in the request), or use Adam.",
+    "use_lr_scales": "Use learning-rate scales (option lr_scales), or use Adam.",
     "unfreeze": "If this was not meant, let them train again.",
     "remove_or_connect": "Remove them, or connect them to the output in forward().",
-    "unblock_gradient": "Look for what cuts the way: dead units, zero weights, clamp, round, detach.",
-    "check_operation": "Look at the operation at this place: a division, a logarithm, a root or an exponential.",
+    "unblock_gradient": "Look for what blocks the gradient: dead units, zero weights, clamp, round, detach.",
+    "check_operation": "Look at the operation in this layer: a division, a logarithm, a root or an exponential.",
     "check_target": "Check the target: classes out of range, or values that are not finite.",
     "restore_weights": "Load a checkpoint from before the weights became NaN.",
     "check_initialization": "Compare the weights' variance with what the initialiser should give.",
@@ -29,7 +29,7 @@ _REMEDIES = {
 
 
 def remedy_in_words(remedy: Remedy) -> str | None:
-    """A remedy's action as a sentence; None for an action that is not known here."""
+    """Write a remedy's action as a sentence; None for an unknown action."""
     sentence = _REMEDIES.get(remedy.action)
     if sentence is None:
         return None

@@ -97,7 +97,6 @@ def missing_sections(report: Report, settings: InspectionSettings | None = None)
 def request_facts(settings: InspectionSettings) -> tuple[Fact, ...]:
     """List what was requested."""
     optimizer = settings.optimizer
-    seeds = f", {settings.seeds} of them" if settings.seeds > 1 else ""
     return (
         Fact("loss", str(settings.loss)),
         Fact("mode", settings.mode),
@@ -105,7 +104,7 @@ def request_facts(settings: InspectionSettings) -> tuple[Fact, ...]:
         Fact("data", _data(settings)),
         Fact("optimizer", "none declared" if optimizer is None else f"{optimizer.type}, lr {optimizer.lr:g}"),
         Fact("precision", _precision(settings)),
-        Fact("seed", f"{settings.seed}{seeds}"),
+        Fact("seeds", f"{settings.seeds}, from {settings.seed}"),
     )
 
 
@@ -137,7 +136,7 @@ def environment_facts(report: Report) -> tuple[Fact, ...]:
         Fact("dtype", printable(environment.dtype)),
         Fact("threads", str(environment.threads)),
         Fact("seed", str(environment.seed)),
-        Fact("data", data),
+        Fact("batch", data),
         Fact("confinement", printable(environment.confinement)),
     ]
     if environment.wall_seconds is not None:
@@ -195,9 +194,8 @@ def _written(name: str, value: object) -> str | None:
         return printable(value)
     if isinstance(value, tuple) and len(value) == 2 and all(isinstance(part, float) for part in value):
         low, high = value
+        is_empty = low > high  # the smallest gradients need a larger scale than the largest ones allow
         return (
-            f"{number(low)} … {number(high)}"
-            if low <= high
-            else f"none ({number(low)} would be needed at least, {number(high)} at most)"
+            f"none: at least {number(low)}, at most {number(high)}" if is_empty else f"{number(low)} … {number(high)}"
         )
     return None

@@ -1,4 +1,4 @@
-"""The pages over HTTP: every state, no script needed, nothing from elsewhere, strangers' text escaped."""
+"""The pages over HTTP: every state, without a script, nothing from other hosts, all names escaped."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from gradinspect.contracts.report.sections import (
     LayerSpread,
     LrScales,
+    Noise,
     ProbeCurve,
     ScaleEvidence,
     ScaleGroup,
@@ -19,6 +20,7 @@ from gradinspect.contracts.report.sections import (
 )
 from gradinspect.contracts.sources import SpecSource
 from gradinspect.report.formats import FORMATS
+from gradinspect.report.words.figures import amount
 from gradinspect.testing.measurements import chain, changed
 from service.context import EXTENSION, Context
 from service.db import leases, models
@@ -277,3 +279,44 @@ def test_a_comparison_without_two_sides_asks_for_them(client: FlaskClient) -> No
 def test_what_has_no_report_cannot_be_compared(app: APIFlask, client: FlaskClient, ended) -> None:
     waiting = submit(context_of(app).database).id
     assert "has not ended yet" in show(client, f"/compare?base={ended()}&head={waiting}", 409).text
+
+
+def test_rules_that_only_one_side_could_judge_are_listed_apart(client: FlaskClient, ended) -> None:
+    base = ended(chain((0.9,) * 5))
+    head = ended(chain((0.9,) * 5, noise=Noise(batch_size=128, grad_snr=0.4, noise_scale=317.0)))
+    text = show(client, f"/compare?base={base}&head={head}").text
+    assert "No rule changed" in text
+    assert "not judged on both sides" in text
+    assert "could not tell" not in text
+
+
+def test_a_comparison_counts_parameters_as_the_list_does(client: FlaskClient, ended) -> None:
+    base = ended(chain((0.9,) * 5))
+    parameters = client.get(f"/v1/inspections/{base}").get_json()["summary"]["parameters"]
+    assert f" {amount(parameters)} " in show(client, f"/compare?base={base}&head={base}").text
+
+
+def test_a_browser_gets_a_page_for_an_unknown_address_and_a_program_gets_a_problem(client: FlaskClient) -> None:
+    answer = client.get("/nope", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert (answer.status_code, answer.mimetype) == (404, "text/html")
+    text = answer.get_data(as_text=True)
+    assert '<html lang="en"' in text
+    assert "<title>There is nothing here – gradinspect</title>" in text
+    assert "openapi" not in text
+    for accept in ("*/*", "application/json"):
+        assert client.get("/nope", headers={"Accept": accept}).mimetype == "application/problem+json"
+    assert client.get("/v1/nope", headers={"Accept": "text/html"}).mimetype == "application/problem+json"
+
+
+def test_the_page_of_a_wrong_method_says_which_are_allowed(client: FlaskClient) -> None:
+    answer = client.post("/compare", headers={"Accept": "text/html"})
+    assert (answer.status_code, answer.mimetype) == (405, "text/html")
+    assert "GET" in answer.headers["Allow"]
+
+
+def test_the_documentation_has_the_way_back_to_the_pages(client: FlaskClient) -> None:
+    found = Outline(client.get("/docs").get_data(as_text=True))
+    assert {"/", "/compare"} <= {link.get("href") for link in found.all("a")}
+    (icon,) = [link["href"] for link in found.all("link") if link.get("rel") == "icon"]
+    assert client.get(icon or "").status_code == 200
+    assert found.text.index("How to begin") < found.text.index("artifacts")
