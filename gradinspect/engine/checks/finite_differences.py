@@ -1,4 +1,4 @@
-"""Spot checks of the gradients against a float64 copy: its central differences, and the norms of its gradients.
+"""Comparison of gradients with a float64 copy: its central differences, and the norms of its gradients.
 
 Source: Nocedal and Wright 2006, "Numerical optimization", section 8.1: the error of a central difference is h²·f‴/6
 plus rounding of ε·f/h; with h = 1e-5 and float64 both stay below 1e-9 for a loss and weights of order 1.
@@ -11,6 +11,7 @@ import io
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -27,21 +28,21 @@ from gradinspect.engine.tracing.run_pass import first_tensor
 NAME, NORMS = "finite_differences", "gradients_in_float64"
 STEP = 1e-5
 TOLERANCE = 1e-4  # chosen: five orders above the method's error, and far below any mistake in a derivative
-_NORM_TOLERANCE = 10.0  # times √ε; chosen: layers amplify rounding, and a ReLU at its kink may fall on either side
+NORM_TOLERANCE = 10.0  # times √ε; chosen: layers amplify rounding, and a ReLU at its kink may be on either side
 SAMPLES = 8  # of the batch; a derivative is right or wrong for one sample as for many
 LONGEST_PASS_SECONDS = 1.0
-LARGEST_OUTPUTS = 100_000  # elements of all layers' outputs: norms need the whole batch, and a pass in float64
+LARGEST_OUTPUTS = 100_000  # elements of all layers' outputs: norms need a float64 pass over the whole batch
 LARGEST_PARAMETERS = 4_000_000  # elements; a float64 copy of these takes 32 MB
 
 
 def finite_differences(s: SectionInput) -> list[SelfCheck]:
     """Compare derivatives with differences, and the report's gradient norms with those of the float64 copy.
 
-    The parameters are the first, the middle and the last that is trained, the coordinates those of their largest
-    gradients. One whose differences over h and h/2 disagree stands next to a kink and is passed over.
+    The parameters are the first, the middle and the last that is trained; in each the coordinate with the largest
+    gradient is tried. One whose differences over h and h/2 disagree is next to a kink and is skipped.
 
     Cost: a float64 copy of the model; over eight samples of the batch one forward and backward pass, and two forward
-    passes a coordinate; for small models one pass over the whole batch.
+    passes for each coordinate; for small models one pass over the whole batch.
     """
     if s.settings.precision.compute in HALF:
         return _left_out("the request computes in half precision")
@@ -56,7 +57,7 @@ def finite_differences(s: SectionInput) -> list[SelfCheck]:
     try:
         model = _copied(s.model).double()
         by_name = {entry.name: entry for entry in ParameterIndex(model)}
-        chosen = [by_name[trained[place]] for place in sorted({0, len(trained) // 2, len(trained) - 1})]
+        chosen = [by_name[trained[index]] for index in sorted({0, len(trained) // 2, len(trained) - 1})]
         few = _loss_of(model, s, SAMPLES)
         checks = [_differences(*_gradients(few, chosen), few)]
         if sum(call.output_numel for call in s.reading.calls) <= LARGEST_OUTPUTS:
@@ -79,15 +80,15 @@ def _has_gradient(s: SectionInput, entry: ParameterEntry) -> bool:
 def _copied(model: nn.Module) -> nn.Module:
     if not isinstance(model, torch.jit.ScriptModule):
         return copy.deepcopy(model)
-    file = io.BytesIO()  # deepcopy leaves a scripted model's parameters without being leaves of the graph
+    file = io.BytesIO()  # after deepcopy a scripted model's parameters are no leaves of the graph
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is deprecated upstream, and supported here
+        warnings.simplefilter("ignore", DeprecationWarning)  # deprecated upstream, still supported here
         torch.jit.save(model, file)
     return load_torchscript(file.getvalue())
 
 
 def _loss_of(model: nn.Module, s: SectionInput, samples: int | None) -> Callable[[], torch.Tensor]:
-    """The loss of the copy on the first samples, or on all; every call draws the same random numbers."""
+    """Return the loss of the copy on the first samples, or on all; every call draws the same random numbers."""
     count = s.batch.inputs[0].shape[0] if s.batch.inputs and s.batch.inputs[0].dim() else 0
     inputs = [_cut(tensor, count, samples) for tensor in s.batch.inputs]
     target = _cut(s.target, count, samples) if s.target is not None else None
@@ -105,20 +106,20 @@ def _loss_of(model: nn.Module, s: SectionInput, samples: int | None) -> Callable
 
 
 def _cut(tensor: torch.Tensor, count: int, samples: int | None) -> torch.Tensor:
-    counted = tensor.dim() > 0 and tensor.shape[0] == count
-    kept = tensor[:samples] if counted else tensor
-    return kept.double() if kept.is_floating_point() else kept
+    has_samples = tensor.dim() > 0 and tensor.shape[0] == count
+    first = tensor[:samples] if has_samples else tensor
+    return first.double() if first.is_floating_point() else first
 
 
 def _gradients(
     loss: Callable[[], torch.Tensor], chosen: list[ParameterEntry]
 ) -> tuple[dict[ParameterEntry, torch.Tensor], float]:
-    """The flat gradient of each chosen parameter that has one, and the loss."""
+    """Compute the flat gradient of each chosen parameter that has one, and the loss."""
     members = [member for entry in chosen for member in entry.members]
     with torch.enable_grad():
         value = loss()
-        found = torch.autograd.grad(value, members, allow_unused=True)
-    of_member = dict(zip(map(id, members), found, strict=True))
+        parts_of = torch.autograd.grad(value, members, allow_unused=True)
+    of_member = dict(zip(map(id, members), parts_of, strict=True))
     gradients: dict[ParameterEntry, torch.Tensor] = {}
     for entry in chosen:
         parts = [part for part in (of_member[id(member)] for member in entry.members) if part is not None]
@@ -132,72 +133,77 @@ def _differences(
 ) -> SelfCheck:
     errors = []
     for entry, gradient in gradients.items():
-        place = int(gradient.abs().argmax())
-        error = _error(entry, place, float(gradient[place]), value, loss)
+        index = int(gradient.abs().argmax())
+        error = _relative_error(_Coordinate(entry, index, float(gradient[index])), value, loss)
         if error is not None:
             errors.append(error)
     if not errors:
-        return _left_out("every coordinate that was tried stands next to a kink, or drowns in the loss's rounding")[0]
+        return _left_out("every coordinate that was tried is next to a kink, or below the loss's rounding")[0]
     return SelfCheck(
         name=NAME,
         status="passed" if max(errors) <= TOLERANCE else "failed",
         value=max(errors),
         tolerance=TOLERANCE,
-        detail=f"derivative against central difference in {len(errors)} coordinates of a float64 copy, relative",
+        detail=f"derivative minus central difference in {len(errors)} coordinates of a float64 copy, relative",
     )
 
 
 def _norms(s: SectionInput, gradients: dict[ParameterEntry, torch.Tensor], value: float) -> list[SelfCheck]:
-    """The report's norms of the same gradients; nothing where the copy draws other random numbers."""
+    """Compare the report's norms with the copy's; return nothing if the copy drew other random numbers."""
     own = {entry.name: entry for entry in s.parameters}
     rounding = max((torch.finfo(own[entry.name].tensor.dtype).eps for entry in gradients), default=0.0) ** 0.5
     if not gradients or not math.isclose(value, s.reading.loss, rel_tol=rounding):
         return []
     norms = {entry.name: float(gradient.norm()) for entry, gradient in gradients.items()}
-    # A gradient that cancels is left with the rounding of the others: 0 here and not there.
+    # Of a gradient that cancels, only rounding of the size of the others is left: 0 in one precision, not in another.
     floor = rounding * max(norms.values())
     if floor == 0.0:
         return []
     worst = max(
         abs(s.reading.gradients[own[name]].moments.norm - norm) / max(norm, floor) for name, norm in norms.items()
     )
-    tolerance = _NORM_TOLERANCE * rounding
+    tolerance = NORM_TOLERANCE * rounding
     return [
         SelfCheck(
             name=NORMS,
             status="passed" if worst <= tolerance else "failed",
             value=worst,
             tolerance=tolerance,
-            detail=f"norms of {len(gradients)} gradients against those of a float64 copy, relative",
+            detail=f"norms of {len(gradients)} gradients minus those of a float64 copy, relative",
         )
     ]
 
 
-def _error(
-    entry: ParameterEntry, place: int, derivative: float, value: float, loss: Callable[[], torch.Tensor]
-) -> float | None:
-    """Relative to the derivative; None next to a kink and where the derivative drowns in the loss's rounding."""
+@dataclass(frozen=True)
+class _Coordinate:
+    entry: ParameterEntry
+    index: int
+    derivative: float
+
+
+def _relative_error(coordinate: _Coordinate, value: float, loss: Callable[[], torch.Tensor]) -> float | None:
+    """Compare a derivative with differences; None next to a kink and below the loss's rounding."""
+    derivative = coordinate.derivative
     rounding = torch.finfo(torch.float64).eps * abs(value) / STEP
     if abs(derivative) * TOLERANCE < 10 * rounding:
         return None
-    error = abs(_difference(entry, place, STEP, loss) / derivative - 1)
+    error = abs(_difference(coordinate, STEP, loss) / derivative - 1)
     if error > TOLERANCE:
-        halved = abs(_difference(entry, place, STEP / 2, loss) / derivative - 1)
+        halved = abs(_difference(coordinate, STEP / 2, loss) / derivative - 1)
         if abs(halved - error) > 0.1 * error:
             return None
     return error
 
 
-def _difference(entry: ParameterEntry, place: int, step: float, loss: Callable[[], torch.Tensor]) -> float:
-    ahead, behind = _loss_at(entry, place, step, loss), _loss_at(entry, place, -step, loss)
-    return (ahead - behind) / (2 * step)
+def _difference(coordinate: _Coordinate, step: float, loss: Callable[[], torch.Tensor]) -> float:
+    return (_loss_at(coordinate, step, loss) - _loss_at(coordinate, -step, loss)) / (2 * step)
 
 
-def _loss_at(entry: ParameterEntry, place: int, shift: float, loss: Callable[[], torch.Tensor]) -> float:
+def _loss_at(coordinate: _Coordinate, shift: float, loss: Callable[[], torch.Tensor]) -> float:
     with torch.no_grad():
-        flat = entry.tensor.view(-1)
-        kept = float(flat[place])
-        flat[place] = kept + shift
+        flat = coordinate.entry.tensor.view(-1)
+        saved = float(flat[coordinate.index])
+        flat[coordinate.index] = saved + shift
         value = float(loss())
-        flat[place] = kept
+        flat[coordinate.index] = saved
     return value

@@ -1,4 +1,4 @@
-"""Whether a TorchScript model gives the same gradients again: compiled graphs have changed theirs from call to call.
+"""Check that a TorchScript model has the same gradients in every call; compiled graphs have changed theirs.
 
 Source: pytorch issue 108670, in which gradients of a scripted model were silently wrong from the second call on.
 """
@@ -14,13 +14,13 @@ from gradinspect.engine.network.reproducible import left_as_found, ordinary_grap
 from gradinspect.engine.tracing.run_pass import PassReading, run_pass
 
 NAME = "repeated_calls"
-CALLS = 2  # beyond the first: the compiler changes its mind on the second and the third
+CALLS = 2  # after the first: the compiler recompiles in the second and the third
 LONGEST_PASS_SECONDS = 0.5
-_EPSILONS = 1_000  # chosen: threads may split sums in another way from call to call
+TOLERANCE_EPSILONS = 1_000  # chosen: threads may split sums differently from call to call
 
 
 def repeated_calls(s: SectionInput) -> list[SelfCheck]:
-    """Run the gradients of a TorchScript model twice more, and compare every parameter's norm with the report's.
+    """Compute the gradients of a TorchScript model twice more, and compare every parameter's norm with the report's.
 
     Cost: two forward and backward passes.
     """
@@ -34,9 +34,9 @@ def repeated_calls(s: SectionInput) -> list[SelfCheck]:
     for _ in range(CALLS):
         again = _norms(_rerun(s))
         for name, norm in _norms(s.reading).items():
-            # Against the whole gradient: what is zero but for rounding may differ by all of itself.
+            # Relative to the whole gradient: one that is zero but for rounding may change by all of its norm.
             worst = max(worst, abs(again.get(name, 0.0) - norm) / (total or 1.0))
-    tolerance = _EPSILONS * torch.finfo(_dtype(s)).eps
+    tolerance = TOLERANCE_EPSILONS * torch.finfo(_dtype(s)).eps
     return [
         SelfCheck(
             name=NAME,

@@ -1,4 +1,4 @@
-"""Identities that the numbers of a run must satisfy, checked on that run. A failed check marks the report."""
+"""Checks of a run's own numbers, which are listed in its report."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from gradinspect.engine.checks.repeated_calls import repeated_calls
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.tracing.readings import PassReading
 
-_TOLERANCE_EPSILONS = 2_000  # chosen: rounding of L products of width n grows like √(L·n); 2,000 covers L·n = 4·10⁶
+TOLERANCE_EPSILONS = 2_000  # chosen: rounding of L products of width n grows like √(L·n); 2,000 covers L·n = 4·10⁶
 
 
 def run_checks(s: SectionInput, dtype: torch.dtype) -> list[SelfCheck]:
-    """All checks of a pass; each says why where it does not apply.
+    """Run all checks of a pass; each says why where it does not apply.
 
     Args:
+        s: the section's input.
         dtype: the precision that the gradients were computed in.
 
     Cost: nothing for the identity, about five passes of small models for the differences, two for TorchScript's calls.
@@ -27,7 +28,7 @@ def run_checks(s: SectionInput, dtype: torch.dtype) -> list[SelfCheck]:
 
 
 def balance_identity(reading: PassReading, dtype: torch.dtype) -> SelfCheck:
-    """⟨W_l, dL/dW_l⟩ is the same for every layer of a net whose maps are all positively homogeneous and unbiased.
+    """Check that ⟨W_l, dL/dW_l⟩ is the same for every layer of a chain of positively homogeneous maps without biases.
 
     Source: Du, Hu and Lee 2018, "Algorithmic regularization in learning deep homogeneous models", theorem 2.1, at one
     point of the flow: both sides equal Σ δ·z, and z ↦ φ(Wz) carries that sum from layer to layer unchanged.
@@ -42,12 +43,12 @@ def balance_identity(reading: PassReading, dtype: torch.dtype) -> SelfCheck:
         )  # fmt: skip
     read = [weight for weight in weights if weight in reading.gradients]
     products = [reading.gradients[weight].weight_product for weight in read]
-    # A product that is small against ‖W‖·‖dL/dW‖ comes from cancellation, and carries that scale's rounding error.
+    # A product much smaller than ‖W‖·‖dL/dW‖ comes from cancellation, and has rounding errors of that scale.
     scale = max((reading.gradients[each].moments.norm * reading.weights[each].norm for each in read), default=0.0)
     if len(products) < 2 or not all(map(math.isfinite, products)) or scale == 0:
         return SelfCheck(name=name, status="not_applicable", detail="needs two finite gradients")
     value = (max(products) - min(products)) / scale
-    tolerance = _TOLERANCE_EPSILONS * torch.finfo(dtype).eps
+    tolerance = TOLERANCE_EPSILONS * torch.finfo(dtype).eps
     return SelfCheck(
         name=name,
         status="passed" if value <= tolerance else "failed",

@@ -1,8 +1,8 @@
-"""What a section of the report is computed from, and what it hands back: noise, curvature, Jacobian, trace, scales.
+"""Input and result of a section of the report (noise, curvature, Jacobian, training trace, learning-rate scales).
 
-A section runs after the first-order pass, on the same model and batch. It leaves the model as it found it (weights,
-gradients, buffers, modes, random state), asks its budget before each step that costs a pass, and says `undetermined`
-with a reason where it cannot tell.
+A section runs after the first-order pass, on the same model and batch. It restores the model (weights, gradients,
+buffers, modes, random state), checks its budget before each step that costs a pass, and reports `undetermined` with a
+reason where it cannot measure.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from gradinspect.engine.tracing.run_pass import PassReading
 
 
 class Budget:
-    """Wall seconds that are left for everything that is still to be computed.
+    """Wall time left for the remaining computations.
 
     Args:
-        seconds: from now on; None for as long as it takes.
+        seconds: from now on; None for no limit.
     """
 
     def __init__(self, seconds: float | None) -> None:
@@ -35,15 +35,15 @@ class Budget:
 
     @property
     def seconds_left(self) -> float:
-        """Infinite without a limit; negative once it is over."""
+        """Seconds left; infinite without a limit, negative after the deadline."""
         return self._deadline - time.perf_counter()
 
     def allows(self, seconds: float) -> bool:
-        """Whether a step that is estimated to take so long still fits."""
+        """Check that a step of estimated duration still fits."""
         return seconds <= self.seconds_left
 
     def part(self, share: float, *, reserve: float = 0.0) -> Budget:
-        """A share of what is left, for one of several sections, after `reserve` seconds are set aside."""
+        """Return a budget of a share of the time left, after setting `reserve` seconds aside."""
         left = self.seconds_left - reserve
         return Budget(None if math.isinf(left) else max(left, 0.0) * share)
 
@@ -53,18 +53,21 @@ class SectionInput:
     """Everything a section may read.
 
     Attributes:
-        model: in the mode that was asked for, on `device`.
-        parameters: its parameters; entries that share memory are one.
-        batch: the batch of the first-order pass; `batch.inputs` is what the model is called with.
-        loss_of: from the model's output to the scalar, mean-reduced loss; the target is the first pass's.
-        target: what that loss compares with; None for losses that take none.
-        loss_between: the same loss of an output and another target, a minibatch's for instance.
-        reading: what the first-order pass saw.
+        model: the model in its requested mode, on `device`.
+        parameters: its parameters; tied ones are one entry.
+        batch: the batch of the first-order pass; `batch.inputs` are the model's arguments.
+        loss_of: maps the model's output to the scalar, mean-reduced loss with the first pass's target.
+        target: that target; None for losses without one.
+        loss_between: the same loss of an output and another target, such as a minibatch's.
+        settings: the request.
+        reading: measurements of the first-order pass.
         names: the names of `reading.calls`, in their order.
-        pass_seconds: wall time of that forward and backward pass, the unit of cost estimates.
-        rebuild: a fresh, equally built model from another seed; None where initialisation is not ours to draw (uploads
-            and a notebook's modules).
-        progress: told the fraction of this section that is done.
+        seed: source of everything random.
+        device: the device of model and batch.
+        pass_seconds: wall time of the first forward and backward pass, the unit of cost estimates.
+        budget: the time left for this section.
+        rebuild: builds the model from another seed; None for models that we do not initialise (uploads, modules).
+        progress: called with the completed fraction of this section.
     """
 
     model: nn.Module
@@ -86,10 +89,10 @@ class SectionInput:
 
 @dataclass(frozen=True)
 class SectionResult:
-    """A section of the report, and what it adds to rows.
+    """A section of the report, and fields that it adds to rows.
 
     Attributes:
-        section: the report's document.
+        section: the section's document.
         parameters: name of a parameter → fields of its row.
     """
 
@@ -101,7 +104,7 @@ Section = Callable[[SectionInput], SectionResult]
 
 
 def refused(budget: Budget, seconds: float) -> str | None:
-    """Why a step that is estimated to take so long is left out; None where it fits."""
+    """Return why a step of estimated duration is left out; None where it fits."""
     if budget.allows(seconds):
         return None
     return f"budget: needs about {seconds:.3g} s, {max(budget.seconds_left, 0.0):.3g} s are left"

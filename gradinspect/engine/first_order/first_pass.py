@@ -1,4 +1,4 @@
-"""The first-order pass over one subject, and what the later sections are computed from."""
+"""The first-order pass over one model and batch, which prepares the input of the sections."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ CustomLoss = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 @dataclass(frozen=True)
 class Subject:
-    """One pass to run: a model, the batch it runs on, and the seed of what is random inside it (dropout).
+    """One pass to run.
 
     Attributes:
-        rebuild: an equally built model from another seed; None where its initialisation is not ours to draw.
+        model: the model.
+        batch: the batch it runs on.
+        seed: source of randomness inside the model (dropout).
+        rebuild: builds the model from another seed; None for models that we do not initialise.
     """
 
     model: nn.Module
@@ -39,7 +42,7 @@ class Subject:
 
 
 class FixedLoss:
-    """The scalar loss of an output, always against the target that was drawn for the first output it saw."""
+    """The scalar loss of an output, always with the target that was drawn for the first output."""
 
     def __init__(self, subject: Subject, settings: InspectionSettings, custom: CustomLoss | None) -> None:
         self._subject, self._settings, self._custom = subject, settings, custom
@@ -52,11 +55,11 @@ class FixedLoss:
         return self.between(output, self.target)
 
     def between(self, output: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        """The same loss of an output and any target."""
+        """Compute the loss of an output and any target."""
         with casting(self._settings.precision, output.device):
             if self._custom is not None:
                 return self._custom(output, target)
-            # A generator of its own for each call: the random cotangent is then the same one every time.
+            # A new generator for each call, so that the random cotangent is the same every time.
             return compute_loss(self._settings.loss, output, target, generator(self._subject.seed, "cotangent"))
 
 
@@ -72,7 +75,12 @@ def first_pass(
     """Run one forward and one backward pass and read both.
 
     Args:
-        stage: told "forward" and "backward" when they begin.
+        subject: the pass to run.
+        settings: the request.
+        device: the device of model and batch.
+        custom_loss: a loss from (output, target) in place of the request's.
+        budget: the time left for the sections; None for no limit.
+        stage: called with "forward" and "backward" when they begin.
 
     Raises:
         InspectionError: as `run_pass` does.
@@ -107,6 +115,6 @@ def first_pass(
 
 
 def _loss_scale(parameters: ParameterIndex, settings: InspectionSettings) -> float:
-    """The declared scale where gradients pass through half precision; elsewhere it would only be divided out again."""
+    """Return the declared scale where gradients are in half precision; elsewhere it would be divided out again."""
     halved = settings.precision.compute in HALF or any(entry.tensor.dtype in HALF.values() for entry in parameters)
     return settings.precision.loss_scale if halved else 1.0

@@ -1,4 +1,4 @@
-"""How the C library treats memory that is freed, which decides whether the next tensor finds its pages at hand."""
+"""The C library's treatment of freed memory, which decides whether the next allocation page-faults."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _LARGEST_THRESHOLD = 2**25 - 2**16  # under glibc's DEFAULT_MMAP_THRESHOLD_MAX, 
 
 
 def keep_freed_memory() -> None:
-    """Let the C library reuse blocks of up to 32 MiB that are freed, rather than give their pages back each time.
+    """Make the C library reuse freed blocks of up to 32 MiB instead of returning their pages each time.
 
-    glibc raises its thresholds to the largest mapped block that was freed (`mallopt(3)`, M_MMAP_THRESHOLD), and by
-    default tensors of 128 KiB are mapped, and touched page by page, again and again: a tenth of a small model's
-    Hessian products. No page of the block is touched here.
+    glibc raises its thresholds to the largest mapped block that was freed (`mallopt(3)`, M_MMAP_THRESHOLD). By default
+    it maps and page-faults every tensor above 128 KiB anew, which is a tenth of the time of a small model's Hessian
+    products. No page of the block that is allocated here is touched.
     """
-    torch.UntypedStorage(_LARGEST_THRESHOLD, device="cpu")  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    torch.UntypedStorage(_LARGEST_THRESHOLD, device="cpu")  # type: ignore[no-untyped-call]  # untyped in torch

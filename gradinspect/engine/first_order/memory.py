@@ -1,4 +1,4 @@
-"""Running out of memory: how it shows, and the batch that would fit."""
+"""Recognition of failed allocations, and the batch size that would fit."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gradinspect.engine.tracing.run_pass import first_tensor
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that an allocation failed, on the CPU or on a device."""
+    """Check whether an exception means that an allocation failed, on the CPU or on a device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and ("allocate memory" in str(error) or "bad_alloc" in str(error))
 
 
 def memory_limit(subject: Subject, mode: str) -> InspectionError:
-    """Halve the batch until a bare pass fits, and say so.
+    """Halve the batch until a bare pass fits, and return the error that says so.
 
     Args:
         subject: the pass that did not fit.

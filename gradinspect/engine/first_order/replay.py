@@ -1,6 +1,4 @@
-"""Run the first pass's model again: on the same batch, with the same random draws, through kernels that have the
-derivatives that a section needs.
-"""
+"""Repetitions of the first pass with the same random draws, through kernels that have the derivatives needed."""
 
 from __future__ import annotations
 
@@ -21,23 +19,23 @@ from gradinspect.engine.tracing.run_pass import first_tensor
 
 
 def output_of(s: SectionInput) -> torch.Tensor:
-    """The model's output, as the first pass had it; dropout draws the same masks. Call it inside `replaying`."""
+    """Compute the model's output of the first pass, with the same dropout masks. Call it inside `replaying`."""
     with seeded(s.seed, s.device):
         return run_model(s, s.batch.inputs)
 
 
 def run_model(s: SectionInput, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The model's output for any inputs, in the precision of the first pass."""
+    """Compute the model's output for any inputs, in the precision of the first pass."""
     with casting(s.settings.precision, s.device):
         return first_tensor(s.model(*inputs))
 
 
 @contextmanager
 def replaying(s: SectionInput) -> Iterator[None]:
-    """Run the model in its mode any number of times; buffers and the global switches are restored afterwards.
+    """Set up any number of runs of the model in its mode; buffers and global switches are restored afterwards.
 
-    Fused recurrent layers are run step by step, which shows their inside and can be differentiated; only in models
-    that have them, because without oneDNN convolutions would be slower too.
+    Fused recurrent layers run step by step, so that each step has its nodes and second derivatives. Only models that
+    have such layers pay for it: without oneDNN convolutions are slower too.
     """
     with ExitStack() as stack:
         stack.enter_context(left_as_found(s.model, s.settings.mode))
@@ -50,9 +48,10 @@ def replaying(s: SectionInput) -> Iterator[None]:
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Take attention's mathematical form: its flash and memory-efficient kernels have a first derivative only.
+    """Use kernels with correct second derivatives.
 
-    And weight normalisation's, whose fused kernel has a second derivative that is wrong.
+    Attention's flash and memory-efficient kernels have a first derivative only; the fused kernel of weight
+    normalisation has a wrong second one.
     """
     with sdpa_kernel(SDPBackend.MATH), RightSecondDerivatives():
         yield
@@ -60,7 +59,7 @@ def twice_differentiable() -> Iterator[None]:
 
 @contextmanager
 def _switched_off(read: Callable[[], bool], write: Callable[[bool], None]) -> Iterator[None]:
-    """Only this switch: the `flags` of torch.backends write their neighbours too, and warn about those."""
+    """Switch one flag off; the `flags` contexts of torch.backends also write others, and warn about those."""
     before = read()
     write(False)
     try:

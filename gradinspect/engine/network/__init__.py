@@ -1,4 +1,4 @@
-"""Models, their parameters, batches and losses.
+"""Models, their parameters, batches, losses and optimizers.
 
 What may live here: building, loading, seeding and restoring a model. What may not: measurements.
 """

@@ -24,20 +24,19 @@ from gradinspect.engine.network.losses import draw_target
 from gradinspect.engine.network.reproducible import generator
 
 DEFAULT_SAMPLES = 128
-FLOATS = {name: getattr(torch, name) for name in ("float16", "bfloat16", "float32", "float64")}
 
 TargetMaker = Callable[[torch.Tensor], torch.Tensor | None]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs, and a function that gives the target once the output is known.
+    """Inputs, and a function that returns the target once the output is known.
 
     Attributes:
-        inputs: what the model is called with; the first axis counts samples.
-        target_for: from the model's output to the target (None for losses that take none).
-        synthetic: whether anything was drawn instead of read.
-        digest: SHA-256 over dtypes, shapes and values of the inputs and of a given target.
+        inputs: the model's arguments, (samples, …) each.
+        target_for: maps the model's output to the target; None for losses without one.
+        synthetic: True if anything was drawn instead of read.
+        digest: SHA-256 over dtypes, shapes and values of the inputs and of a target that was read.
     """
 
     inputs: tuple[torch.Tensor, ...]
@@ -46,7 +45,7 @@ class Batch:
     digest: str
 
     def with_target(self, target: torch.Tensor) -> Batch:
-        """The same inputs with a given target."""
+        """Return the same inputs with a known target."""
         return Batch(self.inputs, lambda _output: target, self.synthetic, digest((*self.inputs, target)))
 
 
@@ -65,14 +64,14 @@ def make_batch(
     """Make the batch of one pass.
 
     Args:
-        data: what the request says; None means synthetic with all defaults.
-        tensors: the tensors of the data artifact, where `data` names one.
-        sample_input: shape and dtype of one input without its batch axis, where the model declares it.
-        vocabulary: integers are drawn below this for a declared integer input.
-        loss: decides the target where none is given.
-        dtype: floating-point inputs are converted to it; None leaves them as they are.
-        device: where the tensors go.
-        seed: everything random is drawn from it.
+        data: the request's data; None means synthetic with all defaults.
+        tensors: the tensors of the data artifact, if `data` names one.
+        sample_input: shape and dtype of one input without its batch axis, if the model declares it.
+        vocabulary: upper bound of the integers drawn for a declared integer input.
+        loss: determines the target if the data has none.
+        dtype: dtype of floating-point inputs; None leaves them unchanged.
+        device: device of the tensors.
+        seed: source of everything random.
         part: (index, count): read the index-th of count equal parts of an artifact's samples.
 
     Raises:
@@ -85,20 +84,20 @@ def make_batch(
     if sources is None:
         samples = data.samples if data is not None and data.samples is not None else DEFAULT_SAMPLES
         sources = (_default_source(sample_input, vocabulary, samples),)
-    inputs = tuple(_place(_draw(source, draws), dtype, device) for source in sources)
-    wanted = data.target if data is not None else None
+    inputs = tuple(_moved(_draw(source, draws), dtype, device) for source in sources)
+    declared = data.target if data is not None else None
     target_draws = generator(seed, "target")
-    return Batch(inputs, lambda output: draw_target(loss, output, wanted, target_draws), True, digest(inputs))
+    return Batch(inputs, lambda output: draw_target(loss, output, declared, target_draws), True, digest(inputs))
 
 
 def digest(tensors: Sequence[torch.Tensor]) -> str:
-    """SHA-256 over dtypes, shapes and values, as `sha256:…`."""
-    seen = hashlib.sha256()
+    """Return the SHA-256 over dtypes, shapes and values, as `sha256:…`."""
+    hashed = hashlib.sha256()
     for tensor in tensors:
         values = tensor.detach().cpu().contiguous()
-        seen.update(f"{values.dtype}{list(values.shape)}".encode())
-        seen.update(values.reshape(-1).view(torch.uint8).numpy().data)
-    return f"sha256:{seen.hexdigest()}"
+        hashed.update(f"{values.dtype}{list(values.shape)}".encode())
+        hashed.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return f"sha256:{hashed.hexdigest()}"
 
 
 def _default_source(sample_input: SampleInput | None, vocabulary: int | None, samples: int) -> TensorSource:
@@ -126,7 +125,7 @@ def _draw(source: TensorSource, draws: torch.Generator) -> torch.Tensor:
     return torch.full(source.shape, source.value, dtype=dtype)
 
 
-def _place(tensor: torch.Tensor, dtype: torch.dtype | None, device: torch.device) -> torch.Tensor:
+def _moved(tensor: torch.Tensor, dtype: torch.dtype | None, device: torch.device) -> torch.Tensor:
     return tensor.to(device, dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype)
 
 
@@ -151,17 +150,17 @@ def _read(
     if parts > total:
         raise InspectionError("data_mismatch", f"{parts} batches were asked for, but the data holds {total} samples")
     rows = slice(index * total // parts, (index + 1) * total // parts)
-    placed = [_place(tensor[rows], dtype, device) for tensor in chosen]
-    inputs = tuple(placed[: len(data.inputs)])
+    moved = [_moved(tensor[rows], dtype, device) for tensor in chosen]
+    inputs = tuple(moved[: len(data.inputs)])
     if data.target is None:
         draws = generator(seed, "target")
         return Batch(inputs, lambda output: draw_target(loss, output, None, draws), True, digest(inputs))
-    target = placed[-1] if placed[-1].is_floating_point() else placed[-1].long()
+    target = moved[-1] if moved[-1].is_floating_point() else moved[-1].long()
     return Batch(inputs, lambda _output: target, False, digest((*inputs, target)))
 
 
 def _named(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
     if name not in tensors:
-        known = ", ".join(sorted(tensors)[:10]) or "none"
-        raise InspectionError("data_mismatch", f"the data has no tensor {name!r}; it has {known}")
+        available = ", ".join(sorted(tensors)[:10]) or "none"
+        raise InspectionError("data_mismatch", f"the data has no tensor {name!r}; it has {available}")
     return tensors[name]

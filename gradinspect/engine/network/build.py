@@ -1,6 +1,6 @@
-"""A spec becomes an nn.Module: the plan says what stands where, torch.nn does the rest.
+"""Construction of an nn.Module from the plan of a spec.
 
-The module is a torch.nn.Sequential whose children carry the plan's keys, so `named_parameters` reads like the plan.
+The module is a torch.nn.Sequential whose children have the plan's keys, so parameters have the plan's names.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gradinspect.contracts.spec.plan import Block, Call, Plan, Step
 from gradinspect.engine.network import modules, single_tensor
 from gradinspect.engine.network.load import load_tensors
 
-# Types that are not torch.nn's class of the same name: our own, and torch's made to return one tensor.
+# Layer types that are not torch.nn's class of the same name: ours, and subclasses of torch's that return one tensor.
 OWN_MODULES: dict[str, type[nn.Module]] = {
     "PositionalEmbedding": modules.PositionalEmbedding,
     "Permute": modules.Permute,
@@ -38,19 +38,19 @@ def build(
     """Build the network that `spec` describes, in training mode.
 
     Parameters are drawn in float32 on the CPU and cast, so that one seed gives the same network in every dtype and on
-    every device. The global random state is left as it was.
+    every device. The global random state is restored.
 
     Args:
         spec: a validated spec.
         seed: 0 … 2⁶³ − 1.
-        dtype: of floating-point parameters and buffers.
-        device: where the parameters go.
+        dtype: dtype of floating-point parameters and buffers.
+        device: device of the parameters.
 
     Returns:
-        A torch.nn.Sequential; takes one tensor (batch, …), gives one tensor. Can be scripted and traced.
+        A torch.nn.Sequential that maps one tensor (batch, …) to one tensor. It can be scripted and traced.
 
     Raises:
-        RuntimeError: the plan and torch disagree about a parameter, a defect of this project.
+        RuntimeError: the plan and torch disagree about a parameter, which is a bug of this project.
 
     Cost: the parameters twice in float32 at most; the cross-check runs on the meta device and takes no memory.
     """
@@ -72,32 +72,32 @@ def build(
 
 
 def load_weights(model: nn.Module, data: bytes) -> None:
-    """Fill a built model with the tensors of a safetensors file, by the names of its `state_dict`.
+    """Load the tensors of a safetensors file into a built model, by the names of its `state_dict`.
 
-    Values are cast to the dtype of the parameter they fill. A tied weight may be left out under its other name.
+    Values are cast to the dtype of the parameter. A tied weight needs one of its names only.
 
     Raises:
         InspectionError: `data_mismatch`, naming tensors that are missing, unknown or of another shape.
     """
-    given = load_tensors(data)
-    wanted = model.state_dict()
-    shapes = {name: list(given[name].shape) for name in given if name in wanted}
-    differing = [name for name, shape in shapes.items() if shape != list(wanted[name].shape)]
+    tensors = load_tensors(data)
+    state = model.state_dict()
+    shapes = {name: list(tensors[name].shape) for name in tensors if name in state}
+    differing = [name for name, shape in shapes.items() if shape != list(state[name].shape)]
     if differing:
         name = differing[0]
         raise InspectionError(
-            "data_mismatch", f"weights: {name!r} has shape {shapes[name]}, the spec makes {list(wanted[name].shape)}"
+            "data_mismatch", f"weights: {name!r} has shape {shapes[name]}, the spec makes {list(state[name].shape)}"
         )
-    present = {wanted[name].data_ptr() for name in shapes if wanted[name].numel()}
-    missing = [name for name, tensor in wanted.items() if name not in given and tensor.data_ptr() not in present]
-    unknown = [name for name in given if name not in wanted]
+    filled = {state[name].data_ptr() for name in shapes if state[name].numel()}
+    missing = [name for name, tensor in state.items() if name not in tensors and tensor.data_ptr() not in filled]
+    unknown = [name for name in tensors if name not in state]
     if missing or unknown:
         parts = [f"{what} {', '.join(map(repr, names[:5]))}" for what, names in
                  (("missing are", missing), ("unknown are", unknown)) if names]  # fmt: skip
         raise InspectionError("data_mismatch", f"the weights do not fit the spec: {'; '.join(parts)}")
     with torch.no_grad():
         for name in shapes:
-            wanted[name].copy_(given[name])
+            state[name].copy_(tensors[name])
 
 
 def _assemble(steps: Sequence[Step]) -> nn.Sequential:
@@ -107,8 +107,8 @@ def _assemble(steps: Sequence[Step]) -> nn.Sequential:
 def _module(step: Step) -> nn.Module:
     if isinstance(step, Call):
         kind = step.layer.type
-        made: nn.Module = (OWN_MODULES.get(kind) or getattr(nn, kind))(**step.layer.arguments(step.inferred))
-        return made
+        module: nn.Module = (OWN_MODULES.get(kind) or getattr(nn, kind))(**step.layer.arguments(step.inferred))
+        return module
     container = step.container
     if isinstance(container, Concat):
         return modules.Concat([_assemble(row) for row in step.rows], dim=container.dim)
@@ -129,12 +129,14 @@ def _calls(steps: Sequence[Step]) -> Iterator[Call]:
 
 
 def _cross_check(model: nn.Module, plan: Plan) -> None:
-    """Hold torch's parameters, unshared still, against the plan's."""
+    """Compare torch's parameters, before any is shared, with the plan's."""
     planned = {f"{call.path}.{name}": shape for call in _calls(plan.steps) for name, shape in call.parameters.items()}
     built = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     if planned != built:
-        odd = sorted(name for name in planned.keys() | built.keys() if planned.get(name) != built.get(name))
-        raise RuntimeError(f"the plan and torch disagree about {odd[:5]}: {planned.get(odd[0])}, {built.get(odd[0])}")
+        wrong = sorted(name for name in planned.keys() | built.keys() if planned.get(name) != built.get(name))
+        raise RuntimeError(
+            f"the plan and torch disagree about {wrong[:5]}: {planned.get(wrong[0])}, {built.get(wrong[0])}"
+        )
 
 
 def _initialize(model: nn.Module, plan: Plan) -> None:

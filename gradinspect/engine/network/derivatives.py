@@ -1,10 +1,10 @@
-"""Derivatives with respect to parameters, where one parameter may be several tensor objects over one memory."""
+"""Derivatives with respect to parameters, each of which may be several tensor objects that share memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any  # autograd contexts have no stubs
 
 import torch
 
@@ -12,24 +12,26 @@ from gradinspect.engine.network.parameters import ParameterEntry
 
 
 class _Along(torch.autograd.Function):
-    """A scalar whose derivative with respect to each tensor is the vector along it.
+    """A scalar whose derivative with respect to each tensor is a chosen vector.
 
-    What `grad_outputs` is for, without its check of shapes, for which torch imports a computer algebra system.
+    Replaces `grad_outputs`, whose shape check makes torch import a computer algebra system.
     """
 
     @staticmethod
-    def forward(ctx: Any, along: Sequence[torch.Tensor], *of: torch.Tensor) -> torch.Tensor:  # Any: torch's context
+    def forward(ctx: Any, along: Sequence[torch.Tensor], *of: torch.Tensor) -> torch.Tensor:
+        """Return zero; only the derivative matters."""
         ctx.along = along
         return of[0].new_zeros(())
 
     @staticmethod
-    def backward(ctx: Any, _one: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # Any: likewise
+    def backward(ctx: Any, _one: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the vectors."""
         return (None, *ctx.along)
 
 
 def _scalar(of: Sequence[torch.Tensor], along: Sequence[torch.Tensor]) -> torch.Tensor:
     with torch.enable_grad():
-        scalar: torch.Tensor = _Along.apply(along, *of)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        scalar: torch.Tensor = _Along.apply(along, *of)  # type: ignore[no-untyped-call]  # untyped in torch
     return scalar
 
 
@@ -41,23 +43,26 @@ def parameter_gradients(
     create_graph: bool = False,
     retain_graph: bool = False,
 ) -> list[torch.Tensor | None]:
-    """∂⟨along, of⟩/∂θ for each entry; None where nothing of the entry is reached.
+    """Compute ∂⟨along, of⟩/∂θ for each entry; None where the graph does not reach the entry.
 
     Args:
-        of: a scalar, or tensors with a vector of the same shapes and dtypes in `along`.
+        of: a scalar, or tensors.
         entries: trained parameters.
+        along: vectors of the shapes and dtypes of `of`; None for a scalar.
+        create_graph: record the computation, to differentiate it again.
+        retain_graph: keep the graph for another pass.
     """
     members = [member for entry in entries for member in entry.members if member.requires_grad]
     scalar = of if isinstance(of, torch.Tensor) else _scalar(of, along or ())
-    found = torch.autograd.grad(
+    of_members = torch.autograd.grad(
         scalar, members, create_graph=create_graph, retain_graph=retain_graph or create_graph, allow_unused=True
     )
     gradients: list[torch.Tensor | None] = []
-    place = 0
+    remaining = iter(of_members)
     for entry in entries:
         total: torch.Tensor | None = None
-        for _ in (member for member in entry.members if member.requires_grad):
-            part, place = found[place], place + 1
+        for _ in range(_count_trained(entry)):
+            part = next(remaining)
             if part is not None:
                 part = part.to_dense() if part.is_sparse else part
                 total = part if total is None else total + part
@@ -72,37 +77,42 @@ def visit_gradients(
     along: Sequence[torch.Tensor],
     take: Callable[[int, torch.Tensor], object],
 ) -> None:
-    """Hand ∂⟨along, of⟩/∂θ over entry by entry, as soon as each is complete: only one of them is alive at a time.
-
-    The graph is kept.
+    """Compute ∂⟨along, of⟩/∂θ entry by entry, with only one of them in memory at a time. The graph is retained.
 
     Args:
-        take: called once for each entry, in any order, with its place and its gradient, which is zero where nothing of
-            the entry is reached.
+        of: tensors.
+        entries: trained parameters.
+        along: vectors of the shapes and dtypes of `of`.
+        take: called once for each entry, in any order, with its index and its gradient, which is zero where the graph
+            does not reach the entry.
     """
-    owed = [sum(member.requires_grad for member in entry.members) for entry in entries]
-    shared: dict[int, torch.Tensor] = {}  # of entries that are several tensor objects
+    member_counts = [_count_trained(entry) for entry in entries]
+    sums: dict[int, torch.Tensor] = {}  # of entries that are several tensor objects
     taken: set[int] = set()
 
-    def note(place: int, gradient: torch.Tensor | None) -> torch.Tensor | None:
-        if gradient is None:  # the graph reaches the parameter, and nothing flows along it
+    def note(index: int, gradient: torch.Tensor | None) -> torch.Tensor | None:
+        if gradient is None:  # the graph reaches the parameter, but no gradient does
             return None
         part = gradient.to_dense() if gradient.is_sparse else gradient
-        if owed[place] == 1:
-            taken.add(place)
-            take(place, part)
+        if member_counts[index] == 1:
+            taken.add(index)
+            take(index, part)
         else:
-            shared[place] = shared[place] + part if place in shared else part
-        # What autograd keeps as its result then has no memory; a sparse one has little.
+            sums[index] = sums[index] + part if index in sums else part
+        # Autograd holds what is returned until the end of the pass: return a tensor without memory of its size.
         return None if gradient.is_sparse else gradient.new_zeros(()).expand(gradient.shape)
 
-    places = [(place, m) for place, entry in enumerate(entries) for m in entry.members if m.requires_grad]
-    handles = [member.register_hook(partial(note, place)) for place, member in places]  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    members = [(index, m) for index, entry in enumerate(entries) for m in entry.members if m.requires_grad]
+    handles = [member.register_hook(partial(note, index)) for index, member in members]  # type: ignore[no-untyped-call]  # untyped in torch
     try:
-        torch.autograd.grad(_scalar(of, along), [member for _, member in places], retain_graph=True, allow_unused=True)
+        torch.autograd.grad(_scalar(of, along), [member for _, member in members], retain_graph=True, allow_unused=True)
     finally:
         for handle in handles:
             handle.remove()
-    for place, entry in enumerate(entries):
-        if place not in taken:
-            take(place, shared.pop(place) if place in shared else torch.zeros_like(entry.tensor))
+    for index, entry in enumerate(entries):
+        if index not in taken:
+            take(index, sums.pop(index) if index in sums else torch.zeros_like(entry.tensor))
+
+
+def _count_trained(entry: ParameterEntry) -> int:
+    return sum(member.requires_grad for member in entry.members)

@@ -1,4 +1,4 @@
-"""Bytes to models and tensors: TorchScript files and safetensors."""
+"""Readers of TorchScript and safetensors files."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ def load_model(kind: str, data: bytes, allows: Allows | None = None) -> nn.Modul
 def load_torchscript(data: bytes, allows: Allows | None = None) -> torch.jit.ScriptModule:
     """Load a TorchScript file onto the CPU.
 
-    A TorchScript file is a program and loading it runs its author's code: call this in a process that may be lost.
+    A TorchScript file is a program, and loading it runs its author's code: call this in a sandboxed process.
 
     Args:
-        data: the file.
-        allows: whether a node of such a kind (`aten::relu`) may be run; left out, every kind may.
+        data: the file's content.
+        allows: returns True for kinds of nodes (`aten::relu`) that may run; None allows every kind.
 
     Raises:
-        InspectionError: `invalid_model` when torch does not read it; `unsupported_operator`, with the operator and the
-            function it stands in.
+        InspectionError: `invalid_model` when torch cannot read it; `unsupported_operator`, with the operator and the
+            function that uses it.
 
-    Cost: each node of each function is looked at once; calls are not followed, so that nothing unfolds.
+    Cost: linear in the file's nodes; calls are not followed, so nested calls cannot multiply the work.
     """
     unit = torch._C.CompilationUnit()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is deprecated upstream, and supported here
-            # As torch.jit.load does it, with the unit that holds all functions of the file in our hands.
+            warnings.simplefilter("ignore", DeprecationWarning)  # deprecated upstream, still supported here
+            # torch.jit.load does the same, without access to the unit that has all functions of the file.
             parts: Any = torch._C  # Any: torch declares these functions, and most of them wrongly
             read = parts.import_ir_module_from_buffer(unit, data, torch.device("cpu"), {}, False)
             model: torch.jit.ScriptModule = torch.jit._recursive.wrap_cpp_module(read)  # type: ignore[no-untyped-call]
@@ -70,8 +70,8 @@ def _refuse_operators(unit: Any, allows: Allows) -> None:  # Any: a CompilationU
         for node in _nodes(function.graph):
             kind = node.kind()
             if not allows(kind):
-                place = str(function.qualified_name).removeprefix("__torch__.")
-                raise InspectionError("unsupported_operator", f"{place[:200]} uses {kind[:100]}, which is not allowed")
+                name = str(function.qualified_name).removeprefix("__torch__.")
+                raise InspectionError("unsupported_operator", f"{name[:200]} uses {kind[:100]}, which is not allowed")
 
 
 def _nodes(graph: torch._C.Graph) -> Iterator[torch._C.Node]:
@@ -87,7 +87,7 @@ def load_tensors(data: bytes) -> dict[str, torch.Tensor]:
     """Read the tensors of a safetensors file.
 
     Raises:
-        InspectionError: `data_mismatch` when the library does not read it.
+        InspectionError: `data_mismatch` when the library cannot read it.
     """
     try:
         return load_safetensors(data)

@@ -1,4 +1,4 @@
-"""The losses a request can name, mean-reduced, and the targets they take when none is given."""
+"""The losses a request can name, mean-reduced, and the targets drawn for them when a request has none."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def compute_loss(
     """Reduce an output to a scalar.
 
     Args:
+        name: which loss.
         output: (batch, …), for classification with classes on the last axis when `target` has the shape of the other
             axes, else on axis 1 as torch has it.
         target: class indices, or values in the output's shape; ignored by `output_mean` and `random_cotangent`.
@@ -28,6 +29,12 @@ def compute_loss(
 
     Raises:
         InspectionError: `data_mismatch` when output and target do not fit.
+
+    Equal logits of K classes have the loss ln K:
+
+    >>> loss = compute_loss("cross_entropy", torch.zeros(1, 4), torch.tensor([2]), torch.Generator())
+    >>> math.isclose(loss, math.log(4), rel_tol=1e-6)
+    True
     """
     if name == "output_mean":
         return output.mean()
@@ -56,7 +63,11 @@ def compute_loss(
 def draw_target(
     name: Loss, output: torch.Tensor, source: TargetSource | None, generator: torch.Generator
 ) -> torch.Tensor | None:
-    """Draw a target that fits an output; what `source` leaves out follows from the output and the loss."""
+    """Draw a target that fits an output; what `source` does not say follows from the output and the loss.
+
+    Returns:
+        None for losses without a target.
+    """
     if name in TARGETLESS or (name in CLASSIFIERS and not output.dim()):
         return None
     shape = tuple(source.shape) if source is not None and source.shape is not None else None
@@ -78,17 +89,17 @@ def draw_target(
 
 
 def expected_initial_loss(name: Loss, output_shape: tuple[int, ...], target: torch.Tensor | None) -> float | None:
-    """The loss of a model that knows nothing: ln K for K classes, ln 2 for bce; None where there is no such number."""
+    """Return the loss of a constant prediction: ln K for K classes, ln 2 for bce; None where it depends on the data."""
     if name == "bce_with_logits":
         return math.log(2)
     if name in CLASSIFIERS and target is not None:
-        last = tuple(target.shape) == tuple(output_shape[:-1])
-        return math.log(output_shape[-1] if last else output_shape[1])
+        are_classes_last = tuple(target.shape) == tuple(output_shape[:-1])
+        return math.log(output_shape[-1] if are_classes_last else output_shape[1])
     return None
 
 
 def _positions_and_classes(output: torch.Tensor) -> tuple[tuple[int, ...], int]:
-    """Where classes lie when nobody said: last for (batch, classes) and sequences, axis 1 for images and beyond."""
+    """Assume classes on the last axis of (batch, classes) and sequences, on axis 1 of images and beyond."""
     if output.dim() <= 3:
         return tuple(output.shape[:-1]), output.shape[-1]
     return (output.shape[0], *output.shape[2:]), output.shape[1]
@@ -99,18 +110,20 @@ def _classes_on_axis_1(output: torch.Tensor, target: torch.Tensor) -> torch.Tens
 
 
 def _check_fit(name: Loss, output: torch.Tensor, target: torch.Tensor) -> None:
-    shape, wanted = list(output.shape), list(target.shape)
+    shape, target_shape = list(output.shape), list(target.shape)
     if not target.numel():
-        raise InspectionError("data_mismatch", f"the target {wanted} holds no element, so the loss {name} has no value")
+        raise InspectionError(
+            "data_mismatch", f"the target {target_shape} holds no element, so the loss {name} has no value"
+        )
     if name in CLASSIFIERS:
         if target.is_floating_point():
             raise InspectionError(
                 "data_mismatch", f"the loss {name} takes integer classes; the target is {target.dtype}"
             )
         logits = _classes_on_axis_1(output, target)
-        if output.dim() < 2 or [logits.shape[0], *logits.shape[2:]] != wanted:
+        if output.dim() < 2 or [logits.shape[0], *logits.shape[2:]] != target_shape:
             raise InspectionError(
-                "data_mismatch", f"the loss {name} cannot compare an output {shape} with classes {wanted}"
+                "data_mismatch", f"the loss {name} cannot compare an output {shape} with classes {target_shape}"
             )
         lowest, highest = int(target.min()), int(target.max())
         if lowest < 0 or highest >= logits.shape[1]:
@@ -118,7 +131,7 @@ def _check_fit(name: Loss, output: torch.Tensor, target: torch.Tensor) -> None:
                 "data_mismatch",
                 f"the target holds classes {lowest} to {highest}, but the output {shape} has {logits.shape[1]} classes",
             )
-    elif shape != wanted:
+    elif shape != target_shape:
         raise InspectionError(
-            "data_mismatch", f"the loss {name} compares equal shapes; output {shape}, target {wanted}"
+            "data_mismatch", f"the loss {name} compares equal shapes; output {shape}, target {target_shape}"
         )

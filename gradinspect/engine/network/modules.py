@@ -1,6 +1,6 @@
-"""Modules that a spec needs and torch.nn lacks: a shortcut around layers, branches side by side, and what moves axes.
+"""Modules for specs that torch.nn lacks: residual and parallel branches, positions, permutations and means.
 
-All are written so that torch.jit.script and torch.jit.trace take them. The batch is the first axis everywhere.
+All can be scripted and traced. The batch is the first axis everywhere.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Residual(nn.Sequential):
-    """shortcut(x) + scale·layers(x); the child called `shortcut`, if there is one, stands on the skip connection."""
+    """shortcut(x) + scale·layers(x); without a child called `shortcut` the skip connection is the identity."""
 
     def __init__(self, layers: dict[str, nn.Module], *, scale: float, shortcut: nn.Module | None) -> None:
         super().__init__()
@@ -21,20 +21,20 @@ class Residual(nn.Sequential):
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = x
+        skip = x
         y = x
         for name, module in self.named_children():
-            if name == "shortcut":  # TorchScript unrolls this loop; both sides stay statements
-                kept = module(x)
+            if name == "shortcut":  # TorchScript unrolls this loop, and takes no conditional expression here
+                skip = module(x)
             else:
                 y = module(y)
         if self.scale != 1.0:
             y = y * self.scale
-        return kept + y
+        return skip + y
 
 
 class Concat(nn.Sequential):
-    """Every branch gets the same input; the outputs are joined on `dim`."""
+    """Branches with one input, whose outputs are concatenated on `dim`."""
 
     def __init__(self, branches: list[nn.Module], *, dim: int) -> None:
         super().__init__(*branches)
@@ -43,12 +43,12 @@ class Concat(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         outputs: list[Tensor] = []
         for branch in self:
-            outputs.append(branch(x))  # TorchScript unrolls the loop over modules, not a comprehension
+            outputs.append(branch(x))  # TorchScript unrolls a loop over modules, but no comprehension
         return torch.cat(outputs, self.dim)
 
 
 class PositionalEmbedding(nn.Module):
-    """Adds a learned vector for each position: x[:, t] + weight[t]. Starts from N(0, 0.02²)."""
+    """A learned vector added at each position: x[:, t] + weight[t], initialised from N(0, 0.02²)."""
 
     def __init__(self, num_positions: int, embedding_dim: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class PositionalEmbedding(nn.Module):
 
 
 class Permute(nn.Module):
-    """torch.permute; `dims` counts the batch axis."""
+    """torch.permute; `dims` includes the batch axis."""
 
     def __init__(self, dims: tuple[int, ...]) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Permute(nn.Module):
 
 
 class Mean(nn.Module):
-    """The mean over one axis; `dim` counts the batch axis."""
+    """The mean over one axis; axis 0 is the batch."""
 
     def __init__(self, dim: int, keepdim: bool = False) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The steps of the optimizers that a request can declare: the first one in closed form, and all of them in place.
 
-The same operations in the same order as `torch.optim`, so that code pasted from a report trains with a probe's very
-curve; without an optimizer's bookkeeping, which on the small networks of a probe costs as much as the forward pass.
+Operations and their order are those of `torch.optim`, so that code from a report trains exactly as a probe does. An
+optimizer's bookkeeping is left out: on the small networks of a probe it costs as much as the forward pass.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Tensors = list[torch.Tensor]
 
 @dataclass(frozen=True)
 class FirstStep:
-    """Δθ of the first step, up to its sign: a factor, and a direction from (weight, gradient).
+    """−Δθ of the first step: a factor, and a function from (weight, gradient) to a direction.
 
     Cost of a direction: at most three element-wise passes and one temporary of the gradient's size; none for SGD
     without weight decay.
@@ -31,7 +31,7 @@ class FirstStep:
 
 @dataclass(eq=False)
 class UpdateState:
-    """What an update remembers; lists are aligned with the parameters."""
+    """The state of an optimizer between steps; lists have one tensor for each parameter."""
 
     step: int = 0
     first: Tensors = field(default_factory=list)

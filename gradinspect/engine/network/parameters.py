@@ -1,7 +1,7 @@
-"""Which tensors are parameters, under which names, and which names are one tensor.
+"""The parameters of a model, with tied weights as one entry with aliases.
 
-A loaded TorchScript file keeps a tied weight as two parameters over one storage, an eager module as one parameter
-under two names. Both become one entry with aliases here.
+A loaded TorchScript file stores a tied weight as two parameters over one storage, an eager module as one parameter
+under two names.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ParameterEntry:
 
     @property
     def requires_grad(self) -> bool:
-        """Whether any member is trained."""
+        """True if any member is trained."""
         return any(member.requires_grad for member in self.members)
 
     @property
@@ -47,7 +47,7 @@ class ParameterEntry:
 
 
 class ParameterIndex:
-    """Finds the parameter behind a tensor object or behind a piece of memory."""
+    """The entries of a model, found by tensor object or by memory."""
 
     def __init__(self, model: nn.Module) -> None:
         self.entries: list[ParameterEntry] = []
@@ -61,11 +61,11 @@ class ParameterIndex:
         return iter(self.entries)
 
     def of_object(self, tensor: torch.Tensor) -> ParameterEntry | None:
-        """The entry of a parameter object."""
+        """Return the entry of a parameter object."""
         return self._by_object.get(id(tensor))
 
     def of_memory(self, tensor: torch.Tensor) -> ParameterEntry | None:
-        """The entry whose memory `tensor` is, or is a view of."""
+        """Return the entry whose memory a tensor is, or is a view of."""
         if tensor.layout is not torch.strided:
             return self.of_object(tensor)
         candidates = self._by_storage.get(tensor.untyped_storage().data_ptr())
@@ -83,20 +83,20 @@ class ParameterIndex:
             raise InspectionError(
                 "invalid_model", f"the parameter {name!r} of a lazy module has no shape yet; call the model once first"
             )
-        beside = self._in_storage_of(tensor)
-        known = self._by_object.get(id(tensor)) or _same_memory(tensor, beside)
-        if known is None:
-            known = ParameterEntry(name, [tensor])
-            self.entries.append(known)
-            beside.append(known)
+        in_storage = self._in_storage_of(tensor)
+        entry = self._by_object.get(id(tensor)) or _same_memory(tensor, in_storage)
+        if entry is None:
+            entry = ParameterEntry(name, [tensor])
+            self.entries.append(entry)
+            in_storage.append(entry)
         else:
-            known.aliases.append(name)
-            if all(member is not tensor for member in known.members):
-                known.members.append(tensor)
-        self._by_object[id(tensor)] = known
+            entry.aliases.append(name)
+            if all(member is not tensor for member in entry.members):
+                entry.members.append(tensor)
+        self._by_object[id(tensor)] = entry
 
     def _in_storage_of(self, tensor: torch.Tensor) -> list[ParameterEntry]:
-        """The entries in a tensor's storage; a list of nobody's where it has none that could be shared."""
+        """Return the entries in a tensor's storage, to be extended; a new list if it has no storage to share."""
         if tensor.layout is not torch.strided or not tensor.numel():
             return []
         return self._by_storage.setdefault(tensor.untyped_storage().data_ptr(), [])
@@ -111,16 +111,19 @@ def _same_memory(tensor: torch.Tensor, entries: list[ParameterEntry]) -> Paramet
 
 
 def owner_of(name: str) -> str:
-    """The path of the module that holds a parameter; empty for the root.
+    """Return the path of the module that owns a parameter; empty for the root.
 
-    A parametrised weight (`0.parametrizations.weight.original0`) belongs to the module whose weight it becomes.
+    A parametrised weight belongs to the module whose weight it becomes:
+
+    >>> owner_of("0.weight"), owner_of("0.parametrizations.weight.original0"), owner_of("scale")
+    ('0', '0', '')
     """
     path = f".{name}".rpartition(".")[0]
     return path.partition(".parametrizations")[0].removeprefix(".")
 
 
 def _kind(module: nn.Module) -> str:
-    """The class name a person wrote: TorchScript keeps it as `original_name`, a parametrisation as its base class."""
+    """Return the class name in the user's source, which TorchScript and parametrisations replace."""
     if isinstance(module, torch.jit.ScriptModule):
         return str(module.original_name)
     kind = type(module)

@@ -1,4 +1,4 @@
-"""Seeds and global switches: everything random is drawn from the request's seed, and nothing global stays changed."""
+"""Seeds and global switches: random draws come from the request's seed, and global state is restored."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch import nn
 
 
 def generator(seed: int, purpose: str) -> torch.Generator:
-    """A CPU generator for one purpose: data, target, cotangent and probe draws do not depend on one another."""
+    """Return a CPU generator for one purpose, so that draws for data, target and probes are independent."""
     mixed = seed
     for letter in purpose.encode():
-        mixed = (mixed * 1_000_003 + letter) % 2**63  # odd times anything is one to one: no two seeds meet
+        # Multiplication by an odd number is one to one modulo 2⁶³: two seeds never give the same generator.
+        mixed = (mixed * 1_000_003 + letter) % 2**63
     return torch.Generator().manual_seed(mixed)
 
 
@@ -22,7 +23,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global generators (dropout inside models draws from them) and restore them afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        # `torch.manual_seed` would queue the seed, with a traceback, for devices that are not there: a millisecond.
+        # `torch.manual_seed` takes a millisecond more: it queues the seed, with a traceback, for absent devices.
         torch.default_generator.manual_seed(seed)
         if device.type == "cuda":
             with torch.cuda.device(device):
@@ -34,8 +35,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 def ordinary_graphs() -> Iterator[None]:
     """Make TorchScript record ordinary autograd nodes.
 
-    The profiling executor hides the inside of a scripted model in one `DifferentiableGraphBackward` node, and has
-    given wrong gradients from the second call on (pytorch issue 108670). Without it, each operation is its own node.
+    The profiling executor merges a scripted model into one `DifferentiableGraphBackward` node, and has computed wrong
+    gradients from the second call on (pytorch issue 108670). Without it each operation has its own node.
     """
     previous = torch._C._jit_set_profiling_mode(False)
     try:
@@ -46,10 +47,10 @@ def ordinary_graphs() -> Iterator[None]:
 
 @contextmanager
 def left_as_found(model: nn.Module, mode: str) -> Iterator[None]:
-    """Put the model into `mode`, and restore modes and buffers afterwards (running statistics move in training)."""
+    """Put the model into `mode`; restore modes and buffers afterwards (running statistics change in training)."""
     modes = {module: module.training for module in model.modules()}
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    held = {m: dict(m._buffers) for m in modes if not isinstance(m, torch.jit.ScriptModule)}
+    buffers_of = {m: dict(m._buffers) for m in modes if not isinstance(m, torch.jit.ScriptModule)}
     model.train(mode == "train")
     try:
         yield
@@ -57,9 +58,9 @@ def left_as_found(model: nn.Module, mode: str) -> Iterator[None]:
         for module, training in modes.items():
             if module.training != training:
                 module.training = training
-        for module, named in held.items():
+        for module, named in buffers_of.items():
             if any(module._buffers.get(name) is not buffer for name, buffer in named.items()):
-                module._buffers.update(named)  # a model may put a new tensor where its buffer was
+                module._buffers.update(named)  # a model may replace a buffer by a new tensor
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)

@@ -1,16 +1,16 @@
-"""Single-tensor versions of the layers of torch.nn that take or return several: recurrent ones and attention.
+"""Layers of torch.nn that take or return several tensors, reduced to one: recurrent layers and attention.
 
-Parameters keep the names that torch's own class gives them, and for one seed the values. `output` says what goes on:
-the whole sequence, or its last state. All can be scripted and traced. The batch is the first axis, time the second.
+Parameters have the names and, for one seed, the values of torch's own class. `output` selects the whole sequence or
+its last state. All can be scripted and traced. The batch is the first axis, time the second.
 """
 
 # mypy: disable-error-code="override, arg-type"
 # override: these narrow what torch's own forward takes. arg-type: torch types RNNBase._flat_weights more loosely than
-# the functions that take it. Neither can be said on the line, because TorchScript reads a `type:` comment as code.
+# the functions that take it. Neither can be ignored on its line: TorchScript reads a `type:` comment as code.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal  # Any: arguments of torch's own constructors
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,10 @@ Output = Literal["last", "sequence"]
 
 
 class RNN(nn.RNN):
-    """torch.nn.RNN from a zero state, giving every step's output or the last layer's final state."""
+    """torch.nn.RNN from a zero state, with every step's output or the last layer's final state."""
 
     def __init__(self, input_size: int, hidden_size: int, *, output: Output, **arguments: Any) -> None:
-        super().__init__(input_size, hidden_size, batch_first=True, **arguments)  # Any: torch's own arguments
+        super().__init__(input_size, hidden_size, batch_first=True, **arguments)
         self.output = output
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, time, features)
@@ -41,14 +41,14 @@ class RNN(nn.RNN):
                 x, state, self._flat_weights, self.bias, self.num_layers, self.dropout, self.training,
                 self.bidirectional, self.batch_first,
             )  # fmt: skip
-        return handed_on(steps, final, self.output == "last", self.bidirectional)
+        return selected_output(steps, final, self.output == "last", self.bidirectional)
 
 
 class GRU(nn.GRU):
-    """torch.nn.GRU from a zero state, giving every step's output or the last layer's final state."""
+    """torch.nn.GRU from a zero state, with every step's output or the last layer's final state."""
 
     def __init__(self, input_size: int, hidden_size: int, *, output: Output, **arguments: Any) -> None:
-        super().__init__(input_size, hidden_size, batch_first=True, **arguments)  # Any: torch's own arguments
+        super().__init__(input_size, hidden_size, batch_first=True, **arguments)
         self.output = output
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, time, features)
@@ -59,14 +59,14 @@ class GRU(nn.GRU):
             x, state, self._flat_weights, self.bias, self.num_layers, self.dropout, self.training,
             self.bidirectional, self.batch_first,
         )  # fmt: skip
-        return handed_on(steps, final, self.output == "last", self.bidirectional)
+        return selected_output(steps, final, self.output == "last", self.bidirectional)
 
 
 class LSTM(nn.LSTM):
-    """torch.nn.LSTM from a zero state, giving every step's output or the last layer's final hidden state."""
+    """torch.nn.LSTM from a zero state, with every step's output or the last layer's final hidden state."""
 
     def __init__(self, input_size: int, hidden_size: int, *, output: Output, **arguments: Any) -> None:
-        super().__init__(input_size, hidden_size, batch_first=True, **arguments)  # Any: torch's own arguments
+        super().__init__(input_size, hidden_size, batch_first=True, **arguments)
         self.output = output
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, time, features)
@@ -79,65 +79,65 @@ class LSTM(nn.LSTM):
             x, (hidden, cell), self._flat_weights, self.bias, self.num_layers, self.dropout, self.training,
             self.bidirectional, self.batch_first,
         )  # fmt: skip
-        return handed_on(steps, final, self.output == "last", self.bidirectional)
+        return selected_output(steps, final, self.output == "last", self.bidirectional)
 
 
-def handed_on(steps: Tensor, final: Tensor, last: bool, bidirectional: bool) -> Tensor:
-    """Give (batch, time, width), or the last layer's final state (batch, width), both directions joined."""
-    if not last:
+def selected_output(steps: Tensor, final: Tensor, is_last: bool, bidirectional: bool) -> Tensor:
+    """Return (batch, time, width), or the last layer's final state (batch, width), both directions joined."""
+    if not is_last:
         return steps
     return torch.cat([final[-2], final[-1]], 1) if bidirectional else final[-1]
 
 
 class MultiheadAttention(nn.MultiheadAttention):
-    """torch.nn.MultiheadAttention as self-attention; `causal` hides later positions, `output` picks what goes on."""
+    """torch.nn.MultiheadAttention as self-attention; `causal` hides later positions."""
 
     def __init__(
         self, embed_dim: int, num_heads: int, *, output: Output = "sequence", causal: bool = False, **arguments: Any
     ) -> None:
-        super().__init__(embed_dim, num_heads, batch_first=True, **arguments)  # Any: torch's own arguments
+        super().__init__(embed_dim, num_heads, batch_first=True, **arguments)
         self.output = output
         self.causal = causal
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, time, width)
         queries, keys, values = linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, 2)
-        more_keys = self.add_zero_attn
+        has_extra_keys = self.add_zero_attn
         key, value = self.bias_k, self.bias_v
-        if key is not None and value is not None:  # one more of each, learned
+        if key is not None and value is not None:  # one learned key and value
             keys = torch.cat([keys, key.expand(x.size(0), 1, x.size(2))], 1)
             values = torch.cat([values, value.expand(x.size(0), 1, x.size(2))], 1)
-            more_keys = True
-        if self.add_zero_attn:  # one more of each, zero
-            nothing = torch.zeros(x.size(0), 1, x.size(2), dtype=x.dtype, device=x.device)
-            keys = torch.cat([keys, nothing], 1)
-            values = torch.cat([values, nothing], 1)
+            has_extra_keys = True
+        if self.add_zero_attn:  # one key and value of zeros
+            zeros = torch.zeros(x.size(0), 1, x.size(2), dtype=x.dtype, device=x.device)
+            keys = torch.cat([keys, zeros], 1)
+            values = torch.cat([values, zeros], 1)
         visible: Tensor | None = None
-        if self.causal and more_keys:  # a position sees no later one, and all of the keys that were added
+        if self.causal and has_extra_keys:  # positions see earlier ones, and all extra keys
             visible = torch.ones(x.size(1), keys.size(1), dtype=torch.bool, device=x.device).tril()
             visible[:, x.size(1) :] = True
         mixed = scaled_dot_product_attention(
             in_heads(queries, self.num_heads), in_heads(keys, self.num_heads), in_heads(values, self.num_heads),
-            visible, self.dropout if self.training else 0.0, self.causal and not more_keys,
+            visible, self.dropout if self.training else 0.0, self.causal and not has_extra_keys,
         )  # fmt: skip
         attended: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return attended if self.output == "sequence" else attended[:, -1]
 
 
 def in_heads(x: Tensor, heads: int) -> Tensor:
-    """(batch, time, width) to (batch, heads, time, width / heads)."""
+    """Reshape (batch, time, width) to (batch, heads, time, width / heads)."""
     return x.view(x.size(0), x.size(1), heads, x.size(2) // heads).transpose(1, 2)
 
 
 class TransformerEncoderLayer(nn.TransformerEncoderLayer):
-    """torch.nn.TransformerEncoderLayer; `causal` hides later positions, `output` picks what goes on.
+    """torch.nn.TransformerEncoderLayer; `causal` hides later positions.
 
-    Its attention is the one above: torch's own cannot be scripted without a bias, and has a shortcut without a graph.
+    It uses the attention above: torch's own cannot be scripted without a bias, and has a fast path without a graph.
     """
 
     def __init__(
         self, d_model: int, nhead: int, *, output: Output = "sequence", causal: bool = False, **arguments: Any
     ) -> None:
-        super().__init__(d_model, nhead, batch_first=True, **arguments)  # Any: torch's own arguments
+        super().__init__(d_model, nhead, batch_first=True, **arguments)
         drawn = self.self_attn
         bias = drawn.in_proj_bias is not None
         own = MultiheadAttention(d_model, nhead, dropout=drawn.dropout, bias=bias, causal=causal, device="meta")
@@ -160,26 +160,26 @@ class TransformerEncoder(nn.TransformerEncoder):
 
     Args:
         encoder_layer: arguments of a TransformerEncoderLayer; torch starts all copies from equal parameters.
-        num_layers: how many copies.
-        norm: class and arguments of the norm behind the last copy.
-        output: what goes on.
+        num_layers: number of copies.
+        output: the whole sequence or its last state.
+        norm: class and arguments of the norm after the last copy.
     """
 
-    __constants__: list[str] = []  # torch lists `norm` here and then warns that a module is no constant
+    __constants__: list[str] = []  # torch lists `norm` here, and warns that a module is no constant
 
     def __init__(
         self,
-        encoder_layer: dict[str, Any],  # Any: the layer's own constructor arguments
+        encoder_layer: dict[str, Any],
         num_layers: int,
         *,
         output: Output,
         norm: tuple[str, dict[str, Any]] | None = None,
     ) -> None:
-        made: nn.Module | None = None
+        last_norm: nn.Module | None = None
         if norm is not None:
             kind, arguments = norm
-            made = getattr(nn, kind)(**arguments)
-        super().__init__(TransformerEncoderLayer(**encoder_layer), num_layers, made, enable_nested_tensor=False)
+            last_norm = getattr(nn, kind)(**arguments)
+        super().__init__(TransformerEncoderLayer(**encoder_layer), num_layers, last_norm, enable_nested_tensor=False)
         self.output = output
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, time, width)
