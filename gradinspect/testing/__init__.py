@@ -1,1 +1,1 @@
-"""Networks and measurements with known truth, for the tests of this project and of those who build on it."""
+"""Networks and measurements with known properties, for tests of this project and of code that uses it."""

@@ -1,8 +1,8 @@
-"""What absolute and ratio rules of known tools would say of a report: their definitions, applied to our measurements.
+"""Rules of other tools, with absolute and relative thresholds, applied to our measurements.
 
 Sources: Amazon SageMaker Debugger, List of built-in rules, with its default parameters; Zhang, Zhai, Ma and Shen 2021,
-AUTOTRAINER (ICSE), with the defaults of its published program (β₁ = 1e-3, β₂ = 1e-4, β₃ = 70, γ = 0.7). Both look
-at training; here they look at one step, which is what each looks at in a step.
+AUTOTRAINER (ICSE), with the defaults of its published program (β₁ = 1e-3, β₂ = 1e-4, β₃ = 70, γ = 0.7). Both watch
+training; here they judge a single step as they would during training.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from __future__ import annotations
 from gradinspect.contracts.report.report import Report
 from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 
-VANISHING = 1e-7  # SageMaker, VanishingGradient: threshold, of mean |g|
-VARIANCES = 10.0  # SageMaker, PoorWeightInitialization: threshold, of variances of what enters ReLUs
+VANISHING = 1e-7  # SageMaker, VanishingGradient: threshold of mean |g|
+VARIANCES = 10.0  # SageMaker, PoorWeightInitialization: threshold of the ratio of variances of ReLU inputs
 DEAD_LAYER = 0.5  # SageMaker, DeadRelu: threshold_layer
 UPDATES = (1e-8, 10.0)  # SageMaker, WeightUpdateRatio: small_threshold and large_threshold
 BETA_1, BETA_2, BETA_3, GAMMA = 1e-3, 1e-4, 70.0, 0.7  # AUTOTRAINER
 
 
 def sagemaker(report: Report) -> tuple[str, ...]:
-    """The built-in rules of SageMaker Debugger that would be True.
+    """Return the built-in rules of SageMaker Debugger that would fire.
 
-    Of PoorWeightInitialization its comparison of variances is applied; it also looks at the loss of later steps.
+    PoorWeightInitialization is applied without its second part, which judges the loss of later steps.
     """
     trained = [row for row in report.parameters if row.status in ("trained", "zero")]
-    found = {
+    fired = {
         "VanishingGradient": any(_mean_size(row) < VANISHING for row in trained),
         "ExplodingTensor": _is_non_finite(report),
         "PoorWeightInitialization": _variance_ratio(report.layers) > VARIANCES,
@@ -34,11 +34,11 @@ def sagemaker(report: Report) -> tuple[str, ...]:
             if row.update_to_weight is not None and row.weight_norm
         ),
     }
-    return tuple(name for name, fires in found.items() if fires)
+    return tuple(name for name, fires in fired.items() if fires)
 
 
 def autotrainer(report: Report) -> tuple[str, ...]:
-    """The problems that AUTOTRAINER's gradient checks would name."""
+    """Return the problems that AUTOTRAINER's gradient checks would report."""
     if any(row.nan_count or row.inf_count or row.weight_nonfinite_count for row in report.parameters):
         return ("explode",)
     kernels = [
@@ -47,15 +47,15 @@ def autotrainer(report: Report) -> tuple[str, ...]:
     if not kernels:
         return ()
     first, last = kernels[0], kernels[-1]
-    ratio = first / last if last > 0 else float("nan")  # as numpy has it; comparisons with it are False
+    ratio = first / last if last > 0 else float("nan")  # as in numpy; comparisons with it are False
     counted = [row for row in report.parameters if row.zero_fraction is not None or row.status == "zero"]
     zeros = sum((1.0 if row.status == "zero" else row.zero_fraction or 0.0) * row.numel for row in counted)
-    found = {
+    fired = {
         "vanish": ratio < BETA_1 and first < BETA_2,
         "explode": ratio > BETA_3,
         "dying ReLU": zeros >= GAMMA * max(sum(row.numel for row in counted), 1),
     }
-    return tuple(name for name, fires in found.items() if fires)
+    return tuple(name for name, fires in fired.items() if fires)
 
 
 def _mean_size(row: ParameterMeasurement) -> float:
@@ -76,6 +76,6 @@ def _relus(layers: tuple[LayerMeasurement, ...]) -> list[LayerMeasurement]:
 
 
 def _variance_ratio(layers: tuple[LayerMeasurement, ...]) -> float:
-    spreads = [row.preactivation.std for row in _relus(layers) if row.preactivation is not None]
-    known = [spread for spread in spreads if spread]
-    return (max(known) / min(known)) ** 2 if known else 1.0
+    deviations = [row.preactivation.std for row in _relus(layers) if row.preactivation is not None]
+    positive = [deviation for deviation in deviations if deviation]
+    return (max(positive) / min(positive)) ** 2 if positive else 1.0

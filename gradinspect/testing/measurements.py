@@ -1,13 +1,13 @@
-"""Measurements made by hand: a chain of layers with gains of one's choice, as the engine would report them.
+"""Synthetic measurements: a chain of layers with chosen gains, as the engine would report them.
 
-For tests of what reads measurements (rules, pages, clients); no torch.
+For tests of code that reads measurements (rules, pages, clients). Needs no torch.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any  # fields of rows, and sections of Measurements
 
 from gradinspect.contracts.report.report import Environment, MeasuredSummary, Measurements, ModelReference
 from gradinspect.contracts.report.rows import (
@@ -24,8 +24,8 @@ _OF_GRADIENTS = (
 )  # fmt: skip
 
 
-def layer(depth: int, **fields: Any) -> LayerMeasurement:  # Any: fields of LayerMeasurement
-    """One layer call: a linear layer of 64 units named after its depth, changed by `fields`."""
+def layer(depth: int, **fields: Any) -> LayerMeasurement:
+    """Return a call of a linear layer of 64 units, named after its depth, with `fields` replaced."""
     defaults: dict[str, Any] = {
         "name": str(depth), "call": 0, "kind": "Linear", "parameters": (f"{depth}.weight", f"{depth}.bias"),
         "output_shape": (128, 64), "activation": ActivationStatistics(mean=0.4, std=0.6, rms=0.7, abs_max=3.0),
@@ -33,8 +33,8 @@ def layer(depth: int, **fields: Any) -> LayerMeasurement:  # Any: fields of Laye
     return LayerMeasurement(depth=depth, **(defaults | fields))
 
 
-def parameter(name: str, **fields: Any) -> ParameterMeasurement:  # Any: fields of ParameterMeasurement
-    """One healthy weight of 64 × 64, changed by `fields`."""
+def parameter(name: str, **fields: Any) -> ParameterMeasurement:
+    """Return a healthy weight of 64 × 64, with `fields` replaced."""
     defaults: dict[str, Any] = {
         "layer": name.rpartition(".")[0], "shape": (64, 64), "numel": 4096, "dtype": "float32", "status": "trained",
         "grad_norm": 0.5, "grad_rms": 0.5 / 64, "grad_mean": 0.0, "grad_std": 0.5 / 64, "grad_abs_max": 0.05,
@@ -44,8 +44,8 @@ def parameter(name: str, **fields: Any) -> ParameterMeasurement:  # Any: fields 
     return ParameterMeasurement(name=name, **(defaults | fields))
 
 
-def bias(name: str, **fields: Any) -> ParameterMeasurement:  # Any: fields of ParameterMeasurement
-    """One bias that starts at zero, changed by `fields`."""
+def bias(name: str, **fields: Any) -> ParameterMeasurement:
+    """Return a bias initialised at zero, with `fields` replaced."""
     defaults: dict[str, Any] = {
         "shape": (64,), "numel": 64, "grad_norm": 0.02, "weight_norm": 0.0, "weight_rms": 0.0, "grad_to_weight": None,
     }  # fmt: skip
@@ -57,15 +57,18 @@ def chain(
     *,
     nonlinearity: str = "relu",
     slope: float = math.sqrt(0.5),
-    **sections: Any,  # Any: sections of Measurements, and `loss` and `expected` of its summary
+    **sections: Any,
 ) -> Measurements:
-    """A chain of layers whose backward gains are `gains`, input first, and a last layer whose signal has norm 1.
+    """Return a chain of layers with backward gains `gains`, input first, and a last layer whose signal has norm 1.
 
     Args:
         gains: ‖δ_l‖ / ‖δ_{l+1}‖ of each layer but the last.
-        nonlinearity: what follows each of them.
-        slope: its part of each gain.
+        nonlinearity: the activation after each of them.
+        slope: the activation's factor of each gain.
         sections: parts of the measurements to set or replace.
+
+    >>> [round(row.cumulative_backward_gain, 3) for row in chain([0.5, 0.5]).layers]
+    [0.25, 0.5, 1.0]
     """
     signals = [1.0]
     for gain in reversed(gains):
@@ -99,9 +102,9 @@ def measurements(
     *,
     loss: float | None = 2.3,
     expected: float | None = math.log(10),
-    **sections: Any,  # Any: sections of Measurements
+    **sections: Any,
 ) -> Measurements:
-    """Measurements of these layers and parameters."""
+    """Return measurements of these layers and parameters."""
     signals = [row.cumulative_backward_gain for row in layers if row.cumulative_backward_gain is not None]
     fields: dict[str, Any] = {
         "environment": Environment(
@@ -118,7 +121,7 @@ def measurements(
 
 
 def rescaled(measured: Measurements, factor: float) -> Measurements:
-    """The same network with its loss multiplied by `factor`: gradients and signals follow, ratios between them stay."""
+    """Return the measurements of the same network with its loss multiplied: gradients and signals scale with it."""
     layers = tuple(
         row.model_copy(update={"signal": _scaled(row.signal, factor)}) if row.signal is not None else row
         for row in measured.layers
@@ -140,8 +143,8 @@ def rescaled(measured: Measurements, factor: float) -> Measurements:
     )
 
 
-def changed(measured: Measurements, layer_name: str, **fields: Any) -> Measurements:  # Any: fields of LayerMeasurement
-    """The same measurements with one layer's fields replaced."""
+def changed(measured: Measurements, layer_name: str, **fields: Any) -> Measurements:
+    """Return the measurements with one layer's fields replaced."""
     layers = tuple(row.model_copy(update=fields) if row.name == layer_name else row for row in measured.layers)
     return measured.model_copy(update={"layers": layers})
 
@@ -149,9 +152,9 @@ def changed(measured: Measurements, layer_name: str, **fields: Any) -> Measureme
 def changed_parameter(
     measured: Measurements,
     name: str,
-    **fields: Any,  # Any: fields of ParameterMeasurement
+    **fields: Any,
 ) -> Measurements:
-    """The same measurements with one parameter's fields replaced."""
+    """Return the measurements with one parameter's fields replaced."""
     parameters = tuple(row.model_copy(update=fields) if row.name == name else row for row in measured.parameters)
     return measured.model_copy(update={"parameters": parameters})
 

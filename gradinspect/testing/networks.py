@@ -1,25 +1,25 @@
-"""Small networks of many kinds, to be drawn healthy or sick. Needs torch."""
+"""Small networks of many kinds, healthy or with a defect. Needs torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any  # the ignored result of torch.nn.init, and arguments of cells
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 VOCABULARY = 65
-Draw = Callable[[torch.Tensor], Any]  # Any: what torch.nn.init returns is not used
+Draw = Callable[[torch.Tensor], Any]
 
 
 def he(weight: torch.Tensor) -> torch.Tensor:
-    """He et al. 2015, for ReLU."""
+    """Initialise as He et al. 2015 do for ReLU."""
     return nn.init.kaiming_normal_(weight, nonlinearity="relu")
 
 
 def normal(std: float) -> Draw:
-    """N(0, std²), whatever the layer's size."""
+    """Return a draw from N(0, std²), whatever the layer's size."""
     return lambda weight: nn.init.normal_(weight, std=std)
 
 
@@ -32,7 +32,16 @@ def chain(
     norm: Callable[[int], nn.Module] | None = None,
     bias: Draw | None = None,
 ) -> nn.Sequential:
-    """Linear layers, each with its norm and activation, and a head of 10 classes; without `draw`, torch's defaults."""
+    """Build linear layers with norm and activation, and a head of 10 classes.
+
+    Args:
+        activation: class of the activation; None for a linear chain.
+        draw: initialises the weights, with zero biases; None for torch's defaults.
+        depth: number of layers before the head.
+        width: features of each.
+        norm: makes a norm from the width.
+        bias: initialises the biases.
+    """
     layers: list[nn.Module] = []
     for index in range(depth):
         linear = nn.Linear(64 if index == 0 else width, width)
@@ -53,7 +62,7 @@ def chain(
 
 
 class Residual(nn.Module):
-    """shortcut(x) + branch(x), and what comes after."""
+    """after(shortcut(x) + branch(x)); shortcut and after are the identity unless set."""
 
     def __init__(self, *branch: nn.Module, shortcut: nn.Module | None = None, after: nn.Module | None = None) -> None:
         super().__init__()
@@ -62,13 +71,13 @@ class Residual(nn.Module):
         self.after = after or nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         out: torch.Tensor = self.after(self.shortcut(x) + self.branch(x))
         return out
 
 
 def resnet(*, zero_gamma: bool = False) -> nn.Sequential:
-    """Three stages of basic blocks, initialised as torchvision does."""
+    """Build three stages of basic blocks, initialised as torchvision does."""
 
     def block(before: int, after: int, stride: int) -> Residual:
         last = nn.BatchNorm2d(after)
@@ -102,7 +111,7 @@ class Attention(nn.Module):
         self.heads = heads
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         batch, time, width = x.shape
         q, k, v = (
             part(x).view(batch, time, self.heads, -1).transpose(1, 2) for part in (self.query, self.key, self.value)
@@ -113,11 +122,11 @@ class Attention(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A pre-norm decoder with tied embeddings, all matrices from N(0, 0.02²), as GPT-2's."""
+    """A pre-norm decoder with tied embeddings and all matrices from N(0, 0.02²), like GPT-2."""
 
     def __init__(self, vocabulary: int = VOCABULARY, width: int = 64, blocks: int = 3) -> None:
         super().__init__()
-        self.tokens, self.places = nn.Embedding(vocabulary, width), nn.Embedding(32, width)
+        self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(32, width)
         self.blocks = nn.Sequential(
             *(
                 nn.Sequential(
@@ -134,30 +143,30 @@ class Transformer(nn.Module):
         self.head.weight = self.tokens.weight
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
-        x = self.tokens(tokens) + self.places(torch.arange(tokens.shape[1]))
+        """Compute the output."""
+        x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1]))
         logits: torch.Tensor = self.head(self.norm(self.blocks(x)))
         return logits.mean(dim=1)
 
 
 class Recurrent(nn.Module):
-    """Embedding, one recurrent layer, and a head on its last step."""
+    """An embedding, one recurrent layer, and a head on its last step."""
 
-    def __init__(self, cell: Callable[..., nn.RNNBase], **options: Any) -> None:  # Any: arguments of the cell
+    def __init__(self, cell: Callable[..., nn.RNNBase], **options: Any) -> None:
         super().__init__()
         self.tokens = nn.Embedding(VOCABULARY, 32)
         self.cell = cell(32, 32, batch_first=True, **options)
         self.head = nn.Linear(32, 10)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         steps, _ = self.cell(self.tokens(tokens))
         out: torch.Tensor = self.head(steps[:, -1])
         return out
 
 
 def residual_chain(blocks: int, draw: Draw) -> nn.Sequential:
-    """Residual branches without any normalisation."""
+    """Build residual branches without normalisation."""
     parts = [Residual(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)) for _ in range(blocks)]
     model = nn.Sequential(nn.Linear(64, 64), *parts, nn.Linear(64, 10))
     for module in model.modules():
@@ -168,7 +177,7 @@ def residual_chain(blocks: int, draw: Draw) -> nn.Sequential:
 
 
 class WithUnusedHead(nn.Module):
-    """A head that forward() forgets."""
+    """A chain with a second head that forward() does not use."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -176,13 +185,13 @@ class WithUnusedHead(nn.Module):
         self.auxiliary = nn.Linear(128, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         out: torch.Tensor = self.body(x)
         return out
 
 
 def changed(model: nn.Module, change: Callable[[nn.Module], None]) -> nn.Module:
-    """The model after a change to its weights."""
+    """Apply a change to a model's weights and return the model."""
     with torch.no_grad():
         change(model)
     return model

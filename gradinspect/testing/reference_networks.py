@@ -1,13 +1,13 @@
 """The reference set: healthy networks that pass, and sick ones whose rule and cause are known by construction.
 
-Each is drawn once from a fixed seed. docs/sick-networks.md shows what the rules say about them, and tests hold it.
+Each is drawn from a fixed seed. docs/sick-networks.md lists the findings about them, and tests check that it is right.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal  # Any: options of inspect
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ from gradinspect.engine.network.reproducible import seeded
 from gradinspect.inspection.local import inspect
 from gradinspect.rules.blame import Cause
 from gradinspect.testing import networks as net
-from gradinspect.testing.ailments import (
+from gradinspect.testing.defects import (
     confident,
     dead_biases,
     exploding_recurrence,
@@ -37,28 +37,28 @@ class Reference:
     """One network with its batch.
 
     Attributes:
-        what: it in words.
-        make: draws it.
+        what: its description.
+        make: builds it.
         data: the kind of batch.
-        options: of `inspect`.
         batch: draws inputs and targets, in place of `data`.
+        options: arguments of `inspect`.
     """
 
     what: str
     make: Callable[[], nn.Module]
     data: Data = "flat"
     batch: Callable[[], tuple[torch.Tensor, torch.Tensor]] | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)  # Any: options of inspect
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Sick(Reference):
-    """A network with one ailment.
+    """A network with one defect.
 
     Attributes:
-        rule: what must be found.
-        severity: how severe.
-        cause: which factor must be named, for a rule that names one.
+        rule: the rule that must fire.
+        severity: the severity of its finding.
+        cause: the cause that it must name, for rules that name one.
     """
 
     rule: str = ""
@@ -70,9 +70,9 @@ def inspect_reference(reference: Reference, *, loss_factor: float = 1.0) -> Repo
     """Draw a network and its batch from seed 0 and inspect it.
 
     Args:
-        reference: which one.
-        loss_factor: multiplies the loss. With another factor than 1 the loss is no longer a named one, so that rules
-            about its expected value are not judged.
+        reference: the network.
+        loss_factor: multiplies the loss. Unless it is 1, the loss is a custom one, so that rules about the expected
+            value of a named loss are not judged.
     """
     with seeded(0, torch.device("cpu")):
         model = reference.make()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gradinspect.testing import networks as net
-from gradinspect.testing.ailments import aligned, dead_biases, frozen_layer, nan_weight
+from gradinspect.testing.defects import aligned, dead_biases, frozen_layer, nan_weight
 from gradinspect.testing.reference_networks import Reference
 
 

@@ -1,4 +1,4 @@
-"""The checks that a report carries: they pass on honest numbers, fail on wrong ones, and say where they cannot tell."""
+"""Self-checks of a report: they pass on right numbers, fail on wrong ones, and say where they do not apply."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def network(activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
 
 
 def check(report: Report | Measurements, name: str) -> SelfCheck:
-    return next(found for found in report.self_checks if found.name == name)
+    return next(entry for entry in report.self_checks if entry.name == name)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU])
-def test_honest_gradients_pass_every_check(activation: type[nn.Module], dtype: torch.dtype) -> None:
+def test_right_gradients_pass_every_check(activation: type[nn.Module], dtype: torch.dtype) -> None:
     report = inspect(network(activation).to(dtype), X.to(dtype), Y)
-    assert {found.status for found in report.self_checks} <= {"passed", "not_applicable"}
+    assert {entry.status for entry in report.self_checks} <= {"passed", "not_applicable"}
     assert check(report, "finite_differences").status == "passed"
 
 
 class WrongDerivative(torch.autograd.Function):
-    """tanh with a derivative that is a tenth too large."""
+    """tanh with a derivative that is 10 % too large."""
 
     @staticmethod
     def forward(context: Any, z: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
@@ -51,7 +51,6 @@ class WrongDerivative(torch.autograd.Function):
 def test_a_wrong_derivative_in_the_model_fails_the_differences() -> None:
     class Wrong(nn.Module):
         def forward(self, z: torch.Tensor) -> torch.Tensor:
-            """As torch calls it."""
             out: torch.Tensor = WrongDerivative.apply(z)
             return out
 
@@ -60,11 +59,11 @@ def test_a_wrong_derivative_in_the_model_fails_the_differences() -> None:
     assert found.value == pytest.approx(1 - 1 / 1.1, rel=1e-3)  # relative to the derivative that is too large
 
 
-def test_a_norm_that_was_read_wrongly_fails_against_the_float64_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = ledger.row_moments
+def test_a_wrong_norm_differs_from_the_float64_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = ledger.row_moments
 
     def inflated(values: Any) -> Any:
-        return honest(1.1 * values)
+        return original(1.1 * values)
 
     monkeypatch.setattr(ledger, "row_moments", inflated)
     found = check(inspect(network(), X, Y), "gradients_in_float64")
@@ -72,16 +71,16 @@ def test_a_norm_that_was_read_wrongly_fails_against_the_float64_copy(monkeypatch
     assert found.value == pytest.approx(0.1, rel=1e-2)
 
 
-def test_kinks_next_to_a_coordinate_are_passed_over() -> None:
+def test_coordinates_next_to_a_kink_are_skipped() -> None:
     model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1, bias=False)).double()
     with torch.no_grad():
-        model[0].weight.fill_(finite_differences.STEP / 3)  # the difference reaches over the kink, the derivative not
+        model[0].weight.fill_(finite_differences.STEP / 3)  # the difference crosses the kink, the derivative does not
         model[2].weight.fill_(1e3)
     report = inspect(model, torch.ones(2, 1, dtype=torch.float64), loss=lambda out, _t: out.sum())
     assert check(report, "finite_differences").status in {"passed", "not_applicable"}
 
 
-def test_a_model_that_is_too_large_or_too_slow_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_too_large_or_too_slow_are_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finite_differences, "LARGEST_PARAMETERS", 10)
     large = check(inspect(network(), X, Y), "finite_differences")
     assert (large.status, "a float64 copy of 99 parameters" in large.detail) == ("not_applicable", True)
@@ -91,36 +90,35 @@ def test_a_model_that_is_too_large_or_too_slow_says_so(monkeypatch: pytest.Monke
     assert (slow.status, "it may take two passes" in slow.detail) == ("not_applicable", True)
 
 
-def test_a_model_that_cannot_run_in_float64_says_why() -> None:
-    class Stubborn(nn.Module):
+def test_a_model_that_does_not_run_in_float64_is_not_checked() -> None:
+    class Float32Only(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.linear = nn.Linear(6, 3)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            """As torch calls it."""
             out: torch.Tensor = self.linear(x.float())
             return out
 
-    found = check(inspect(Stubborn(), X, Y), "finite_differences")
+    found = check(inspect(Float32Only(), X, Y), "finite_differences")
     assert (found.status, found.detail.startswith("the model does not run in float64")) == ("not_applicable", True)
 
 
-def test_the_model_is_not_changed_by_being_checked() -> None:
+def test_the_checks_do_not_change_the_model() -> None:
     model = network()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     inspect(model, X, Y)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
-def test_a_scripted_model_agrees_with_itself_from_call_to_call() -> None:
+def test_a_scripted_model_has_the_same_gradients_in_every_call() -> None:
     report = as_job(scripted(network()), inputs={"x": X}, target=Y)
     assert check(report, "repeated_calls").status == "passed"
     assert check(report, "finite_differences").status in {"passed", "not_applicable"}
 
 
 class Drifting(nn.Module):
-    """A model that counts its calls where nobody restores the count."""
+    """A model that counts its calls in an attribute, which an inspection does not restore."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,22 +126,21 @@ class Drifting(nn.Module):
         self.calls: list[int] = [0]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
         self.calls[0] += 1
         return self.linear(x) * float(self.calls[0])
 
 
-def test_a_model_that_changes_its_gradient_from_call_to_call_is_marked() -> None:
+def test_a_model_whose_gradients_change_between_calls_fails_its_check() -> None:
     found = check(inspect(scripted(Drifting()), X, Y), "repeated_calls")
     assert found.status == "failed"
     assert found.value is not None
 
 
-def test_an_eager_model_has_no_compiled_calls_to_compare() -> None:
-    assert repeated_calls.NAME not in {found.name for found in inspect(network(), X, Y).self_checks}
+def test_repeated_calls_of_eager_models_are_not_compared() -> None:
+    assert repeated_calls.NAME not in {entry.name for entry in inspect(network(), X, Y).self_checks}
 
 
-def test_the_balance_identity_fails_when_a_gradient_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_balance_identity_fails_for_a_wrong_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = [random(5, 5, seed=seed) for seed in range(3)]
     model, x, t = linear_chain(*weights, activation=nn.ReLU), random(7, 5, seed=8), random(7, 5, seed=9)
     assert check(inspect(model, x, t, loss=squared_error), "balance_identity").status == "passed"
@@ -162,5 +159,5 @@ def test_the_balance_identity_fails_when_a_gradient_is_off(monkeypatch: pytest.M
     ],
     ids=["sigmoid", "biases", "one layer"],
 )
-def test_the_balance_identity_is_asked_of_homogeneous_chains_only(model: nn.Module) -> None:
+def test_the_balance_identity_applies_to_homogeneous_chains_only(model: nn.Module) -> None:
     assert check(inspect(model, X, Y), "balance_identity").status == "not_applicable"

@@ -1,6 +1,6 @@
-"""One network in every form it can take: eager, scripted, traced, as a spec, through a job; and the same numbers.
+"""One network has the same numbers in every form: eager, scripted, traced, as a spec and through a job.
 
-In float64 the forms run the same kernels in the same order, so what differs is rounding at most.
+In float64 all forms run the same kernels in the same order, so results differ by rounding at most.
 """
 
 from __future__ import annotations
@@ -30,20 +30,18 @@ class Last(nn.Module):
         self.cell, self.head = cell, nn.Linear(6, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
         out: torch.Tensor = self.head(self.cell(x)[0][:, -1])
         return out
 
 
 class Stepped(nn.Module):
-    """A cell that is called once a time step."""
+    """A recurrent cell, called once for each time step."""
 
     def __init__(self) -> None:
         super().__init__()
         self.cell, self.head = nn.GRUCell(8, 6), nn.Linear(6, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
         h = torch.zeros(x.size(0), 6, dtype=x.dtype)
         for step in range(x.size(1)):
             h = self.cell(x[:, step], h)
@@ -52,7 +50,7 @@ class Stepped(nn.Module):
 
 
 class Tied(nn.Module):
-    """An embedding whose weight is the head's too."""
+    """An embedding and a head with one weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +58,6 @@ class Tied(nn.Module):
         self.head.weight = self.embed.weight
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
         out: torch.Tensor = self.head(torch.tanh(self.mix(self.embed(tokens))))
         return out
 
@@ -113,7 +110,7 @@ def assert_same_rows(one: Report | Measurements, other: Report | Measurements, r
         (r.name, r.aliases, r.layer, r.status, r.dtype) for r in other.parameters
     ]
     assert_same(one.layers, other.layers, relative=relative, absolute=relative * 1e-3)
-    # A bias before a norm has a gradient that is zero but for rounding; its histogram and shares are rounding's.
+    # A bias before a norm has a gradient of rounding errors only, and so are its histogram and shares.
     noise = {row.name for row in one.parameters if (row.grad_norm or 0) < 1e-12 and row.status == "trained"}
     rows, others = ([r for r in report.parameters if r.name not in noise] for report in (one, other))
     assert_same(rows, others, relative=relative, absolute=relative * 1e-3)
@@ -122,21 +119,21 @@ def assert_same_rows(one: Report | Measurements, other: Report | Measurements, r
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_scripted_model_gives_the_eager_models_numbers(name: str, mode: Any) -> None:
+def test_a_scripted_model_has_the_numbers_of_the_eager_one(name: str, mode: Any) -> None:
     model, inputs = made(name)
     eager = inspect(model, inputs, loss="random_cotangent", mode=mode)
     assert_same_rows(eager, inspect(scripted(model), inputs, loss="random_cotangent", mode=mode))
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_traced_model_gives_the_eager_models_numbers(name: str) -> None:
+def test_a_traced_model_has_the_numbers_of_the_eager_one(name: str) -> None:
     model, inputs = made(name)
     eager = inspect(model, inputs, loss="random_cotangent")
     assert_same_rows(eager, inspect(traced(model, inputs), inputs, loss="random_cotangent"))
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_job_with_the_file_gives_the_notebooks_numbers(name: str) -> None:
+def test_a_job_with_a_file_has_the_numbers_of_a_local_inspection(name: str) -> None:
     model, inputs = made(name)
     eager = inspect(model, inputs, loss="random_cotangent", optimizer={"type": "adamw"})
     job = as_job(scripted(model), inputs={"x": inputs}, loss="random_cotangent", optimizer={"type": "adamw"})
@@ -145,7 +142,7 @@ def test_a_job_with_the_file_gives_the_notebooks_numbers(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", ["mlp", "transformer encoder", "tied"])
-def test_half_precision_gives_the_same_numbers_eager_and_scripted(name: str, dtype: torch.dtype) -> None:
+def test_half_precision_has_the_same_numbers_eager_and_scripted(name: str, dtype: torch.dtype) -> None:
     model, inputs = made(name, dtype)
     eager = inspect(model, inputs, loss="random_cotangent")
     assert_same_rows(eager, inspect(scripted(model), inputs, loss="random_cotangent"))
@@ -175,7 +172,7 @@ SPECS: dict[str, tuple[dict[str, Any], torch.Tensor]] = {
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_a_spec_gives_the_numbers_of_the_module_it_describes(name: str) -> None:
+def test_a_spec_has_the_numbers_of_its_module(name: str) -> None:
     document, inputs = SPECS[name]
     module = build(from_python(ModelSpec, document), seed=3, dtype=torch.float64)
     eager = inspect(module, inputs, loss="random_cotangent", seed=3)
@@ -185,7 +182,7 @@ def test_a_spec_gives_the_numbers_of_the_module_it_describes(name: str) -> None:
     assert_same_rows(eager, inspect(scripted(module), inputs, loss="random_cotangent", seed=3))
 
 
-def test_a_scripted_model_gives_the_same_numbers_the_second_and_the_third_time() -> None:
+def test_a_scripted_model_has_the_same_numbers_in_later_inspections() -> None:
     model, inputs = made("mlp")
     script = scripted(model)
     first = inspect(script, inputs, loss="random_cotangent")

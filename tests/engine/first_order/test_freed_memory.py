@@ -1,4 +1,4 @@
-"""Whether the C library keeps what is freed."""
+"""The C library reuses freed memory."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ print(faults() - before)
 """
 
 
-# What imports map and free differs from run to run, and may raise the threshold by chance; held here where it starts.
-HELD = {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=131072"}
+# Imports map and free blocks that vary between runs and may raise the threshold; this keeps its initial value.
+INITIAL_THRESHOLD = {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=131072"}
 
 
-def page_faults(how: str, **environment: str) -> int:
+def page_faults(mode: str, **environment: str) -> int:
     done = subprocess.run(
-        [sys.executable, "-c", COUNTED, how],
+        [sys.executable, "-c", COUNTED, mode],
         check=True,
         capture_output=True,
         text=True,
@@ -39,10 +39,12 @@ def page_faults(how: str, **environment: str) -> int:
     return int(done.stdout)
 
 
-def test_what_is_freed_is_used_again_without_a_page_fault() -> None:
+def test_freed_memory_is_reused_without_page_faults() -> None:
     pages = 80 * 2**20 // resource.getpagesize()
-    assert page_faults("kept") < pages / 5  # the first round may still take some
-    assert page_faults("by default", **HELD) > pages / 2, "freed memory is kept at glibc's own threshold"
+    assert page_faults("kept") < pages / 5  # the first round may still have some
+    assert page_faults("by default", **INITIAL_THRESHOLD) > pages / 2, (
+        "glibc reuses freed memory at its initial threshold too"
+    )
 
 
 def test_the_callers_default_device_is_not_used() -> None:

@@ -1,4 +1,4 @@
-"""A spec becomes the network it describes, in every layer, eager, scripted and traced."""
+"""Networks built from specs: every layer type, eager, scripted and traced."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from gradinspect.intake import check_torchscript
 
 @pytest.fixture(autouse=True)
 def quiet_torch() -> Iterator[None]:
-    """TorchScript is deprecated upstream and supported here; some kernels are slower than torch wishes."""
+    """Ignore torch's warnings about TorchScript, which is deprecated upstream and supported here, and slow kernels."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # torch's own norms look at their input's shape
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # torch's own norms branch on their input's shape
         warnings.filterwarnings("ignore", message="LSTM with projections")
         warnings.filterwarnings("ignore", message="Using padding='same'")
         yield
 
 
 def made(document: dict[str, Any], **options: Any) -> nn.Module:
-    """Build a document."""
+    """Build the model of a spec."""
     return build(from_python(ModelSpec, document), seed=3, **options)
 
 
 def batch(document: dict[str, Any]) -> torch.Tensor:
-    """Three samples for a document."""
+    """Draw three samples for a spec."""
     shape = (3, *document["input"]["shape"])
     draws = torch.Generator().manual_seed(0)
     if document["input"]["dtype"] == "int64":
@@ -54,16 +54,16 @@ def batch(document: dict[str, Any]) -> torch.Tensor:
 
 
 def reloaded(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """Save and load, as an upload is."""
+    """Save and load a model, as an upload does."""
     file = io.BytesIO()
     torch.jit.save(module, file)
-    check_torchscript(file)  # what our own layers become is what uploads may hold
+    check_torchscript(file)  # uploads may contain what our own layers compile to
     file.seek(0)
     return torch.jit.load(file)
 
 
 def gradients(model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The output, and the gradient of its sum of squares."""
+    """Return the output, and the gradients of its sum of squares."""
     torch.manual_seed(1)
     output = model(x)
     if output.requires_grad:
@@ -90,7 +90,7 @@ RECURRENT = [(RNN, nn.RNN), (GRU, nn.GRU), (LSTM, nn.LSTM)]
 
 @pytest.mark.parametrize(("ours", "theirs"), RECURRENT)
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_a_recurrent_layer_is_torchs_and_hands_on_its_steps_or_its_last_state(
+def test_a_recurrent_layer_equals_torchs_and_returns_all_steps_or_the_last_state(
     ours: Any, theirs: Any, bidirectional: bool
 ) -> None:
     x = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
@@ -111,7 +111,7 @@ def test_a_recurrent_layer_is_torchs_and_hands_on_its_steps_or_its_last_state(
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("extra", [{}, {"add_bias_kv": True}, {"add_zero_attn": True}, {"bias": False}])
-def test_attention_is_torchs_with_and_without_a_mask(causal: bool, extra: dict[str, bool]) -> None:
+def test_attention_equals_torchs_with_and_without_a_mask(causal: bool, extra: dict[str, bool]) -> None:
     x = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
     reference = nn.MultiheadAttention(8, 2, batch_first=True, **extra)
@@ -125,7 +125,7 @@ def test_attention_is_torchs_with_and_without_a_mask(causal: bool, extra: dict[s
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("norm_first", [False, True])
-def test_a_transformer_is_torchs_with_and_without_a_mask(causal: bool, norm_first: bool) -> None:
+def test_a_transformer_equals_torchs_with_and_without_a_mask(causal: bool, norm_first: bool) -> None:
     x = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0))
     arguments: dict[str, Any] = {"dim_feedforward": 16, "dropout": 0.0, "norm_first": norm_first}
     torch.manual_seed(0)
@@ -146,7 +146,7 @@ def test_a_transformer_is_torchs_with_and_without_a_mask(causal: bool, norm_firs
     assert list(stacked.state_dict()) == list(reference.state_dict())
 
 
-def test_a_causal_layer_does_not_see_what_comes_later() -> None:
+def test_a_causal_layer_does_not_depend_on_later_positions() -> None:
     layer = MultiheadAttention(8, 2, causal=True)
     x = torch.randn(1, 5, 8)
     later = x.clone()
@@ -155,7 +155,7 @@ def test_a_causal_layer_does_not_see_what_comes_later() -> None:
     assert not torch.equal(layer(x)[:, 3:], layer(later)[:, 3:])
 
 
-def test_one_seed_gives_one_network_and_leaves_the_global_random_state_alone() -> None:
+def test_building_depends_on_the_seed_and_not_on_the_global_random_state() -> None:
     document = specimens.spec([4], {"type": "Linear", "out_features": 3})
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -166,7 +166,7 @@ def test_one_seed_gives_one_network_and_leaves_the_global_random_state_alone() -
     assert not torch.equal(first.state_dict()["0.weight"], other.state_dict()["0.weight"])
 
 
-def test_a_dtype_casts_the_same_draws() -> None:
+def test_every_dtype_has_the_same_draws() -> None:
     document = specimens.spec([4], {"type": "Linear", "out_features": 3})
     wide, narrow = made(document, dtype=torch.float64), made(document, dtype=torch.bfloat16)
     single = made(document).state_dict()["0.weight"]
@@ -174,7 +174,7 @@ def test_a_dtype_casts_the_same_draws() -> None:
     assert torch.equal(narrow.state_dict()["0.weight"], single.bfloat16())
 
 
-def test_a_tie_shares_one_tensor_and_a_frozen_part_needs_no_gradient() -> None:
+def test_a_tied_weight_is_one_tensor_and_a_frozen_layer_requires_no_gradient() -> None:
     model = made(
         specimens.spec(
             [5], {"type": "Embedding", "num_embeddings": 7, "embedding_dim": 4, "name": "tokens"},
@@ -189,7 +189,7 @@ def test_a_tie_shares_one_tensor_and_a_frozen_part_needs_no_gradient() -> None:
     assert weights["head.weight"].requires_grad
 
 
-def test_the_nearest_init_counts_and_leaves_normalisation_alone() -> None:
+def test_the_innermost_init_applies_and_not_to_normalisation() -> None:
     model = made(
         specimens.spec(
             [6],
@@ -216,7 +216,7 @@ def test_the_padding_row_of_an_embedding_stays_zero_whatever_its_init() -> None:
     assert weight.count_nonzero(1).tolist() == [4, 4, 0, 4, 4, 4, 4]
 
 
-def test_residual_init_reaches_what_a_block_adds_to_its_input_and_nothing_else() -> None:
+def test_residual_init_applies_only_to_weights_at_the_end_of_a_residual_branch() -> None:
     weights = made(
         specimens.spec(
             [5, 8], specimens.BLOCK,
@@ -230,7 +230,7 @@ def test_residual_init_reaches_what_a_block_adds_to_its_input_and_nothing_else()
     }  # fmt: skip
 
 
-def test_residual_and_concat_compute_what_they_say() -> None:
+def test_residual_and_concat_compute_their_definitions() -> None:
     x = torch.randn(3, 6)
     residual = made(
         specimens.spec([6], {"type": "Residual", "layers": [{"type": "Linear", "out_features": 6}], "scale": 0.5})
@@ -242,7 +242,7 @@ def test_residual_and_concat_compute_what_they_say() -> None:
     assert torch.equal(concat(x), torch.cat([x, x.tanh()], 1))
 
 
-def test_weights_fill_a_network_by_name_and_a_wrong_file_says_which_tensor_is_wrong() -> None:
+def test_weights_are_loaded_by_name_and_an_error_names_the_wrong_tensor() -> None:
     from safetensors.torch import save
 
     document = specimens.spec([4], {"type": "Linear", "out_features": 3})

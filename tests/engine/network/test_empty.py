@@ -1,4 +1,4 @@
-"""Models and batches in which something has no element."""
+"""Models and batches with tensors of zero elements."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from gradinspect.engine.arrays.statistics import row_moments
 class WithEmptyParameter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.linear, self.nothing = nn.Linear(4, 3), nn.Parameter(torch.empty(0))
+        self.linear, self.empty = nn.Linear(4, 3), nn.Parameter(torch.empty(0))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(x) + self.nothing.sum()
+        return self.linear(x) + self.empty.sum()
 
 
-def nothing_between() -> nn.Module:
+def with_a_width_of_zero() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 0), nn.Linear(0, 3))
 
 
-@pytest.mark.parametrize("make", [WithEmptyParameter, nothing_between])
+@pytest.mark.parametrize("make", [WithEmptyParameter, with_a_width_of_zero])
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
-def test_a_parameter_without_elements_has_a_row_of_its_own(make: Callable[[], nn.Module]) -> None:
+def test_a_parameter_without_elements_has_a_row(make: Callable[[], nn.Module]) -> None:
     model = make()
     report = gradinspect.inspect(model, torch.randn(8, 4), torch.arange(8) % 3)
     (empty, *_) = [row for row in report.parameters if row.numel == 0]
@@ -36,12 +36,12 @@ def test_a_parameter_without_elements_has_a_row_of_its_own(make: Callable[[], nn
     assert report.summary.total_grad_norm is not None
 
 
-def test_a_target_without_elements_is_named() -> None:
+def test_a_target_without_elements_is_an_error() -> None:
     with pytest.raises(InspectionError, match="holds no element") as raised:
         gradinspect.inspect(nn.Linear(4, 3), torch.randn(0, 4), torch.randint(3, (0,)))
     assert raised.value.code == "data_mismatch"
 
 
 def test_sums_over_rows_without_elements_are_zero() -> None:
-    (found, _) = row_moments(torch.empty(2, 0).numpy())
-    assert (found.numel, found.square_total, found.abs_max, found.nonzero) == (0, 0.0, 0.0, 0)
+    (moments, _) = row_moments(torch.empty(2, 0).numpy())
+    assert (moments.numel, moments.square_total, moments.abs_max, moments.nonzero) == (0, 0.0, 0.0, 0)

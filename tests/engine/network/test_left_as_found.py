@@ -1,4 +1,4 @@
-"""What an inspection must not change: the caller's model, gradients, modes, hooks, buffers and random state."""
+"""An inspection restores the caller's model, gradients, modes, hooks, buffers and random state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def network() -> nn.Sequential:
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_weights_buffers_and_modes_are_as_they_were(mode: str) -> None:
+def test_weights_buffers_and_modes_are_restored(mode: str) -> None:
     model = network()
     model[1].eval()
     before, modes = copy.deepcopy(model.state_dict()), [module.training for module in model.modules()]
@@ -30,23 +30,23 @@ def test_weights_buffers_and_modes_are_as_they_were(mode: str) -> None:
     assert [module.training for module in model.modules()] == modes
 
 
-def test_gradients_that_were_there_are_there_again_untouched() -> None:
+def test_existing_gradients_are_restored() -> None:
     model = network()
-    kept = [torch.full_like(parameter, 7.0) for parameter in model.parameters()]
-    for parameter, gradient in zip(model.parameters(), kept, strict=True):
+    gradients = [torch.full_like(parameter, 7.0) for parameter in model.parameters()]
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
         parameter.grad = gradient
     inspect(model, X, Y)
-    assert all(parameter.grad is gradient for parameter, gradient in zip(model.parameters(), kept, strict=True))
-    assert all(bool((gradient == 7.0).all()) for gradient in kept)
+    assert all(parameter.grad is gradient for parameter, gradient in zip(model.parameters(), gradients, strict=True))
+    assert all(bool((gradient == 7.0).all()) for gradient in gradients)
 
 
-def test_gradients_that_were_not_there_are_not_there_afterwards() -> None:
+def test_no_gradients_are_left_behind() -> None:
     model = network()
     inspect(model, X, Y)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_the_random_state_goes_on_as_if_nothing_had_happened() -> None:
+def test_the_global_random_state_does_not_change() -> None:
     torch.manual_seed(4)
     expected = torch.rand(3)
     torch.manual_seed(4)
@@ -59,7 +59,7 @@ def network_without_drawing() -> nn.Module:
         return network()
 
 
-def test_the_callers_own_hooks_stay_and_no_hook_of_ours_does() -> None:
+def test_the_callers_hooks_stay_and_ours_are_removed() -> None:
     model, seen = network(), []
     handle = model[0].register_forward_hook(lambda *_: seen.append("forward"))
     model[0].weight.register_post_accumulate_grad_hook(lambda _p: seen.append("gradient"))
@@ -78,7 +78,7 @@ def test_frozen_parameters_stay_frozen() -> None:
     assert [parameter.requires_grad for parameter in model.parameters()] == [False, False, True, True, True, True]
 
 
-def test_a_pass_that_fails_in_the_backward_pass_leaves_the_model_as_it_was() -> None:
+def test_the_model_is_restored_when_the_backward_pass_fails() -> None:
     class Broken(torch.autograd.Function):
         @staticmethod
         def forward(_context: object, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
@@ -86,7 +86,7 @@ def test_a_pass_that_fails_in_the_backward_pass_leaves_the_model_as_it_was() -> 
 
         @staticmethod
         def backward(_context: object, _gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-            raise RuntimeError("no derivative today")
+            raise RuntimeError("this derivative fails")
 
     class Model(nn.Module):
         def __init__(self) -> None:
@@ -94,13 +94,12 @@ def test_a_pass_that_fails_in_the_backward_pass_leaves_the_model_as_it_was() -> 
             self.body = network()
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            """As torch calls it."""
             out: torch.Tensor = Broken.apply(self.body(x))
             return out
 
     model = Model()
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises((RuntimeError, InspectionError), match="no derivative today"):
+    with pytest.raises((RuntimeError, InspectionError), match="this derivative fails"):
         inspect(model, X, Y)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -108,7 +107,7 @@ def test_a_pass_that_fails_in_the_backward_pass_leaves_the_model_as_it_was() -> 
     assert not model.body[0].weight._post_accumulate_grad_hooks  # type: ignore[union-attr]  # torch's own attribute
 
 
-def test_dropout_draws_the_same_masks_for_the_same_seed_and_others_for_another() -> None:
+def test_dropout_masks_depend_on_the_seed_only() -> None:
     reports = [inspect(network(), X, Y, seed=seed) for seed in (1, 1, 2)]
     norms = [report.summary.total_grad_norm for report in reports]
     assert norms[0] == norms[1] != norms[2]
@@ -126,7 +125,7 @@ def test_torchscripts_profiling_mode_is_restored() -> None:
         torch._C._jit_set_profiling_mode(before)
 
 
-def test_the_purposes_of_one_seed_are_independent_of_each_other_and_repeatable() -> None:
+def test_generators_differ_by_seed_and_purpose_and_are_repeatable() -> None:
     draws = {
         (seed, purpose): torch.rand(4, generator=generator(seed, purpose)).tolist()
         for seed in (0, 1, 2**63 - 1)
@@ -136,7 +135,7 @@ def test_the_purposes_of_one_seed_are_independent_of_each_other_and_repeatable()
     assert torch.rand(4, generator=generator(0, "inputs")).tolist() == draws[0, "inputs"]
 
 
-def test_seeding_is_undone_when_the_block_fails() -> None:
+def test_the_random_state_is_restored_when_the_block_fails() -> None:
     torch.manual_seed(9)
     state = torch.random.get_rng_state()
     with pytest.raises(IndexError), seeded(1, torch.device("cpu")):

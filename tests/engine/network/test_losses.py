@@ -1,4 +1,4 @@
-"""Named losses against torch's, the targets they take, and the batches that are drawn for them."""
+"""Named losses compared with torch's, the targets drawn for them, and synthetic batches."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def loss(name: Any, output: torch.Tensor, target: torch.Tensor | None) -> float:
     [("mse", functional.mse_loss), ("l1", functional.l1_loss), ("huber", functional.huber_loss),
      ("bce_with_logits", functional.binary_cross_entropy_with_logits)],
 )  # fmt: skip
-def test_a_loss_between_values_is_torchs(name: str, expected: Any) -> None:
+def test_a_regression_loss_equals_torchs(name: str, expected: Any) -> None:
     target = random(6, 4, seed=1).abs().clamp(max=1)
     assert loss(name, OUTPUT, target) == float(expected(OUTPUT, target))
 
 
-def test_classification_losses_are_torchs_whichever_axis_holds_the_classes() -> None:
+def test_classification_losses_equal_torchs_with_classes_on_either_axis() -> None:
     assert loss("cross_entropy", OUTPUT, CLASSES) == float(functional.cross_entropy(OUTPUT, CLASSES))
     logs = OUTPUT.log_softmax(-1)
     assert loss("nll", logs, CLASSES) == float(functional.nll_loss(logs, CLASSES))
@@ -82,7 +82,7 @@ def test_a_target_that_does_not_fit_is_refused_with_both_shapes(
     [("cross_entropy", (6, 4), (6,)), ("cross_entropy", (2, 5, 7), (2, 5)), ("nll", (2, 3, 4, 4), (2, 4, 4)),
      ("mse", (6, 4), (6, 4)), ("bce_with_logits", (6, 1), (6, 1))],
 )  # fmt: skip
-def test_a_target_that_nobody_gave_is_drawn_to_fit(
+def test_a_missing_target_is_drawn_to_fit_the_output(
     name: Any, shape: tuple[int, ...], expected: tuple[int, ...]
 ) -> None:
     target = draw_target(name, random(*shape), None, DRAWS)
@@ -91,7 +91,7 @@ def test_a_target_that_nobody_gave_is_drawn_to_fit(
     assert math.isfinite(loss(name, random(*shape), target))
 
 
-def test_the_expected_first_loss_is_that_of_a_model_that_knows_nothing() -> None:
+def test_the_expected_initial_loss_is_that_of_a_constant_prediction() -> None:
     assert expected_initial_loss("cross_entropy", (6, 4), CLASSES) == math.log(4)
     assert expected_initial_loss("cross_entropy", (2, 5, 7), torch.zeros(2, 5, dtype=torch.int64)) == math.log(7)
     assert expected_initial_loss("cross_entropy", (2, 3, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64)) == math.log(3)
@@ -102,7 +102,7 @@ def test_the_expected_first_loss_is_that_of_a_model_that_knows_nothing() -> None
 SPEC = {"input": {"shape": [5]}, "layers": [{"type": "Linear", "out_features": 3}]}
 
 
-def test_a_synthetic_batch_depends_on_the_seed_alone() -> None:
+def test_a_synthetic_batch_depends_on_the_seed_only() -> None:
     one, again, other = (as_job(spec=SPEC, seed=seed) for seed in (1, 1, 2))
     assert one.environment.data_digest == again.environment.data_digest != other.environment.data_digest
     assert one.environment.synthetic_data
@@ -118,7 +118,7 @@ def batch(data: dict[str, Any], **options: Any) -> tuple[torch.Tensor, ...]:
     return made.inputs
 
 
-def test_each_kind_of_synthetic_tensor_is_what_it_says() -> None:
+def test_each_kind_of_synthetic_tensor_has_its_distribution() -> None:
     normal, uniform, integers, constant = batch({"inputs": [
         {"kind": "normal", "shape": [10000], "mean": 2.0, "std": 3.0},
         {"kind": "uniform", "shape": [10000], "low": -1.0, "high": 5.0},
@@ -133,7 +133,7 @@ def test_each_kind_of_synthetic_tensor_is_what_it_says() -> None:
     assert bool((constant == 0.5).all())
 
 
-def test_an_artifacts_samples_are_cut_into_equal_parts() -> None:
+def test_the_samples_of_an_artifact_are_divided_into_equal_parts() -> None:
     data = {"artifact": "sha256:" + "0" * 64, "inputs": ["x"]}
     tensors = {"x": torch.arange(10.0)}
     parts = [batch(data, tensors=tensors, loss="output_mean", part=(index, 3))[0].tolist() for index in range(3)]
@@ -150,7 +150,7 @@ def test_an_artifact_that_does_not_fit_is_refused(inputs: list[str], words: str)
         batch(data, tensors={"x": torch.ones(4, 2), "y": torch.ones(3)})
 
 
-def test_a_digest_tells_values_shapes_and_dtypes_apart() -> None:
+def test_digests_differ_by_values_shapes_and_dtypes() -> None:
     tensors = [torch.zeros(4), torch.zeros(2, 2), torch.zeros(4, dtype=torch.int32), torch.tensor([0.0, 0, 0, 1])]
     assert len({digest([tensor]) for tensor in tensors}) == 4
     assert digest([torch.zeros(3, 2).t()]) == digest([torch.zeros(2, 3)])

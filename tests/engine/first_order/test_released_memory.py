@@ -1,4 +1,4 @@
-"""What a measurement holds on to: one model at a time, and nothing of a pass once its rows are made."""
+"""A measurement has one model in memory at a time, and no graph once the rows are computed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VANISHING: dict[str, Any] = {
 
 
 class Builds:
-    """Builds as the engine does, and counts the models that are alive when the next one is asked for."""
+    """Wrapper of `build` that counts the models in memory when the next one is built."""
 
     def __init__(self) -> None:
         self.made: list[weakref.ref[nn.Module]] = []
@@ -46,14 +46,14 @@ class Builds:
         return model
 
 
-def test_the_model_of_one_seed_is_gone_before_the_next_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_of_one_seed_is_freed_before_the_next_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     builds = Builds()
     monkeypatch.setattr(subjects, "build", builds)
     as_job(spec=SPEC, seeds=3)
     assert builds.alive == [0, 0, 0]
 
 
-def test_the_measured_model_is_gone_when_a_remedy_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_measured_model_is_freed_before_a_remedy_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     builds = Builds()
     monkeypatch.setattr(subjects, "build", builds)
     tried: list[int] = []
@@ -70,7 +70,7 @@ def test_the_measured_model_is_gone_when_a_remedy_is_tried(monkeypatch: pytest.M
     assert tried == [0]
 
 
-def test_a_pass_lets_go_of_its_graph() -> None:
+def test_a_pass_releases_its_graph() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).double()
     reading = run_pass(model, ParameterIndex(model), [random(5, 4)], torch.Tensor.mean)
     assert len(reading.calls) == 2

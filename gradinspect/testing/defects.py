@@ -1,4 +1,4 @@
-"""What can be wrong with the weights of a healthy network. Needs torch."""
+"""Defects to put into the weights of a healthy network. Needs torch."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from gradinspect.testing.networks import Draw, Recurrent
 
 
 def dead_biases(share: float) -> Draw:
-    """Biases of −30 for a share of the units: no ReLU gets over them."""
+    """Return a draw that sets a share of the biases to −30, which no ReLU overcomes."""
     return lambda bias: bias[: int(share * bias.numel())].fill_(-30.0)
 
 
 def nan_weight(model: nn.Module) -> None:
-    """One NaN, in the third linear layer."""
+    """Set one weight of the third linear layer to NaN."""
     _linears(model)[2].weight[0, 0] = float("nan")
 
 
 def frozen_layer(model: nn.Module) -> None:
-    """The second linear layer without gradients."""
+    """Freeze the second linear layer."""
     _linears(model)[1].requires_grad_(False)
 
 
 def confident(model: nn.Module) -> None:
-    """A head thirty times too large."""
+    """Multiply the head's weight by 30."""
     _linears(model)[-1].weight.mul_(30)
 
 
 def shrunken(model: nn.Module) -> None:
-    """Every linear layer 5 % smaller."""
+    """Shrink the weight of every linear layer by 5 %."""
     for module in _linears(model):
         module.weight.mul_(0.95)
 
 
 def aligned(model: nn.Module) -> None:
-    """Every square weight √2 times the identity: of a random weight's size, and nothing else of it."""
+    """Set every square weight to √2 times the identity, whose size is that of a random weight."""
     for module in _linears(model):
         if module.in_features == module.out_features:
             module.weight.copy_(2**0.5 * torch.eye(module.in_features))
 
 
 def exploding_recurrence(model: nn.Module) -> None:
-    """Recurrent weights that multiply every state by 2.5."""
+    """Make recurrent weights that multiply every state by 2.5."""
     assert isinstance(model, Recurrent)
     nn.init.orthogonal_(model.cell.get_parameter("weight_hh_l0"), gain=2.5)
 
