@@ -12,7 +12,6 @@ import click
 from gradinspect.cli.failures import WRONG_CALL, Failure
 from gradinspect.contracts.problems import FieldError, ProblemError
 from gradinspect.contracts.sections import DIAGNOSTICS
-from gradinspect.contracts.sources import SpecSource
 from gradinspect.contracts.spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -162,6 +161,8 @@ def settings_document(options: InspectionOptions, data: dict[str, Any] | None) -
 
 def check_options(model: ModelFile, options: InspectionOptions) -> None:
     """Refuse options that do not apply to this kind of model."""
+    from gradinspect.contracts.sources import SpecSource
+
     if isinstance(model.source, SpecSource):
         if options.input_shape is not None:
             raise click.UsageError("--input-shape is for TorchScript files; a spec declares its input itself")
