@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gradinspect.contracts.request.data import ArtifactData, ClassesTarget, Data, IntegersTensor, TensorSource
 from gradinspect.contracts.spec.model_spec import ModelSpec
-from gradinspect.contracts.spec.plan import make_plan
 from gradinspect.contracts.spec.spec_error import Location, SpecError
+from gradinspect.contracts.spec.walk import make_plan
 
 NO_PARAMETERS = "no layer has parameters, so there is no gradient to inspect; add one that has some, such as Linear"
 CLASS_LOSSES = ("cross_entropy", "nll")

@@ -13,10 +13,11 @@ from gradinspect.contracts.document import Document, located
 from gradinspect.contracts.spec.initialization import Init
 from gradinspect.contracts.spec.layers import Entry
 from gradinspect.contracts.spec.layers.containers import MAX_CALLS
-from gradinspect.contracts.spec.plan import Plan, make_plan
+from gradinspect.contracts.spec.plan import Plan
 from gradinspect.contracts.spec.presets import AnyPreset, Preset, PresetError
 from gradinspect.contracts.spec.spec_error import SpecError
 from gradinspect.contracts.spec.spec_input import SpecInput
+from gradinspect.contracts.spec.walk import make_plan
 
 __all__ = ["ModelSpec", "SpecInput"]
 

@@ -1,0 +1,293 @@
+"""From a spec to its plan: one sample is followed from the input through every layer.
+
+So an error can name the layer that does not fit, what it expects, what it gets and from where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+
+from gradinspect.contracts.spec.initialization import Init
+from gradinspect.contracts.spec.layers import (
+    Concat,
+    Container,
+    Entry,
+    Layer,
+    MisfitError,
+    Repeat,
+    Residual,
+    Resolved,
+    Sequential,
+    Shape,
+)
+from gradinspect.contracts.spec.layers.containers import MAX_CALLS
+from gradinspect.contracts.spec.layers.layer import axis
+from gradinspect.contracts.spec.names import Names, Ties
+from gradinspect.contracts.spec.plan import Block, Call, Plan, Step
+from gradinspect.contracts.spec.spec_error import Location, SpecError, name_layer, write_place
+from gradinspect.contracts.spec.surroundings import Surroundings, initializers
+from gradinspect.contracts.spec.tensors import MAX_ELEMENTS
+
+MAX_NESTING = 32
+MAX_PARAMETERS = 2**34  # elements: 64 GiB of float32, beyond any machine this runs on
+
+
+def make_plan(shape: Shape, *, tokens: bool, layers: Sequence[Entry], init: Init | None) -> Plan:
+    """Follow one sample of `shape` through `layers`.
+
+    Args:
+        shape: the input without its batch axis.
+        tokens: the input holds integers.
+        layers: the entries of the spec.
+        init: for every layer; None: torch's defaults.
+
+    Raises:
+        SpecError: the first layer that does not fit.
+    """
+    walk = _Walk()
+    surroundings = Surroundings().entered(init, frozen=False, location=())
+    start = _Here(("layers",), "", _Signal(shape, tokens, None), surroundings)
+    steps, end = walk.row(layers, start)
+    if end.tokens:
+        raise SpecError(("layers",), "no layer turns the input's tokens into numbers; start with an Embedding")
+    owners = walk.ties.resolve(walk.calls, walk.names.paths)
+    shared = sum(prod(walk.calls[path].parameters["weight"]) for path in owners)
+    steps = tuple(_with_ties(steps, owners)) if owners else steps
+    return Plan(steps, end.shape, walk.limits.parameters - shared, min(walk.vocabularies, default=None))
+
+
+def _with_ties(steps: Sequence[Step], owners: Mapping[str, str]) -> Iterator[Step]:
+    for step in steps:
+        if isinstance(step, Call):
+            yield replace(step, tied_to=owners[step.path]) if step.path in owners else step
+        else:
+            rows = tuple(tuple(_with_ties(row, owners)) for row in step.rows)
+            yield replace(step, rows=rows, shortcut=tuple(_with_ties(step.shortcut, owners)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Signal:
+    """What a layer receives: one sample's shape, whether it holds tokens, and the layer that it comes from."""
+
+    shape: Shape
+    tokens: bool
+    source: Location | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """Where the walk is.
+
+    Attributes:
+        location: of the row or layer in the document.
+        path: in the model: of a layer, or a row's prefix, which ends in a dot.
+        signal: what arrives.
+        surroundings: what holds for everything inside.
+    """
+
+    location: Location
+    path: str
+    signal: _Signal
+    surroundings: Surroundings
+
+    def inside(self, *location: int | str, path: str = "") -> _Here:
+        """Go to a row of this container; `path` is appended."""
+        return replace(self, location=(*self.location, *location), path=self.path + path)
+
+
+@dataclass(slots=True)
+class _Limits:
+    """What a spec has used of the largest size that is accepted."""
+
+    calls: int = 0
+    parameters: int = 0
+
+    def count_call(self, location: Location) -> None:
+        self.calls += 1
+        if self.calls > MAX_CALLS:
+            raise SpecError(location, f"the spec has more than {MAX_CALLS} layer calls; repeat less often")
+
+    def count_elements(self, layer: Layer, resolved: Resolved, location: Location) -> None:
+        label = name_layer(layer, location)
+        if prod(resolved.output) > MAX_ELEMENTS:
+            raise SpecError(location, f"{label} gives {list(resolved.output)}, over {MAX_ELEMENTS} elements")
+        self.parameters += sum(prod(shape) for shape in resolved.parameters.values())
+        if self.parameters > MAX_PARAMETERS:
+            raise SpecError(location, f"up to {label} the model has more than {MAX_PARAMETERS} parameters")
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One walk through a spec."""
+
+    names: Names = field(default_factory=Names)
+    ties: Ties = field(default_factory=Ties)
+    limits: _Limits = field(default_factory=_Limits)
+    calls: dict[str, Call] = field(default_factory=dict)  # by path
+    vocabularies: list[int] = field(default_factory=list)
+    loosened: dict[int, Layer] = field(default_factory=dict)
+
+    def row(self, entries: Sequence[Entry], here: _Here) -> tuple[tuple[Step, ...], _Signal]:
+        """Walk entries one after the other; return their steps and what the last one gives."""
+        if here.surroundings.depth > MAX_NESTING:
+            raise _too_deep(here.location)
+        steps: list[Step] = []
+        signal = self._extend(steps, entries, here)
+        return tuple(steps), signal
+
+    def _extend(self, steps: list[Step], entries: Sequence[Entry], here: _Here) -> _Signal:
+        signal = here.signal
+        for index, entry in enumerate(entries):
+            at = replace(here, location=(*here.location, index), signal=signal)
+            if isinstance(entry, Repeat):
+                signal = self._repeat(steps, entry, at)
+                continue
+            copies = at.surroundings.copies
+            key = self.names.key(entry, position=len(steps), prefix=at.path, copies=copies, location=at.location)
+            at = replace(at, path=at.path + key)
+            step: Step
+            if isinstance(entry, Layer):
+                step = self._call(entry, key, at)
+                tokens = signal.tokens and entry.takes == "anything"
+            else:
+                step, tokens = self._block(entry, key, at)
+            signal = _Signal(step.output_shape, tokens, at.location)
+            steps.append(step)
+        return signal
+
+    def _repeat(self, steps: list[Step], entry: Repeat, here: _Here) -> _Signal:
+        outer = here.surroundings
+        if outer.depth + len(outer.copies) >= MAX_NESTING:
+            raise _too_deep(here.location)
+        signal = here.signal
+        for copy in range(entry.repeat):
+            surroundings = replace(outer, copies=(*outer.copies, copy))
+            inside = replace(here.inside("layers"), signal=signal, surroundings=surroundings)
+            signal = self._extend(steps, entry.layers, inside)
+        return signal
+
+    def _call(self, layer: Layer, key: str, here: _Here) -> Call:
+        self.limits.count_call(here.location)
+        copies = here.surroundings.copies
+        if any(copies) and layer.inferable:
+            layer = self._loosen(layer)
+        resolved = _resolve(layer, here)
+        self.limits.count_elements(layer, resolved, here.location)
+        if layer.takes == "tokens":
+            self.vocabularies.append(int(getattr(layer, "num_embeddings", 1)))
+        inside = here.surroundings.entered(layer.init, frozen=layer.frozen, location=here.location)
+        call = Call(
+            key=key,
+            path=here.path,
+            layer=layer,
+            inferred=resolved.inferred,
+            input_shape=here.signal.shape,
+            output_shape=resolved.output,
+            parameters=resolved.parameters,
+            initializers=initializers(layer, resolved.parameters, inside, here.location),
+            saved=prod(resolved.output) if resolved.saved is None else resolved.saved,
+            frozen=inside.frozen,
+            location=here.location,
+        )
+        self.calls[here.path] = call
+        if layer.tie is not None:
+            self.ties.requests.append((call, copies))
+        return call
+
+    def _loosen(self, layer: Layer) -> Layer:
+        """Return the layer without the sizes that can be inferred, the same object for the same layer."""
+        known = self.loosened.get(id(layer))
+        if known is None:
+            known = self.loosened[id(layer)] = layer.model_copy(update=dict.fromkeys(layer.inferable))
+        return known
+
+    def _block(self, container: Container, key: str, here: _Here) -> tuple[Block, bool]:
+        """Walk a container; return it and whether it gives tokens."""
+        surroundings = here.surroundings.entered(container.init, frozen=container.frozen, location=here.location)
+        inner = replace(here, surroundings=surroundings)
+        if isinstance(container, Concat):
+            return self._concat(container, key, inner)
+        if isinstance(container, Residual):
+            return self._residual(container, key, inner), False
+        assert isinstance(container, Sequential)
+        steps, end = self.row(container.layers, inner.inside("layers", path="."))
+        return Block(key, here.path, container, (steps,), (), end.shape), end.tokens
+
+    def _residual(self, container: Residual, key: str, here: _Here) -> Block:
+        steps, end = self.row(container.layers, here.inside("layers", path="."))
+        self.limits.count_call(here.location)
+        shortcut: tuple[Step, ...] = ()
+        around = here.signal
+        if container.shortcut is not None:
+            shortcut, around = self.row(container.shortcut, here.inside("shortcut", path=".shortcut."))
+        label = name_layer(container, here.location)
+        if end.tokens or around.tokens:
+            raise SpecError(here.location, f"{label} cannot add integer tokens; put an Embedding first")
+        if around.shape != end.shape:
+            what = "its shortcut gives" if container.shortcut else "its input has"
+            detail = (
+                f"{label} adds two shapes that differ: {what} {list(around.shape)}, its layers give {list(end.shape)} "
+                f"from {write_place(end.source)}"
+            )
+            raise SpecError(here.location, detail)
+        return Block(key, here.path, container, (steps,), shortcut, end.shape)
+
+    def _concat(self, container: Concat, key: str, here: _Here) -> tuple[Block, bool]:
+        self.limits.count_call(here.location)
+        branches = [
+            self.row(branch, here.inside("branches", index, path=f".{index}."))
+            for index, branch in enumerate(container.branches)
+        ]
+        ends = [end for _, end in branches]
+        label = name_layer(container, here.location)
+        if len({end.tokens for end in ends}) > 1:
+            raise SpecError(here.location, f"{label} joins integer tokens and floating-point numbers")
+        first = ends[0].shape
+        try:
+            dim = axis(container.dim, first, container)
+        except MisfitError as misfit:
+            raise SpecError((*here.location, "dim"), f"{label} {misfit.detail}") from None
+        for index, end in enumerate(ends):
+            if not _agree(end.shape, first, except_on=dim):
+                detail = (
+                    f"{label} joins on dim {container.dim}, where all other axes must agree: branch 0 gives "
+                    f"{list(first)}, branch {index} gives {list(end.shape)}"
+                )
+                raise SpecError((*here.location, "branches", index), detail)
+        joined = (*first[:dim], sum(end.shape[dim] for end in ends), *first[dim + 1 :])
+        return Block(key, here.path, container, tuple(steps for steps, _ in branches), (), joined), ends[0].tokens
+
+
+def _resolve(layer: Layer, here: _Here) -> Resolved:
+    """Resolve a layer's shapes for what arrives."""
+    try:
+        if here.signal.tokens and layer.takes == "floats":
+            raise MisfitError("expects floating-point numbers; put an Embedding first", gets="integer tokens")
+        if not here.signal.tokens and layer.takes == "tokens":
+            raise MisfitError("expects integer tokens; set the input's dtype to int64", gets="floating-point numbers")
+        return layer.resolve(here.signal.shape)
+    except MisfitError as misfit:
+        raise _misfit_error(misfit, layer, here) from None
+
+
+def _misfit_error(misfit: MisfitError, layer: Layer, here: _Here) -> SpecError:
+    detail = f"{name_layer(layer, here.location)} {misfit.detail}"
+    if misfit.gets is not None:
+        detail += f" but gets {misfit.gets} from {write_place(here.signal.source)}"
+    copies = here.surroundings.copies
+    if any(copies):
+        detail += f" (in copy {copies[-1] + 1} of a repeat)"
+    is_written = misfit.field is not None and misfit.field in layer.model_fields_set
+    return SpecError((*here.location, misfit.field) if is_written and misfit.field else here.location, detail)
+
+
+def _too_deep(location: Location) -> SpecError:
+    return SpecError(location, f"nested deeper than {MAX_NESTING} containers; flatten the spec")
+
+
+def _agree(shape: Shape, other: Shape, *, except_on: int) -> bool:
+    return len(shape) == len(other) and all(
+        ours == theirs for index, (ours, theirs) in enumerate(zip(shape, other, strict=True)) if index != except_on
+    )
