@@ -24,7 +24,8 @@ from gradinspect.engine.network.reproducible import ordinary_graphs
 from gradinspect.engine.rows.layer_rows import layer_rows, parameter_rows
 from gradinspect.engine.tracing.ledger import HostLedger
 from gradinspect.engine.tracing.naming import name_calls
-from gradinspect.engine.tracing.run_pass import run_pass
+from gradinspect.engine.tracing.readings import PassReading
+from gradinspect.engine.tracing.run_pass import TracedPass
 
 ROUNDS = {"mlp": 30, "resnet": 8, "gpt": 6}
 GOALS = {
@@ -67,7 +68,7 @@ def parameter_statistics(subject: Subject) -> None:
     """Compute every gradient's moments, quantiles, histogram and flush fractions as rows."""
     index = ParameterIndex(subject.model)
     with ordinary_graphs():
-        reading = run_pass(subject.model, index, [subject.inputs], subject.loss, record_layers=False)
+        reading = TracedPass(subject.model, index, [subject.inputs], subject.loss).run_for_gradients()
     parameter_rows(reading, [], index, 1.0)
 
 
@@ -75,7 +76,7 @@ def everything(subject: Subject) -> None:
     """Run what an inspection does for the diagnostics gradients and signals, up to the rows of the report."""
     index = ParameterIndex(subject.model)
     with ordinary_graphs():
-        reading = run_pass(subject.model, index, [subject.inputs], subject.loss)
+        reading = TracedPass(subject.model, index, [subject.inputs], subject.loss).run()
     names = name_calls(reading.calls, index)
     layer_rows(reading, names, index)
     parameter_rows(reading, names, index, 1.0)
@@ -89,22 +90,22 @@ class Deaf:
         self._heard = heard
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        return getattr(self._host, name) if name in (*self._heard, "spread", "settle") else lambda *_: None
+        return getattr(self._host, name) if name in (*self._heard, "mean_and_rms", "settle") else lambda *_: None
 
 
-def only(*heard: str, record_layers: bool = True) -> Callable[[Subject], None]:
-    """Run the pass with some kinds of readings only; each includes the pass's bookkeeping."""
+def only(*heard: str, read: Callable[[TracedPass], PassReading] = TracedPass.run) -> Callable[[Subject], None]:
+    """Run the pass with some kinds of readings only; each includes the pass\'s bookkeeping."""
 
     def run(subject: Subject) -> None:
         index, ledger = ParameterIndex(subject.model), Deaf(*heard)
         with ordinary_graphs():
-            run_pass(subject.model, index, [subject.inputs], subject.loss, ledger=ledger, record_layers=record_layers)
+            read(TracedPass(subject.model, index, [subject.inputs], subject.loss, ledger=ledger))
 
     return run
 
 
 PARTS = {
-    "hooks on parameters": only(record_layers=False),
+    "hooks on parameters": only(read=TracedPass.run_for_gradients),
     "hooks, recorder and graph": only(),
     "with signals": only("norm"),
     "with pre-activations": only("amplitude"),

@@ -10,7 +10,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from gradinspect.engine.network.parameters import ParameterIndex
-from gradinspect.engine.tracing.run_pass import run_pass
+from gradinspect.engine.tracing.run_pass import TracedPass
 from gradinspect.inspection import peak_memory
 from tests.support.inspected import inspect
 
@@ -49,7 +49,7 @@ def test_gradients_are_freed_as_they_are_read() -> None:
         model(x).square().mean().backward()
 
     def inspected() -> None:
-        run_pass(model, ParameterIndex(model), [x], lambda output: output.square().mean())
+        TracedPass(model, ParameterIndex(model), [x], lambda output: output.square().mean()).run()
 
     inspected()  # what is set up once is set up now
     alone, ours = allocated(bare), allocated(inspected)

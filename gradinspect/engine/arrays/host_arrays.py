@@ -1,4 +1,4 @@
-"""Tensors as NumPy arrays on the host: without a copy where that is possible."""
+"""Tensors as NumPy arrays on the host, without a copy where that is possible."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ def flat_values(tensor: torch.Tensor, *, in_order: bool = False) -> torch.Tensor
     """View a tensor's values as one axis of float32 or float64, without a copy where that is possible.
 
     Args:
-        in_order: keep the order of the elements. Without it a tensor that fills its memory in another order
-            (channels last, a transpose) is read as it lies. Of a sparse tensor, the stored values are given.
+        in_order: preserve the order of the elements. Without it a tensor that fills its memory in another order
+            (channels last, a transpose) is read in memory order.
+
+    Returns:
+        Of a sparse tensor, the stored values.
     """
     values = tensor.detach()
     if values.layout is not torch.strided:
@@ -39,7 +42,7 @@ def _fills_its_memory(values: torch.Tensor) -> bool:
 
 
 def flat_array(tensor: torch.Tensor, *, in_order: bool = False) -> Array:
-    """`flat_values` as a NumPy array, fetched to the host where it is not there."""
+    """Return `flat_values` as a NumPy array, copied to the host from a device."""
     if tensor.dtype in _NATIVE and tensor.layout is torch.strided and tensor.is_cpu and tensor.is_contiguous():
         array: Array = (tensor.detach() if tensor.requires_grad else tensor).numpy()
         return array.reshape(-1)
@@ -48,7 +51,7 @@ def flat_array(tensor: torch.Tensor, *, in_order: bool = False) -> Array:
 
 
 def host_array(tensor: torch.Tensor) -> Array:
-    """A dense tensor in its own shape, in float32 or float64."""
+    """Return a dense tensor as an array of its shape, in float32 or float64."""
     values = tensor.detach() if tensor.requires_grad else tensor
     array: Array = (values if values.dtype in _NATIVE else values.float()).numpy(force=True)
     return array

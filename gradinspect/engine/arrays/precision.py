@@ -1,6 +1,6 @@
-"""What low precision would do to gradients that were computed in higher precision.
+"""Effect that low precision would have on gradients that were computed in higher precision.
 
-A format keeps what is larger than half of its smallest subnormal (round to nearest, ties to even): |x| > 2⁻²⁵ in
+A format represents what is larger than half of its smallest subnormal (round to nearest, ties to even): |x| > 2⁻²⁵ in
 float16, 2⁻¹³⁴ in bfloat16, 2⁻¹⁰ in float8 e4m3, 2⁻¹⁷ in float8 e5m2. Sources: IEEE 754-2008 binary16; Micikevicius et
 al. 2018, "Mixed precision training", section 3.2, for loss scaling; Micikevicius et al. 2022, "FP8 formats for deep
 learning", table 1.
@@ -27,31 +27,34 @@ _FLUSHED_UP_TO = (FP16_FLUSH, BF16_FLUSH, FP8_E4M3_FLUSH, FP8_E5M2_FLUSH)
 _POOL = 1_024  # values a tensor adds to the pooled quantile
 
 
-def flush_fractions(spread: Distribution, loss_scale: float) -> tuple[float | None, float | None]:
-    """Shares of non-zero gradient elements that become 0 in float16 and bfloat16 at a loss scale."""
-    fractions = _flushed(spread, loss_scale, (FP16_FLUSH, BF16_FLUSH))
+def flush_fractions(distribution: Distribution, loss_scale: float) -> tuple[float | None, float | None]:
+    """Compute the shares of non-zero gradient elements that become 0 in float16 and bfloat16 at a loss scale."""
+    fractions = _flushed(distribution, loss_scale, (FP16_FLUSH, BF16_FLUSH))
     return (None, None) if fractions is None else (fractions[0], fractions[1])
 
 
-def _flushed(spread: Distribution, loss_scale: float, limits: Iterable[float]) -> list[float] | None:
-    """The share up to each limit; None where every element is zero."""
-    nonzero = spread.magnitudes.size - spread.zeros
+def _flushed(distribution: Distribution, loss_scale: float, limits: Iterable[float]) -> list[float] | None:
+    """Compute the share of non-zero elements up to each limit; None where every element is zero."""
+    nonzero = distribution.magnitudes.size - distribution.zeros
     if nonzero == 0:
         return None
-    smallest = 2.0**spread.lowest_exponent if spread.lowest_exponent > -127 else 0.0  # no non-zero value is below it
+    # No non-zero value is smaller.
+    smallest = 2.0**distribution.lowest_exponent if distribution.lowest_exponent > -127 else 0.0
     return [
-        (int(np.count_nonzero(spread.magnitudes <= limit)) - spread.zeros) / nonzero if limit >= smallest else 0.0
+        (int(np.count_nonzero(distribution.magnitudes <= limit)) - distribution.zeros) / nonzero
+        if limit >= smallest
+        else 0.0
         for limit in (each / loss_scale for each in limits)
     ]
 
 
 def precision_section(
-    spreads: Iterable[tuple[Distribution, int, float]], settings: Precision, compute: str
+    gradients: Iterable[tuple[Distribution, int, float]], settings: Precision, compute: str
 ) -> PrecisionSection:
-    """Pool all gradients.
+    """Compute the shares that become 0 in low precision over all gradients, and the window of safe loss scales.
 
     Args:
-        spreads: for each gradient its distribution, its number of elements and its largest magnitude.
+        gradients: for each one its distribution, its number of elements and its largest magnitude.
         settings: intended precision and loss scale.
         compute: the precision that the gradients were computed in.
     """
@@ -59,15 +62,16 @@ def precision_section(
     weights: list[float] = []
     flushed = [0.0] * len(_FLUSHED_UP_TO)
     largest = 0.0
-    for spread, numel, abs_max in spreads:
-        nonzero = (1 - spread.zeros / max(spread.magnitudes.size, 1)) * numel
-        fractions = _flushed(spread, settings.loss_scale, _FLUSHED_UP_TO)
+    for distribution, numel, abs_max in gradients:
+        nonzero = (1 - distribution.zeros / max(distribution.magnitudes.size, 1)) * numel
+        fractions = _flushed(distribution, settings.loss_scale, _FLUSHED_UP_TO)
         if fractions is None:
             continue
         largest = max(largest, abs_max)
         weights.append(nonzero)
         flushed = [total + fraction * nonzero for total, fraction in zip(flushed, fractions, strict=True)]
-        values = spread.magnitudes[spread.magnitudes > 0] if spread.zeros else spread.magnitudes
+        magnitudes = distribution.magnitudes
+        values = magnitudes[magnitudes > 0] if distribution.zeros else magnitudes
         values = values[:: max(values.size // _POOL, 1)]
         pooled.append((values, nonzero / values.size))
     if not pooled or largest == 0.0:
@@ -90,12 +94,12 @@ def precision_section(
 
 
 def _weighted_quantile(parts: Sequence[tuple[Array, float]], fraction: float) -> float:
-    """The smallest value up to which a fraction of the weight lies.
+    """Return the smallest value such that a fraction of the weight belongs to values up to it.
 
     Args:
         parts: positive values, and the weight of each of them.
 
-    Cost: a comparison a bit of the values. Sorting takes as long, and five times the values' memory.
+    Cost: one comparison of all values per bit. Sorting takes as long, and five times the values' memory.
     """
     values = np.concatenate([part for part, _ in parts])
     starts = np.cumsum([0, *(part.size for part, _ in parts[:-1])])
@@ -104,12 +108,12 @@ def _weighted_quantile(parts: Sequence[tuple[Array, float]], fraction: float) ->
     def weight_up_to(limit: np.floating) -> float:
         return float(np.add.reduceat(values <= limit, starts, dtype=np.int64) @ weights)
 
-    pattern = np.dtype(f"i{values.itemsize}")  # positive floats are in the order of their bits
+    pattern = np.dtype(f"i{values.itemsize}")  # positive floats have the order of their bits
     low, high = 0, int(values.max().view(pattern))
-    wanted = fraction * weight_up_to(values.max())
+    target = fraction * weight_up_to(values.max())
     while low < high:
         middle = (low + high) // 2
-        if weight_up_to(pattern.type(middle).view(values.dtype)) < wanted:
+        if weight_up_to(pattern.type(middle).view(values.dtype)) < target:
             low = middle + 1
         else:
             high = middle

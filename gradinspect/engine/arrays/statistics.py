@@ -1,9 +1,9 @@
-"""From a tensor in host memory to a few numbers, in one read of its memory where that is possible.
+"""Summarize a tensor in host memory by a few numbers, in one read of its memory where that is possible.
 
 Sums are accumulated in float64 over chunks of 1,024 elements, each chunk in the tensor's own precision by BLAS: a plain
 float32 norm of 3·10⁷ values is wrong by 1e-3, this one by less than 1e-6. Blocks whose squares would leave float32's
-range are read again in float64, because a gradient of 1e-25 is not zero. Quantiles are in `distributions`,
-tensors on an accelerator in `device_statistics`.
+range are read again in float64, because a gradient of 1e-25 is not zero. Quantiles are in `distributions`, readings
+on an accelerator in `tracing/device_ledger`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 
 from gradinspect.engine.arrays.host_arrays import Array, flat_array
 
-BLOCK = 65_536  # elements that are read at once: 256 KiB stay in the cache from one figure to the next
+BLOCK = 65_536  # elements that are read at once: 256 KiB stay in the cache from one sum to the next
 _CHUNK = 1_024
 _SAFE_LOW, _SAFE_HIGH = 1e-15, 1e15  # magnitudes whose squares stay far inside float32
 # A sum of squares between these, the lower one for each element, shows that no square has left float32's range.
@@ -32,7 +32,7 @@ _quietly = np.errstate(invalid="ignore", over="ignore")  # NaN and infinity are 
 class Moments:
     """Sums over all elements of a tensor.
 
-    `nan_count` and `inf_count` are counted exactly; the other figures are NaN when either is not zero.
+    `nan_count` and `inf_count` are exact; the sums are NaN when either is not zero.
     """
 
     numel: int
@@ -46,7 +46,7 @@ class Moments:
 
     @property
     def is_finite(self) -> bool:
-        """Whether every element is."""
+        """Whether every element is finite."""
         return not (self.nan_count or self.inf_count)
 
     @property
@@ -83,14 +83,19 @@ class Moments:
 
 
 def moments(tensor: torch.Tensor) -> Moments:
-    """Sum, sum of squares, sum and maximum of magnitudes, non-zero and non-finite counts of a tensor."""
-    found = array_moments(flat_array(tensor))
-    return found if found.numel == tensor.numel() else replace(found, numel=tensor.numel())  # zeros of a sparse tensor
+    """Compute sum, sum of squares, sum and maximum of magnitudes, non-zero and non-finite counts of a tensor.
+
+    >>> moments(torch.tensor([3.0, -4.0])).norm
+    5.0
+    """
+    stored = array_moments(flat_array(tensor))
+    # A sparse tensor has zeros that are not stored.
+    return stored if stored.numel == tensor.numel() else replace(stored, numel=tensor.numel())
 
 
 @_quietly
 def array_moments(values: Array) -> Moments:
-    """`moments` of a flat array."""
+    """Compute `moments` of a flat array."""
     total = square_total = abs_total = abs_max = 0.0
     nonzero = nan_count = inf_count = 0
     scratch = _scratch(values.dtype)
@@ -119,7 +124,7 @@ def array_moments(values: Array) -> Moments:
 
 
 class _Buffers(local):
-    """One block of memory for each precision that a thread uses again and again: fresh memory costs more than sums."""
+    """One block of memory for each precision, reused by a thread: fresh memory costs more than the sums."""
 
     def __init__(self) -> None:
         self.of_dtype: dict[np.dtype[np.floating], Array] = {}
@@ -129,15 +134,15 @@ _buffers = _Buffers()
 
 
 def _scratch(dtype: np.dtype[np.floating]) -> Array:
-    found = _buffers.of_dtype.get(dtype)
-    if found is None:
-        found = _buffers.of_dtype[dtype] = np.empty(BLOCK, dtype)
-    return found
+    buffer = _buffers.of_dtype.get(dtype)
+    if buffer is None:
+        buffer = _buffers.of_dtype[dtype] = np.empty(BLOCK, dtype)
+    return buffer
 
 
 @_quietly
 def row_moments(values: Array) -> list[Moments]:
-    """`moments` of each row of an array (tensors, elements) of small tensors."""
+    """Compute `moments` of each row of an array (tensors, elements) of small tensors."""
     magnitudes = np.abs(values)
     largest = np.maximum.reduce(magnitudes, axis=1, initial=0.0)  # of a tensor without elements
     safe = ((largest > _SAFE_LOW) & (largest < _SAFE_HIGH)).tolist()
@@ -146,21 +151,21 @@ def row_moments(values: Array) -> list[Moments]:
     columns = zip(*sums, largest.tolist(), nonzero, strict=True)
     size = values.shape[1]
     return [
-        Moments(size, *figures) if ordinary else array_moments(row)
-        for row, ordinary, figures in zip(values, safe, columns, strict=True)
+        Moments(size, *row_sums) if is_safe else array_moments(row)
+        for row, is_safe, row_sums in zip(values, safe, columns, strict=True)
     ]
 
 
 @_quietly
 def row_products(left: Array, right: Array) -> list[float]:
-    """Inner product of each pair of rows."""
-    found: list[float] = np.add.reduce(left * right, axis=1).tolist()
-    return found
+    """Compute the inner product of each pair of rows."""
+    products: list[float] = np.add.reduce(left * right, axis=1).tolist()
+    return products
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
-    """Mean and size of a tensor's values; NaN in all but the counts when a value is not finite."""
+class MeanAndRms:
+    """Mean and root mean square of a tensor; NaN when a value is not finite."""
 
     numel: int
     mean: float
@@ -179,20 +184,20 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Amplitude(Spread):
-    """A tensor's `Spread` with its largest magnitude."""
+class Amplitude(MeanAndRms):
+    """Mean, root mean square and largest magnitude of a tensor."""
 
     abs_max: float = math.nan
 
 
 def amplitude(tensor: torch.Tensor) -> Amplitude:
-    """`moments` without magnitudes' sum and zero count: about half the cost, for tensors read once a layer."""
+    """Compute mean, rms and largest magnitude: about half the cost of `moments`, for tensors read once a layer."""
     return array_amplitude(flat_array(tensor))
 
 
 @_quietly
 def array_amplitude(values: Array) -> Amplitude:
-    """`amplitude` of a flat array."""
+    """Compute `amplitude` of a flat array."""
     total = square_total = abs_max = 0.0
     nonfinite = 0
     for start in range(0, values.size, BLOCK):
@@ -212,8 +217,8 @@ def array_amplitude(values: Array) -> Amplitude:
 
 
 @_quietly
-def spread(tensor: torch.Tensor) -> Spread:
-    """`amplitude` without the largest magnitude: two reads of the memory instead of four."""
+def mean_and_rms(tensor: torch.Tensor) -> MeanAndRms:
+    """Compute mean and rms: two reads of the memory instead of the four of `amplitude`."""
     values = flat_array(tensor)
     total = square_total = 0.0
     for start in range(0, values.size, BLOCK):
@@ -223,12 +228,12 @@ def spread(tensor: torch.Tensor) -> Spread:
             return amplitude(tensor)
         total += _total(block)
         square_total += square
-    return Spread(values.size, total / max(values.size, 1), math.sqrt(square_total / max(values.size, 1)))
+    return MeanAndRms(values.size, total / max(values.size, 1), math.sqrt(square_total / max(values.size, 1)))
 
 
 @_quietly
 def norm(tensor: torch.Tensor) -> float:
-    """l2 norm, accurate for tensors of any size and any magnitude that their dtype holds; NaN when not finite."""
+    """Compute the l2 norm, accurate for any size and any magnitude that the dtype holds; NaN when not finite."""
     values = flat_array(tensor)
     square = _inner(values, values)
     if _SQUARES_LOW * values.size < square < _SQUARES_HIGH:
@@ -238,12 +243,12 @@ def norm(tensor: torch.Tensor) -> float:
 
 @_quietly
 def dot(left: torch.Tensor, right: torch.Tensor) -> float:
-    """Inner product of two tensors of one shape, accumulated in float64 over chunks."""
+    """Compute the inner product of two tensors of one shape, accumulated in float64 over chunks."""
     return _inner(flat_array(left, in_order=True), flat_array(right, in_order=True))
 
 
 def _inner(left: Array, right: Array) -> float:
-    """Σ left·right: chunks by BLAS in the arrays' own precision, their sum in float64."""
+    """Compute Σ left·right: chunks by BLAS in the arrays' own precision, their sum in float64."""
     rest = left.size % _CHUNK
     if not rest:
         return _sum(np.vecdot(left.reshape(-1, _CHUNK), right.reshape(-1, _CHUNK)))
@@ -252,7 +257,7 @@ def _inner(left: Array, right: Array) -> float:
 
 
 def _total(values: Array) -> float:
-    """Σ values, in the same way."""
+    """Compute Σ values, in the same way."""
     ones = _ONES[values.dtype]
     rest = values.size % _CHUNK
     if not rest:

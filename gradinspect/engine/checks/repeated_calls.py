@@ -11,7 +11,8 @@ from gradinspect.contracts.report.report import SelfCheck
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.network.autocast import casting
 from gradinspect.engine.network.reproducible import left_as_found, ordinary_graphs, seeded
-from gradinspect.engine.tracing.run_pass import PassReading, run_pass
+from gradinspect.engine.tracing.readings import PassReading
+from gradinspect.engine.tracing.run_pass import TracedPass
 
 NAME = "repeated_calls"
 CALLS = 2  # after the first: the compiler recompiles in the second and the third
@@ -54,10 +55,10 @@ def _norms(reading: PassReading) -> dict[str, float]:
 
 def _rerun(s: SectionInput) -> PassReading:
     with left_as_found(s.model, s.settings.mode), ordinary_graphs(), seeded(s.seed, s.device):
-        return run_pass(
-            s.model, s.parameters, s.batch.inputs, s.loss_of, record_layers=False,
+        return TracedPass(
+            s.model, s.parameters, s.batch.inputs, s.loss_of,
             casting=casting(s.settings.precision, s.device), loss_scale=s.reading.loss_scale,
-        )  # fmt: skip
+        ).run_for_gradients()  # fmt: skip
 
 
 def _dtype(s: SectionInput) -> torch.dtype:

@@ -20,7 +20,7 @@ from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.network.batch import Batch
 from gradinspect.engine.network.parameters import ParameterIndex
 from gradinspect.engine.tracing.naming import CallName
-from gradinspect.engine.tracing.run_pass import PassReading
+from gradinspect.engine.tracing.readings import PassReading
 
 
 class Budget:

@@ -19,7 +19,7 @@ from gradinspect.engine.network.optimizers import steps_of
 from gradinspect.engine.network.parameters import ParameterIndex
 from gradinspect.engine.network.reproducible import generator, left_as_found, seeded
 from gradinspect.engine.tracing.naming import name_calls
-from gradinspect.engine.tracing.run_pass import run_pass
+from gradinspect.engine.tracing.run_pass import TracedPass
 
 CustomLoss = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
@@ -83,7 +83,7 @@ def first_pass(
         stage: called with "forward" and "backward" when they begin.
 
     Raises:
-        InspectionError: as `run_pass` does.
+        InspectionError: as `TracedPass.run` does.
     """
     keep_freed_memory()
     parameters = ParameterIndex(subject.model)
@@ -91,10 +91,10 @@ def first_pass(
     step = steps_of(settings.optimizer).first_step() if settings.optimizer is not None else None
     started = time.perf_counter()
     with left_as_found(subject.model, settings.mode), seeded(subject.seed, device):
-        reading = run_pass(
-            subject.model, parameters, subject.batch.inputs, loss_of, first_step=step, stage=stage,
+        reading = TracedPass(
+            subject.model, parameters, subject.batch.inputs, loss_of, first_step=step, on_stage=stage,
             casting=casting(settings.precision, device), loss_scale=_loss_scale(parameters, settings),
-        )  # fmt: skip
+        ).run()  # fmt: skip
     seconds = time.perf_counter() - started
     return SectionInput(
         model=subject.model,

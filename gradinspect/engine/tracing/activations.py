@@ -1,7 +1,7 @@
-"""The nonlinearities that appear as one ATen operation: their slopes φ′, by PyTorch's own derivative kernels.
+"""Slopes φ′ of the nonlinearities that are one ATen operation, by PyTorch's own derivative kernels.
 
-An activation is recognised by the operation that runs, not by the module that called it, so `nn.ReLU`,
-`torch.relu` inside a forward method and a TorchScript file's `aten::relu_` are the same thing here.
+An activation is recognized by the operation that runs, not by the module that called it: `nn.ReLU`, `torch.relu`
+inside a forward method and a TorchScript file's `aten::relu_` are the same.
 """
 
 from __future__ import annotations
@@ -19,14 +19,8 @@ aten = torch.ops.aten
 Kernel = Callable[..., torch.Tensor]
 
 
-def _kernel(name: str) -> Kernel:
-    """One of PyTorch's own derivative kernels, with the type that its stubs leave out."""
-    found: Kernel = getattr(aten, name)
-    return found
-
-
-Arguments = tuple[Any, ...]  # Any: the positional arguments of an ATen operation
-Keywords = Mapping[str, Any]  # Any: likewise, its keyword arguments
+Arguments = tuple[Any, ...]  # Any: arguments of ATen operations
+Keywords = Mapping[str, Any]
 Slope = Callable[[torch.Tensor, torch.Tensor, Arguments, Keywords], torch.Tensor]
 
 
@@ -62,8 +56,17 @@ class Activation:
     largest_slope: float | None
 
 
+SATURATED_BELOW = 0.05  # share of the largest slope under which an element counts as saturated (docs/diagnostics.md)
+
+
+def _kernel(name: str) -> Kernel:
+    """Return one of PyTorch's own derivative kernels, typed."""
+    kernel: Kernel = getattr(aten, name)
+    return kernel
+
+
 def _argument(arguments: Arguments, keywords: Keywords, index: int, name: str, default: Any) -> Any:
-    """One argument of an operation: ATen leaves out those that have their default value."""
+    """Return one argument of an operation: ATen leaves out those that have their default value."""
     if len(arguments) > index:
         return arguments[index]
     return keywords.get(name, default)
@@ -154,17 +157,18 @@ ACTIVATIONS = {
 
 
 def find_activation(operation: str, arguments: Arguments, keywords: Keywords) -> Activation | None:
-    """The nonlinearity that an ATen operation computes, in place (`relu_`) or not; None for other operations."""
+    """Return the nonlinearity that an ATen operation computes, in place (`relu_`) or not; None for other operations.
+
+    >>> find_activation("relu_", (), {}).facts.name
+    'relu'
+    """
     activation = ACTIVATIONS.get(operation) or ACTIVATIONS.get(operation.removesuffix("_"))
     if activation is None or not operation.startswith("hardtanh"):
         return activation
-    # ReLU6 is hardtanh on [0, 6]: it rectifies, and its flat negative side is no saturation.
+    # ReLU6 is hardtanh on [0, 6]: it rectifies, and its flat negative side does not count as saturation.
     if _argument(arguments, keywords, 1, "min_val", -1.0) >= 0:
         return replace(activation, largest_slope=None)
     return activation
-
-
-SATURATED_BELOW = 0.05  # share of the largest slope under which an element counts as saturated (docs/diagnostics.md)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +182,10 @@ class SlopeReading:
 def slope_of(
     activation: Activation, z: torch.Tensor, y: torch.Tensor, arguments: Arguments, keywords: Keywords
 ) -> torch.Tensor | None:
-    """φ′ for each element of z, flat, in a precision that can be summed; None where φ is not element-wise.
+    """Compute φ′ for each element of z; None where φ is not element-wise.
 
-    True and False stand for 1 and 0 where φ′ is nothing else.
+    Returns:
+        Flat, in float32 or float64; bool where φ′ is only 0 or 1.
     """
     if activation.kernel is None:
         return None
@@ -189,7 +194,12 @@ def slope_of(
 
 
 def slope_between(before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """φ′ from the gradients on both sides of an element-wise φ, and where it is known: where something came back."""
+    """Compute φ′ from the gradients on both sides of an element-wise φ, and where it is known.
+
+    Args:
+        before: gradient with respect to z.
+        after: gradient with respect to φ(z); where it is zero the slope is unknown.
+    """
     z, y = (side.detach().reshape(-1) for side in (before, after))
     if z.dtype not in (torch.float32, torch.float64):
         z, y = z.float(), y.float()
@@ -201,12 +211,12 @@ def slope_between(before: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tens
 def slope_sums(
     slope: torch.Tensor, largest: float | None, known: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | int]:
-    """Sum of squares, number of saturated elements, number of elements looked at.
+    """Compute the sum of squares, the number of saturated elements, and the number of elements.
 
     Args:
-        slope: flat, as `slope_of` gives it.
+        slope: from `slope_of`.
         largest: max φ′, None where φ does not saturate.
-        known: where `slope` has a meaning; None for everywhere.
+        known: elements whose slope is known; all by default.
     """
     if slope.dtype is torch.bool:
         return torch.count_nonzero(slope), None, slope.numel()
@@ -218,7 +228,7 @@ def slope_sums(
 
 
 def slope_reading(square: float, low: float | None, count: float) -> SlopeReading:
-    """Shares from sums; NaN where nothing was looked at."""
+    """Divide `slope_sums` by the number of elements; NaN for no elements."""
     if not count:
         return SlopeReading(math.nan, None)
     return SlopeReading(square / count, None if low is None else low / count)

@@ -1,4 +1,4 @@
-"""Hooks for one backward pass: each signal is read as it passes, each gradient once it is finished, and then freed."""
+"""Read one backward pass through hooks: each signal as it passes, each gradient once it is complete and then freed."""
 
 from __future__ import annotations
 
@@ -14,126 +14,124 @@ from gradinspect.engine.network.optimizers import FirstStep
 from gradinspect.engine.network.parameters import ParameterEntry, ParameterIndex
 from gradinspect.engine.tracing.activations import slope_between
 from gradinspect.engine.tracing.calls import LayerCall
-from gradinspect.engine.tracing.ledger import Ledger
+from gradinspect.engine.tracing.ledger import Ledger, read_slope
 from gradinspect.engine.tracing.readings import GradientReading, PassReading
+
+_FULL_PRECISION = (torch.float32, torch.float64)
+
+Gradients = Sequence[torch.Tensor | None]
 
 
 @contextmanager
 def clean_gradients(parameters: ParameterIndex) -> Iterator[None]:
-    """Set the caller's gradients aside, and put them back."""
+    """Set the caller's gradients aside, and restore them."""
     members = [member for entry in parameters for member in entry.members]
-    kept = [member.grad for member in members]
+    saved = [member.grad for member in members]
     for member in members:
         member.grad = None
     try:
         yield
     finally:
-        for member, gradient in zip(members, kept, strict=True):
+        for member, gradient in zip(members, saved, strict=True):
             member.grad = gradient
 
 
-@contextmanager
-def watching(
-    reading: PassReading, parameters: ParameterIndex, first_step: FirstStep | None, ledger: Ledger
-) -> Iterator[None]:
-    handles = []
-    between: dict[int, torch.Tensor] = {}  # gradients behind nonlinearities whose slope is read from both sides
-    for call in reading.calls:
-        activation = call.activation
-        if call.node is not None:
-            handles.append(call.node.register_prehook(partial(_note_signal, reading, call, between, ledger)))
-        if activation is not None and activation.node is not None:
-            handles.append(activation.node.register_prehook(partial(_note_after, reading, call, between, ledger)))
-    shared: dict[ParameterEntry, torch.Tensor] = {}
-    note = partial(_note_gradient, reading, parameters, shared, first_step, ledger)
-    for entry in parameters:
-        for member in entry.members:
-            if member.requires_grad:
-                handles.append(member.register_post_accumulate_grad_hook(note))  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    try:
-        yield
-        for entry, gradient in shared.items():
-            _read_gradient(reading, entry, entry.tensor, gradient, first_step, ledger)
-    finally:
-        for handle in handles:
-            handle.remove()
+class BackwardReader:
+    """Fills a `PassReading` while a backward pass runs.
 
+    Args:
+        reading: of the forward pass; takes signals, gradients and update norms.
+        parameters: the model's parameters.
+        ledger: takes the tensors.
+        first_step: of the declared optimizer, for the norms of its updates.
+    """
 
-def _note_after(
-    reading: PassReading,
-    call: LayerCall,
-    between: dict[int, torch.Tensor],
-    ledger: Ledger,
-    gradients: Sequence[torch.Tensor | None],
-) -> None:
-    delta = gradients[0]
-    if delta is None:
-        return
-    ledger.norm(delta, partial(_keep_unscaled, reading.signals_after, call.order, reading.loss_scale))
-    if call.activation is not None and call.activation.activation is None and call.activation.is_elementwise:
-        between[call.order] = delta
+    def __init__(
+        self, reading: PassReading, parameters: ParameterIndex, ledger: Ledger, first_step: FirstStep | None = None
+    ) -> None:
+        self._reading = reading
+        self._parameters = parameters
+        self._ledger = ledger
+        self._first_step = first_step
+        # Gradients behind nonlinearities whose slope is computed from both sides, by call order.
+        self._behind: dict[int, torch.Tensor] = {}
+        # Gradients of tensors with several parameter objects, summed up so far.
+        self._shared: dict[ParameterEntry, torch.Tensor] = {}
 
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Read every backward pass inside the `with` block; the block must hold one."""
+        handles = []
+        for call in self._reading.calls:
+            activation = call.activation
+            if call.node is not None:
+                handles.append(call.node.register_prehook(partial(self._read_signal, call)))
+            if activation is not None and activation.node is not None:
+                handles.append(activation.node.register_prehook(partial(self._read_behind, call)))
+        for entry in self._parameters:
+            for member in entry.members:
+                if member.requires_grad:
+                    handles.append(member.register_post_accumulate_grad_hook(self._take_gradient))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        try:
+            yield
+            for entry, gradient in self._shared.items():
+                self._read_gradient(entry, entry.tensor, gradient)
+        finally:
+            for handle in handles:
+                handle.remove()
 
-def _note_signal(
-    reading: PassReading,
-    call: LayerCall,
-    between: dict[int, torch.Tensor],
-    ledger: Ledger,
-    gradients: Sequence[torch.Tensor | None],
-) -> None:
-    # A fused recurrent layer has several outputs, of which the loss may use only the last states.
-    delta = next((gradient for gradient in gradients if gradient is not None), None)
-    if delta is None:
-        return
-    reading.signal_sizes[call.order] = delta.numel()
-    ledger.norm(delta, partial(_keep_unscaled, reading.signals, call.order, reading.loss_scale))
-    after = between.pop(call.order, None)
-    if after is not None and call.activation is not None and after.numel() == delta.numel():
-        slope, known = slope_between(delta, after)
-        ledger.slope(slope, call.activation.largest_slope, partial(setattr, call.activation, "slope"), known)
+    def _read_behind(self, call: LayerCall, gradients: Gradients) -> None:
+        """Read the gradient with respect to the output of a call's nonlinearity."""
+        delta = gradients[0]
+        if delta is None:
+            return
+        self._ledger.norm(delta, partial(self._set_unscaled, self._reading.signals_after, call.order))
+        if call.activation is not None and call.activation.activation is None and call.activation.is_elementwise:
+            self._behind[call.order] = delta
 
+    def _read_signal(self, call: LayerCall, gradients: Gradients) -> None:
+        """Read the backward signal δ of a call, and the slope of a nonlinearity of several operations."""
+        # A fused recurrent layer has several outputs, and the loss may use only the last states.
+        delta = next((gradient for gradient in gradients if gradient is not None), None)
+        if delta is None:
+            return
+        self._reading.signal_sizes[call.order] = delta.numel()
+        self._ledger.norm(delta, partial(self._set_unscaled, self._reading.signals, call.order))
+        behind = self._behind.pop(call.order, None)
+        if behind is not None and call.activation is not None and behind.numel() == delta.numel():
+            slope, known = slope_between(delta, behind)
+            activation = call.activation
+            read_slope(self._ledger, slope, activation.largest_slope, partial(setattr, activation, "slope"), known)
 
-def _keep_unscaled(norms: dict[int, float], order: int, loss_scale: float, value: float) -> None:
-    norms[order] = value / loss_scale
+    def _set_unscaled(self, norms: dict[int, float], order: int, value: float) -> None:
+        norms[order] = value / self._reading.loss_scale
 
+    def _take_gradient(self, member: torch.Tensor) -> None:
+        """Take a complete gradient from its parameter object, so that never more than one is in memory."""
+        gradient = member.grad
+        member.grad = None
+        entry = self._parameters.of_object(member)
+        if gradient is None or entry is None:
+            return
+        if len(entry.members) == 1:
+            self._read_gradient(entry, member, gradient)
+        elif entry in self._shared:  # the gradient of one tensor in several parameter objects is the sum of theirs
+            self._shared[entry] = self._shared[entry] + gradient
+        else:
+            self._shared[entry] = gradient
 
-def _note_gradient(
-    reading: PassReading,
-    parameters: ParameterIndex,
-    shared: dict[ParameterEntry, torch.Tensor],
-    first_step: FirstStep | None,
-    ledger: Ledger,
-    member: torch.Tensor,
-) -> None:
-    gradient = member.grad
-    member.grad = None
-    entry = parameters.of_object(member)
-    if gradient is None or entry is None:
-        return
-    if len(entry.members) > 1:  # one tensor under several parameter objects: its gradient is the sum of theirs
-        shared[entry] = shared[entry] + gradient if entry in shared else gradient
-    else:
-        _read_gradient(reading, entry, member, gradient, first_step, ledger)
+    def _read_gradient(self, entry: ParameterEntry, weight: torch.Tensor, gradient: torch.Tensor) -> None:
+        reading = self._reading
 
+        def give(sums: Moments, distribution: Distribution | None, product: float) -> None:
+            reading.gradients[entry] = GradientReading(sums, distribution, product)
 
-def _read_gradient(
-    reading: PassReading,
-    entry: ParameterEntry,
-    weight: torch.Tensor,
-    gradient: torch.Tensor,
-    first_step: FirstStep | None,
-    ledger: Ledger,
-) -> None:
-    def note(sums: Moments, spread: Distribution | None, product: float) -> None:
-        reading.gradients[entry] = GradientReading(sums, spread, product)
-
-    if reading.loss_scale != 1.0:  # in float32, where a small quotient of half-precision values stays
-        gradient = (gradient if gradient.dtype in _WIDE else gradient.float()) / reading.loss_scale
-    ledger.gradient(weight if entry in reading.balanced else None, gradient, note)
-    if first_step is not None:
-        factor = first_step.factor
-        step = first_step.direction(weight.detach(), gradient)
-        ledger.norm(step, lambda length: reading.update_norms.__setitem__(entry, factor * length))
-
-
-_WIDE = (torch.float32, torch.float64)
+        if reading.loss_scale != 1.0:
+            # In float32: in half precision a small quotient would become zero.
+            wide = gradient if gradient.dtype in _FULL_PRECISION else gradient.float()
+            gradient = wide / reading.loss_scale
+        self._ledger.gradient(weight if entry in reading.balanced else None, gradient, give)
+        if self._first_step is not None:
+            factor = self._first_step.factor
+            step = self._first_step.direction(weight.detach(), gradient)
+            self._ledger.norm(step, lambda norm: reading.update_norms.__setitem__(entry, factor * norm))

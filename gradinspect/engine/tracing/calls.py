@@ -1,4 +1,4 @@
-"""A layer call and the nonlinearity behind it, as the forward pass showed them."""
+"""A layer call and the nonlinearity behind it, as recorded in the forward pass."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class ActivationCall:
     """The nonlinearity that follows a layer call.
 
     Attributes:
-        operation: ATen name, or the names of several element-wise operations that make it up (`sigmoid-mul`).
-        activation: what is known of it; None for a nonlinearity of several operations, or of its author's own.
-        arguments, keywords: the scalars of the ATen call.
-        slope: of φ′; read from the gradients on both sides where `activation` is None.
+        operation: ATen name, or the names of the element-wise operations that make it up (`sigmoid-mul`).
+        activation: the known function; None for one of several operations and for a custom autograd.Function.
+        arguments, keywords: scalars of the ATen call; tensors are left out.
+        slope: of φ′; computed from the gradients on both sides where `activation` is None.
     """
 
     operation: str
     activation: Activation | None
-    arguments: tuple[Any, ...]  # Any: scalars of the ATen call; its tensors are left out
+    arguments: tuple[Any, ...]  # Any: scalars of an ATen call
     keywords: Mapping[str, Any]
     node: Node | None
     output: Amplitude = UNREAD
@@ -43,30 +43,30 @@ class ActivationCall:
 
 @dataclass(eq=False, slots=True)
 class LayerCall:
-    """One operation in which parameters met data.
+    """One operation in which parameters meet data.
 
     Attributes:
-        order: place among the layer calls of the forward pass.
-        operation: ATen name of the operation (`addmm`, `convolution`, `native_layer_norm`).
-        entries: the parameters that entered.
-        nodes: autograd nodes of the call, the last one gives its output; empty below the first trained parameter.
-        output_shape: as the module gives it, reshapes included.
-        arguments: positional arguments of the ATen call, its tensors left out.
-        input_shape: of the data that entered; None where there was none (a table that is looked up).
-        source: what the data that entered was when it was last read: the output of another call, or of its
-            nonlinearity; None where it was read for this call alone.
-        input_norm, input_numel: of the data that entered, where `source` is None; NaN for integers.
-        output: the values before any nonlinearity.
+        order: index among the layer calls of the forward pass.
+        operation: ATen name (`addmm`, `convolution`, `native_layer_norm`).
+        entries: the parameters that enter.
+        output_shape: as the module returns it, reshapes included.
+        arguments: positional arguments of the ATen call; tensors are left out.
+        input_shape: of the input data; None where there is none (a table lookup).
+        nodes: autograd nodes of the call, the last one returns its output; empty below the first trained parameter.
+        source: the call or nonlinearity whose output is the input data; None where the input was read separately.
+        input_norm: l2 norm of the input data where `source` is None; NaN for integers.
+        input_numel: elements of the input data where `source` is None.
+        output: amplitude before any nonlinearity.
         units: dead units and similarity of the output where no nonlinearity follows.
-        applied: the operations that make up the call: its own, and those of a bias or a gain after it.
-        sampled: whether slopes, or similarities, were read from a sample of the elements.
+        sampled: whether slopes or similarities were read from a sample of the elements.
+        applied: the operations that make up the call: the first one, and those of a bias or a gain after it.
     """
 
     order: int
     operation: str
     entries: list[ParameterEntry]
     output_shape: tuple[int, ...]
-    arguments: tuple[Any, ...] = ()  # Any: as ATen has them
+    arguments: tuple[Any, ...] = ()
     input_shape: tuple[int, ...] | None = None
     nodes: list[Node] = field(default_factory=list)
     source: LayerCall | ActivationCall | None = None
@@ -81,12 +81,12 @@ class LayerCall:
 
     @property
     def node(self) -> Node | None:
-        """The autograd node whose gradient input is the backward signal δ of this call."""
+        """Autograd node whose gradient input is the backward signal δ of this call."""
         return self.nodes[-1] if self.nodes else None
 
     @property
     def input_rms(self) -> float | None:
-        """Root mean square of the data that entered; None for integers and where nothing was there."""
+        """Root mean square of the input data; None for integers and without input."""
         if self.source is not None:
             return self.source.output.rms
         if not self.input_numel or math.isnan(self.input_norm):

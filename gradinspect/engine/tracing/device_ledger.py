@@ -1,30 +1,30 @@
-"""Readings of tensors on an accelerator: sums stay there as float64 scalars, and are fetched in one transfer.
+"""The ledger of an accelerator: sums stay on the device as float64 scalars, and are fetched in one transfer.
 
-No operation in here waits for the device but the transfer in `settle`. Formulas and thresholds are those of the host's
-readings; sums are accumulated in float64, which makes blocks unnecessary.
+No operation here waits for the device except the transfer in `settle`. Formulas and thresholds are those of the host;
+sums are accumulated in float64, which makes blocks unnecessary.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 
 from gradinspect.engine.arrays.distributions import SAMPLE, magnitude_sample, row_distributions, strided_chunks
-from gradinspect.engine.arrays.host_arrays import flat_values
-from gradinspect.engine.arrays.statistics import Amplitude, Moments, Spread
-from gradinspect.engine.tracing.activations import SlopeReading, slope_reading, slope_sums
-from gradinspect.engine.tracing.ledger import GradientSink
+from gradinspect.engine.arrays.host_arrays import Array, flat_values
+from gradinspect.engine.arrays.statistics import Amplitude, MeanAndRms, Moments
+from gradinspect.engine.tracing.activations import SlopeReading
+from gradinspect.engine.tracing.ledger import GradientSink, Numbers, read_slope
 from gradinspect.engine.tracing.outputs import OutputReading
 from gradinspect.engine.tracing.units import (
     ACTIVATION_SAMPLE,
     DEAD_SHARE,
     NO_UNITS,
-    Layout,
+    OutputLayout,
     UnitReading,
     has_units,
     pair_sums,
@@ -33,144 +33,157 @@ from gradinspect.engine.tracing.units import (
     units_last,
 )
 
-Numbers = Sequence[float]
+
+@dataclass(slots=True)
+class _OutputParts:
+    """The readings of one output; the amplitude comes last and completes them."""
+
+    sink: Callable[[OutputReading], None]
+    units: UnitReading = NO_UNITS
+    slope: SlopeReading | None = None
+
+    def complete(self, amplitude: Amplitude) -> None:
+        self.sink(OutputReading(amplitude, self.units, self.slope))
 
 
 class DeviceLedger:
-    """Notes readings on the device of the tensors and gives them out in `settle`."""
+    """Keeps readings on the device of the tensors until `settle`."""
 
     def __init__(self) -> None:
-        self._noted: list[torch.Tensor] = []
+        self._scalars: list[torch.Tensor] = []
         self._sinks: list[tuple[int, Callable[[Numbers], None]]] = []
         self._samples: list[torch.Tensor] = []
-        self._fetched: list[np.ndarray[tuple[int, ...], np.dtype[np.floating]]] = []
+        self._fetched: list[Array] = []
 
     def amplitude(self, tensor: torch.Tensor, sink: Callable[[Amplitude], None]) -> None:
         """See Ledger."""
         values = flat_values(tensor)
-        if not values.numel():
+        count = values.numel()
+        if not count:
             sink(Amplitude(0, math.nan, math.nan))
             return
 
         def give(numbers: Numbers) -> None:
-            total, length, largest, nonfinite = numbers
+            total, norm, largest, nonfinite = numbers
             if nonfinite:
-                sink(Amplitude(values_count, math.nan, math.nan, int(nonfinite)))
+                sink(Amplitude(count, math.nan, math.nan, int(nonfinite)))
             else:
-                sink(Amplitude(values_count, total / values_count, length / math.sqrt(values_count), 0, largest))
+                sink(Amplitude(count, total / count, norm / math.sqrt(count), 0, largest))
 
-        values_count = values.numel()
-        self._note([_total(values), _length(values), _largest(values), _nonfinite(values)], give)
+        self.scalars([_total(values), _norm(values), _largest(values), _nonfinite(values)], give)
 
-    def spread(self, tensor: torch.Tensor, sink: Callable[[Spread], None]) -> None:
+    def mean_and_rms(self, tensor: torch.Tensor, sink: Callable[[MeanAndRms], None]) -> None:
         """See Ledger."""
         self.amplitude(tensor, sink)
 
     def norm(self, tensor: torch.Tensor, sink: Callable[[float], None]) -> None:
         """See Ledger."""
-        self._note([_length(flat_values(tensor))], lambda numbers: sink(_or_nan(numbers[0])))
+        self.scalars([_norm(flat_values(tensor))], lambda numbers: sink(_finite_or_nan(numbers[0])))
+
+    def scalars(self, scalars: Sequence[torch.Tensor], sink: Callable[[Numbers], None]) -> None:
+        """See Ledger."""
+        self._scalars.extend(scalar.detach().to(torch.float64) for scalar in scalars)
+        self._sinks.append((len(scalars), sink))
 
     def gradient(self, weight: torch.Tensor | None, gradient: torch.Tensor, sink: GradientSink) -> None:
         """See Ledger."""
         values = flat_values(gradient)
-        place = len(self._samples)
+        index = len(self._samples)
         self._samples.append(magnitude_sample(gradient))
         numel = gradient.numel()
-        product = (
-            flat_values(weight, in_order=True).double() @ flat_values(gradient, in_order=True).double()
-            if weight is not None and gradient.layout is torch.strided
-            else values.new_full((), math.nan)
-        )
 
         def give(numbers: Numbers) -> None:
-            total, length, abs_total, largest, nonzero, nans, infs, inner = numbers
-            if nans or infs:
-                bad = Moments(numel, math.nan, math.nan, math.nan, math.nan, int(nonzero), int(nans), int(infs))
-                sink(bad, None, math.nan)
-                return
-            sums = Moments(numel, total, length**2, abs_total, largest, int(nonzero))
-            sink(sums, row_distributions(self._fetched[place][None], sampled=numel > SAMPLE)[0], inner)
+            *sums, product = numbers
+            moments = _moments(sums, numel)
+            if moments.is_finite:
+                sink(moments, row_distributions(self._fetched[index][None], sampled=numel > SAMPLE)[0], product)
+            else:
+                sink(moments, None, math.nan)
 
-        self._note(
-            [_total(values), _length(values), torch.linalg.vector_norm(values, 1, dtype=torch.float64),
-             _largest(values), torch.count_nonzero(values), torch.count_nonzero(values.isnan()),
-             torch.count_nonzero(values.isinf()), product],
-            give,
-        )  # fmt: skip
+        self.scalars([*_gradient_sums(values), _product(weight, gradient, values)], give)
 
-    def slope(
-        self, slope: torch.Tensor, largest: float | None, sink: Callable[[SlopeReading], None],
-        known: torch.Tensor | None = None,
-    ) -> None:  # fmt: skip
+    def output(self, output: torch.Tensor, layout: OutputLayout, sink: Callable[[OutputReading], None]) -> None:
         """See Ledger."""
-        square, low, count = slope_sums(slope, largest, known)
-        parts = [square, *([low] if low is not None else []), *([count] if isinstance(count, torch.Tensor) else [])]
-
-        def give(numbers: Numbers) -> None:
-            looked_at = numbers[-1] if isinstance(count, torch.Tensor) else float(count)
-            sink(slope_reading(numbers[0], None if low is None else numbers[1], looked_at))
-
-        self._note(parts, give)
-
-    def output(self, output: torch.Tensor, layout: Layout, sink: Callable[[OutputReading], None]) -> None:
-        """See Ledger."""
-        parts: list[Any] = [NO_UNITS, None]  # Any: what has been given so far, amplitude last
+        parts = _OutputParts(sink)
         values = output.detach()
         values = values if values.dtype in (torch.float32, torch.float64) else values.float()
         if layout.is_rectified:
             positive = strided_chunks(values.reshape(-1), ACTIVATION_SAMPLE) > 0
-            self.slope(positive, None, partial(parts.__setitem__, 1))
+            read_slope(self, positive, None, partial(setattr, parts, "slope"))
         if has_units(values):
-            self._units(values, layout, partial(parts.__setitem__, 0))
-        self.amplitude(output, lambda amplitude: sink(OutputReading(amplitude, *parts)))
+            self._units(values, layout, partial(setattr, parts, "units"))
+        self.amplitude(output, parts.complete)  # sinks are called in this order
 
-    def _units(self, values: torch.Tensor, layout: Layout, sink: Callable[[UnitReading], None]) -> None:
+    def _units(self, values: torch.Tensor, layout: OutputLayout, sink: Callable[[UnitReading], None]) -> None:
         by_unit = units_last(values, layout)
-        count, looked_at = by_unit.shape[-1], by_unit.shape[0] * by_unit.shape[1]
+        count, elements = by_unit.shape[-1], by_unit.shape[0] * by_unit.shape[1]
         alive = torch.count_nonzero(by_unit, dim=(0, 1))
-        dead = torch.count_nonzero(alive <= (1 - DEAD_SHARE) * looked_at)
+        dead = torch.count_nonzero(alive <= (1 - DEAD_SHARE) * elements)
         rows = sample_rows(values, layout)
         pairs = [] if rows is None else list(pair_sums(rows))
 
         def give(numbers: Numbers) -> None:
             sink(UnitReading(numbers[0] / count, similarity_from(numbers[1], numbers[2]) if pairs else None))
 
-        self._note([dead, *pairs], give)
+        self.scalars([dead, *pairs], give)
 
     def settle(self) -> None:
-        """Fetch everything in two transfers, and give it out in the order in which it was noted."""
+        """Fetch everything in two transfers, and give it out in the order in which it was taken."""
         sinks, self._sinks = self._sinks, []
-        noted, self._noted = self._noted, []
+        scalars, self._scalars = self._scalars, []
         samples, self._samples = self._samples, []
-        if not noted:
+        if not scalars:
             return
-        numbers = torch.stack(noted).tolist()
+        numbers = torch.stack(scalars).tolist()
         self._fetched = _fetch(samples)
         start = 0
-        for count, give in sinks:
-            give(numbers[start : start + count])
+        for count, sink in sinks:
+            sink(numbers[start : start + count])
             start += count
         self._fetched = []
 
-    def _note(self, scalars: list[torch.Tensor], give: Callable[[Numbers], None]) -> None:
-        self._noted.extend(scalar.detach().to(torch.float64) for scalar in scalars)
-        self._sinks.append((len(scalars), give))
 
-
-def _fetch(samples: list[torch.Tensor]) -> list[np.ndarray[tuple[int, ...], np.dtype[np.floating]]]:
-    """Bring the samples to the host, those of one precision in one transfer."""
-    found: list[np.ndarray[tuple[int, ...], np.dtype[np.floating]]] = [np.empty(0, np.float32)] * len(samples)
+def _fetch(samples: list[torch.Tensor]) -> list[Array]:
+    """Copy the samples to the host, those of one precision in one transfer."""
+    fetched: list[Array] = [np.empty(0, np.float32)] * len(samples)
     for dtype in {sample.dtype for sample in samples}:
-        places = [place for place, sample in enumerate(samples) if sample.dtype == dtype]
-        joined = torch.cat([samples[place] for place in places]).cpu().numpy()
+        indices = [index for index, sample in enumerate(samples) if sample.dtype == dtype]
+        joined = torch.cat([samples[index] for index in indices]).cpu().numpy()
         start = 0
-        for place in places:
-            found[place] = joined[start : start + samples[place].numel()]
-            start += samples[place].numel()
-    return found
+        for index in indices:
+            fetched[index] = joined[start : start + samples[index].numel()]
+            start += samples[index].numel()
+    return fetched
 
 
-def _or_nan(value: float) -> float:
+def _gradient_sums(values: torch.Tensor) -> list[torch.Tensor]:
+    """Return what `_moments` takes."""
+    return [
+        _total(values),
+        _norm(values),
+        torch.linalg.vector_norm(values, 1, dtype=torch.float64),
+        _largest(values),
+        torch.count_nonzero(values),
+        torch.count_nonzero(values.isnan()),
+        torch.count_nonzero(values.isinf()),
+    ]
+
+
+def _moments(sums: Numbers, numel: int) -> Moments:
+    total, norm, abs_total, largest, nonzero, nans, infs = sums
+    if nans or infs:
+        return Moments(numel, math.nan, math.nan, math.nan, math.nan, int(nonzero), int(nans), int(infs))
+    return Moments(numel, total, norm**2, abs_total, largest, int(nonzero))
+
+
+def _product(weight: torch.Tensor | None, gradient: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Return ⟨W, dL/dW⟩; NaN without a weight."""
+    if weight is None or gradient.layout is not torch.strided:
+        return values.new_full((), math.nan)
+    return flat_values(weight, in_order=True).double() @ flat_values(gradient, in_order=True).double()
+
+
+def _finite_or_nan(value: float) -> float:
     return value if math.isfinite(value) else math.nan
 
 
@@ -178,9 +191,9 @@ def _total(values: torch.Tensor) -> torch.Tensor:
     return values.sum(dtype=torch.float64)
 
 
-def _length(values: torch.Tensor) -> torch.Tensor:
-    length: torch.Tensor = torch.linalg.vector_norm(values, dtype=torch.float64)
-    return length
+def _norm(values: torch.Tensor) -> torch.Tensor:
+    norm: torch.Tensor = torch.linalg.vector_norm(values, dtype=torch.float64)
+    return norm
 
 
 def _largest(values: torch.Tensor) -> torch.Tensor:

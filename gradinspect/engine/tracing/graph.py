@@ -1,4 +1,4 @@
-"""The autograd graph as a graph: what only reshapes, who consumes whom, and which layer call comes next."""
+"""The autograd graph: its nodes in order, who uses whose output, and which layer call comes next."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gradinspect.engine.tracing.operator_names import NODE_RESHAPES
 
 
 def through_reshapes(node: Node) -> Node:
-    """Walk towards the inputs past nodes that only re-lay values."""
+    """Walk towards the inputs past nodes that only rearrange values."""
     while node.name() in NODE_RESHAPES:
         children = [child for child, _ in node.next_functions if child is not None]
         if len(children) != 1:
@@ -25,7 +25,7 @@ class Graph:
     """All nodes behind a root.
 
     Attributes:
-        order: every node stands after all nodes that use its output.
+        order: every node comes after all nodes that use its output.
         sources: for each node, the nodes whose outputs it takes, one for each use.
     """
 
@@ -36,7 +36,7 @@ class Graph:
 def read_graph(root: Node) -> Graph:
     """Walk the graph behind a node once.
 
-    Cost: linear in nodes and edges; every access to a node's inputs makes Python objects, so they are kept.
+    Cost: linear in nodes and edges; every access to a node's inputs makes Python objects, so they are saved.
     """
     sources: dict[Node, list[Node]] = {}
     left: set[Node] = set()
@@ -57,16 +57,16 @@ def read_graph(root: Node) -> Graph:
 
 
 def consumers(graph: Graph) -> dict[Node, list[Node]]:
-    """For each node, the nodes nearer the loss that use its output."""
-    found: dict[Node, list[Node]] = {}
+    """Return for each node the nodes nearer the loss that use its output."""
+    users: dict[Node, list[Node]] = {}
     for node in graph.order:
         for child in graph.sources[node]:
-            found.setdefault(child, []).append(node)
-    return found
+            users.setdefault(child, []).append(node)
+    return users
 
 
 def next_calls(graph: Graph, call_of: Mapping[Node, int]) -> dict[int, int]:
-    """For each layer call, the nearest layer call towards the loss that its output reaches.
+    """Return for each layer call the nearest layer call towards the loss that its output reaches.
 
     Args:
         call_of: index of the layer call that a node belongs to, for nodes that belong to one.
@@ -82,9 +82,9 @@ def next_calls(graph: Graph, call_of: Mapping[Node, int]) -> dict[int, int]:
         beyond = reached.get(node)
         if own is not None and beyond is not None and beyond != own:
             following[own] = min(beyond, following.get(own, beyond))
-        here = own if own is not None else beyond
-        if here is None:
+        nearest = own if own is not None else beyond
+        if nearest is None:
             continue
         for child in graph.sources[node]:
-            reached[child] = min(here, reached.get(child, here))
+            reached[child] = min(nearest, reached.get(child, nearest))
     return following

@@ -1,14 +1,14 @@
-"""Where readings of tensors go: read at once on the host, or noted on a device and fetched together.
+"""Ledgers take tensors and give readings: at once on the host, together at the end on a device.
 
-A GPU runs behind the program; asking for one number makes the program wait for it. The pass therefore hands every
-tensor to a ledger with what is to be done with the numbers. On the host that happens at once. On a device the numbers
-stay where they are until `settle`, which fetches all of them in one transfer.
+A GPU runs asynchronously; fetching one number makes the program wait for it. The pass therefore hands every tensor to
+a ledger, with a function that takes the numbers. On the host the ledger calls it immediately. On a device the numbers
+stay there until `settle`, which fetches all of them in one transfer.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -24,23 +24,25 @@ from gradinspect.engine.arrays.distributions import (
 from gradinspect.engine.arrays.host_arrays import Array, flat_array
 from gradinspect.engine.arrays.statistics import (
     Amplitude,
+    MeanAndRms,
     Moments,
-    Spread,
     amplitude,
     array_moments,
     dot,
+    mean_and_rms,
     moments,
     norm,
     row_moments,
     row_products,
-    spread,
 )
 from gradinspect.engine.tracing.activations import SlopeReading, slope_reading, slope_sums
 from gradinspect.engine.tracing.outputs import OutputReading, read_output
-from gradinspect.engine.tracing.units import Layout
+from gradinspect.engine.tracing.units import OutputLayout
 
 _SAMPLES_TOGETHER = 64  # of 64 KiB each
 _TOGETHER = 32_768  # elements: more would leave the cache, and cost fresh memory for every intermediate result
+
+Numbers = Sequence[float]
 GradientSink = Callable[[Moments, Distribution | None, float], None]
 
 
@@ -48,36 +50,61 @@ class Ledger(Protocol):
     """Takes tensors, and gives each reading to its sink before or during `settle`."""
 
     def amplitude(self, tensor: torch.Tensor, sink: Callable[[Amplitude], None]) -> None:
-        """Mean, rms and largest magnitude."""
+        """Read mean, rms and largest magnitude."""
 
-    def spread(self, tensor: torch.Tensor, sink: Callable[[Spread], None]) -> None:
-        """Mean and rms."""
+    def mean_and_rms(self, tensor: torch.Tensor, sink: Callable[[MeanAndRms], None]) -> None:
+        """Read mean and rms."""
 
     def norm(self, tensor: torch.Tensor, sink: Callable[[float], None]) -> None:
-        """l2 norm; NaN when it is not finite."""
+        """Read the l2 norm; NaN where it is not finite."""
+
+    def scalars(self, scalars: Sequence[torch.Tensor], sink: Callable[[Numbers], None]) -> None:
+        """Read tensors of one element each."""
 
     def gradient(self, weight: torch.Tensor | None, gradient: torch.Tensor, sink: GradientSink) -> None:
-        """Moments of a gradient, its distribution (None where a value is not finite), and ⟨W, dL/dW⟩ if W is given."""
+        """Read the moments of a gradient, its distribution (None where a value is not finite), and ⟨W, dL/dW⟩.
 
-    def slope(
-        self, slope: torch.Tensor, largest: float | None, sink: Callable[[SlopeReading], None],
-        known: torch.Tensor | None = None,
-    ) -> None:  # fmt: skip
-        """Mean square of φ′ and the saturated share, over the elements that are known."""
+        Args:
+            weight: W; the product is NaN without it.
+        """
 
-    def output(self, output: torch.Tensor, layout: Layout, sink: Callable[[OutputReading], None]) -> None:
-        """Amplitude, dead units and similarity of samples; a rectifier's slope, of a sample where it is large."""
+    def output(self, output: torch.Tensor, layout: OutputLayout, sink: Callable[[OutputReading], None]) -> None:
+        """Read amplitude, dead units and similarity of samples; for a rectifier its slope, from a sample if large."""
 
     def settle(self) -> None:
-        """Give out every reading that is still owed."""
+        """Give out every reading that is still due."""
+
+
+def read_slope(
+    ledger: Ledger,
+    slope: torch.Tensor,
+    largest: float | None,
+    sink: Callable[[SlopeReading], None],
+    known: torch.Tensor | None = None,
+) -> None:
+    """Read the mean square of φ′ and the saturated share.
+
+    Args:
+        slope: φ′ of each element, flat.
+        largest: max φ′, None where φ does not saturate.
+        known: elements whose slope is known; all by default.
+    """
+    square, low, count = slope_sums(slope, largest, known)
+    scalars = [square, *([low] if low is not None else []), *([count] if isinstance(count, torch.Tensor) else [])]
+
+    def give(numbers: Numbers) -> None:
+        elements = numbers[-1] if isinstance(count, torch.Tensor) else float(count)
+        sink(slope_reading(numbers[0], None if low is None else numbers[1], elements))
+
+    ledger.scalars(scalars, give)
 
 
 class HostLedger:
     """Reads tensors in host memory.
 
-    Large ones on the spot, so that a gradient can be freed. Small gradients wait until some of one size can be read
-    together: what small arrays cost is the number of calls. The samples of large ones wait too: their quantiles take
-    half the time one after the other, because the code for them is then still in the cache.
+    Large ones are read immediately, so that a gradient can be freed. Small gradients wait until several of one size
+    can be read together, because small arrays cost as much as their number of calls. The samples of large ones wait
+    too: read in a row, their quantiles take half the time, because the code for them is then in the cache.
     """
 
     def __init__(self) -> None:
@@ -90,13 +117,17 @@ class HostLedger:
         """See Ledger."""
         sink(amplitude(tensor))
 
-    def spread(self, tensor: torch.Tensor, sink: Callable[[Spread], None]) -> None:
+    def mean_and_rms(self, tensor: torch.Tensor, sink: Callable[[MeanAndRms], None]) -> None:
         """See Ledger."""
-        sink(spread(tensor))
+        sink(mean_and_rms(tensor))
 
     def norm(self, tensor: torch.Tensor, sink: Callable[[float], None]) -> None:
         """See Ledger."""
         sink(norm(tensor))
+
+    def scalars(self, scalars: Sequence[torch.Tensor], sink: Callable[[Numbers], None]) -> None:
+        """See Ledger."""
+        sink([float(scalar) for scalar in scalars])
 
     def gradient(self, weight: torch.Tensor | None, gradient: torch.Tensor, sink: GradientSink) -> None:
         """See Ledger."""
@@ -122,15 +153,7 @@ class HostLedger:
         if len(self._samples) >= _SAMPLES_TOGETHER:
             self._read_samples()
 
-    def slope(
-        self, slope: torch.Tensor, largest: float | None, sink: Callable[[SlopeReading], None],
-        known: torch.Tensor | None = None,
-    ) -> None:  # fmt: skip
-        """See Ledger."""
-        square, low, count = slope_sums(slope, largest, known)
-        sink(slope_reading(float(square), None if low is None else float(low), float(count)))
-
-    def output(self, output: torch.Tensor, layout: Layout, sink: Callable[[OutputReading], None]) -> None:
+    def output(self, output: torch.Tensor, layout: OutputLayout, sink: Callable[[OutputReading], None]) -> None:
         """See Ledger."""
         sink(read_output(output, layout))
 
@@ -153,9 +176,10 @@ class HostLedger:
             products = row_products(np.stack([flat_array(weight, in_order=True) for weight in weights]), gradients)
         sums = row_moments(gradients)
         finite = [each.is_finite for each in sums]
-        spreads = iter(row_distributions(np.abs(gradients if all(finite) else gradients[finite]), sampled=False))
+        rows = np.abs(gradients if all(finite) else gradients[finite])
+        distributions = iter(row_distributions(rows, sampled=False))
         for (_, _, sink), each, product in zip(group, sums, products, strict=True):
             if each.is_finite:
-                sink(each, next(spreads), product)
+                sink(each, next(distributions), product)
             else:
                 sink(each, None, math.nan)

@@ -1,7 +1,7 @@
-"""Name each layer call after the module that a person wrote.
+"""Name each layer call after a module of the model.
 
-A call is named after the module that owns its parameters. Where one module's parameters meet data in several places
-(a GRU's input and hidden weights), or belong to the root, the call takes the full name of its weight.
+A call is named after the module that owns its parameters. Where the parameters of one module meet data in several
+operations (a GRU's input and hidden weights), or belong to the root, the call takes the full name of its weight.
 """
 
 from __future__ import annotations
@@ -38,48 +38,55 @@ def name_calls(calls: Sequence[LayerCall], parameters: ParameterIndex) -> list[C
     seen: Counter[str] = Counter()
     names = []
     for owner, call in zip(owners, calls, strict=True):
-        split = owner == "" or len(sets_of_owner[owner]) > 1
-        name = _weight(call, owner) if split else owner
-        kind = (parameters.kinds.get(owner, "") if owner else "") or call.operation
-        if call.operation in ATEN_FUSED_RECURRENT:
-            kind = f"{kind} (time steps fused)"  # one kernel and one node: what happens between steps is not seen
-        names.append(CallName(name, kind, seen[name]))
+        is_split = owner == "" or len(sets_of_owner[owner]) > 1
+        name = _weight_name(call, owner) if is_split else owner
+        names.append(CallName(name, _kind(call, owner, parameters), seen[name]))
         seen[name] += 1
     return names
 
 
 def layer_of_parameters(calls: Sequence[LayerCall], names: Sequence[CallName]) -> dict[ParameterEntry, str]:
-    """For each parameter that entered a call, the name of the first layer it entered."""
-    found: dict[ParameterEntry, str] = {}
+    """Return the name of the first layer that each parameter enters."""
+    layers: dict[ParameterEntry, str] = {}
     for call, name in zip(calls, names, strict=True):
         for entry in call.entries:
-            found.setdefault(entry, name.name)
-    return found
+            layers.setdefault(entry, name.name)
+    return layers
 
 
 def _owner(call: LayerCall, parameters: ParameterIndex, uses: Counter[ParameterEntry]) -> str:
-    """The module path of a call; a tied tensor has several, and the operation and the count of uses choose."""
+    """Return the module path of a call; of a tied tensor's paths, the operation and the number of uses choose one."""
     common: set[str] | None = None
     for entry in call.entries:
         paths = {owner_of(name) for name in entry.names}
         common = paths if common is None or not common & paths else common & paths
-    first = max(call.entries, key=lambda entry: entry.tensor.dim())
+    first = _largest_entry(call)
     candidates = [path for path in map(owner_of, first.names) if common and path in common]
-    if not candidates:  # a fused operation of several modules belongs to the one that holds them
+    if not candidates:  # a fused operation of several modules belongs to the one that contains them
         return _common_path([owner_of(entry.name) for entry in call.entries])
-    looks_up = call.operation in ATEN_LOOKUPS
-    fitting = [path for path in candidates if ("Embedding" in parameters.kinds.get(path, "")) == looks_up]
+    is_lookup = call.operation in ATEN_LOOKUPS
+    fitting = [path for path in candidates if ("Embedding" in parameters.kinds.get(path, "")) == is_lookup]
     choices = fitting or candidates
     return choices[min(uses[first], len(choices) - 1)] if len(choices) > 1 else choices[0]
 
 
+def _kind(call: LayerCall, owner: str, parameters: ParameterIndex) -> str:
+    kind = (parameters.kinds.get(owner, "") if owner else "") or call.operation
+    # One kernel and one autograd node: what happens between the time steps cannot be seen.
+    return f"{kind} (time steps fused)" if call.operation in ATEN_FUSED_RECURRENT else kind
+
+
 def _common_path(paths: Sequence[str]) -> str:
-    """The innermost module that holds all the modules at these paths."""
+    """Return the path of the innermost module that contains all the modules at these paths."""
     together = takewhile(lambda parts: len(set(parts)) == 1, zip(*(path.split(".") for path in paths), strict=False))
     return ".".join(parts[0] for parts in together)
 
 
-def _weight(call: LayerCall, owner: str) -> str:
-    """The name, under `owner`, of the call's parameter with the most axes."""
-    entry = max(call.entries, key=lambda candidate: candidate.tensor.dim())
+def _weight_name(call: LayerCall, owner: str) -> str:
+    """Return the name, under `owner`, of the call's parameter with the most axes."""
+    entry = _largest_entry(call)
     return next((name for name in entry.names if owner_of(name) == owner), entry.name)
+
+
+def _largest_entry(call: LayerCall) -> ParameterEntry:
+    return max(call.entries, key=lambda entry: entry.tensor.dim())

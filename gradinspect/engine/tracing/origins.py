@@ -1,6 +1,6 @@
-"""Where the tensors of a forward pass come from: parameters alone, the inputs, or neither.
+"""Track where the tensors of a forward pass come from: parameters alone, the inputs, or neither.
 
-What is known of a tensor is written on the tensor itself, and lives as long as it does; its address does not.
+The origin is an attribute of the tensor and lives as long as the tensor; addresses would be reused.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ DATA = "data"
 
 
 class State(tuple[ParameterEntry, ...]):
-    """Weights times a constant, such as W·h₀ + b at the first step of a recurrence: they have met no data there."""
+    """Parameters times a constant, such as W·h₀ + b at the first step of a recurrence: they have met no data yet."""
 
 
-# What a tensor's mark says: that it comes from the inputs (DATA), or from which parameters alone.
+# A tensor's origin: the inputs (DATA), or the parameters that alone determine it.
 Mark = str | tuple[ParameterEntry, ...]
 
 
 class Origins:
-    """Tells parameters and data apart among the arguments of an operation, and marks what it returns.
+    """Separates parameters and data among the arguments of an operation, and marks what it returns.
 
     Args:
         parameters: the model's parameters.
@@ -42,7 +42,7 @@ class Origins:
         """Split an operation's tensors into parameters and the first tensor that carries data.
 
         Returns:
-            The parameters, the data, and what the operation's output is to be marked with.
+            The parameters, the data, and the mark for the operation's output.
         """
         entries: list[ParameterEntry] = []
         states: list[ParameterEntry] = []
@@ -65,8 +65,8 @@ class Origins:
         entries = _distinct(entries)
         return entries, None, tuple(entries) if entries else None
 
-    def pass_on(self, source: torch.Tensor, output: Any, operation: str) -> None:  # Any: as ATen returns it
-        """Mark a view of a tensor, or a copy in another order, as what the tensor is."""
+    def pass_on(self, source: torch.Tensor, output: Any, operation: str) -> None:  # Any: results of ATen operations
+        """Give a view of a tensor, or a copy in another order, the tensor's mark."""
         mark: Mark | None = getattr(source, "_gradinspect", None)
         if mark is None:
             entry = self._parameters.of_object(source)
@@ -77,10 +77,10 @@ class Origins:
         if mark is not None:
             self.mark(output, operation, mark)
 
-    def mark(self, output: Any, operation: str, mark: Mark) -> None:  # Any: as ATen returns it
-        """Say of what an operation returned where it comes from."""
+    def mark(self, output: Any, operation: str, mark: Mark) -> None:
+        """Mark what an operation returned."""
         if operation.endswith("_like") or operation.startswith("new_"):
-            return  # a constant of somebody's shape
+            return  # a constant that takes only its shape from its arguments
         for tensor in (output,) if isinstance(output, torch.Tensor) else tensors_in((output,)):
             tensor._gradinspect = mark  # type: ignore[attr-defined]  # our own attribute
 
@@ -97,8 +97,8 @@ class Origins:
         return tensor.layout is torch.strided and tensor.untyped_storage().data_ptr() in self._inputs
 
 
-def tensors_in(values: Iterable[Any]) -> Iterator[torch.Tensor]:  # Any: arguments or results of an operation
-    """All tensors in tuples and lists of whatever else."""
+def tensors_in(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """Yield all tensors in nested tuples and lists; other values are skipped."""
     for value in values:
         if isinstance(value, torch.Tensor):
             yield value

@@ -1,18 +1,18 @@
-"""What one pass over a model has shown, as plain numbers: everything that rows and sections are made of."""
+"""Results of one pass over a model, as plain numbers: what rows and sections are made of."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from gradinspect.engine.arrays.distributions import Distribution
-from gradinspect.engine.arrays.statistics import Moments, Spread
+from gradinspect.engine.arrays.statistics import MeanAndRms, Moments
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.tracing.calls import LayerCall
 
 
 @dataclass(frozen=True, slots=True)
 class GradientReading:
-    """What is kept of one parameter's gradient.
+    """Reading of one parameter's gradient.
 
     Attributes:
         moments: sums over all elements.
@@ -27,22 +27,22 @@ class GradientReading:
 
 @dataclass
 class PassReading:
-    """Everything one pass has shown.
+    """Readings of one forward and backward pass.
 
     Attributes:
         loss: the mean-reduced loss.
         output_shape: shape of the model's output.
         calls: layer calls in order.
-        loss_scale: what the loss was multiplied with on its way back; taken out of everything here.
+        loss_scale: factor of the loss in the backward pass; all readings are divided by it.
         signals: call order → ‖δ‖, NaN where it is not finite; calls that no gradient reaches are left out.
         signal_sizes: call order → number of elements of δ.
         signals_after: call order → ‖gradient at the output of its nonlinearity‖.
         following: call order → order of the next call towards the loss.
-        direct: call orders whose output reaches the next call unbranched and through reshapes alone.
-        balanced: weights whose ⟨W, dL/dW⟩ must be the same: those of a chain of homogeneous maps, else none.
-        gradients: readings of the parameters that got a gradient.
-        update_norms: l2 norm of the declared optimizer's first step, for finite gradients, where one is declared.
-        weights: every parameter's own values, read once.
+        direct: orders of the calls whose output reaches the next call unbranched and through reshapes alone.
+        balanced: weights whose ⟨W, dL/dW⟩ must be equal: those of a chain of homogeneous maps, else none.
+        gradients: readings of the parameters that have a gradient.
+        update_norms: l2 norm of the declared optimizer's first step, for finite gradients.
+        weights: mean and rms of every parameter.
     """
 
     loss: float
@@ -57,4 +57,4 @@ class PassReading:
     balanced: set[ParameterEntry] = field(default_factory=set)
     gradients: dict[ParameterEntry, GradientReading] = field(default_factory=dict)
     update_norms: dict[ParameterEntry, float] = field(default_factory=dict)
-    weights: dict[ParameterEntry, Spread] = field(default_factory=dict)
+    weights: dict[ParameterEntry, MeanAndRms] = field(default_factory=dict)

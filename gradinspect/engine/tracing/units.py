@@ -1,4 +1,4 @@
-"""Per unit and per sample: which units are dead, and how parallel the samples' representations are."""
+"""Count dead units, and measure how parallel the samples' representations are."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gradinspect.engine.arrays.host_arrays import Array
 
 Counts = np.ndarray[tuple[int, ...], np.dtype[np.intp]]
 DEAD_SHARE = 0.99  # a unit is dead when it is exactly 0 for at least this share of samples and positions
-ACTIVATION_SAMPLE = 65_536  # similarities and slopes look at about as many elements of a larger output
-_SCREENED = 65_536  # elements; of a larger output,
-_SCREEN = 64  # so many rows are looked at first, and most units show there that they live
+ACTIVATION_SAMPLE = 65_536  # elements of a larger output that similarities and slopes are read from, about
+_SCREENED = 65_536  # elements; larger outputs are screened:
+_SCREEN = 64  # rows that are read first, because most units have enough non-zero values there
 
 
 @dataclass(frozen=True, slots=True)
 class UnitReading:
-    """Share of dead units, and mean pairwise cosine similarity between samples (None where it has no meaning)."""
+    """Share of dead units, and mean pairwise cosine similarity between samples; None where undefined."""
 
     dead_fraction: float | None
     similarity: float | None
@@ -30,14 +30,14 @@ NO_UNITS = UnitReading(None, None)
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """How an output lies in memory, and what gave it.
+class OutputLayout:
+    """Meaning of the axes of an output, and whether a rectifier made it.
 
     Attributes:
-        shape: as the module gives it, one axis of which counts samples; the tensor may have leading axes folded.
+        shape: as the module returns it, with an axis for samples; the tensor may have leading axes folded.
         samples: number of samples in the batch.
-        channels_first: units lie on axis 1 (convolutions and their norms), else on the last axis.
-        is_rectified: a rectifier gave it: φ′ is 1 where the output is positive, and 0 elsewhere.
+        channels_first: units are on axis 1 (convolutions and their norms), else on the last axis.
+        is_rectified: φ′ is 1 where the output is positive, and 0 elsewhere.
     """
 
     shape: tuple[int, ...]
@@ -46,14 +46,14 @@ class Layout:
     is_rectified: bool = False
 
 
-def read_units(values: Array, layout: Layout) -> tuple[UnitReading, int | None]:
+def read_units(values: Array, layout: OutputLayout) -> tuple[UnitReading, int | None]:
     """Read one output on the host.
 
     Returns:
-        The reading, and how many elements are not zero; None where not all were looked at.
+        The reading, and the number of elements that are not zero; None where not all were counted.
 
-    Cost: most units are alive, and seen to be so in the first few rows; two passes over at most `ACTIVATION_SAMPLE`
-    elements for the similarity.
+    Cost: most units are alive, which shows in the first few rows; two passes over at most `ACTIVATION_SAMPLE`
+        elements for the similarity.
     """
     if not has_units(values):
         return NO_UNITS, None
@@ -65,12 +65,12 @@ def read_units(values: Array, layout: Layout) -> tuple[UnitReading, int | None]:
 
 
 def has_units(values: torch.Tensor | Array) -> bool:
-    """Whether there are units to speak of."""
+    """Check that there is an axis of units next to one of samples, and that no axis is empty."""
     return len(values.shape) >= 2 and 0 not in values.shape
 
 
-def units_last(values: Values, layout: Layout) -> Values:
-    """(blocks, rows, units): units on the last axis, everything they are counted over before it."""
+def units_last(values: Values, layout: OutputLayout) -> Values:
+    """Reshape to (blocks, rows, units): units on the last axis, samples and positions before it."""
     if layout.channels_first and math.prod(layout.shape) == math.prod(values.shape):
         values = values.reshape(layout.shape)
     if layout.channels_first and len(values.shape) > 2:
@@ -79,19 +79,19 @@ def units_last(values: Values, layout: Layout) -> Values:
 
 
 def _count_dead(values: Array) -> tuple[int, int | None]:
-    """Count units (last axis) that are non-zero in no more than a hundredth of the rows (first two axes).
+    """Count units (last axis) that are non-zero in at most a hundredth of the rows (first two axes).
 
-    A unit that shows more non-zero values than that in a part of the rows is alive whatever the rest holds.
+    A unit with more non-zero values than that in a part of the rows is alive whatever the other rows are.
 
     Returns:
-        The count, and how many values are not zero where all were looked at.
+        The count, and the number of values that are not zero; None where not all were counted.
     """
     blocks, rows, units = values.shape
     limit = (1 - DEAD_SHARE) * blocks * rows
     if values.size <= _SCREENED:
         by_unit = _count_nonzero(values.reshape(-1, units))
         return int(np.count_nonzero(by_unit <= limit)), int(np.add.reduce(by_unit))
-    if blocks == 1:  # rows can be taken one by one, without a copy
+    if blocks == 1:  # make each row a block, without a copy
         values, blocks, rows = values.transpose(1, 0, 2), rows, 1
     undecided: Counts | None = None
     seen = np.zeros(units, np.intp)
@@ -109,17 +109,17 @@ def _count_dead(values: Array) -> tuple[int, int | None]:
 
 def _count_nonzero(rows: Array) -> Counts:
     on = (rows != 0).view(np.uint8)
-    if len(on) < 256:  # as many as a byte can count, and bytes are added 64 at a time
+    if len(on) < 256:  # the count fits a byte, and bytes are added 64 at a time
         few: Counts = np.add.reduce(on, axis=0, dtype=np.uint8).astype(np.intp)
         return few
     whole = len(on) - len(on) % 255
     in_255s = np.add.reduce(on[:whole].reshape(-1, 255, on.shape[1]), axis=1, dtype=np.uint8)
-    found: Counts = in_255s.sum(axis=0, dtype=np.intp) + np.add.reduce(on[whole:], axis=0, dtype=np.uint8)
-    return found
+    counts: Counts = in_255s.sum(axis=0, dtype=np.intp) + np.add.reduce(on[whole:], axis=0, dtype=np.uint8)
+    return counts
 
 
-def sample_rows(values: Values, layout: Layout) -> Values | None:
-    """One row of features for each sample, thinned out where there are many; None without a samples axis."""
+def sample_rows(values: Values, layout: OutputLayout) -> Values | None:
+    """Return one row of features for each sample, a part of them where there are many; None without a samples axis."""
     shape, samples = layout.shape, layout.samples
     if samples < 2 or math.prod(shape) != math.prod(values.shape):
         return None
@@ -134,7 +134,7 @@ def sample_rows(values: Values, layout: Layout) -> Values | None:
 
 @np.errstate(invalid="ignore", over="ignore", divide="ignore")
 def _pair_sums(rows: Array) -> tuple[float, int]:
-    """`pair_sums` on the host."""
+    """Compute `pair_sums` on the host."""
     squares = np.vecdot(rows, rows)
     if 1e-30 < np.minimum.reduce(squares) <= np.maximum.reduce(squares) < 1e30:
         inverse = 1 / np.sqrt(squares)
@@ -147,9 +147,9 @@ def _pair_sums(rows: Array) -> tuple[float, int]:
 
 
 def pair_sums(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """‖Σ uᵢ‖² over the samples' unit vectors uᵢ, and how many samples have one.
+    """Compute ‖Σ uᵢ‖² over the samples' unit vectors uᵢ, and the number of samples that are not zero.
 
-    Σ_{i≠j} uᵢ·uⱼ = ‖Σ uᵢ‖² − Σ‖uᵢ‖²: all pairs for the price of one sum.
+    Σ_{i≠j} uᵢ·uⱼ = ‖Σ uᵢ‖² − Σ‖uᵢ‖²: all pairs at the cost of one sum.
     """
     norms = torch.linalg.vector_norm(rows, dim=1)
     total = torch.where(norms > 0, 1 / norms, 0.0) @ rows
@@ -157,7 +157,11 @@ def pair_sums(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def similarity_from(squared: float, used: float) -> float | None:
-    """Mean cosine over pairs of samples; None for fewer than two that are not zero."""
+    """Compute the mean cosine over pairs of samples from `pair_sums`; None for fewer than two non-zero samples.
+
+    >>> similarity_from(4.0, 2)  # two equal unit vectors
+    1.0
+    """
     if used < 2:
         return None
     value = (squared - used) / (used * (used - 1))

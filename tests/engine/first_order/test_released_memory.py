@@ -17,7 +17,7 @@ from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.engine.network.build import build
 from gradinspect.engine.network.parameters import ParameterIndex
-from gradinspect.engine.tracing.run_pass import run_pass
+from gradinspect.engine.tracing.run_pass import TracedPass
 from gradinspect.inspection import subjects
 from gradinspect.inspection.local import inspect_job
 from tests.support.inspected import as_job, random
@@ -72,7 +72,7 @@ def test_the_measured_model_is_freed_before_a_remedy_is_tried(monkeypatch: pytes
 
 def test_a_pass_releases_its_graph() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).double()
-    reading = run_pass(model, ParameterIndex(model), [random(5, 4)], torch.Tensor.mean)
+    reading = TracedPass(model, ParameterIndex(model), [random(5, 4)], torch.Tensor.mean).run()
     assert len(reading.calls) == 2
     for call in reading.calls:
         assert not call.nodes

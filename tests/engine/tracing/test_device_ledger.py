@@ -22,10 +22,11 @@ from gradinspect.engine.network.parameters import ParameterIndex
 from gradinspect.engine.rows.layer_rows import layer_rows, parameter_rows
 from gradinspect.engine.tracing.activations import SlopeReading
 from gradinspect.engine.tracing.device_ledger import DeviceLedger
-from gradinspect.engine.tracing.ledger import HostLedger, Ledger
+from gradinspect.engine.tracing.ledger import HostLedger, Ledger, read_slope
 from gradinspect.engine.tracing.naming import name_calls
-from gradinspect.engine.tracing.run_pass import PassReading, run_pass
-from gradinspect.engine.tracing.units import Layout
+from gradinspect.engine.tracing.readings import PassReading
+from gradinspect.engine.tracing.run_pass import TracedPass
+from gradinspect.engine.tracing.units import OutputLayout
 from tests.support.inspected import assert_same, random
 
 WAITING = {
@@ -70,7 +71,9 @@ def passed(
             model[4].bias[0] = poison  # type: ignore[index, union-attr, operator]  # a Sequential
     inputs = random(10, 3, 8, 8, dtype=dtype)
     index, step = ParameterIndex(model), steps_of(AdamW(type="adamw")).first_step()
-    return index, run_pass(model, index, [inputs], lambda out: out.square().mean(), ledger=ledger, first_step=step)
+    return index, TracedPass(
+        model, index, [inputs], lambda out: out.square().mean(), ledger=ledger, first_step=step
+    ).run()
 
 
 def rows(ledger: Ledger, **options: Any) -> tuple[list[Any], list[Any]]:
@@ -99,15 +102,15 @@ def test_values_that_are_not_finite_are_counted_on_the_device_as_on_the_host(poi
 
 
 def readings(ledger: Ledger) -> list[Any]:
-    """Everything that a ledger can be asked, once; filled by `settle` at the latest."""
+    """Ask for every kind of reading once; they are complete after `settle`."""
     found: list[Any] = [None] * 6
     output = torch.relu(random(20, 30, 40))
     take: Callable[[int], Any] = lambda place: partial(found.__setitem__, place)  # noqa: E731
     ledger.amplitude(output, take(0))
     ledger.norm(output, take(1))
-    ledger.slope(random(500), 1.0, take(2))
-    ledger.slope(random(500), 1.0, take(3), random(500, seed=2) > 0)
-    ledger.output(output, Layout((20, 30, 40), 20, is_rectified=True), take(4))
+    read_slope(ledger, random(500), 1.0, take(2))
+    read_slope(ledger, random(500), 1.0, take(3), random(500, seed=2) > 0)
+    ledger.output(output, OutputLayout((20, 30, 40), 20, is_rectified=True), take(4))
     ledger.gradient(random(200, 200), random(200, 200, seed=1), lambda *parts: found.__setitem__(5, parts))
     return found
 

@@ -9,12 +9,12 @@ import torch
 
 from gradinspect.engine.arrays.statistics import amplitude
 from gradinspect.engine.tracing.outputs import read_output
-from gradinspect.engine.tracing.units import ACTIVATION_SAMPLE, Layout
+from gradinspect.engine.tracing.units import ACTIVATION_SAMPLE, OutputLayout
 from tests.support.inspected import random
 
 
 def slope_of_rectified(output: torch.Tensor) -> float:
-    found = read_output(output, Layout(tuple(output.shape), output.shape[0], is_rectified=True)).slope
+    found = read_output(output, OutputLayout(tuple(output.shape), output.shape[0], is_rectified=True)).slope
     assert found is not None
     assert found.saturated_fraction is None
     return found.mean_square
@@ -41,12 +41,12 @@ def test_nan_is_not_positive() -> None:
 def test_the_amplitude_is_that_of_the_values_in_whatever_order_they_lie(dtype: torch.dtype) -> None:
     image = random(4, 3, 6, 5).to(dtype)
     for output in (image, image.to(memory_format=torch.channels_last), image.transpose(1, 3), image[:, :, ::2]):
-        found = read_output(output, Layout(tuple(output.shape), 4, channels_first=True))
+        found = read_output(output, OutputLayout(tuple(output.shape), 4, channels_first=True))
         assert found.amplitude == amplitude(output)
         assert found.slope is None
         assert found.units.dead_fraction == 0.0
 
 
 def test_an_output_without_values_has_no_figures() -> None:
-    found = read_output(torch.empty(0, 5), Layout((0, 5), 0))
+    found = read_output(torch.empty(0, 5), OutputLayout((0, 5), 0))
     assert (found.amplitude.numel, found.units.dead_fraction, found.units.similarity) == (0, None, None)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gradinspect.engine.tracing.outputs import read_output
-from gradinspect.engine.tracing.units import ACTIVATION_SAMPLE, Layout, UnitReading
+from gradinspect.engine.tracing.units import ACTIVATION_SAMPLE, OutputLayout, UnitReading
 from tests.support.inspected import inspect, random
 
 
@@ -29,7 +29,7 @@ def similarity(values: torch.Tensor) -> float:
 
 
 def read(values: torch.Tensor, *, channels_first: bool = False) -> UnitReading:
-    return read_output(values, Layout(tuple(values.shape), values.shape[0], channels_first)).units
+    return read_output(values, OutputLayout(tuple(values.shape), values.shape[0], channels_first)).units
 
 
 @pytest.mark.parametrize(("zeros", "dead"), [(100, 1.0), (99, 1.0), (98, 0.0), (0, 0.0)])
@@ -77,7 +77,7 @@ def test_similarity_is_the_mean_cosine_over_pairs_of_samples(shape: tuple[int, .
 
 def test_similarity_finds_the_samples_on_the_second_axis_of_time_first_layers() -> None:
     values = random(6, 4, 3) + 0.3  # (time, batch, features)
-    found = read_output(values.reshape(24, 3), Layout((6, 4, 3), 4)).units.similarity
+    found = read_output(values.reshape(24, 3), OutputLayout((6, 4, 3), 4)).units.similarity
     assert found == pytest.approx(similarity(values.transpose(0, 1)), rel=1e-12)
 
 

@@ -15,7 +15,7 @@ from gradinspect.engine.network.parameters import ParameterIndex
 from gradinspect.engine.rows.layer_rows import layer_rows, parameter_rows
 from gradinspect.engine.tracing.graph import consumers, next_calls, read_graph
 from gradinspect.engine.tracing.naming import name_calls
-from gradinspect.engine.tracing.run_pass import run_pass
+from gradinspect.engine.tracing.run_pass import TracedPass
 from tests.support.inspected import inspect, random
 
 
@@ -69,7 +69,7 @@ def python_calls(run: Callable[[], Any]) -> int:
 
 def whole_pass(model: nn.Module, inputs: torch.Tensor) -> None:
     index = ParameterIndex(model)
-    reading = run_pass(model, index, [inputs], lambda output: output.square().mean())
+    reading = TracedPass(model, index, [inputs], lambda output: output.square().mean()).run()
     names = name_calls(reading.calls, index)
     layer_rows(reading, names, index)
     parameter_rows(reading, names, index, 1.0)

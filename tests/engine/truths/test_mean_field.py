@@ -166,9 +166,9 @@ def test_the_engines_mean_squared_slope_is_the_gaussian_integral(activation: str
 
 def first_activation(model: nn.Module) -> ActivationCall:
     from gradinspect.engine.network.parameters import ParameterIndex
-    from gradinspect.engine.tracing.run_pass import run_pass
+    from gradinspect.engine.tracing.run_pass import TracedPass
 
-    reading = run_pass(model, ParameterIndex(model), [torch.randn(3, 4)], torch.sum)
+    reading = TracedPass(model, ParameterIndex(model), [torch.randn(3, 4)], torch.sum).run()
     found = reading.calls[0].activation
     assert found is not None
     return found

@@ -1,0 +1,77 @@
+"""One ATen operation of the forward pass, from before it runs until its output is summarized."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gradinspect.engine.network.parameters import ParameterEntry
+from gradinspect.engine.tracing.activations import Activation
+from gradinspect.engine.tracing.calls import ActivationCall, LayerCall
+from gradinspect.engine.tracing.nonlinearities import Step
+from gradinspect.engine.tracing.operator_names import ATEN_SHAPE_GIVING
+from gradinspect.engine.tracing.origins import Mark
+
+
+@dataclass(eq=False, slots=True)
+class Operation:
+    """An operation about to run; it holds no tensor but its data and, once it has run, its output.
+
+    Attributes:
+        name: of the ATen operation.
+        entries: the parameters among its tensors.
+        data: the first tensor that comes from the inputs.
+        mark: origin of its output.
+        step: what it continues, where it may be a part of a nonlinearity.
+        activation: the nonlinearity that it computes alone.
+        follows: the layer call whose output that nonlinearity takes.
+        arguments: scalars, where it has parameters.
+    """
+
+    name: str
+    entries: list[ParameterEntry]
+    data: torch.Tensor | None
+    mark: Mark | None
+    step: Step | None = None
+    activation: Activation | None = None
+    follows: LayerCall | None = None
+    arguments: tuple[Any, ...] = ()  # Any: scalars of an ATen call
+
+
+@dataclass(eq=False, slots=True)
+class Returned:
+    """An operation that has returned a floating-point tensor made from the inputs.
+
+    Attributes:
+        output: its first output. The autograd node is attached after the dispatch mode has returned.
+        shape: of the output as the module returns it.
+        activation: the nonlinearity that it computed alone.
+    """
+
+    operation: Operation
+    output: torch.Tensor
+    shape: tuple[int, ...]
+    activation: ActivationCall | None
+
+    def is_unfolded_by(self, view: str, result: torch.Tensor) -> bool:
+        """Check whether a view restores leading axes that the module folded before the operation.
+
+        The view then has the shape that the module returns. Reshapes made by the caller (splitting heads) do not count.
+
+        Args:
+            view: name of the ATen operation.
+            result: what it returned.
+        """
+        if view not in ATEN_SHAPE_GIVING:
+            return False
+        before, after = self.output.shape, result.shape
+        if "batch_norm" in self.operation.name:  # instance norm folds samples into channels
+            return before[0] == 1 and len(before) == len(after) and after[0] * after[1] == before[1]
+        return len(after) > len(before) and before[-1:] == after[-1:]
+
+
+def scalars_of(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Replace tensors by None."""
+    return tuple(None if isinstance(argument, torch.Tensor) else argument for argument in arguments)
