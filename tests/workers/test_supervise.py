@@ -1,4 +1,4 @@
-"""A child that writes without end keeps nobody from looking at the clock."""
+"""Reading the log of a child that may write without end."""
 
 from __future__ import annotations
 
@@ -7,30 +7,33 @@ from itertools import count
 
 import pytest
 
-from workers.supervisor import supervise
-from workers.supervisor.supervise import LOG_BYTES
+from workers.supervisor.supervise import LOG_BYTES, LogReader
 
 
-def test_a_log_without_end_is_left_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_read_of_an_endless_log_is_bounded_and_saves_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     reads = count()
 
     def endless(_descriptor: int, size: int) -> bytes:
-        assert next(reads) < 1000, "it reads on and on"
+        assert next(reads) < 1000, "the read does not end"
         return b"x" * size
 
-    monkeypatch.setattr(supervise.os, "read", endless)
-    kept = bytearray(b"first ")
-    assert supervise._read_log(99, kept)
-    assert kept == b"first " + b"x" * (LOG_BYTES - 6)
+    reading, writing = os.pipe()
+    log = LogReader(reading)
+    log.head += b"first "
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "read", endless)
+        assert log.read()
+    assert log.head == b"first " + b"x" * (LOG_BYTES - 6)
+    os.close(reading)
+    os.close(writing)
 
 
 def test_the_end_of_a_log_is_noticed() -> None:
     reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    kept = bytearray()
+    log = LogReader(reading)
     os.write(writing, b"last words")
-    assert supervise._read_log(reading, kept)
+    assert log.read()
     os.close(writing)
-    assert not supervise._read_log(reading, kept)
-    assert kept == b"last words"
+    assert not log.read()
+    assert log.head == b"last words"
     os.close(reading)

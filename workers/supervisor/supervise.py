@@ -1,4 +1,4 @@
-"""Watch one child until it has ended, in whichever way: its frames, its log, the clock, the lease.
+"""Watch one child until it has ended: its frames, its log, the clock, the lease.
 
 Knows the child's pipes and limits, and no database.
 """
@@ -9,18 +9,18 @@ import json
 import os
 import select
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, perf_counter
 
-from gradinspect.contracts.wire.messages import FailureFrame, JobTimings, Limits, ProgressFrame
+from gradinspect.contracts.wire.messages import FailureFrame, JobTimings, Limits, ProgressFrame, ResultFrame
 from workers.supervisor.children import Child
 from workers.supervisor.endings import Died, Ending, Failed, Lost, Measured, Stopped, of_exit, time_limit
-from workers.supervisor.frames import Frame, FrameReader, HostileFrameError, OversizedResultError
+from workers.supervisor.frames import FrameReader, HostileFrameError, OversizedResultError
 
 LOG_BYTES = 4096
 LOG_READS = 16  # at once, of 64 KiB: a child may write as fast as it is read
-TICK_SECONDS = 0.1  # how soon a lost lease or an order to stop is acted upon
+TICK_SECONDS = 0.1  # how soon a lost lease or an order to stop takes effect
 _MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
 
 
@@ -29,9 +29,9 @@ class Watch:
     """What the supervisor looks at besides the child.
 
     Attributes:
-        is_lost: whether the lease is gone.
-        is_stopping: whether this worker has to give its jobs back now.
-        on_progress: told the stage and the fraction done.
+        is_lost: returns whether the lease is gone.
+        is_stopping: returns whether this worker has to give its jobs back now.
+        on_progress: receives the stage and the fraction done.
     """
 
     is_lost: Callable[[], bool]
@@ -39,112 +39,151 @@ class Watch:
     on_progress: Callable[[str, float], None]
 
 
-@dataclass
-class _Seen:
-    frames: int = 0
-    last: Frame | None = None
-    log: bytearray = field(default_factory=bytearray)
-    status: int | None = None
-    server_is_gone: bool = False
-
-
 def supervise(child: Child, limits: Limits, watch: Watch, *, is_upload: bool) -> tuple[Ending, bytes]:
-    """See one child to its end; returns the ending and the first 4 KiB of its log.
+    """Watch one child until it has ended; return how it ended and the first 4 KiB of its log.
 
-    The child is dead when this returns, or about to be: the caller closes it.
+    The child is dead on return, or about to be: the caller closes it.
+
+    Args:
+        child: just started.
+        limits: what it may use; its wall time starts now.
+        watch: the lease, the worker and the progress.
+        is_upload: the child runs an uploaded program, so its crashes are no defect of ours.
     """
-    started, deadline = perf_counter(), monotonic() + limits.wall_seconds
-    kills_before = _out_of_memory_kills()
-    seen = _Seen()
-    reader = FrameReader(child.frames, limit=limits.result_bytes)
-    os.set_blocking(child.log, False)
-    poll = select.poll()
-    for descriptor in (child.frames, child.log, child.status.fileno()):
-        poll.register(descriptor, select.POLLIN)
-    while True:
-        if watch.is_lost():
-            return Lost(), bytes(seen.log)
-        if watch.is_stopping():
-            return Stopped(), bytes(seen.log)
-        remaining = deadline - monotonic()
-        if remaining <= 0:
-            return time_limit(limits), bytes(seen.log)
-        ready = {descriptor for descriptor, _ in poll.poll(1000 * min(TICK_SECONDS, remaining))}
-        if child.log in ready and not _read_log(child.log, seen.log):
-            poll.unregister(child.log)
-        if child.status.fileno() in ready:
-            _read_status(child, seen)
-            poll.unregister(child.status)
-        # After an end, what the child had written before it is still in the pipe.
-        if child.frames in ready or seen.status is not None or seen.server_is_gone:
-            ending = _read_frames(reader, seen, watch, limits, is_upload=is_upload)
+    supervision = _Supervision(child, limits, watch, is_upload=is_upload)
+    return supervision.run(), bytes(supervision.log.head)
+
+
+class LogReader:
+    """Reads a log and saves its beginning in `head`.
+
+    Args:
+        descriptor: the reading end; it is made non-blocking.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self.head = bytearray()
+        self._descriptor = descriptor
+
+    def read(self) -> bool:
+        """Read what has arrived, up to a bound; return False at the end of the log."""
+        try:
+            for _ in range(LOG_READS):
+                piece = os.read(self._descriptor, 65536)
+                if not piece:
+                    return False
+                self.head += piece[: LOG_BYTES - len(self.head)]
+        except BlockingIOError:
+            pass
+        return True
+
+
+class _Supervision:
+    """What is known of one child while it runs."""
+
+    def __init__(self, child: Child, limits: Limits, watch: Watch, *, is_upload: bool) -> None:
+        self.log = LogReader(child.log)
+        self._child = child
+        self._limits = limits
+        self._watch = watch
+        self._is_upload = is_upload
+        self._started, self._deadline = perf_counter(), monotonic() + limits.wall_seconds
+        self._earlier_kills = _out_of_memory_kills()
+        self._frame_count = 0
+        self._last_frame: ResultFrame | FailureFrame | None = None
+        self._exit_status: int | None = None
+        self._server_is_gone = False
+        self._reader = FrameReader(child.frames, limit=limits.result_bytes)
+        self._poll = select.poll()
+        for descriptor in (child.frames, child.log, child.status.fileno()):
+            self._poll.register(descriptor, select.POLLIN)
+
+    def run(self) -> Ending:
+        """Read what the child sends until an ending is known."""
+        while True:
+            remaining = self._deadline - monotonic()
+            ending = self._ordered_end(remaining) or self._read(self._wait(remaining)) or self._end_of_child()
             if ending is not None:
-                return ending, bytes(seen.log)
-            if not reader.is_open and child.frames in ready:
-                poll.unregister(child.frames)
-        if seen.last is not None and not isinstance(seen.last, ProgressFrame):
-            _read_log(child.log, seen.log)
-            return _said(seen, child.fork_seconds, perf_counter() - started), bytes(seen.log)
-        if seen.status is not None:
-            _read_log(child.log, seen.log)
-            kills = _out_of_memory_kills() - kills_before
-            return of_exit(seen.status, limits, is_upload=is_upload, out_of_memory_kills=kills), bytes(seen.log)
-        if seen.server_is_gone:
-            return Died("the fork server was lost"), bytes(seen.log)
+                return ending
 
+    def _ordered_end(self, remaining_seconds: float) -> Ending | None:
+        """Return the ending that something besides the child demands."""
+        if self._watch.is_lost():
+            return Lost()
+        if self._watch.is_stopping():
+            return Stopped()
+        return time_limit(self._limits) if remaining_seconds <= 0 else None
 
-def _read_frames(reader: FrameReader, seen: _Seen, watch: Watch, limits: Limits, *, is_upload: bool) -> Ending | None:
-    try:
-        for frame in reader.read():
-            seen.frames += 1
-            seen.last = frame
-            if not isinstance(frame, ProgressFrame):
-                return None  # the last one, whatever a child may write after it
-            watch.on_progress(frame.stage, frame.fraction)
-    except OversizedResultError:
-        return Failed("memory_limit", f"the report is larger than {limits.result_bytes} bytes, the limit for a result")
-    except HostileFrameError as error:
-        code = "model_crashed" if is_upload else "internal"
-        return Failed(code, f"the process that ran the model sent what is no report: {error}")
-    return None
+    def _wait(self, remaining_seconds: float) -> set[int]:
+        """Wait a tick at most; return the descriptors that can be read."""
+        return {descriptor for descriptor, _ in self._poll.poll(1000 * min(TICK_SECONDS, remaining_seconds))}
 
+    def _read(self, ready: set[int]) -> Failed | None:
+        """Read log, status and frames; return a failure where the frames are not acceptable."""
+        child = self._child
+        if child.log in ready and not self.log.read():
+            self._poll.unregister(child.log)
+        if child.status.fileno() in ready:
+            self._read_status()
+            self._poll.unregister(child.status)
+        # After an end, what the child wrote before it is still in the pipe.
+        has_ended = self._exit_status is not None or self._server_is_gone
+        if child.frames in ready or has_ended:
+            failure = self._read_frames()
+            if failure is not None:
+                return failure
+            if not self._reader.is_open and child.frames in ready:
+                self._poll.unregister(child.frames)
+        return None
 
-def _said(seen: _Seen, fork_seconds: float, run_seconds: float) -> Ending:
-    last = seen.last
-    assert last is not None
-    assert not isinstance(last, ProgressFrame)
-    if isinstance(last, FailureFrame):
-        return Failed(last.code, last.detail)
-    timings = JobTimings(fork_seconds=fork_seconds, run_seconds=run_seconds, frames=seen.frames)
-    return Measured(last.measurements, timings)
+    def _end_of_child(self) -> Ending | None:
+        """Return how the child ended by itself; None while it runs."""
+        if self._last_frame is not None:
+            self.log.read()
+            return self._reported_end(self._last_frame)
+        if self._exit_status is not None:
+            self.log.read()
+            kills = _out_of_memory_kills() - self._earlier_kills
+            return of_exit(self._exit_status, self._limits, is_upload=self._is_upload, out_of_memory_kills=kills)
+        return Died("the fork server was lost") if self._server_is_gone else None
 
+    def _reported_end(self, frame: ResultFrame | FailureFrame) -> Ending:
+        if isinstance(frame, FailureFrame):
+            return Failed(frame.code, frame.detail)
+        run_seconds = perf_counter() - self._started
+        timings = JobTimings(fork_seconds=self._child.fork_seconds, run_seconds=run_seconds, frames=self._frame_count)
+        return Measured(frame.measurements, timings)
 
-def _read_log(descriptor: int, kept: bytearray) -> bool:
-    """Keep the beginning and drop the rest; False at its end."""
-    try:
-        for _ in range(LOG_READS):
-            piece = os.read(descriptor, 65536)
-            if not piece:
-                return False
-            kept += piece[: LOG_BYTES - len(kept)]
-    except BlockingIOError:
-        pass
-    return True
+    def _read_frames(self) -> Failed | None:
+        try:
+            for frame in self._reader.read():
+                self._frame_count += 1
+                if not isinstance(frame, ProgressFrame):
+                    self._last_frame = frame  # whatever a child may write after it
+                    return None
+                self._watch.on_progress(frame.stage, frame.fraction)
+        except OversizedResultError:
+            limit = self._limits.result_bytes
+            return Failed("memory_limit", f"the report is larger than {limit} bytes, the limit for a result")
+        except HostileFrameError as error:
+            code = "model_crashed" if self._is_upload else "internal"
+            return Failed(code, f"the process that ran the model sent an invalid report: {error}")
+        return None
 
-
-def _read_status(child: Child, seen: _Seen) -> None:
-    try:
-        said = child.status.recv(4096)
-    except OSError:
-        said = b""
-    if said:
-        seen.status = int(json.loads(said)["status"])
-    else:
-        seen.server_is_gone = True
+    def _read_status(self) -> None:
+        try:
+            message = self._child.status.recv(4096)
+        except OSError:
+            message = b""
+        if message:
+            self._exit_status = int(json.loads(message)["status"])
+        else:
+            self._server_is_gone = True
 
 
 def _out_of_memory_kills() -> int:
-    """How often the kernel has killed for memory in our control group; 0 where it does not count."""
+    """Return how often the kernel has killed for memory in our control group; 0 where it does not count."""
     try:
         for line in _MEMORY_EVENTS.read_text().splitlines():
             name, _, count = line.partition(" ")
