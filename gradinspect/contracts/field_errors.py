@@ -16,7 +16,6 @@ MAX_ERRORS = 50  # chosen: in one answer
 MAX_LISTED = 20  # chosen: known names that a message lists
 _WRAPPERS = frozenset({"nullable", "default", "model", "function-before", "function-after", "function-wrap"})
 
-Location = Sequence[int | str]
 Schema = Mapping[str, Any]  # Any: Pydantic's core schema and error context, nested dicts
 
 
@@ -85,7 +84,7 @@ def _unknown_field(name: str, known: Iterable[str]) -> str:
     return f"unknown field{did_you_mean(name, known) or '; remove it or check its spelling'}"
 
 
-def _existing(location: Location, value: object, *, may_be_missing: bool) -> list[int | str]:
+def _existing(location: Sequence[int | str], value: object, *, may_be_missing: bool) -> list[int | str]:
     """Return the parts of a location that exist in `value`; the last one also where it `may_be_missing`."""
     result: list[int | str] = []
     for index, part in enumerate(location):
@@ -99,7 +98,7 @@ def _existing(location: Location, value: object, *, may_be_missing: bool) -> lis
     return result
 
 
-def _fields_at(model: type[BaseModel], location: Location) -> list[str]:
+def _fields_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
     """Return the names of the fields that the object at a location can have; empty where it is no object.
 
     Locations follow Pydantic's core schema, tags of unions included, so that schema is walked.

@@ -17,34 +17,34 @@ MAX_OPCODES = 500_000  # chosen: about 30 a tensor; a second and 120 MB at worst
 MAX_DEPTH = 200  # chosen: three levels for each level of modules; torch's own loader fails beyond some thousands
 MAX_STRING = 2**20
 
-Literal = int | float | bool | str | None
+Scalar = int | float | bool | str | None
 
 
 @dataclass(slots=True, eq=False)
-class Node:
+class PickleNode:
     """What an opcode made.
 
     Attributes:
         kind: tuple, list, dict, global, object (of a class), call (of a global) or storage.
         name: for global, object and call: `module name`.
         items: what it holds; keys and values in turn for a dict.
-        place: the byte at which it starts, for messages.
+        offset: the byte at which it starts, for messages.
     """
 
     kind: str
     name: str = ""
-    items: list[Value] = field(default_factory=list)
-    place: int = 0
+    items: list[PickleValue] = field(default_factory=list)
+    offset: int = 0
 
 
-Value = Node | Literal
+PickleValue = PickleNode | Scalar
 
 
 class Pickle(NamedTuple):
     """The value that a pickle ends with, all storages it names in order, and how many opcodes it took."""
 
-    value: Value
-    storages: list[Node]
+    value: PickleValue
+    storages: list[PickleNode]
     opcodes: int
 
 
@@ -84,12 +84,12 @@ class _Machine:
 
     def __init__(self, data: bytes, name: str) -> None:
         self.data, self.name, self.at = data, name, 0
-        self.stack: list[Value] = []
+        self.stack: list[PickleValue] = []
         self.marks: list[int] = []
-        self.memo: dict[int, Value] = {}
-        self.storages: list[Node] = []
+        self.memo: dict[int, PickleValue] = {}
+        self.storages: list[PickleNode] = []
 
-    def run(self, limit: int) -> tuple[int, Value]:
+    def run(self, limit: int) -> tuple[int, PickleValue]:
         data, length = self.data, len(self.data)
         for count in range(limit):
             if self.at >= length:
@@ -138,13 +138,13 @@ class _Machine:
         self.marks.append(len(self.stack))
 
     def empty(self, kind: str) -> None:
-        self.stack.append(Node(kind, place=self.at))
+        self.stack.append(PickleNode(kind, offset=self.at))
 
     def tuple(self, count: int) -> None:
-        self.stack.append(Node("tuple", items=self.pops(count), place=self.at))
+        self.stack.append(PickleNode("tuple", items=self.pops(count), offset=self.at))
 
     def tuple_since_mark(self) -> None:
-        self.stack.append(Node("tuple", items=self.since_mark(), place=self.at))
+        self.stack.append(PickleNode("tuple", items=self.since_mark(), offset=self.at))
 
     def append(self) -> None:
         items = self.pops(1)
@@ -170,25 +170,25 @@ class _Machine:
 
     def new_object(self) -> None:
         arguments, kind = self.pop(), self.pop()
-        if not isinstance(kind, Node) or kind.kind != "global" or not kind.name.startswith("__torch__"):
+        if not isinstance(kind, PickleNode) or kind.kind != "global" or not kind.name.startswith("__torch__"):
             raise self.fault("makes an object of something that is no class of the file")
-        if not isinstance(arguments, Node) or arguments.kind != "tuple" or arguments.items:
+        if not isinstance(arguments, PickleNode) or arguments.kind != "tuple" or arguments.items:
             raise self.fault("makes an object with arguments")
-        self.stack.append(Node("object", kind.name, place=self.at))
+        self.stack.append(PickleNode("object", kind.name, offset=self.at))
 
     def call(self) -> None:
         arguments, function = self.pop(), self.pop()
-        if not isinstance(function, Node) or function.kind != "global" or not isinstance(arguments, Node):
+        if not isinstance(function, PickleNode) or function.kind != "global" or not isinstance(arguments, PickleNode):
             raise self.fault("calls something that is no function")
         if arguments.kind != "tuple" or (function.name not in _CALLABLE and not function.name.startswith("__torch__")):
             raise self.fault(f"calls {function.name!r}")
-        self.stack.append(Node("call", function.name, arguments.items, self.at))
+        self.stack.append(PickleNode("call", function.name, arguments.items, self.at))
 
     def storage(self) -> None:
         described = self.pop()
-        if not isinstance(described, Node) or described.kind != "tuple" or len(described.items) != 5:
+        if not isinstance(described, PickleNode) or described.kind != "tuple" or len(described.items) != 5:
             raise self.fault("names a storage in a form that torch does not write")
-        node = Node("storage", items=described.items, place=self.at)
+        node = PickleNode("storage", items=described.items, offset=self.at)
         self.storages.append(node)
         self.stack.append(node)
 
@@ -202,7 +202,7 @@ class _Machine:
             if module == "torch" and name.startswith("Q") and name.endswith("Storage"):
                 raise self.fault(f"holds quantised tensors ({name}), which have no gradient")
             raise self.fault(f"names {module}.{name}, which a model does not need")
-        self.stack.append(Node("global", full, place=self.at))
+        self.stack.append(PickleNode("global", full, offset=self.at))
 
     def line(self) -> str:
         end = self.data.find(b"\n", self.at, self.at + 1024)
@@ -220,28 +220,28 @@ class _Machine:
         self.at += count
         return piece
 
-    def top(self) -> Value:
+    def top(self) -> PickleValue:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
             raise self.fault("takes more from its stack than there is")
         return self.stack[-1]
 
-    def pop(self) -> Value:
+    def pop(self) -> PickleValue:
         self.top()
         return self.stack.pop()
 
-    def pops(self, count: int) -> list[Value]:
+    def pops(self, count: int) -> list[PickleValue]:
         return [self.pop() for _ in range(count)][::-1]
 
-    def since_mark(self) -> list[Value]:
+    def since_mark(self) -> list[PickleValue]:
         if not self.marks:
             raise self.fault("closes a group that it has not opened")
         mark = self.marks.pop()
         items, self.stack[mark:] = self.stack[mark:], []
         return items
 
-    def node(self, kind: str) -> Node:
+    def node(self, kind: str) -> PickleNode:
         top = self.top()
-        if not isinstance(top, Node) or top.kind != kind:
+        if not isinstance(top, PickleNode) or top.kind != kind:
             raise self.fault(f"fills a {kind} that is none")
         return top
 
@@ -285,23 +285,24 @@ _STEPS: dict[int, Callable[[_Machine], None]] = {
 }
 
 
-def _check_depth(root: Value, name: str) -> None:
+def _check_depth(root: PickleValue, name: str) -> None:
     """Refuse a graph that is too deep, or that leads back to itself."""
-    if not isinstance(root, Node):
+    if not isinstance(root, PickleNode):
         return
     depth: dict[int, int] = {}  # by identity; 0 while a node's own items are being looked at
-    stack: list[tuple[Node, bool]] = [(root, False)]
+    stack: list[tuple[PickleNode, bool]] = [(root, False)]
     while stack:
         node, left = stack.pop()
-        children = [item for item in node.items if isinstance(item, Node) and item.items]  # the others are one deep
+        # Items without items are one deep.
+        children = [item for item in node.items if isinstance(item, PickleNode) and item.items]
         if left:
             depth[id(node)] = 1 + max((depth[id(child)] for child in children), default=0)
             if depth[id(node)] > MAX_DEPTH:
-                raise refusal(f"{name} is nested deeper than {MAX_DEPTH} levels (byte {node.place})")
+                raise refusal(f"{name} is nested deeper than {MAX_DEPTH} levels (byte {node.offset})")
             continue
         if depth.get(id(node)) is not None:
             if depth[id(node)] == 0:
-                raise refusal(f"{name} holds a value that contains itself (byte {node.place})")
+                raise refusal(f"{name} holds a value that contains itself (byte {node.offset})")
             continue
         depth[id(node)] = 0
         stack.append((node, True))

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from gradinspect.intake.advice import SNIFFED_BYTES, advice
 from gradinspect.intake.archive import Archive, refusal
-from gradinspect.intake.opcodes import MAX_OPCODES, STORAGE_BYTES, Node, Value, read_pickle
+from gradinspect.intake.opcodes import MAX_OPCODES, STORAGE_BYTES, PickleNode, PickleValue, read_pickle
 from gradinspect.intake.source import (
     MAX_FILE_TOKENS,
     MAX_SOURCE_BYTES,
@@ -75,7 +75,7 @@ def check_torchscript(file: BinaryIO) -> TorchScriptFacts:
     archive = Archive(file)
     _check_records(archive)
     root, storages, _ = read_pickle(archive.read("data.pkl", limit=MAX_PICKLE_BYTES), "data.pkl")
-    if not isinstance(root, Node) or root.kind != "object":
+    if not isinstance(root, PickleNode) or root.kind != "object":
         raise refusal("data.pkl holds no module; save a scripted or traced module with torch.jit.save")
     constants, their_storages, _ = read_pickle(archive.read("constants.pkl", limit=MAX_PICKLE_BYTES), "constants.pkl")
     elements = _check_storages(archive, "data", storages) + _check_storages(archive, "constants", their_storages)
@@ -131,13 +131,13 @@ def other_format(paths: Iterable[str]) -> str | None:
     return None
 
 
-def _check_storages(archive: Archive, folder: str, storages: list[Node]) -> int:
+def _check_storages(archive: Archive, folder: str, storages: list[PickleNode]) -> int:
     """Hold each storage's record against what its pickle says, and count the elements."""
     found: dict[str, tuple[str, int]] = {}
     for node in storages:
         word, kind, key, device, numel = node.items
-        name = kind.name.removeprefix("torch ") if isinstance(kind, Node) and kind.kind == "global" else ""
-        where = f"{folder}.pkl (byte {node.place})"
+        name = kind.name.removeprefix("torch ") if isinstance(kind, PickleNode) and kind.kind == "global" else ""
+        where = f"{folder}.pkl (byte {node.offset})"
         if word != "storage" or name not in STORAGE_BYTES or not isinstance(key, str) or not isinstance(device, str):
             raise refusal(f"{where} names a storage in a form that torch does not write")
         if not isinstance(numel, int) or isinstance(numel, bool) or not 0 <= numel < 2**48:
@@ -156,35 +156,35 @@ def _check_storages(archive: Archive, folder: str, storages: list[Node]) -> int:
     return sum(numel for _, numel in found.values())
 
 
-def _check_values(root: Value, name: str) -> int:
+def _check_values(root: PickleValue, name: str) -> int:
     """Check each tensor's view of its storage and each type tag; count the tensors."""
-    pending: list[Value] = [root]
+    pending: list[PickleValue] = [root]
     seen: set[int] = set()
     tensors = 0
     while pending:
         node = pending.pop()
-        if not isinstance(node, Node) or id(node) in seen:
+        if not isinstance(node, PickleNode) or id(node) in seen:
             continue
         seen.add(id(node))
         pending.extend(node.items)
         if node.kind != "call":
             continue
         if node.name == "torch._utils _rebuild_tensor_v2":
-            _check_tensor(node, f"{name} (byte {node.place})")
+            _check_tensor(node, f"{name} (byte {node.offset})")
             tensors += 1
         elif node.name == "torch.jit._pickle restore_type_tag":
             tag = node.items[1] if len(node.items) == 2 else None
             if not isinstance(tag, str) or len(tag) > 4096 or tag.count("[") + tag.count("(") > MAX_TYPE_NESTING:
-                raise refusal(f"{name} (byte {node.place}) holds a type that nests too deep or is none")
+                raise refusal(f"{name} (byte {node.offset}) holds a type that nests too deep or is none")
     return tensors
 
 
-def _check_tensor(node: Node, where: str) -> None:
+def _check_tensor(node: PickleNode, where: str) -> None:
     if len(node.items) not in (6, 7):
         raise refusal(f"{where} describes a tensor in a form that torch does not write")
     storage, offset, size, stride = node.items[:4]
     shape, strides = _numbers(size), _numbers(stride)
-    if not isinstance(storage, Node) or storage.kind != "storage" or shape is None or strides is None:
+    if not isinstance(storage, PickleNode) or storage.kind != "storage" or shape is None or strides is None:
         raise refusal(f"{where} describes a tensor in a form that torch does not write")
     if not isinstance(offset, int) or offset < 0 or len(shape) != len(strides) or len(shape) > MAX_AXES:
         raise refusal(f"{where} describes a tensor in a form that torch does not write")
@@ -194,8 +194,8 @@ def _check_tensor(node: Node, where: str) -> None:
         raise refusal(f"{where} describes a tensor that reaches beyond its storage of {numel!r} elements")
 
 
-def _numbers(value: Value) -> list[int] | None:
-    if not isinstance(value, Node) or value.kind != "tuple" or len(value.items) > MAX_AXES:
+def _numbers(value: PickleValue) -> list[int] | None:
+    if not isinstance(value, PickleNode) or value.kind != "tuple" or len(value.items) > MAX_AXES:
         return None
     numbers = [item for item in value.items if isinstance(item, int) and not isinstance(item, bool) and item >= 0]
     return numbers if len(numbers) == len(value.items) else None

@@ -108,15 +108,15 @@ def _judged(
 
 
 def _apply(rule: Rule, evidence: Evidence, change: RulePolicy | None) -> tuple[Finding | None, RuleOutcome]:
-    limits = rule.limits(change)
+    thresholds = rule.thresholds(change)
     if change is not None and not change.enabled:
-        return None, rule.outcome("switched_off", limits)
-    result = apply(rule, evidence, limits)
+        return None, rule.outcome("switched_off", thresholds)
+    result = apply(rule, evidence, thresholds)
     if isinstance(result, NotJudged):
-        return None, rule.outcome("not_judged", limits, reason=result.reason)
+        return None, rule.outcome("not_judged", thresholds, reason=result.reason)
     if result is None:
-        return None, rule.outcome("passed", limits)
-    return result, rule.outcome("finding", limits, severity=result.severity)
+        return None, rule.outcome("passed", thresholds)
+    return result, rule.outcome("finding", thresholds, severity=result.severity)
 
 
 def _verdict(outcomes: Sequence[RuleOutcome]) -> Verdict:

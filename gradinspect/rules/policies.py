@@ -57,7 +57,7 @@ def complete(policy: Policy) -> Policy:
     rules: dict[str, RulePolicy] = {}
     for rule in RULES:
         change = policy.rules.get(rule.id)
-        levels = rule.limits(change).levels
+        levels = rule.thresholds(change).levels
         # A level that the policy switches off is written as null; one that the rule never had is left out.
         shown: dict[str, Any] = {level: levels.get(level) for level in LEVELS if rule.default(level) or level in levels}
         rules[rule.id] = RulePolicy(enabled=change.enabled if change is not None else True, **shown)
@@ -83,7 +83,7 @@ def _problems(rule_id: str, change: RulePolicy) -> Iterator[tuple[tuple[str, ...
     if disorder is not None:
         yield (disorder[0],), disorder[1]
         return
-    disorder = _disorder(rule.compares, rule.limits(change).levels)
+    disorder = _disorder(rule.compares, rule.thresholds(change).levels)
     if disorder is not None:
         field = disorder[0] if disorder[0] in change.levels else next(iter(change.levels), disorder[0])
         yield (field,), f"{disorder[1]} (what is left out keeps its default)"

@@ -13,7 +13,7 @@ from gradinspect.contracts.report.report import Remedy
 from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.rules.blame import Blame
 from gradinspect.rules.evidence import Evidence
-from gradinspect.rules.rule import Limits
+from gradinspect.rules.rule import Thresholds
 from gradinspect.wording import number
 
 _HE = 'kaiming_normal_(layer.weight, nonlinearity="relu")'
@@ -36,14 +36,14 @@ def remedy_for(blame: Blame) -> Remedy:
             return _orthogonal_recurrence(blame)
 
 
-def tried(remedy: Remedy, evidence: Evidence, gain: float, limits: Limits) -> tuple[Remedy, str]:
+def tried(remedy: Remedy, evidence: Evidence, gain: float, thresholds: Thresholds) -> tuple[Remedy, str]:
     """The remedy with what was measured when it was tried, and that in a sentence; unchanged and "" when it was not.
 
     Args:
         remedy: of this finding.
         evidence: the measurements, with the checks that were made.
         gain: the cumulative gain before.
-        limits: of the rule whose finding it is.
+        thresholds: of the rule whose finding it is.
     """
     check = next(
         (c for c in evidence.remedy_checks if c.action == remedy.action and c.arguments == remedy.arguments), None
@@ -55,7 +55,7 @@ def tried(remedy: Remedy, evidence: Evidence, gain: float, limits: Limits) -> tu
         f" Tried on a fresh copy of the network, this remedy changes the signal at the first layer from {number(gain)} "
         f"to {number(after)} times its size at the output."
     )
-    if limits.severity(after) is not None:
+    if thresholds.severity(after) is not None:
         sentence += " That is not enough by itself."
     return remedy.model_copy(update={"checked_gain": after}), sentence
 

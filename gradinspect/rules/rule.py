@@ -32,7 +32,7 @@ class NotJudged:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Thresholds:
     """The thresholds of one rule under one policy."""
 
     compares: Compares
@@ -43,7 +43,7 @@ class Limits:
         crossed = [level for level, threshold in self.levels.items() if _crosses(self.compares, value, threshold)]
         return max(crossed, key=LEVELS.index) if crossed else None
 
-    def threshold(self, severity: Severity, value: float) -> float:
+    def crossed(self, severity: Severity, value: float) -> float:
         """The number that `value` crossed at `severity`: for a range, the bound on its side."""
         threshold = self.levels[severity]
         if isinstance(threshold, tuple):
@@ -51,7 +51,7 @@ class Limits:
         return threshold
 
 
-Check = Callable[[Evidence, Limits], Finding | NotJudged | None]
+Check = Callable[[Evidence, Thresholds], Finding | NotJudged | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Rule:
         unit: the unit of value and thresholds.
         compares: how the value is compared with a threshold.
         reference: where the idea comes from.
-        check: from evidence and limits to a finding, None (passed) or NotJudged.
+        check: from evidence and thresholds to a finding, None (passed) or NotJudged.
         info, warn, fail: default thresholds.
         largest: the largest threshold that makes sense: 1 for shares.
         always: the severity of a rule without thresholds.
@@ -121,15 +121,15 @@ class Rule:
     def outcome(
         self,
         kind: OutcomeKind,
-        limits: Limits,
+        thresholds: Thresholds,
         *,
         severity: Severity | None = None,
         reason: str | None = None,
     ) -> RuleOutcome:
-        """Record what became of this rule under `limits`: its own words with thresholds and outcome."""
-        thresholds: dict[Severity, Threshold] = {self.always: 0.0} if self.always is not None else limits.levels
+        """Record what became of this rule: its own words, the thresholds used and the outcome."""
+        levels: dict[Severity, Threshold] = {self.always: 0.0} if self.always is not None else thresholds.levels
         default = self.default(severity) if severity is not None else None
-        is_default = default is not None and severity is not None and default.value == thresholds.get(severity)
+        is_default = default is not None and severity is not None and default.value == levels.get(severity)
         return RuleOutcome(
             rule=self.id,
             title=self.title,
@@ -141,12 +141,12 @@ class Rule:
             is_required=self.is_required,
             severity=severity,
             compares=self.compares,
-            thresholds=thresholds,
+            thresholds=levels,
             threshold_source=default.source if default is not None and is_default else None,
             reason=reason,
         )
 
-    def limits(self, said: RulePolicy | None) -> Limits:
+    def thresholds(self, said: RulePolicy | None) -> Thresholds:
         """The thresholds under what a policy says about this rule (None: nothing)."""
         levels: dict[Severity, Threshold] = {}
         for level in LEVELS:
@@ -156,13 +156,13 @@ class Rule:
                 value = getattr(said, level)
             if value is not None:
                 levels[level] = value
-        return Limits(self.compares, levels)
+        return Thresholds(self.compares, levels)
 
 
-def apply(rule: Rule, evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+def apply(rule: Rule, evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Apply one rule. Measurements come from processes that ran strangers' models: absurd numbers must not stop us."""
     try:
-        return rule.check(evidence, limits)
+        return rule.check(evidence, thresholds)
     except (ArithmeticError, ValueError) as error:
         return NotJudged(f"the measurements are outside what can be computed with ({error.__class__.__name__})")
 

@@ -16,7 +16,7 @@ def remedies_to_try(measured: Measurements) -> tuple[Remedy, ...]:
     What this gives is only tried, never judged by: the report is judged later, by the policy that was asked for.
     """
     evidence = Evidence.of(measured, None)
-    found = [apply(rule, evidence, rule.limits(None)) for rule in (vanishing_signal.RULE, exploding_signal.RULE)]
+    found = [apply(rule, evidence, rule.thresholds(None)) for rule in (vanishing_signal.RULE, exploding_signal.RULE)]
     return tuple(
         finding.remedy
         for finding in found

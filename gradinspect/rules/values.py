@@ -1,4 +1,4 @@
-"""What each rule measured, whether it fired or not: its value under limits that everything crosses."""
+"""What each rule measured, whether it fired or not: its value under thresholds that everything crosses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gradinspect.contracts.report.report import Finding
 from gradinspect.contracts.request.policy import Compares, Threshold
 from gradinspect.rules.catalogue import RULES
 from gradinspect.rules.evidence import Evidence
-from gradinspect.rules.rule import LARGEST, Limits, NotJudged, Rule, apply
+from gradinspect.rules.rule import LARGEST, NotJudged, Rule, Thresholds, apply
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def rule_values(evidence: Evidence) -> dict[str, RuleValue]:
 
 
 def _value(rule: Rule, evidence: Evidence) -> RuleValue:
-    outcome = apply(rule, evidence, Limits(rule.compares, {"info": _EVERYTHING[rule.compares]}))
+    outcome = apply(rule, evidence, Thresholds(rule.compares, {"info": _EVERYTHING[rule.compares]}))
     if isinstance(outcome, NotJudged):
         return RuleValue(None, outcome.reason)
     if isinstance(outcome, Finding):

@@ -77,7 +77,7 @@ def test_a_policy_written_out_in_full_means_the_same() -> None:
     assert set(full.rules) == {rule.id for rule in RULES}
     assert full.rules["vanishing_signal"].warn == 0.01
     for rule in RULES:
-        assert rule.limits(full.rules[rule.id]) == rule.limits(policy.rules.get(rule.id)), rule.id
+        assert rule.thresholds(full.rules[rule.id]) == rule.thresholds(policy.rules.get(rule.id)), rule.id
     assert check_policy(full)
 
 

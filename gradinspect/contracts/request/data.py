@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from gradinspect.contracts.document import Digest, Document, Finite, Name
-from gradinspect.contracts.spec.tensors import MAX_ELEMENTS, FloatType, IntegerType, Shape
+from gradinspect.contracts.spec.tensors import MAX_ELEMENTS, BoundedShape, FloatType, IntegerType
 
 
 class _Tensor(Document):
-    shape: Shape = Field(description="The whole shape; the first axis counts samples.")
+    shape: BoundedShape = Field(description="The whole shape; the first axis counts samples.")
 
     @model_validator(mode="after")
     def _bounded(self) -> _Tensor:
@@ -76,21 +76,21 @@ class ClassesTarget(Document):
 
     kind: Literal["classes"]
     num_classes: Annotated[int, Field(ge=1, le=2**31 - 1)]
-    shape: Shape | None = Field(default=None, description="Left out: one class per output position.")
+    shape: BoundedShape | None = Field(default=None, description="Left out: one class per output position.")
 
 
 class NormalTarget(Document):
     """Standard normal values, in the shape of the output unless `shape` says otherwise."""
 
     kind: Literal["normal"]
-    shape: Shape | None = None
+    shape: BoundedShape | None = None
 
 
 class BinaryTarget(Document):
     """Zeros and ones with equal probability, in the shape of the output unless `shape` says otherwise."""
 
     kind: Literal["binary"]
-    shape: Shape | None = None
+    shape: BoundedShape | None = None
 
 
 TargetSource = Annotated[ClassesTarget | NormalTarget | BinaryTarget, Field(discriminator="kind")]

@@ -48,7 +48,7 @@ def _asked(value: object) -> str:
     return "(no)" if value is False else "(asked)"
 
 
-LrScales = Annotated[
+LrScalesOption = Annotated[
     Annotated[LrScalesRequest, Tag("(asked)")] | Annotated[Literal[False], Tag("(no)")], Discriminator(_asked)
 ]
 
@@ -64,7 +64,7 @@ class InspectionSettings(Document):
         "gradients",
         "signals",
     )
-    lr_scales: LrScales = Field(default=False, description="`{}` asks for a suggestion with all defaults.")
+    lr_scales: LrScalesOption = Field(default=False, description="`{}` asks for a suggestion with all defaults.")
     mode: Mode = "train"
     seeds: Annotated[int, Field(ge=1, le=32)] = Field(
         default=1, description="Independent initialisations (specs) or batches (uploads) to average and fit over."

@@ -14,13 +14,13 @@ MAX_ELEMENTS = 2**31  # chosen: 8 GiB of float32, above what any inspection need
 FloatType = Literal["float32", "float64", "float16", "bfloat16"]
 IntegerType = Literal["int64", "int32"]
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Shape = Annotated[tuple[Size, ...], Field(max_length=8)]
+BoundedShape = Annotated[tuple[Size, ...], Field(max_length=8)]
 
 
 class SampleInput(Document):
     """One model input, without the batch axis."""
 
-    shape: Shape
+    shape: BoundedShape
     dtype: FloatType | IntegerType = "float32"
 
     @model_validator(mode="after")

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from gradinspect.contracts.report.report import Finding
 from gradinspect.rules.evidence import Evidence
-from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, number, quoted
 
 
-def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Name the trained parameters with mean |g| under the floor."""
     rows = [row for row in evidence.parameters if row.status == "trained" and row.grad_abs_mean is not None]
     if not rows:
         return NotJudged("no parameter has a finite gradient")
-    below = [row for row in rows if limits.severity(row.grad_abs_mean or 0.0) is not None]
+    below = [row for row in rows if thresholds.severity(row.grad_abs_mean or 0.0) is not None]
     if not below:
         return None
     below.sort(key=lambda row: row.grad_abs_mean or 0.0)
     value = below[0].grad_abs_mean or 0.0
-    severity = limits.severity(value) or "info"
+    severity = thresholds.severity(value) or "info"
     return RULE.finding(
         severity=severity,
         layers=[row.layer for row in below],
         parameters=[row.name for row in below],
         value=value,
-        threshold=limits.threshold(severity, value),
+        threshold=thresholds.crossed(severity, value),
         message=(
             f"{counted(len(below), 'parameter')} {'has' if len(below) == 1 else 'have'} a mean |gradient| under the "
             f"floor, the smallest {number(value)} at {quoted(below[0].name)}."

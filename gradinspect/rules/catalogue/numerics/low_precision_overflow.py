@@ -7,11 +7,11 @@ import math
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.rules.catalogue.numerics.low_precision_underflow import declared_low_precision
 from gradinspect.rules.evidence import Evidence
-from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import number, quoted
 
 
-def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Compare the largest scaled gradient with float16's largest number."""
     section = evidence.precision
     if section is None or declared_low_precision(section) != "float16":
@@ -22,17 +22,17 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     scale = section.loss_scale or 1.0
     rows.sort(key=lambda row: -(row.grad_abs_max or 0.0))
     value = scale * (rows[0].grad_abs_max or 0.0)
-    severity = limits.severity(value)
+    severity = thresholds.severity(value)
     if severity is None:
         return None
-    over = [row for row in rows if limits.severity(scale * (row.grad_abs_max or 0.0)) is not None]
+    over = [row for row in rows if thresholds.severity(scale * (row.grad_abs_max or 0.0)) is not None]
     fitting = 2.0 ** math.floor(math.log2(65504 / (rows[0].grad_abs_max or 1.0)) - 2)
     return RULE.finding(
         severity=severity,
         layers=[row.layer for row in over],
         parameters=[row.name for row in over],
         value=value,
-        threshold=limits.threshold(severity, value),
+        threshold=thresholds.crossed(severity, value),
         message=(
             f"At a loss scale of {number(scale)} the largest gradient of {quoted(rows[0].name)} is {number(value)}, "
             "above 65,504, the largest float16."

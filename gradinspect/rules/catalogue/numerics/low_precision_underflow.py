@@ -8,11 +8,11 @@ from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.contracts.report.rows import ParameterMeasurement
 from gradinspect.contracts.report.sections import PrecisionSection
 from gradinspect.rules.evidence import Evidence
-from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import number, percent, quoted
 
 
-def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Take the share over all gradients, and name the parameters that lose most."""
     section = evidence.precision
     dtype = declared_low_precision(section)
@@ -21,7 +21,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     value = section.fp16_flush_fraction if dtype == "float16" else section.bf16_flush_fraction
     if value is None:
         return NotJudged("the share of flushed gradients was not measured")
-    severity = limits.severity(value)
+    severity = thresholds.severity(value)
     if severity is None:
         return None
     rows = sorted((row for row in evidence.parameters if _flushed(row, dtype)), key=lambda row: -_flushed(row, dtype))
@@ -32,7 +32,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         layers=[row.layer for row in rows],
         parameters=[row.name for row in rows],
         value=value,
-        threshold=limits.threshold(severity, value),
+        threshold=thresholds.crossed(severity, value),
         message=f"{percent(value)} of the gradients become zero in {dtype} at a loss scale of {number(scale)}{most}.",
         remedy=_remedy(section, dtype),
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.rules.evidence import Evidence
-from gradinspect.rules.rule import Limits, NotJudged, Rule
+from gradinspect.rules.rule import NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, quoted
 
 
-def check(evidence: Evidence, _limits: Limits) -> Finding | NotJudged | None:
+def check(evidence: Evidence, _: Thresholds) -> Finding | NotJudged | None:
     """Look along the data: weights first, then activations, then gradients on the way back."""
     layers = tuple(row.name for row in evidence.layers if row.nonfinite_count)
     weights = tuple(row.name for row in evidence.parameters if row.weight_nonfinite_count)

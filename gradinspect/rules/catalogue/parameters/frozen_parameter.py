@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.rules.evidence import Evidence
-from gradinspect.rules.rule import Limits, NotJudged, Rule
+from gradinspect.rules.rule import NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, listed, percent
 
 
-def check(evidence: Evidence, _limits: Limits) -> Finding | NotJudged | None:
+def check(evidence: Evidence, _: Thresholds) -> Finding | NotJudged | None:
     """Name the frozen parameters and their share."""
     if not evidence.parameters:
         return NotJudged("the model has no parameters")

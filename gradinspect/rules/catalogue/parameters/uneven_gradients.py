@@ -7,14 +7,14 @@ from itertools import accumulate, pairwise
 
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.rules.evidence import Evidence, is_batch_norm_kind
-from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.rules.signal import layer_signals
 from gradinspect.wording import counted, fold, number, quoted
 
 SIDE_BRANCH = 10.0  # chosen: neighbours along a chain differ by less; side branches by design differ by more
 
 
-def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Compare ‖g‖/‖w‖ between the layers' weights."""
     ratios = layer_ratios(evidence)
     if len(ratios) < 2:
@@ -22,14 +22,14 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         return NotJudged(f"{found} a trained weight with a gradient; at least 2 are needed")
     largest, smallest = max(ratios, key=lambda name: ratios[name]), min(ratios, key=lambda name: ratios[name])
     value = ratios[largest] / ratios[smallest]
-    severity = limits.severity(value)
+    severity = thresholds.severity(value)
     if severity is None:
         return None
     return RULE.finding(
         severity="info" if evidence.optimizer is not None and evidence.optimizer.is_adaptive else severity,
         layers=(smallest, largest),
         value=value,
-        threshold=limits.threshold(severity, value),
+        threshold=thresholds.crossed(severity, value),
         message=(
             f"Relative to its weights, {quoted(largest)} gets a gradient {fold(value)} larger than {quoted(smallest)} "
             f"({number(ratios[largest])} against {number(ratios[smallest])})."

@@ -7,22 +7,22 @@ from gradinspect.contracts.report.rows import ParameterMeasurement
 from gradinspect.contracts.request.policy import Severity
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.gates import closed_gate
-from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, listed, percent, quoted
 
 
-def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Take the parameters with the largest share of exact zeros."""
     shares = [(row, share) for row in evidence.parameters if (share := _share(row, evidence)) is not None]
     if not shares:
         return NotJudged("no parameter got a gradient")
-    judged = [(row, share, limits.severity(share)) for row, share in shares]
+    judged = [(row, share, thresholds.severity(share)) for row, share in shares]
     gates = {row.name: gate for row, share, _ in judged if share == 1.0 and (gate := _closed_gate(row, evidence))}
     firing = [
         (row, share, severity) for row, share, severity in judged if severity is not None and row.name not in gates
     ]
     if not firing:
-        return _behind_gates(evidence, gates, limits) if gates else None
+        return _behind_gates(evidence, gates, thresholds) if gates else None
     firing.sort(key=lambda entry: -entry[1])
     row, share, severity = firing[0]
     others = f" ({counted(len(firing), 'parameter')} in all)" if len(firing) > 1 else ""
@@ -32,7 +32,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         layers=[entry[0].layer for entry in firing],
         parameters=[entry[0].name for entry in firing],
         value=share,
-        threshold=limits.threshold(severity, share),
+        threshold=thresholds.crossed(severity, share),
         message=f"The gradient of {quoted(row.name)} {what}{others}.",
         remedy=Remedy(action="unblock_gradient", arguments={"look_for": ["dead units", "zero weights", "clamp"]}),
     )
@@ -53,7 +53,7 @@ def _closed_gate(row: ParameterMeasurement, evidence: Evidence) -> str | None:
     return gate.name if gate is not None else None
 
 
-def _behind_gates(evidence: Evidence, gates: dict[str, str], limits: Limits) -> Finding | None:
+def _behind_gates(evidence: Evidence, gates: dict[str, str], thresholds: Thresholds) -> Finding | None:
     severity: Severity = "info"
     gate = next(iter(gates.values()))
     layers = {row.name: row.layer for row in evidence.parameters}
@@ -62,7 +62,7 @@ def _behind_gates(evidence: Evidence, gates: dict[str, str], limits: Limits) -> 
         layers=[layers[name] for name in gates],
         parameters=list(gates),
         value=1.0,
-        threshold=limits.threshold(limits.severity(1.0) or "fail", 1.0),
+        threshold=thresholds.crossed(thresholds.severity(1.0) or "fail", 1.0),
         message=(
             f"{counted(len(gates), 'parameter')} ({listed(list(gates))}) get no gradient in the first step, because "
             f"{quoted(gate)} starts at zero; it gets one itself, so the way opens with the first step."

@@ -9,7 +9,7 @@ from gradinspect.contracts.nonlinearities import names_of
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.rules.evidence import Evidence, names
-from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import number, percent, quoted
 
 # A sigmoid's outputs all have mean one half, so their cosine is near 1 in any net.
@@ -17,17 +17,17 @@ CENTRED = names_of("is_zero_at_zero")
 RECTIFIERS = names_of("is_rectifier")
 
 
-def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Look at the last hidden layer whose similarity means something."""
     rows = [row for row in evidence.layers if row.nonlinearity in CENTRED and row.sample_similarity is not None]
     if not rows:
         return NotJudged("no layer with a centred nonlinearity has a similarity between samples")
-    firing = [row for row in rows if limits.severity(row.sample_similarity or 0.0) is not None]
+    firing = [row for row in rows if thresholds.severity(row.sample_similarity or 0.0) is not None]
     if not firing:
         return None
     worst = max(firing, key=lambda row: row.sample_similarity or 0.0)
     value = worst.sample_similarity or 0.0
-    severity = limits.severity(value) or "info"
+    severity = thresholds.severity(value) or "info"
     dead = worst.dead_unit_fraction
     off = (
         f" ({percent(dead)} of its units are off for the whole batch, as parallel samples make likely)" if dead else ""
@@ -36,7 +36,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         severity=severity,
         layers=names(firing),
         value=value,
-        threshold=limits.threshold(severity, value),
+        threshold=thresholds.crossed(severity, value),
         message=f"At {quoted(worst.name)} the samples' activations have a mean cosine of {number(value)}{off}.",
         remedy=Remedy(action="add_normalization", arguments={"kind": "BatchNorm", "or": "residual connections"}),
     )

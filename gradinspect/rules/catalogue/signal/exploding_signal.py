@@ -6,12 +6,12 @@ from gradinspect.contracts.report.report import Finding
 from gradinspect.rules.blame import blame
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.remedies import remedy_for, tried
-from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.rules.signal import end_to_end, layer_signals, time_gain
 from gradinspect.wording import fold, quoted
 
 
-def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Compare the first layer's signal with the last layer's, and the first time step's with the last's."""
     signals = layer_signals(evidence)
     if isinstance(signals, NotJudged):
@@ -23,14 +23,14 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     if through_time is not None and through_time[2] > gain:
         name, calls, gain = through_time
         message = f"The backward signal grows {fold(gain)} over the {calls} calls of {quoted(name)}."
-    severity = limits.severity(gain)
+    severity = thresholds.severity(gain)
     if severity is None:
         return None
     cause = blame(evidence, gain)
-    remedy, effect = tried(remedy_for(cause), evidence, gain, limits)
+    remedy, effect = tried(remedy_for(cause), evidence, gain, thresholds)
     last = signals[-1].gain
     grown = sorted(
-        (signal for signal in signals if last > 0 and limits.severity(signal.gain / last) is not None),
+        (signal for signal in signals if last > 0 and thresholds.severity(signal.gain / last) is not None),
         key=lambda signal: -signal.gain,
     )
     layers = [signal.name for signal in grown] or (signals[0].name,)
@@ -38,7 +38,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         severity=severity,
         layers=layers,
         value=gain,
-        threshold=limits.threshold(severity, gain),
+        threshold=thresholds.crossed(severity, gain),
         message=message,
         explanation=f"{cause.sentence} {RULE.why}{effect}",
         remedy=remedy,

@@ -8,7 +8,7 @@ from statistics import stdev
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.rules.evidence import TRAINED, Evidence, names
-from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, number
 
 FEWEST_LAYERS = 3  # with fewer, the spread between layers cannot tell chance from a difference
@@ -16,7 +16,7 @@ _LARGEST_LOG = 700.0  # e to it is still a number
 STANDARD_ERRORS = 2.0  # chosen: chance alone crosses it in about one net of forty, and has to leave the band as well
 
 
-def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Compare the geometric mean of measured over predicted χ1 with the band, allowing for the layers' spread.
 
     A single layer of width n varies by about √(2/n) from draw to draw, so single layers are not judged.
@@ -34,7 +34,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         return NotJudged("a measured gain over its prediction, or its inverse, is larger than any number")
     margin = STANDARD_ERRORS * stdev(logs) / math.sqrt(len(logs))
     nearest = mean - math.copysign(min(margin, abs(mean)), mean)
-    severity = limits.severity(math.exp(nearest))
+    severity = thresholds.severity(math.exp(nearest))
     if severity is None:
         return None
     value = math.exp(mean)
@@ -43,7 +43,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         severity=severity,
         layers=names(worst),
         value=value,
-        threshold=limits.threshold(severity, value),
+        threshold=thresholds.crossed(severity, value),
         message=(
             f"The squared backward gain is {number(value)} of what theory gives for random weights of this size "
             f"(geometric mean over {len(rows)} layers; largest difference at `{worst[0].name}`)."

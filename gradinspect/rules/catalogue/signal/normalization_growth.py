@@ -5,13 +5,13 @@ from __future__ import annotations
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.rules.evidence import Evidence, is_batch_norm_kind, names
-from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, number, quoted
 
 FEWEST_LAYERS = 3  # one growth factor from two layers would be a single draw
 
 
-def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Take the geometric mean of the growth between the first and the last batch norm."""
     rows = [row for row in evidence.layers if is_batch_norm_kind(row.kind)]
     rows = [row for row in rows if _signal(row) > 0]
@@ -19,14 +19,14 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         found = f"{counted(len(rows), 'batch normalisation')} {'carries' if len(rows) == 1 else 'carry'}"
         return NotJudged(f"{found} a signal; at least {FEWEST_LAYERS} are needed")
     value = (_signal(rows[0]) / _signal(rows[-1])) ** (1 / (len(rows) - 1))
-    severity = limits.severity(value)
+    severity = thresholds.severity(value)
     if severity is None:
         return None
     return RULE.finding(
         severity=severity,
         layers=names(rows),
         value=value,
-        threshold=limits.threshold(severity, value),
+        threshold=thresholds.crossed(severity, value),
         message=(
             f"The backward signal grows by {number(value)} with each of {len(rows)} batch normalisations, "
             f"from {quoted(rows[-1].name)} back to {quoted(rows[0].name)}."

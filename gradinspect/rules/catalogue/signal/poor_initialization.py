@@ -6,11 +6,11 @@ from gradinspect.contracts.report.report import Finding
 from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.rules.evidence import TRAINED, Evidence, is_norm_kind, names
 from gradinspect.rules.remedies import initialize
-from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, fold, number, quoted
 
 
-def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Compare the variances of what enters the nonlinearities."""
     if evidence.is_trained:
         return NotJudged(TRAINED)
@@ -20,7 +20,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         return NotJudged(f"{found} a nonlinearity; at least 2 are needed to compare variances")
     largest, smallest = max(variances.values(), key=_second), min(variances.values(), key=_second)
     value = largest[1] / smallest[1]
-    severity = limits.severity(value)
+    severity = thresholds.severity(value)
     if severity is None:
         return None
     shrinks = largest[0].depth < smallest[0].depth
@@ -28,7 +28,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         severity=severity,
         layers=names([smallest[0], largest[0]]),
         value=value,
-        threshold=limits.threshold(severity, value),
+        threshold=thresholds.crossed(severity, value),
         message=(
             f"The pre-activations' variance {'shrinks' if shrinks else 'grows'} {fold(value)} with depth: "
             f"{number(largest[1])} at {quoted(largest[0].name)}, {number(smallest[1])} at {quoted(smallest[0].name)}."

@@ -8,42 +8,42 @@ from gradinspect.rules.blame import blame
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.gates import closed_gate
 from gradinspect.rules.remedies import remedy_for, tried
-from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.rules.signal import LayerSignal, end_to_end, layer_signals, time_gain
 from gradinspect.wording import counted, fold, quoted
 
 
-def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Compare the first layer's signal with the last layer's; then the first time step's with the last's."""
     signals = layer_signals(evidence)
     if isinstance(signals, NotJudged):
         return signals
     gain = end_to_end(signals)
-    severity = limits.severity(gain)
+    severity = thresholds.severity(gain)
     if severity is None:
-        return _through_time(evidence, limits)
+        return _through_time(evidence, thresholds)
     gate = closed_gate(evidence, evidence.layers[0].depth) if gain == 0 else None
     if gate is not None:
         return NotJudged(f"{quoted(gate.name)} starts at zero and lets no signal through before its first step")
     cause = blame(evidence, gain)
-    remedy, effect = tried(remedy_for(cause), evidence, gain, limits)
-    starved = _starved(signals, limits)
+    remedy, effect = tried(remedy_for(cause), evidence, gain, thresholds)
+    starved = _starved(signals, thresholds)
     return RULE.finding(
         severity=severity,
         layers=[signal.name for signal in starved],
         value=gain,
-        threshold=limits.threshold(severity, gain),
+        threshold=thresholds.crossed(severity, gain),
         message=_message(signals, starved, gain),
         explanation=f"{cause.sentence} {RULE.why}{effect}",
         remedy=remedy,
     )
 
 
-def _starved(signals: tuple[LayerSignal, ...], limits: Limits) -> tuple[LayerSignal, ...]:
+def _starved(signals: tuple[LayerSignal, ...], thresholds: Thresholds) -> tuple[LayerSignal, ...]:
     """The layers before the first one whose signal is still good enough."""
     last = signals[-1].gain
     for index, signal in enumerate(signals):
-        if last > 0 and limits.severity(signal.gain / last) is None:
+        if last > 0 and thresholds.severity(signal.gain / last) is None:
             return signals[:index]
     return signals
 
@@ -57,20 +57,20 @@ def _message(signals: tuple[LayerSignal, ...], starved: tuple[LayerSignal, ...],
     return f"The backward signal shrinks {fold(gain)} from output to input, so {layers} ({where}) barely {verb}."
 
 
-def _through_time(evidence: Evidence, limits: Limits) -> Finding | None:
+def _through_time(evidence: Evidence, thresholds: Thresholds) -> Finding | None:
     """Judge the fading of the first steps one level milder: the shared weights still learn from the last ones."""
     found = time_gain(evidence)
-    if found is None or (severity := limits.severity(found[2])) is None:
+    if found is None or (severity := thresholds.severity(found[2])) is None:
         return None
     name, calls, gain = found
     milder: Severity = "warn" if severity == "fail" else "info"
     cause = blame(evidence, gain)
-    remedy, effect = tried(remedy_for(cause), evidence, gain, limits)
+    remedy, effect = tried(remedy_for(cause), evidence, gain, thresholds)
     return RULE.finding(
         severity=milder,
         layers=(name,),
         value=gain,
-        threshold=limits.threshold(severity, gain),
+        threshold=thresholds.crossed(severity, gain),
         message=(
             f"The backward signal shrinks {fold(gain)} over the {calls} calls of {quoted(name)}, "
             "so what happened in the first steps is barely learned from."

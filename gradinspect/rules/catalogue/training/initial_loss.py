@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.rules.evidence import Evidence
-from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import number
 
 
-def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Compare the loss with its value at uniform predictions."""
     loss, expected = evidence.summary.loss, evidence.summary.expected_initial_loss
     if loss is None:
@@ -16,7 +16,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
     if not expected:
         return NotJudged("this loss has no value that a model without knowledge must have")
     value = loss / expected - 1
-    severity = limits.severity(value)
+    severity = thresholds.severity(value)
     if severity is None:
         return None
     last = evidence.layers[-1].name if evidence.layers else None
@@ -24,7 +24,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         severity=severity,
         layers=(last,) if last is not None else (),
         value=value,
-        threshold=limits.threshold(severity, value),
+        threshold=thresholds.crossed(severity, value),
         message=(
             f"The loss is {number(loss)} where equal probabilities for all classes give {number(expected)}: the "
             f"output layer{f' `{last}`' if last is not None else ''} is confident before it has learned anything."

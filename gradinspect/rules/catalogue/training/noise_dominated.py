@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.rules.evidence import Evidence
-from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, number
 
 
-def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Compare the noise scale with the batch size."""
     noise = evidence.noise
     if noise is None or noise.noise_scale is None or not noise.batch_size:
         return NotJudged("the gradient noise was not measured")
     value = noise.noise_scale / noise.batch_size
-    severity = limits.severity(value)
+    severity = thresholds.severity(value)
     if severity is None:
         return None
     noisy = sorted((row for row in evidence.parameters if row.noise_scale), key=lambda row: -(row.noise_scale or 0.0))
@@ -22,7 +22,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         severity=severity,
         parameters=[row.name for row in noisy[:16]],
         value=value,
-        threshold=limits.threshold(severity, value),
+        threshold=thresholds.crossed(severity, value),
         message=(
             f"The noise scale is {number(noise.noise_scale)} samples, {number(value)} times the batch of "
             f"{counted(noise.batch_size, 'sample')}."

@@ -5,11 +5,11 @@ from __future__ import annotations
 from gradinspect.contracts.optimizers import Sgd
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.rules.evidence import Evidence
-from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import number
 
 
-def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Compare lr·λ/(1 + momentum) with 2."""
     if evidence.curvature is None or evidence.curvature.top_eigenvalue is None:
         return NotJudged("the curvature was not measured")
@@ -19,7 +19,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         return NotJudged("the bound of 2/λ holds for SGD; Adam scales each direction by itself")
     eigenvalue, optimizer = evidence.curvature.top_eigenvalue, evidence.optimizer
     value = optimizer.lr * eigenvalue / (1 + optimizer.momentum)
-    severity = limits.severity(value)
+    severity = thresholds.severity(value)
     if severity is None:
         return None
     largest = float(f"{(1 + optimizer.momentum) / eigenvalue:.2g}")
@@ -28,7 +28,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         severity=severity,
         layers=(worst.layer,) if worst is not None else (),
         value=value,
-        threshold=limits.threshold(severity, value),
+        threshold=thresholds.crossed(severity, value),
         message=(
             f"The learning rate {number(optimizer.lr)} is {number(value / 2)} times the largest stable one at this "
             f"point: the loss's top curvature is {number(eigenvalue)}."

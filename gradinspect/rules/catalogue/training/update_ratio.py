@@ -8,13 +8,13 @@ from gradinspect.contracts.optimizers import Optimizer
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.contracts.report.rows import ParameterMeasurement
 from gradinspect.rules.evidence import Evidence
-from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, number, quoted
 
 USUAL = 1e-3  # Karpathy 2022, "Building makemore, part 3": updates of about a thousandth of the weights
 
 
-def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Judge the largest ratio from above and the middle one from below.
 
     One layer that steps too far is enough to ruin a run. One layer that steps too little is a matter between layers,
@@ -26,11 +26,11 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         return NotJudged(reason)
     largest = max(rows, key=_ratio)
     middle = median(_ratio(row) for row in rows)
-    severity = limits.severity(_ratio(largest))
-    if severity is not None and _ratio(largest) > limits.threshold(severity, _ratio(largest)):
+    severity = thresholds.severity(_ratio(largest))
+    if severity is not None and _ratio(largest) > thresholds.crossed(severity, _ratio(largest)):
         row, value, which = largest, _ratio(largest), "largest"
     else:
-        severity, value, which = limits.severity(middle), middle, "median"
+        severity, value, which = thresholds.severity(middle), middle, "median"
         row = min(rows, key=lambda candidate: abs(_ratio(candidate) - middle))
     if severity is None:
         return None
@@ -40,7 +40,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         layers=(row.layer,),
         parameters=(row.name,),
         value=value,
-        threshold=limits.threshold(severity, value),
+        threshold=thresholds.crossed(severity, value),
         message=(
             f"The first step is too {size}: it changes {quoted(row.name)} by {number(value)} of its norm "
             f"(the {which} of {counted(len(rows), 'weight')})."

@@ -9,7 +9,7 @@ from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.rules.catalogue.signal.correlation_collapse import expected_dead_fraction
 from gradinspect.rules.evidence import Evidence, names
-from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, percent, quoted
 
 CAN_BE_ZERO = names_of("is_hard_zero")
@@ -18,24 +18,24 @@ UNEQUAL_PAIRS = 1.5  # seen on He-initialised nets of width 64 to 512: pairs dif
 STANDARD_DEVIATIONS = 3.0  # of a binomial count of units, before a share counts as more than chance
 
 
-def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Take the layer with the largest share of dead units beyond what parallel samples explain."""
     rows = [row for row in evidence.layers if row.nonlinearity in CAN_BE_ZERO and row.dead_unit_fraction is not None]
     if not rows:
         return NotJudged("no layer has a nonlinearity that can be exactly zero")
-    firing = [row for row in rows if limits.severity(_share(row)) is not None and not _is_explained(row)]
+    firing = [row for row in rows if thresholds.severity(_share(row)) is not None and not _is_explained(row)]
     if not firing:
         return None
     firing.sort(key=lambda row: -_share(row))
     worst = firing[0]
     value = _share(worst)
-    severity = limits.severity(value) or "warn"
+    severity = thresholds.severity(value) or "warn"
     others = f", and {counted(len(firing) - 1, 'other layer')} too" if len(firing) > 1 else ""
     return RULE.finding(
         severity=severity,
         layers=names(firing),
         value=value,
-        threshold=limits.threshold(severity, value),
+        threshold=thresholds.crossed(severity, value),
         message=f"{percent(value)} of the units of {quoted(worst.name)} are zero for every sample{others}.",
         remedy=Remedy(
             action="revive_units",

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.rules.evidence import Evidence, names
-from gradinspect.rules.rule import Level, Limits, NotJudged, Rule
+from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, number, percent, quoted
 
 
-def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
+def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Take the layer with the largest share of saturated elements."""
     rows = [row for row in evidence.layers if row.saturated_fraction is not None]
     if not rows:
         return NotJudged("no layer has a nonlinearity that saturates on both sides")
-    firing = [row for row in rows if limits.severity(row.saturated_fraction or 0.0) is not None]
+    firing = [row for row in rows if thresholds.severity(row.saturated_fraction or 0.0) is not None]
     if not firing:
         return None
     firing.sort(key=lambda row: -(row.saturated_fraction or 0.0))
     worst, value = firing[0], firing[0].saturated_fraction or 0.0
-    severity = limits.severity(value) or "warn"
+    severity = thresholds.severity(value) or "warn"
     others = f", and {counted(len(firing) - 1, 'other layer')} too" if len(firing) > 1 else ""
     spread = worst.preactivation.std if worst.preactivation is not None else None
     because = f" Its inputs have a standard deviation of {number(spread)}." if spread else ""
@@ -27,7 +27,7 @@ def check(evidence: Evidence, limits: Limits) -> Finding | NotJudged | None:
         severity=severity,
         layers=names(firing),
         value=value,
-        threshold=limits.threshold(severity, value),
+        threshold=thresholds.crossed(severity, value),
         message=f"{percent(value)} of the {worst.nonlinearity} outputs of {quoted(worst.name)} are saturated{others}.",
         explanation=RULE.why + because,
         remedy=Remedy(
