@@ -9,7 +9,7 @@ from functools import cached_property
 from gradinspect.contracts.optimizers import Optimizer
 from gradinspect.contracts.report.report import MeasuredSummary, Measurements, RemedyCheck
 from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
-from gradinspect.contracts.report.sections import Curvature, Noise, PrecisionSection
+from gradinspect.contracts.report.sections import Curvature, Noise, PrecisionSection, ScalesVerdict
 
 # Chosen: random weights give the loss of knowing nothing or more; 128 samples of 10 classes vary by a few percent.
 TRAINED_BELOW = 0.8
@@ -28,6 +28,7 @@ class Evidence:
     curvature: Curvature | None = None
     optimizer: Optimizer | None = None
     remedy_checks: tuple[RemedyCheck, ...] = ()
+    scales_verdict: ScalesVerdict | None = None
 
     @staticmethod
     def of(measured: Measurements, optimizer: Optimizer | None) -> Evidence:
@@ -42,6 +43,7 @@ class Evidence:
             curvature=curvature if curvature is not None and curvature.status == "measured" else None,
             optimizer=optimizer,
             remedy_checks=measured.remedy_checks,
+            scales_verdict=measured.lr_scales.verdict if measured.lr_scales is not None else None,
         )
 
     @cached_property

@@ -16,6 +16,7 @@ from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import Thresholds
 from gradinspect.wording import number
 
+_IMPORTS = "import torch\nfrom torch import nn\n\n"
 _HE = 'kaiming_normal_(layer.weight, nonlinearity="relu")'
 
 
@@ -71,26 +72,32 @@ def initialize(layers: tuple[LayerMeasurement, ...], cause: str) -> Remedy:
             call = f'kaiming_normal_(layer.weight, nonlinearity="linear")\n        layer.weight.mul_({gain})'
             arguments = {"function": "kaiming_normal_", "arguments": {"nonlinearity": "linear"}, "multiply_by": gain}
     elif record is not None and record.initialization == "tanh":
-        call = 'xavier_normal_(layer.weight, gain=torch.nn.init.calculate_gain("tanh"))'
+        call = "xavier_normal_(layer.weight, gain=5 / 3)"
         arguments = {"function": "xavier_normal_", "arguments": {"gain": round(5 / 3, 4)}}
     else:
         call, arguments = "xavier_normal_(layer.weight)", {"function": "xavier_normal_", "arguments": {"gain": 1.0}}
-    code = f"import torch\n\n{_draw_code(call)}"
+    code = f"{_IMPORTS}{_draw_code(call)}"
     return Remedy(action="initialize", arguments={**arguments, "cause": cause}, code=code)
 
 
 def _draw_code(call: str) -> str:
-    """Write code that draws every linear and convolutional layer by `torch.nn.init.{call}` and zeroes its bias."""
+    """Write code that draws every linear and convolutional layer by `nn.init.{call}` and zeroes its bias.
+
+    Its lines are at most 76 characters wide, so that they fit a terminal of 80.
+    """
     return (
-        "affine = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)\n"
-        "layers = [module for module in model.modules() if isinstance(module, affine)]\n"
+        "layers = [\n"
+        "    module\n"
+        "    for module in model.modules()\n"
+        "    if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))\n"
+        "]\n"
         "if not layers:\n"
-        '    raise LookupError("this model has no linear or convolutional module to initialise")\n'
+        '    raise LookupError("no linear or convolutional module to initialise")\n'
         "with torch.no_grad():\n"
         "    for layer in layers:\n"
-        f"        torch.nn.init.{call}\n"
+        f"        nn.init.{call}\n"
         "        if layer.bias is not None:\n"
-        "            torch.nn.init.zeros_(layer.bias)\n"
+        "            nn.init.zeros_(layer.bias)\n"
     )
 
 
@@ -118,17 +125,17 @@ def _replace_activation(blame: Blame) -> Remedy:
     if record is not None and record.largest_slope is not None:
         name = record.layers[0].name
         code = (
-            "import torch\n\n"
+            f"{_IMPORTS}"
             "found = [\n"
             "    (parent, child)\n"
             "    for parent in model.modules()\n"
             "    for child, module in parent.named_children()\n"
-            f"    if type(module) is torch.nn.{name}\n"
+            f"    if type(module) is nn.{name}\n"
             "]\n"
             "if not found:\n"
-            f'    raise LookupError("this model has no torch.nn.{name}: replace {old} in its forward()")\n'
+            f'    raise LookupError("no nn.{name}: change forward() instead")\n'
             "for parent, child in found:\n"
-            "    setattr(parent, child, torch.nn.ReLU())\n"
+            "    setattr(parent, child, nn.ReLU())\n"
             f"{_draw_code(_HE)}"
         )
     return Remedy(action="replace_activation", arguments=arguments, code=code)
@@ -156,14 +163,18 @@ def _scale_residual(blame: Blame) -> Remedy:
 
 def _orthogonal_recurrence(blame: Blame) -> Remedy:
     code = (
-        "import torch\n\n"
-        'weights = [weight for name, weight in model.named_parameters() if "weight_hh" in name]\n'
+        f"{_IMPORTS}"
+        "weights = [\n"
+        "    weight\n"
+        "    for name, weight in model.named_parameters()\n"
+        '    if "weight_hh" in name\n'
+        "]\n"
         "if not weights:\n"
         '    raise LookupError("this model has no parameter weight_hh")\n'
         "with torch.no_grad():\n"
         "    for weight in weights:\n"
         "        for gate in weight.split(weight.shape[1]):\n"
-        "            torch.nn.init.orthogonal_(gate)\n"
+        "            nn.init.orthogonal_(gate)\n"
     )
     arguments = {"function": "orthogonal_", "parameters": "weight_hh", "clip_gradient_norm": 1.0, "cause": blame.cause}
     return Remedy(action="initialize", arguments=arguments, code=code)

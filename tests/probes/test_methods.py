@@ -15,11 +15,9 @@ from torch import nn
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.probes.scales.candidates import make_candidates
 from gradinspect.probes.scales.curvature import GroupCurvature, measure_curvature
-from gradinspect.probes.scales.equalize import equalize
 from gradinspect.probes.scales.joint_newton import _nonnegative_least_squares, best_base_rate, joint_newton
-from gradinspect.probes.scales.newton import newton
+from gradinspect.probes.scales.methods import equalize, newton, trust_ratio
 from gradinspect.probes.scales.normalise import filled, normalised, spread_dex
-from gradinspect.probes.scales.trust_ratio import trust_ratio
 from tests.support.probed import classes, jacobian, measured, mlp, normal, output_hessian, section_input
 
 LOSSES = {"cross_entropy": classes(3, 10), "mse": normal(10, 3, seed=2)}

@@ -10,8 +10,9 @@ import pytest
 from gradinspect.contracts.optimizers import Adam, Sgd
 from gradinspect.contracts.report.report import Finding, Measurements
 from gradinspect.contracts.report.rows import ActivationStatistics, SignalStatistics
-from gradinspect.contracts.report.sections import Curvature, LayerCurvature, Noise, PrecisionSection
+from gradinspect.contracts.report.sections import Curvature, LayerCurvature, LrScales, Noise, PrecisionSection
 from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.report.words.remedy_words import remedy_in_words
 from gradinspect.rules import DEFAULT_POLICY, RULE_IDS, RULES, judge
 from gradinspect.testing.measurements import (
     MODEL,
@@ -279,6 +280,28 @@ def test_uneven_gradients_are_for_information_under_adam() -> None:
     found = finding(measured, "uneven_gradients", InspectionSettings(optimizer=Adam(type="adam")))
     assert found is not None
     assert found.severity == "info"
+
+
+@pytest.mark.parametrize(
+    ("scales", "optimizer", "words"),
+    [
+        (None, None, "Let gradinspect suggest learning-rate scales (lr_scales, --lr-scales), or use Adam."),
+        (LrScales(verdict="use"), None, "Use the learning-rate scales that this report suggests, or Adam."),
+        (
+            LrScales(verdict="keep_uniform"),
+            None,
+            "Use Adam; the learning-rate scales of this report were not found to help.",
+        ),
+        (LrScales(verdict="keep_uniform"), Adam(type="adam"), None),
+    ],
+)
+def test_a_report_with_scales_is_not_advised_to_ask_for_them(
+    scales: LrScales | None, optimizer: Adam | None, words: str | None
+) -> None:
+    measured = changed_parameter(chain(lr_scales=scales), "1.weight", grad_norm=1e-5)
+    found = finding(measured, "uneven_gradients", InspectionSettings(optimizer=optimizer))
+    assert found is not None
+    assert (remedy_in_words(found.remedy) if found.remedy is not None else None) == words
 
 
 def test_units_that_are_off_because_samples_are_parallel_are_no_dead_units() -> None:

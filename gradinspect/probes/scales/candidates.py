@@ -7,15 +7,12 @@ from dataclasses import dataclass
 
 from gradinspect.contracts.report.sections import ScaleGroup
 from gradinspect.probes.scales.curvature import GroupCurvature
-from gradinspect.probes.scales.equalize import equalize
 from gradinspect.probes.scales.joint_newton import best_base_rate, joint_newton
 from gradinspect.probes.scales.measurement import GroupMeasurement
-from gradinspect.probes.scales.newton import newton
+from gradinspect.probes.scales.methods import equalize, newton, trust_ratio, uniform
 from gradinspect.probes.scales.normalise import filled, normalised, spread_dex
-from gradinspect.probes.scales.trust_ratio import trust_ratio
-from gradinspect.probes.scales.uniform import uniform
 
-DEFAULT_METHOD = "newton"
+UNIFORM, DEFAULT_METHOD, STAND_IN = "uniform", "newton", "equalize"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +55,7 @@ def make_candidates(measured: Sequence[GroupMeasurement], curvature: GroupCurvat
         curvature: None where it was not affordable.
     """
     stand_in = equalize(measured)
-    raw: dict[str, list[float | None]] = {"uniform": uniform(measured)}
+    raw: dict[str, list[float | None]] = {UNIFORM: uniform(measured)}
     reasons: dict[str, str] = {}
     if curvature is None:
         reasons = dict.fromkeys(("newton", "joint_newton"), "the budget did not allow a derivative for each group")
@@ -67,14 +64,14 @@ def make_candidates(measured: Sequence[GroupMeasurement], curvature: GroupCurvat
             ("newton", "joint_newton"), "the loss is not convex in the output; equalize stands in for this method"
         )
     else:
-        raw["newton"] = newton(measured, curvature)
+        raw[DEFAULT_METHOD] = newton(measured, curvature)
         if curvature.form is None:
             reasons["joint_newton"] = "there are too many groups, or outputs too large, to measure every pair"
         else:
             raw["joint_newton"] = joint_newton(measured, curvature)
     raw["trust_ratio"] = trust_ratio(measured)
-    raw["equalize"] = stand_in
-    order = ("uniform", "newton", "joint_newton", "trust_ratio", "equalize")
+    raw[STAND_IN] = stand_in
+    order = (UNIFORM, DEFAULT_METHOD, "joint_newton", "trust_ratio", STAND_IN)
     return [
         _candidate(method, raw[method], stand_in, measured, curvature)
         if method in raw
@@ -91,7 +88,7 @@ def _candidate(
     curvature: GroupCurvature | None,
 ) -> Candidate:
     moving = [i for i, m in enumerate(measured) if m.has_gradient]
-    values = filled(raw, stand_in) if method != "uniform" else raw
+    values = filled(raw, stand_in) if method != UNIFORM else raw
     scales = normalised([value if i in moving else None for i, value in enumerate(values)])
     usable = curvature is not None and curvature.is_convex
     return Candidate(

@@ -1,6 +1,6 @@
-"""The gate: run uniform and the candidates on the caller's model, and say which, if any, is worth using.
+"""The gate: run uniform and the candidates on the caller's model, and decide which, if any, is worth using.
 
-Source of the rules and their numbers: the study over 25 small networks that docs/lr-scales.md tells of.
+Source of the rules and their numbers: the study over 25 small networks in benchmarks/scales_study.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from gradinspect.probes.verify.search import HALF_DECADE, Arm, ArmResult, RateSe
 from gradinspect.probes.verify.training import Start, Trainer
 
 EXTENDED = 3  # times T, once, while uniform is on its plateau
-_RAISE = "raise lr_scales.max_steps or lr_scales.max_seconds"
+_BUDGET = "max_steps and max_seconds of lr_scales set this budget, and shorter probes (probe_steps) use less of it"
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """What the gate found.
+    """The gate's answer and its evidence.
 
     Attributes:
         results: arm → result at its best rate; arms that could not be run to the end are left out.
@@ -58,24 +58,51 @@ class Probe:
 
     @property
     def reference(self) -> float:
-        """Mean reference loss of the seeds."""
+        """Return the mean reference loss of the seeds."""
         return fmean(self.references)
 
     def comparison(self, name: str) -> Comparison | None:
-        """A candidate against uniform; None where one of them has no result."""
+        """Compare a candidate with uniform; None where one of them has no result."""
         if self.confirmed is not None and self.confirmed[0] == name:
             return self.confirmed[1]
         candidate, uniform = self.results.get(name), self.results.get("uniform")
         return compare(candidate, uniform) if candidate is not None and uniform is not None else None
 
     def curves(self) -> tuple[ProbeCurve, ...]:
-        """Every arm at its best rate, and the recommended one at the recommended rate."""
+        """Return every arm's curve at its best rate, and the recommended arm's at the recommended rate."""
         shown = [*self.results.values(), *([self.safe] if self.safe is not None else [])]
         return tuple(ProbeCurve(arm=r.name, base_lr=r.base_lr, losses=r.losses) for r in shown)
 
 
+class UndecidedError(Exception):
+    """The gate cannot, or can no longer, decide.
+
+    Attributes:
+        decision: what can be said all the same.
+        keeps: the results and the length of runs to report; None to report no runs.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        decision: Decision | None = None,
+        keeps: tuple[Mapping[str, ArmResult], int] | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason, self.decision, self.keeps = reason, decision, keeps
+
+
 class Gate:
-    """Runs arms on one model; `arms[0]` is uniform. Use it inside `trainer.borrowed()`."""
+    """Runs arms on one model; `arms[0]` is uniform. Use it inside `trainer.borrowed()`.
+
+    Args:
+        s: the section's input.
+        trainer: trains the model.
+        budget: of all probes together.
+        starts: one per seed.
+        steps: T, the length of a run before any extension.
+    """
 
     def __init__(
         self, s: SectionInput, trainer: Trainer, budget: ProbeBudget, starts: Sequence[Start], *, steps: int
@@ -85,44 +112,64 @@ class Gate:
         self._references = tuple(reference_loss(s, trainer, start) for start in starts)
 
     def probe(self, arms: Sequence[Arm]) -> Probe:
-        """Run all arms, extend once where uniform is on its plateau, and decide."""
-        steps, is_extended = self._steps, False
+        """Run all arms, extend the runs once where uniform is on its plateau, and decide."""
+        try:
+            return self._decided(arms)
+        except UndecidedError as end:
+            results, steps = end.keeps or ({}, self._steps)
+            is_extended = steps > self._steps
+            return Probe(steps, is_extended, self._references, results, end.decision, undecided=end.reason)
+
+    def _decided(self, arms: Sequence[Arm]) -> Probe:
         if not all(math.isfinite(loss) and loss > 0 for loss in self._references):
-            return self._undecided("the loss is not positive, so its logarithm, which the gate compares, says nothing")
-        results = self._run(arms, steps)
-        if self._is_on_plateau(results):
-            longer = self._run(arms, EXTENDED * steps)
-            if self._budget.is_exhausted and not ("uniform" in longer and len(longer) > 1):
-                return self._cut_short(results, steps)
-            results, steps, is_extended = longer, EXTENDED * steps, True
-        for arm in arms:
-            if arm.name in results and has_learned(results[arm.name], self._references):
-                results[arm.name] = self._search.refined(arm, results[arm.name], steps)
-        if any(math.isnan(score) for result in results.values() for score in result.scores):
-            return self._undecided("the loss became negative, so its logarithm, which the gate compares, says nothing")
+            raise UndecidedError("the loss is not positive, so its logarithm, which the gate compares, says nothing")
+        results, steps = self._results(arms)
         candidates = {name: result for name, result in results.items() if name != "uniform"}
-        if self._budget.is_exhausted and not ("uniform" in results and candidates):
-            return self._undecided(
-                f"the budget ended after {self._budget.steps_run} steps, too few for uniform and a candidate on every "
-                f"seed; {_RAISE}"
-            )
+        self._require_evidence(results)
         decision = decide(results.get("uniform"), candidates, self._references)
         if decision.verdict == "none_learns" and self._budget.is_exhausted:
-            return self._cut_short(results, steps)
+            raise self._cut_short(results, steps)
         confirmed = self._confirmed(arms, results, decision, steps)
         if confirmed is not None and not confirmed[1].is_worth_it:
             decision = without_candidates(results["uniform"], self._references)
-        found = Probe(steps, is_extended, self._references, results, decision, confirmed)
+        probe = Probe(steps, steps > self._steps, self._references, results, decision, confirmed)
         chosen = next((arm for arm in arms if arm.name == decision.arm), None)
         if chosen is None:
-            return found
+            return probe
         k = results[chosen.name].k - HALF_DECADE
-        return replace(found, base_lr=chosen.rate(k), safe=self._search.at(chosen, k, steps))
+        return replace(probe, base_lr=chosen.rate(k), safe=self._search.at(chosen, k, steps))
+
+    def _results(self, arms: Sequence[Arm]) -> tuple[dict[str, ArmResult], int]:
+        """Run every arm at its best rate, refined where it learned.
+
+        Returns:
+            The results by arm, and the length of the runs.
+        """
+        results, steps = self._run(arms, self._steps), self._steps
+        if self._is_on_plateau(results):
+            longer = self._run(arms, EXTENDED * steps)
+            if self._budget.is_exhausted and not ("uniform" in longer and len(longer) > 1):
+                raise self._cut_short(results, steps)
+            results, steps = longer, EXTENDED * steps
+        for arm in arms:
+            if arm.name in results and has_learned(results[arm.name], self._references):
+                results[arm.name] = self._search.refined(arm, results[arm.name], steps)
+        return results, steps
+
+    def _require_evidence(self, results: Mapping[str, ArmResult]) -> None:
+        """Require losses that can be compared, and uniform and a candidate on every seed unless all diverged."""
+        if any(math.isnan(score) for result in results.values() for score in result.scores):
+            raise UndecidedError("the loss became negative, so its logarithm, which the gate compares, says nothing")
+        if self._budget.is_exhausted and not ("uniform" in results and len(results) > 1):
+            raise UndecidedError(
+                f"the budget ended after {self._budget.steps_run} steps, too few for uniform and a candidate on every "
+                f"seed; {_BUDGET}"
+            )
 
     def _confirmed(
         self, arms: Sequence[Arm], results: Mapping[str, ArmResult], decision: Decision, steps: int
     ) -> tuple[str, Comparison] | None:
-        """The best candidate against uniform on as many seeds again, at the rates that were best on the first.
+        """Compare the best candidate with uniform on as many new seeds, at the rates that were best on the first.
 
         The best of several arms at the best of several rates owes a part of its lead to the seeds that chose it.
         """
@@ -134,7 +181,7 @@ class Gate:
         again = {name: replace(arm, starts=starts, runs={}) for name, arm in pair.items()}
         rates = {name: results[name].k for name in pair}
         uniform = self._search.at(again["uniform"], rates["uniform"], steps)
-        if uniform is None:  # it diverged where it had not before: bad luck, and no candidate's merit
+        if uniform is None:  # the baseline diverged on the confirmation seeds: retry it half a decade lower
             uniform = self._search.at(again["uniform"], rates["uniform"] - HALF_DECADE, steps)
         candidate = self._search.at(again[decision.arm], rates[decision.arm], steps)
         if self._budget.is_exhausted or uniform is None:
@@ -143,34 +190,31 @@ class Gate:
         return decision.arm, together(compare(results[decision.arm], results["uniform"]), further)
 
     def try_remedy(self, arm: Arm, steps: int) -> tuple[ArmResult | None, bool]:
-        """A remedy at its best rate, and whether it learned: judged against the model's own reference loss."""
+        """Run a remedy at its best rate; return its result and whether it learned, by the model's reference loss."""
         result = self._search.best(arm, steps)
         return result, result is not None and has_learned(result, self._references)
 
     @property
     def reference(self) -> float:
-        """Mean reference loss of the seeds."""
+        """Return the mean reference loss of the seeds."""
         return fmean(self._references)
 
     def _is_on_plateau(self, results: Mapping[str, ArmResult]) -> bool:
         return "uniform" in results and not has_learned(results["uniform"], self._references)
 
-    def _cut_short(self, results: Mapping[str, ArmResult], steps: int) -> Probe:
-        """What can be said of a plateau that there was no budget to outlast."""
-        reason = f"the budget ended while the arms were still on their plateau; {_RAISE}"
+    def _cut_short(self, results: Mapping[str, ArmResult], steps: int) -> UndecidedError:
+        """Say what is known of a plateau that the budget was too small to leave."""
         decision = Decision("inconclusive_plateau", None) if len(results) > 1 else None
-        return Probe(steps, steps > self._steps, self._references, results, decision, undecided=reason)
+        reason = f"the budget ended while the arms were still on their plateau; {_BUDGET}"
+        return UndecidedError(reason, decision=decision, keeps=(results, steps))
 
     def _run(self, arms: Sequence[Arm], steps: int) -> dict[str, ArmResult]:
-        found = {arm.name: self._search.best(arm, steps) for arm in arms}
-        return {name: result for name, result in found.items() if result is not None}
-
-    def _undecided(self, reason: str) -> Probe:
-        return Probe(self._steps, False, self._references, {}, None, undecided=reason)
+        best = {arm.name: self._search.best(arm, steps) for arm in arms}
+        return {name: result for name, result in best.items() if result is not None}
 
 
 def reference_loss(s: SectionInput, trainer: Trainer, start: Start) -> float:
-    """What an arm has to beat: the initial loss, or that of the best constant output where this is smaller.
+    """Return what an arm has to beat: the initial loss, or the best constant output's loss where this is smaller.
 
     A network whose first loss lies above ln K gets to ln K by learning the classes' frequencies in its last bias,
     still on the plateau for everything else.
@@ -179,7 +223,7 @@ def reference_loss(s: SectionInput, trainer: Trainer, start: Start) -> float:
 
 
 def _constant_losses(s: SectionInput, data: ProbeData) -> list[float]:
-    """Losses of constant outputs that are best for the common losses: log frequencies, the mean, its log odds."""
+    """Return the losses of the best constant outputs of common losses: log frequencies, the mean, its log odds."""
     target, shape = data.target, s.reading.output_shape
     if target is None:
         return []

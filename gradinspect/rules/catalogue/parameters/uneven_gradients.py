@@ -35,7 +35,7 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
             f"({number(ratios[largest])} against {number(ratios[smallest])})."
         ).replace("-fold larger", " times larger"),
         explanation=_why(evidence),
-        remedy=Remedy(action="use_lr_scales", arguments={"lr_scales": {"verify": True}, "alternative": "adam"}),
+        remedy=_remedy(evidence),
     )
 
 
@@ -73,6 +73,16 @@ def _side_branches(evidence: Evidence) -> set[str]:
         for signal, earlier, later in zip(signals, before, after, strict=True)
         if min(earlier, later) > SIDE_BRANCH * signal.gain
     }
+
+
+def _remedy(evidence: Evidence) -> Remedy | None:
+    """Point to the scales that the report suggests; to Adam where scales were computed and are not recommended."""
+    if evidence.scales_verdict is None:
+        return Remedy(action="use_lr_scales", arguments={"lr_scales": {"verify": True}, "alternative": "adam"})
+    if evidence.scales_verdict == "use":
+        return Remedy(action="apply_lr_scales", arguments={"alternative": "adam"})
+    is_adaptive = evidence.optimizer is not None and evidence.optimizer.is_adaptive
+    return None if is_adaptive else Remedy(action="use_adam")
 
 
 def _why(evidence: Evidence) -> str:
