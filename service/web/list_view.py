@@ -1,4 +1,4 @@
-"""What the list page shows: one row an inspection, and the filters that the URL holds. Pure."""
+"""What the list page shows: one row per inspection, and the filters in the address. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gradinspect.report.words.figures import shortened
 from service.web.formats import ago
 
 LONGEST_NAME = 60
-LONGEST_ID = 18  # stands for a model without a name: one line, with the last block, which tells ids apart
+LONGEST_ID = 18  # in place of a missing name; its last block distinguishes it
 _SCALES = {
     "use": "use scales", "keep_uniform": "keep uniform", "inconclusive_plateau": "undecided",
     "none_learns": "none learns", "undetermined": "not tested",
@@ -26,7 +26,7 @@ class Overview:
 
     Attributes:
         model_name: the model's name, or its id.
-        queue: the device class that it ran on.
+        queue: the device class that it runs on.
         signals: the backward signal of its layer calls, input first, thinned out when there are many.
         severities: findings counted by severity.
     """
@@ -67,7 +67,7 @@ class InspectionRow:
 
 
 def _decades(signals: tuple[float | None, ...]) -> float | None:
-    """Powers of ten between the signal at the last and at the first layer call."""
+    """Return the powers of ten from the signal at the last to that at the first layer call."""
     known = [signal for signal in signals if signal is not None and signal > 0]
     return log10(known[0]) - log10(known[-1]) if len(known) > 1 else None
 
@@ -82,10 +82,10 @@ class Filters(dict[str, str]):
 
     @property
     def query(self) -> dict[str, str]:
-        """The filters that are set."""
+        """Return the filters that are set."""
         return {name: value for name, value in self.items() if value}
 
     @property
     def is_set(self) -> bool:
-        """Whether anything is filtered."""
+        """Return whether any filter is set."""
         return bool(self.query)

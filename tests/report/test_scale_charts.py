@@ -117,7 +117,7 @@ def test_losses_are_smoothed_over_ten_steps() -> None:
 def test_without_losses_the_picture_says_so() -> None:
     for scales in (suggestion(), suggestion(curve("uniform", None, None)), LrScales()):
         root = ElementTree.fromstring(paired_evidence(scales))
-        assert root.get("aria-label") == "The probe kept no losses to draw."
+        assert root.get("aria-label") == "The probe recorded no losses."
 
 
 numbers = st.one_of(st.none(), st.floats(min_value=0, max_value=1e30, allow_nan=False))

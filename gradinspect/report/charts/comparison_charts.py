@@ -1,4 +1,4 @@
-"""Charts of two inspections: both signals over each other, and how every layer's number changed."""
+"""Charts of two inspections: both signals, and the change of every layer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gradinspect.report.charts.plotting import (
     line,
     names_at_ends,
     octave,
-    places,
+    positions,
     svg,
 )
 from gradinspect.wording import counted, number
@@ -32,7 +32,7 @@ TITLES: dict[Measure, str] = {
     "backward_gain": "backward gain", "forward_gain": "forward gain", "grad_norm": "gradient norm",
 }  # fmt: skip
 _POSITIONS = "input ← layer calls that both sides have → output"
-MOST_OCTAVES = 40.0  # beyond a trillion-fold a ratio is drawn at the edge
+MOST_OCTAVES = 40.0  # a ratio beyond a trillion-fold is drawn at the edge
 
 
 def overlaid_signals(
@@ -53,7 +53,7 @@ def overlaid_signals(
 
 
 def signals_conclusion(layers: Sequence[LayerComparison]) -> str:
-    """The overlay in one sentence."""
+    """Write the overlay as one sentence."""
     first = next((row.cumulative_backward_gain for row in layers if row.cumulative_backward_gain.log2_ratio), None)
     if first is None or first.base is None or first.head is None:
         return f"Backward signals of both sides over {counted(len(layers), 'layer call')} that both have."
@@ -71,12 +71,12 @@ def ratio_profile(
     width: int = 760,
     tall: int = 260,
 ) -> str:
-    """Draw log2(head / base) of one number for every layer call, with the band that seeds alone explain.
+    """Draw log2(head / base) of one number for every layer call, with the band that the variation over seeds explains.
 
     Args:
         layers: matched layer calls in depth order.
-        measure: which of their numbers.
-        described_by: id of the table that holds the numbers.
+        measure: the number to compare.
+        described_by: id of the table with the numbers.
         width, tall: of the view box; the image scales.
     """
     ratios: list[Ratio] = [getattr(row, measure) for row in layers]
@@ -89,7 +89,7 @@ def ratio_profile(
         _band(frame, ratios),
         *(height(frame, tick, octave(tick) if tick else "same") for tick in ticks),
         _zero(frame),
-        places(frame, _POSITIONS),
+        positions(frame, _POSITIONS),
         *_changes(frame, layers, ratios),
     ]
     label = profile_conclusion(layers, measure=measure)
@@ -97,15 +97,15 @@ def ratio_profile(
 
 
 def profile_conclusion(layers: Sequence[LayerComparison], *, measure: Measure = "signal_rms") -> str:
-    """The profile in one sentence."""
-    found = [getattr(row, measure).difference for row in layers]
+    """Write the profile as one sentence."""
+    differences = [getattr(row, measure).difference for row in layers]
     parts = [
-        f"{found.count(word)} {text}"
+        f"{differences.count(word)} {text}"
         for word, text in (
             ("larger", "larger"), ("smaller", "smaller"), ("within_noise", "within what seeds explain"),
             ("same", "the same"), ("unknown", "not comparable"),
         )
-        if found.count(word)
+        if differences.count(word)
     ]  # fmt: skip
     what = f"{TITLES[measure]} of {counted(len(layers), 'layer call')}, head against base"
     return f"{what[0].upper()}{what[1:]}: {', '.join(parts) or 'nothing to compare'}."
@@ -116,7 +116,7 @@ def _drawn(ratio: Ratio) -> float:
 
 
 def _band(frame: Frame, ratios: Sequence[Ratio]) -> str:
-    """What chance can do, where it is known."""
+    """Draw the band of the variation over seeds, where it is known."""
     known = [(index, min(ratio.noise, MOST_OCTAVES)) for index, ratio in enumerate(ratios) if ratio.noise is not None]
     if not known:
         return ""
@@ -130,7 +130,7 @@ def _zero(frame: Frame) -> str:
 
 
 def _changes(frame: Frame, layers: Sequence[LayerComparison], ratios: Sequence[Ratio]) -> list[str]:
-    """A stem for each layer call; what chance explains is hollow, what has no ratio is a tick on the zero line."""
+    """Draw a stem for each layer call: hollow where seeds explain it, a tick on the zero line without a ratio."""
     is_crowded = len(layers) > MOST_MARKS
     radius = 0.0 if is_crowded else 3.5 if len(layers) <= 60 else 2.0
     parts = []
@@ -145,10 +145,10 @@ def _changes(frame: Frame, layers: Sequence[LayerComparison], ratios: Sequence[R
         parts.append(f'<path class="{name}" d="M{x:.1f} {zero:.1f}V{y:.1f}" stroke="{colour}" stroke-width="1.5"/>')
         if radius:
             fill = colour if is_real else "none"
-            said = f"{row.head}: {_sign(ratio.log2_ratio)} ({ratio.difference.replace('_', ' ')})"
+            words = f"{row.head}: {_sign(ratio.log2_ratio)} ({ratio.difference.replace('_', ' ')})"
             parts.append(
                 f'<circle class="{name}-mark" cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{fill}" stroke="{colour}">'
-                f"<title>{escaped(said)}</title></circle>"
+                f"<title>{escaped(words)}</title></circle>"
             )
     return parts
 

@@ -1,4 +1,4 @@
-"""The parts that charts share: an area with a log axis, lines on it with their names, and the image around them."""
+"""Parts that charts share: an area with a log axis, lines with their names, and the image around them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_POINTS = 1_000  # more than the pixels of a wide chart
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _ROUND = [base * 10**power for power in range(8) for base in (1, 2, 5)]
 
-# What XML 1.0 does not allow even escaped, and what reorders or hides text; a model may name a layer with it.
+# XML 1.0 forbids these even escaped, or they reorder or hide text; a model may name a layer with them.
 _NOT_XML = re.compile(
     "[^\t\n\r\u0020-\u007e\u00a0-\u061b\u061d-\u200a\u2010-\u2027\u202f-\u205f\u2070-\ud7ff\ue000-\ufefe\uff00-\ufffd"
     "\U00010000-\U0010ffff]"
@@ -27,7 +27,7 @@ Series = Sequence[float | None]
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a chart's area lies, and which decades it shows."""
+    """A chart's area in pixels of the view box, the decades that it shows, and its number of positions."""
 
     left: float
     top: float
@@ -38,20 +38,20 @@ class Frame:
     count: int
 
     def x(self, index: float) -> float:
-        """Where a place along the depth lies."""
+        """Return the x of a position along the depth."""
         return self.left + self.width * (index / (self.count - 1) if self.count > 1 else 0.5)
 
     def y(self, value: float) -> float:
-        """Where a positive value lies."""
+        """Return the y of a positive value."""
         return self.y_of_decade(math.log10(value))
 
     def y_of_decade(self, exponent: float) -> float:
-        """Where a power of ten lies."""
+        """Return the y of a power of ten."""
         return self.top + self.height * (self.high - exponent) / (self.high - self.low)
 
 
 def decades(values: Sequence[float], margin: float = 0.15) -> tuple[int, int]:
-    """The whole decades that hold all values, at least two."""
+    """Return the whole decades that contain all values, at least two."""
     if not values:
         return -1, 1
     low, high = math.floor(math.log10(min(values)) - margin), math.ceil(math.log10(max(values)) + margin)
@@ -70,11 +70,11 @@ def axes(frame: Frame, title: str = "input ← depth of the layer call → outpu
     step = max(1, math.ceil((frame.high - frame.low) / 6))
     exponents = range(math.ceil(frame.low / step) * step, math.floor(frame.high) + 1, step)
     heights = "".join(height(frame, exponent, _power(exponent)) for exponent in exponents)
-    return heights + places(frame, title)
+    return heights + positions(frame, title)
 
 
 def height(frame: Frame, exponent: float, word: str) -> str:
-    """One grid line with its word on the left."""
+    """Draw one grid line with its word on the left."""
     y = frame.y_of_decade(exponent)
     return (
         f'<path class="grid" d="M{frame.left} {y:.1f}h{frame.width}" stroke="{INK}" stroke-opacity="0.25"/>'
@@ -83,8 +83,8 @@ def height(frame: Frame, exponent: float, word: str) -> str:
     )
 
 
-def places(frame: Frame, title: str) -> str:
-    """Whole numbers under the area, from 0 on, and what they count."""
+def positions(frame: Frame, title: str) -> str:
+    """Draw whole numbers under the area, from 0, and their title."""
     bottom = frame.top + frame.height
     parts = [
         f'<path class="grid" d="M{frame.x(index):.1f} {bottom}v4" stroke="{INK}"/><text class="ink" '
@@ -100,7 +100,7 @@ def places(frame: Frame, title: str) -> str:
 
 
 def _ticks(count: int) -> list[int]:
-    """Up to nine whole numbers from 0 to count − 1, the last one among them."""
+    """Choose up to nine whole numbers from 0 to count − 1, including the last."""
     if count <= 9:
         return list(range(count))
     step = next(size for size in _ROUND if (count - 1) / size <= 8)
@@ -115,13 +115,13 @@ def _power(exponent: int) -> str:
 
 
 def octave(exponent: int) -> str:
-    """A power of two as a factor: × 4, ÷ 16, × 2²⁶."""
+    """Write a power of two as a factor: × 4, ÷ 16, × 2²⁶."""
     size = f"{2 ** abs(exponent):,}" if abs(exponent) < 14 else f"2{str(abs(exponent)).translate(_SUPERSCRIPT)}"
     return f"{'÷' if exponent < 0 else '×'} {size}"
 
 
 def line(frame: Frame, values: Series, name: str, colour: str, *, dashed: bool = False, weight: float = 2.0) -> str:
-    """One path; it breaks where a value cannot be drawn. Long lines are never dashed: the dashes would hide them."""
+    """Draw one path, broken where a value cannot be drawn. Long lines are not dashed: dashes would hide them."""
     path, pen = [], "M"
     for index, value in _sampled(values):
         if value is None or value <= 0:
@@ -139,10 +139,11 @@ def line(frame: Frame, values: Series, name: str, colour: str, *, dashed: bool =
 
 
 def names_at_ends(frame: Frame, named: Sequence[tuple[Series, str, str]]) -> str:
-    """Name lines at their right ends, apart from each other.
+    """Write the names of lines at their right ends, without overlap.
 
     Args:
-        named: for each line its values, its name (which is its class too) and its colour.
+        frame: the chart's area.
+        named: for each line its values, its name (also its class) and its colour.
     """
     ends: list[tuple[float, str, str]] = []
     for values, word, colour in named:
@@ -160,7 +161,7 @@ def names_at_ends(frame: Frame, named: Sequence[tuple[Series, str, str]]) -> str
 
 
 def _apart(heights: Sequence[float]) -> list[float]:
-    """Move labels down where they would cover each other, and all of them up by half of that."""
+    """Move labels down where they would overlap, and all of them up by half of that."""
     moved: list[float] = []
     for y in heights:
         moved.append(max(y, moved[-1] + LABEL_HEIGHT) if moved else y)
@@ -169,20 +170,20 @@ def _apart(heights: Sequence[float]) -> list[float]:
 
 
 def _sampled(values: Series) -> list[tuple[int, float | None]]:
-    """All points, or the smallest and the largest of each stretch when there are too many."""
+    """Return all points, or the smallest and the largest of each stretch when there are too many."""
     points = list(enumerate(values))
     if len(points) <= MOST_POINTS:
         return points
     size = math.ceil(2 * len(points) / MOST_POINTS)
-    kept: list[tuple[int, float | None]] = []
+    chosen: list[tuple[int, float | None]] = []
     for start in range(0, len(points), size):
         stretch = points[start : start + size]
         drawn = [(index, value) for index, value in stretch if value is not None and value > 0]
         if not drawn:
-            kept.append(stretch[0])
+            chosen.append(stretch[0])
             continue
-        kept.extend(sorted({min(drawn, key=_value), max(drawn, key=_value)}))
-    return kept
+        chosen.extend(sorted({min(drawn, key=_value), max(drawn, key=_value)}))
+    return chosen
 
 
 def _value(point: tuple[int, float]) -> float:
@@ -190,17 +191,17 @@ def _value(point: tuple[int, float]) -> float:
 
 
 def thinned(indices: Sequence[int], most: int) -> Sequence[int]:
-    """At most `most` of the indices, evenly chosen."""
+    """Choose at most `most` of the indices, evenly."""
     return indices if len(indices) <= most else [indices[i * len(indices) // most] for i in range(most)]
 
 
 def escaped(text: str) -> str:
-    """Text as XML takes it."""
+    """Escape text for XML, and replace what XML forbids."""
     return escape(_NOT_XML.sub("\ufffd", text))
 
 
 def svg(width: int, height: int, label: str, body: str, name: str, described_by: str | None) -> str:
-    """Put an image around its parts: one picture with a label, and a longer text elsewhere on the page."""
+    """Wrap the parts in an image with a label; `described_by` is the id of the table with its numbers."""
     described = f' aria-describedby="{escaped(described_by)}"' if described_by is not None else ""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="{name}" viewBox="0 0 {width} {height}" width="{width}" '

@@ -1,4 +1,4 @@
-"""Charts of learning-rate scales: the scales with their spread, and the losses that the answer rests on."""
+"""Charts of learning-rate scales: the scales with their variation, and the losses of the probe."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from gradinspect.report.charts.plotting import (
     line,
     names_at_ends,
     octave,
-    places,
+    positions,
     svg,
 )
 from gradinspect.report.words.figures import shortened
 from gradinspect.wording import counted, number
 
 ROW, LEAST_ROW, MOST_HEIGHT = 20.0, 2.0, 1_200.0
-NAMED_ROW = 11.0  # a name needs that much room
-SMOOTHED = 10  # steps; what the gate compares is smoothed so, too
-NARROW, EXTREME = 0.7, 290.0  # decades: where even steps read well, and where floating-point numbers end
+NAMED_ROW = 11.0  # height that a name needs
+SMOOTHED = 10  # steps, as in the comparison of the probe
+NARROW, EXTREME = 0.7, 290.0  # decades: linear ticks up to NARROW; EXTREME is near the end of float64
 UNIFORM = "uniform"
 LEARNED = "#2f8f4e"  # 3:1 or better on white and on near-black
 
@@ -38,7 +38,7 @@ def scale_bars(groups: Sequence[ScaleGroup], *, described_by: str | None = None,
 
     Args:
         groups: in the model's order; those without a scale get no bar.
-        described_by: id of the table that holds the numbers.
+        described_by: id of the table with the numbers.
         width: of the view box; the image scales.
     """
     row = max(LEAST_ROW, min(ROW, MOST_HEIGHT / max(len(groups), 1)))
@@ -66,7 +66,7 @@ def scale_bars(groups: Sequence[ScaleGroup], *, described_by: str | None = None,
 
 
 def bars_conclusion(groups: Sequence[ScaleGroup]) -> str:
-    """The chart of scales in one sentence."""
+    """Write the chart of scales as one sentence."""
     known = [(group.scale, group.layer) for group in groups if group.scale is not None and group.scale > 0]
     if not known:
         return "No group of parameters has a learning-rate scale."
@@ -83,18 +83,18 @@ def paired_evidence(scales: LrScales, *, width: int = 760, tall: int = 280) -> s
     """Draw the training losses of the probe on a log axis: uniform, the methods, and the remedies that learned.
 
     Args:
-        scales: with evidence; without losses the image only says so.
+        scales: with evidence; without losses the image says that there are none.
         width, tall: of the view box; the image scales.
     """
     arms = _arms(scales)
     values = [value for arm in arms for value in arm.losses if value is not None and value > 0]
     if not values:
-        return svg(width, 40, "The probe kept no losses to draw.", "", "paired-evidence", None)
+        return svg(width, 40, "The probe recorded no losses.", "", "paired-evidence", None)
     longest = max(len(arm.losses) for arm in arms)
     low, high = math.log10(min(values)), math.log10(max(values))
     margin = max(0.05 * (high - low), 0.01)
     frame = Frame(64, 12, width - 64 - 196, tall - 12 - 44, low - margin, high + margin, max(longest, 2))
-    parts = [_losses_axis(frame), places(frame, "step of the probe")]
+    parts = [_losses_axis(frame), positions(frame, "step of the probe")]
     for arm in arms:
         if arm.is_main:
             parts.append(line(frame, _stretched(arm.losses, longest), f"{arm.style} raw", arm.colour, weight=0.6))
@@ -106,11 +106,11 @@ def paired_evidence(scales: LrScales, *, width: int = 760, tall: int = 280) -> s
 
 
 def evidence_conclusion(scales: LrScales) -> str:
-    """The chart of losses in one sentence."""
+    """Write the chart of losses as one sentence."""
     ends = {arm.name: next((v for v in reversed(smoothed(arm.losses)) if v), None) for arm in _arms(scales)}
-    said = [f"{name} ends at {number(end)}" for name, end in ends.items() if end is not None]
+    endings = [f"{name} ends at {number(end)}" for name, end in ends.items() if end is not None]
     steps = f" over {counted(scales.evidence.steps, 'step')}" if scales.evidence is not None else ""
-    return f"Training loss of each arm at its best rate{steps}: {'; '.join(said) or 'nothing was kept'}."
+    return f"Training loss of each arm at its best rate{steps}: {'; '.join(endings) or 'nothing was recorded'}."
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class _Arm:
 
 
 def _arms(scales: LrScales) -> list[_Arm]:
-    """Uniform first, then the methods, then what learned where they did not."""
+    """List uniform, then the methods, then the remedies that learned."""
     arms = []
     for curve in best_curves(scales):
         if curve.arm == UNIFORM:
@@ -139,17 +139,17 @@ def _arms(scales: LrScales) -> list[_Arm]:
 
 
 def best_curves(scales: LrScales) -> list[ProbeCurve]:
-    """The curve of each arm at its own best base rate, uniform first: lowest mean of log loss."""
+    """Choose each arm's curve at its best base rate, with the lowest mean of log loss; uniform is first."""
     best: dict[str, ProbeCurve] = {}
     for curve in scales.evidence.curves if scales.evidence is not None else ():
-        held = best.get(curve.arm)
-        if held is None or _mean_log(curve.losses) < _mean_log(held.losses):
+        known = best.get(curve.arm)
+        if known is None or _mean_log(curve.losses) < _mean_log(known.losses):
             best[curve.arm] = curve
     return sorted(best.values(), key=lambda curve: curve.arm != UNIFORM)
 
 
 def smoothed(losses: Series) -> list[float | None]:
-    """Means over the last ten steps, as far as there are any; what diverged stays out."""
+    """Return means over the last ten steps, or as many as there are; diverged steps are left out."""
     means: list[float | None] = []
     for end in range(1, len(losses) + 1):
         known = [value for value in losses[max(0, end - SMOOTHED) : end] if value is not None]
@@ -165,12 +165,12 @@ def _mean_log(losses: Series) -> float:
 
 
 def _stretched(losses: Series, longest: int) -> Series:
-    """A line that ended early is as long as the others, with nothing to draw at its end."""
+    """Extend a line that ended early with missing values."""
     return [*losses, *[None] * (longest - len(losses))]
 
 
 def _losses_axis(frame: Frame) -> str:
-    """Some four round losses between the lowest and the highest: evenly apart, or by decades where they span many."""
+    """Draw about four round losses: evenly apart, or by decades where they span many."""
     span = frame.high - frame.low
     if span <= NARROW and abs(frame.low) < EXTREME and abs(frame.high) < EXTREME:
         exponents = _even_losses(10**frame.low, 10**frame.high)
@@ -186,7 +186,7 @@ def _even_losses(bottom: float, top: float) -> list[float]:
     size = 10 ** math.floor(math.log10((top - bottom) / 4))
     step = next(base * size for base in (1, 2, 5, 10) if (top - bottom) / (base * size) <= 5)
     first = max(math.ceil(bottom / step), 1)
-    return [math.log10(step * place) for place in range(first, math.floor(top / step) + 1)]
+    return [math.log10(step * multiple) for multiple in range(first, math.floor(top / step) + 1)]
 
 
 def _loss(exponent: float) -> str:
@@ -194,7 +194,7 @@ def _loss(exponent: float) -> str:
 
 
 def _octaves(groups: Sequence[ScaleGroup]) -> tuple[float, float]:
-    """The range of log2 that holds every bar and whisker, and 1 in any case."""
+    """Return the range of log2 that contains every bar and whisker, and 1."""
     ends = [end for group in groups for end in (_whisker(group) or ())]
     low, high = min([*ends, -1.0]), max([*ends, 1.0])
     return low - 0.05 * (high - low), high + 0.05 * (high - low)

@@ -1,8 +1,7 @@
-"""Charts as SVG text: the same picture on the page, in a file, in a notebook and in a CI summary.
+"""Charts of the signal against depth, as SVG text.
 
-Pure functions of measurements. No script, no style sheet: colours are presentation attributes that read on light and
-dark, and a page may restyle the classes. Every chart is one image to a screen reader, labelled by its conclusion; the
-table that a page shows beside it is its long text.
+Colours are presentation attributes that are readable on light and dark; a page may restyle the classes. A screen reader
+sees one image, labelled by its conclusion; a table on the page has the numbers.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ def signal_profile(
 
     Args:
         layers: layer calls in depth order.
-        guides: thresholds to draw as lines, with their words, as far as they lie within the chart.
-        described_by: id of the table that holds the numbers.
+        guides: thresholds to draw as lines, with their words, as far as they are within the chart.
+        described_by: id of the table with the numbers.
         width, height: of the view box; the image scales.
 
     Cost: one pass; at most a thousand points a line, and marks up to two hundred layer calls.
@@ -89,7 +88,7 @@ def sparkline(values: Series, *, width: int = 120, height: int = 28) -> str:
 
 
 def conclusion(layers: Sequence[LayerMeasurement]) -> str:
-    """The chart in one sentence."""
+    """Write the chart as one sentence."""
     backward = [value for value in relative_backward(layers) if value is not None and value > 0]
     forward = [value for value in relative_forward(layers) if value is not None and value > 0]
     sentence = f"Signal against depth over {counted(len(layers), 'layer call')}: "
@@ -105,12 +104,12 @@ def conclusion(layers: Sequence[LayerMeasurement]) -> str:
 
 
 def relative_backward(layers: Sequence[LayerMeasurement]) -> list[float | None]:
-    """‖δ‖ of each layer call relative to the last one."""
+    """Return ‖δ‖ of each layer call relative to the last one."""
     return [_positive_or_zero(row.cumulative_backward_gain) for row in layers]
 
 
 def relative_forward(layers: Sequence[LayerMeasurement]) -> list[float | None]:
-    """Rms of each layer call's output relative to the first one that has any."""
+    """Return the rms of each layer call's output relative to the first non-zero one."""
     sizes = [_positive_or_zero(row.activation.rms if row.activation is not None else None) for row in layers]
     first = next((size for size in sizes if size), None)
     if first is None:
@@ -159,7 +158,7 @@ def _shortened(row: LayerMeasurement) -> str:
 
 
 def _faults(layers: Sequence[LayerMeasurement], backward: Series, forward: Series) -> list[int]:
-    """The places of what a log axis cannot show: zeros, and values that are not finite."""
+    """Find the positions that a log axis cannot show: zeros, and values that are not finite."""
     return [
         index
         for index, row in enumerate(layers)
@@ -168,7 +167,7 @@ def _faults(layers: Sequence[LayerMeasurement], backward: Series, forward: Serie
 
 
 def _rail(frame: Frame, faults: Sequence[int]) -> str:
-    """Ticks where a log axis shows nothing."""
+    """Draw ticks where a log axis shows nothing."""
     if not faults:
         return ""
     y = frame.top + frame.height + 46

@@ -1,4 +1,4 @@
 """Reports for continuous integration: JUnit and SARIF.
 
-What may live here: one file per format. Each format validates against its schema in a test.
+What may live here: one file per format, which a test validates against the format's schema.
 """

@@ -1,4 +1,4 @@
-"""What changed between two reports, for a terminal."""
+"""A comparison of two reports, for a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gradinspect.contracts.report.comparison import Change, ComparedInspection, 
 from gradinspect.report.words.figures import printable, shortened
 from gradinspect.wording import counted, number
 
-MOST_LAYERS = 20  # chosen: the ones that changed most; the JSON has all
+MOST_LAYERS = 20  # chosen: the largest changes; the JSON has all
 MOST_NAMES = 10
 CHANGES: dict[Change, tuple[str, str]] = {
     "better": ("✔ better", "bold green"), "worse": ("✖ worse", "bold red"),
@@ -43,17 +43,17 @@ def render_comparison(comparison: Comparison, *, width: int = 100, color: bool =
     return "\n".join(lines if color else [line.rstrip() for line in lines])
 
 
-def _parts(found: Comparison, width: int) -> Iterator[RenderableType]:
+def _parts(comparison: Comparison, width: int) -> Iterator[RenderableType]:
     yield Text("")
-    yield Text.assemble(CHANGES[found.change], "  ", _side(found.base), " → ", _side(found.head))
+    yield Text.assemble(CHANGES[comparison.change], "  ", _side(comparison.base), " → ", _side(comparison.head))
     yield Text("")
-    yield Text(printable(found.message))
-    for note in found.notes:
+    yield Text(printable(comparison.message))
+    for note in comparison.notes:
         yield Text(f"Note: {printable(note)}", style=_QUIET)
-    yield from _findings(found)
-    yield from _rules(found)
-    yield from _layers(found, width)
-    for title, rows in (("only in the base", found.only_base), ("only in the head", found.only_head)):
+    yield from _findings(comparison)
+    yield from _rules(comparison)
+    yield from _layers(comparison, width)
+    for title, rows in (("only in the base", comparison.only_base), ("only in the head", comparison.only_head)):
         if rows:
             names = ", ".join(shortened(printable(row.name), 40) for row in rows[:MOST_NAMES])
             more = f" and {len(rows) - MOST_NAMES} more" if len(rows) > MOST_NAMES else ""
@@ -66,8 +66,8 @@ def _side(side: ComparedInspection) -> str:
     return f"{shortened(printable(name), 40)} ({side.verdict})"
 
 
-def _findings(found: Comparison) -> Iterator[RenderableType]:
-    changes = found.findings
+def _findings(comparison: Comparison) -> Iterator[RenderableType]:
+    changes = comparison.findings
     if not (changes.new or changes.fixed or changes.still):
         return
     yield Text("")
@@ -76,12 +76,12 @@ def _findings(found: Comparison) -> Iterator[RenderableType]:
         yield Text.assemble((f"+ new    {finding.severity:<5}", "bold red"), f" {printable(finding.message)}")
     for finding in changes.fixed:
         yield Text.assemble((f"- fixed  {finding.severity:<5}", "bold green"), f" {printable(finding.message)}")
-    for standing in changes.still:
-        yield Text.assemble((f"= still  {standing.head.severity:<5}", _QUIET), f" {printable(standing.head.message)}")
+    for pair in changes.still:
+        yield Text.assemble((f"= still  {pair.head.severity:<5}", _QUIET), f" {printable(pair.head.message)}")
 
 
-def _rules(found: Comparison) -> Iterator[RenderableType]:
-    changed = [rule for rule in found.rules if rule.change in ("better", "worse")]
+def _rules(comparison: Comparison) -> Iterator[RenderableType]:
+    changed = [rule for rule in comparison.rules if rule.change in ("better", "worse")]
     if not changed:
         return
     yield Text("")
@@ -95,28 +95,29 @@ def _rules(found: Comparison) -> Iterator[RenderableType]:
     yield table
 
 
-def _layers(found: Comparison, width: int) -> Iterator[RenderableType]:
-    moved = [row for row in found.layers if _distance(row) > 0]
-    if not found.layers:
+def _layers(comparison: Comparison, width: int) -> Iterator[RenderableType]:
+    moved = [row for row in comparison.layers if _distance(row) > 0]
+    if not comparison.layers:
         return
     yield Text("")
     yield Text("Layers", style="bold underline")
     if not moved:
-        yield Text(f"No number of {counted(len(found.layers), 'layer call')} changed by more than chance can explain.")
+        layers = counted(len(comparison.layers), "layer call")
+        yield Text(f"No number of {layers} changed by more than the variation over seeds.")
         return
     shown = sorted(moved, key=lambda row: -_distance(row))[:MOST_LAYERS]
-    places = {id(row): index for index, row in enumerate(found.layers)}
+    positions = {id(row): index for index, row in enumerate(comparison.layers)}
     table = _table(("layer", "signal rms", "backward gain", "cumulative", "forward gain", "gradient norm"))
-    for row in sorted(shown, key=lambda row: places[id(row)]):
+    for row in sorted(shown, key=lambda row: positions[id(row)]):
         name = printable(row.head if row.base == row.head else f"{row.base} → {row.head}")
-        table.add_row(Text(shortened(name, max(width - 72, 16))), *(Text(_moved(row, field)) for field in _NUMBERS))
+        table.add_row(Text(shortened(name, max(width - 72, 16))), *(Text(_ratio(row, field)) for field in _NUMBERS))
     yield table
-    chance = "" if found.noise == "seeds" else "; how much seeds alone would move them is not known"
+    noise = "" if comparison.noise == "seeds" else "; the variation over seeds is not known"
     left_out = len(moved) - len(shown)
     more = f" {left_out:,} more changed." if left_out else ""
     yield Text(
-        f"× head over base, of {counted(len(moved), 'layer call')} that changed among {len(found.layers):,}{chance}."
-        f"{more}",
+        f"× head over base, of {counted(len(moved), 'layer call')} that changed among "
+        f"{len(comparison.layers):,}{noise}.{more}",
         style=_QUIET,
     )
 
@@ -128,13 +129,13 @@ def _table(head: Sequence[str]) -> Table:
     return table
 
 
-def _valued(standing: str, value: float | None) -> str:
-    words = standing.replace("_", " ")
+def _valued(outcome: str, value: float | None) -> str:
+    words = outcome.replace("_", " ")
     return words if value is None else f"{words} ({number(value)})"
 
 
 def _distance(row: LayerComparison) -> float:
-    """How far a layer call moved, in powers of two, where chance does not explain it."""
+    """Return the largest change of a layer call in powers of two, ignoring what the variation over seeds explains."""
     ratios = (getattr(row, field) for field in _NUMBERS)
     return max(
         (abs(ratio.log2_ratio) for ratio in ratios
@@ -143,7 +144,7 @@ def _distance(row: LayerComparison) -> float:
     )  # fmt: skip
 
 
-def _moved(row: LayerComparison, field: str) -> str:
+def _ratio(row: LayerComparison, field: str) -> str:
     ratio = getattr(row, field)
     if ratio.log2_ratio is None:
         return "–"

@@ -1,4 +1,4 @@
-"""What a spec would build, for a terminal."""
+"""The layers that a spec would build, for a terminal."""
 
 from __future__ import annotations
 

@@ -11,10 +11,10 @@ FAULT = "×"  # a value that is zero or not finite
 
 
 def sparkline(values: Sequence[float | None], *, most: int) -> str:
-    """A signal as one line of blocks on a log scale, input first; the smallest value of each stretch when too long.
+    """Write a signal as one line of blocks on a log scale, input first.
 
-    Zero and None are marked. Less than a factor of ten between the extremes stays flat, so that noise is not drawn as
-    a collapse. Empty when there is nothing to draw.
+    A long signal shows the smallest value of each stretch. Zero and None are marked. Less than a factor of ten between
+    the extremes stays flat, so that noise is not drawn as a collapse. Empty when there is nothing to draw.
     """
     count = min(len(values), max(most, 1))
     stretches = [values[len(values) * i // count : len(values) * (i + 1) // count] for i in range(count)]
@@ -31,20 +31,20 @@ def sparkline(values: Sequence[float | None], *, most: int) -> str:
 
 
 def bar(share: float, cells: int) -> str:
-    """A bar from the left that fills a share of so many cells, in eighths."""
+    """Write a bar from the left that fills a share of `cells`, in eighths of a cell."""
     eighths = max(0, min(8 * cells, round(8 * cells * share)))
     full, rest = divmod(eighths, 8)
     return _WIDTHS[8] * full + (_WIDTHS[rest] if rest else "")
 
 
 def centred_bar(value: float, widest: float, cells: int) -> str:
-    """A bar from a middle line, to the right for positive values; `widest` fills one side."""
+    """Write a bar from a middle line, to the right for positive values; `widest` fills one side."""
     length = round(cells * abs(value) / widest) if widest else 0
     return f"{'▬' * length:>{cells}}│" if value < 0 else f"{' ' * cells}│{'▬' * length}"
 
 
 def _smallest(stretch: Sequence[float | None]) -> float | None:
-    """The smallest positive value; None as soon as one is zero or unknown."""
+    """Return the smallest value; None when one is zero or unknown."""
     if any(value is None or value <= 0 for value in stretch):
         return None
     return min(value for value in stretch if value is not None)

@@ -1,4 +1,4 @@
-"""How reports write figures and names, in every form that they take. Numbers themselves: wording.py."""
+"""How reports write counts, durations, sizes and names. Numbers: `gradinspect.wording`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 
 def printable(text: str) -> str:
-    """A stranger's text on one line, without anything that could steer a terminal or reorder a line."""
+    """Replace what could control a terminal or reorder a line; the text comes from an untrusted model."""
     if text.isascii() and text.isprintable():
         return text
     return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _UNPRINTABLE else c for c in text)
 
 
 def shortened(text: str, most: int) -> str:
-    """A name cut in its middle: both the block it is in and what it is in there stay readable."""
+    """Cut a name in its middle, so that its block and its own part stay readable."""
     if len(text) <= most:
         return text
     kept = most - 1
@@ -26,7 +26,7 @@ def shortened(text: str, most: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A duration with two digits or so: 0.42 s, 12 s, 3 min 20 s."""
+    """Write a duration with about two digits: 0.42 s, 12 s, 3 min 20 s."""
     if seconds < 10:
         return f"{seconds:.2g} s" if seconds >= 0.1 else f"{1000 * seconds:.0f} ms"
     if seconds < 60:
@@ -37,7 +37,7 @@ def duration(seconds: float) -> str:
 
 
 def amount(count: int) -> str:
-    """A count that may be large: 1,234, 12.3 k, 7.1 M, 1.3 B."""
+    """Write a count that may be large: 1,234, 12.3 k, 7.1 M, 1.3 B."""
     for size_of_unit, letter in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
         if count >= size_of_unit:
             return f"{count / (1e3 if letter == 'k' else size_of_unit):.3g} {letter}"
@@ -45,7 +45,7 @@ def amount(count: int) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes in binary units."""
+    """Write bytes in binary units."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024 or unit == "GiB":
@@ -55,5 +55,5 @@ def size(count: int) -> str:
 
 
 def shape(sizes: Sequence[int]) -> str:
-    """128×64."""
+    """Write a shape: 128×64."""
     return "×".join(str(one) for one in sizes)

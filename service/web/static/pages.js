@@ -1,7 +1,7 @@
-// What the pages gain from a script; without it they lose only convenience. Nothing here is needed to read a report.
+// Conveniences: live updates, copy buttons, links between chart and table. A report can be read without them.
 "use strict";
 
-// Queued and running inspections: fetch this very page again and put the parts that changed in place.
+// Queued and running inspections: fetch this page again and replace the parts that changed.
 const REFRESH_MILLISECONDS = 2000;
 let etag = null;
 
@@ -15,7 +15,7 @@ async function refresh() {
       const answer = await fetch(location.href, { headers, cache: "no-store" });
       if (answer.ok) {
         etag = answer.headers.get("ETag");
-        place(new DOMParser().parseFromString(await answer.text(), "text/html"));
+        replaceParts(new DOMParser().parseFromString(await answer.text(), "text/html"));
       }
     } catch {
       // The service is restarting, or the network is away: try again.
@@ -24,7 +24,7 @@ async function refresh() {
   setTimeout(refresh, REFRESH_MILLISECONDS);
 }
 
-function place(fresh) {
+function replaceParts(fresh) {
   for (const part of fresh.querySelectorAll("[data-live]")) {
     const old = document.getElementById(part.id);
     if (!old || old.outerHTML === part.outerHTML) continue;
@@ -52,7 +52,7 @@ function addCopyButtons(root) {
   }
 }
 
-// The chart and the table point at each other.
+// Pointing at a layer in the chart marks its row in the table, and the other way round.
 function linkChartAndTable(root) {
   const chart = root.querySelector(".chart");
   const table = root.querySelector("#layers-table");
