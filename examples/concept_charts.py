@@ -13,7 +13,7 @@ HIDDEN = 256
 
 
 def network(depth: int, activation: str, weight: dict[str, Any]) -> dict[str, Any]:
-    """A spec of `depth` hidden layers of one width and a head of ten classes."""
+    """Return a spec with `depth` hidden layers of equal width and a head of ten classes."""
     hidden = [{"type": "Linear", "out_features": HIDDEN}, {"type": activation}]
     return {
         "input": {"shape": [HIDDEN]},
@@ -31,7 +31,7 @@ NETWORKS = {
 
 
 def main(folder: Path) -> None:
-    """Write one SVG a network."""
+    """Write one SVG for each network."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, spec in NETWORKS.items():
         report = inspect(spec)

@@ -1,4 +1,4 @@
-"""Start the embedded service, inspect two real models on it over HTTP, print both reports, and go on serving.
+"""Start the embedded service, inspect two real models on it over HTTP, print both reports, and keep serving.
 
 `make run` calls this. The models: a ten-layer sigmoid MLP on handwritten digits, sent as a spec, and a small character
 transformer on text, uploaded as TorchScript.

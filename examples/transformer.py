@@ -1,7 +1,7 @@
-"""A small character transformer as a TorchScript file, with a real batch of text: what an upload looks like.
+"""A small character transformer as a TorchScript file, with a real batch of text: a typical upload.
 
-Run it to write `transformer.pt` and `transformer.safetensors` into the current folder. The model is as it would be at
-the start of training: initialised, and trained on nothing.
+Run it to write `transformer.pt` and `transformer.safetensors` into the current folder. The model is not
+trained yet.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WIDTH, HEADS, BLOCKS, TIME = 64, 4, 3, 64
 
 
 class CausalAttention(nn.Module):
-    """Self-attention in which a position sees itself and what came before."""
+    """Causal self-attention."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class CausalAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a two-layer MLP, each behind a LayerNorm and beside a shortcut."""
+    """Attention and a two-layer MLP, each after a LayerNorm and inside a shortcut."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -50,12 +50,12 @@ class Block(nn.Module):
 
 
 class CharacterModel(nn.Module):
-    """Characters in, logits of the next character out."""
+    """Logits of the next character, from characters."""
 
     def __init__(self, characters: int) -> None:
         super().__init__()
         self.tokens = nn.Embedding(characters, WIDTH)
-        self.places = nn.Embedding(TIME, WIDTH)
+        self.positions = nn.Embedding(TIME, WIDTH)
         self.blocks = nn.ModuleList([Block(WIDTH, HEADS) for _ in range(BLOCKS)])
         self.norm = nn.LayerNorm(WIDTH)
         self.head = nn.Linear(WIDTH, characters)
@@ -64,14 +64,14 @@ class CharacterModel(nn.Module):
                 nn.init.normal_(parameter, std=0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:  # (batch, time) → (batch, time, characters)
-        x = self.tokens(tokens) + self.places(torch.arange(tokens.shape[1], device=tokens.device))
+        x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x))
 
 
 def write_model_and_batch(folder: Path, *, samples: int = 32) -> tuple[Path, Path]:
-    """Write the scripted model, and `x` and `y` (samples, time): characters, and the ones that follow them."""
+    """Write the scripted model, and `x` and `y` (samples, time): characters, and the next character of each."""
     text = TEXT.read_text(encoding="utf-8")
     alphabet = {character: index for index, character in enumerate(sorted(set(text)))}
     stream = torch.tensor([alphabet[character] for character in text])

@@ -1,7 +1,7 @@
 """The HTTP client: typed models in and out, one exception tree, retries in its transport. No torch, no server.
 
-What may live here: the calls of the API, one file a noun. What may not: computing, and anything that the service
-knows better.
+What may live here: the calls of the API, one file for each noun. What may not: computing, and checks that belong to the
+service.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ PIECE_BYTES = 2**20
 
 
 class _FileBody:
-    """A file as a request's body; a second attempt reads it again from its beginning."""
+    """The body of an upload; each attempt reads the file again from the beginning."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -30,11 +30,11 @@ class Artifacts:
         self._calls = calls
 
     def upload(self, file: str | Path | bytes) -> ArtifactResource:
-        """Upload a TorchScript or safetensors file, or its bytes; what is there already is not sent again.
+        """Upload a TorchScript or safetensors file, or its bytes, unless the service has it already.
 
         Raises:
             OSError: the file cannot be read.
-            GradinspectError: `invalid_model` or `invalid_data` when it is not what it should be.
+            GradinspectError: `invalid_model` or `invalid_data` when the service refuses the file.
 
         Cost: one read of the file for its digest, and one for the upload; memory for one piece.
         """
@@ -49,11 +49,11 @@ class Artifacts:
             )
 
     def get(self, artifact_id: str) -> ArtifactResource:
-        """What is kept under a digest."""
+        """Return what the service knows about an artifact."""
         return self._calls.read(ArtifactResource, "GET", f"/v1/artifacts/{artifact_id}")
 
     def exists(self, artifact_id: str) -> bool:
-        """Whether bytes are kept under a digest."""
+        """Return whether the service has an artifact."""
         try:
             self._calls.send("HEAD", f"/v1/artifacts/{artifact_id}")
         except NotFound:
@@ -61,12 +61,12 @@ class Artifacts:
         return True
 
     def download(self, artifact_id: str) -> bytes:
-        """The bytes themselves."""
+        """Return the bytes of an artifact."""
         headers = {"Accept": "application/octet-stream"}
         return self._calls.send("GET", f"/v1/artifacts/{artifact_id}", headers=headers).content
 
     def delete(self, artifact_id: str) -> None:
-        """Delete what nothing uses.
+        """Delete an artifact that nothing uses.
 
         Raises:
             Conflict: a model or an inspection uses it.
@@ -75,11 +75,11 @@ class Artifacts:
 
 
 def _digest(file: str | Path | bytes) -> tuple[str, int]:
-    found, size = hashlib.sha256(), 0
+    digest, size = hashlib.sha256(), 0
     for piece in [file] if isinstance(file, bytes) else _pieces(Path(file)):
-        found.update(piece)
+        digest.update(piece)
         size += len(piece)
-    return f"sha256:{found.hexdigest()}", size
+    return f"sha256:{digest.hexdigest()}", size
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

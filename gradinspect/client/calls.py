@@ -1,4 +1,4 @@
-"""One call to the service: a typed answer, or an exception of the tree."""
+"""Requests to the service: each ends in a typed answer or in an exception of `client.errors`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from gradinspect.contracts.wire.resources import Page
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Query = Mapping[str, str | int | float | bool | list[str] | None]
 PROBLEM = "application/problem+json"
-EVENT_TIMEOUT = httpx.Timeout(30.0, read=60.0)  # the service says something every 15 s
+EVENT_TIMEOUT = httpx.Timeout(30.0, read=60.0)  # the service sends a comment every 15 s
 
 
 class Calls:
-    """Sends requests through an `httpx.Client` and reads what comes back."""
+    """Requests through one `httpx.Client`."""
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
@@ -28,12 +28,12 @@ class Calls:
         """Send a request whose answer is one document.
 
         Raises:
-            GradinspectError: every way in which it can end otherwise.
+            GradinspectError: the request fails.
         """
         return parsed(model, self.send(method, path, **request))
 
     def send(self, method: str, path: str, **request: Any) -> httpx.Response:  # Any: httpx's arguments
-        """Send a request and return a complete, good answer."""
+        """Send a request and return its complete answer; raise for every other ending."""
         if (query := request.pop("query", None)) is not None:
             request["params"] = {name: value for name, value in query.items() if value is not None}
         try:
@@ -45,7 +45,7 @@ class Calls:
         raise _problem(response)
 
     def events(self, path: str, last_id: str | None) -> Iterator[tuple[str, str]]:
-        """The id and the data of each server-sent event, until the service ends the stream or the network does."""
+        """Yield the id and data of each server-sent event until the stream ends or the connection breaks."""
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id is not None else {})
         try:
             with self._http.stream("GET", path, headers=headers, timeout=EVENT_TIMEOUT) as response:
@@ -60,12 +60,12 @@ class Calls:
                     elif field == "data":
                         yield name, value.strip()
         except (httpx.RemoteProtocolError, httpx.ReadError):
-            return  # cut: whoever comes back with the last id has lost nothing
+            return  # connection lost: a new request with the last id continues the stream
         except httpx.TransportError as error:
             raise ServiceUnreachable(str(self._http.base_url), _reason(error)) from error
 
     def pages(self, model: type[ModelT], path: str, query: Query) -> Iterator[ModelT]:
-        """Every item of a list, page after page; the next page is asked for when it is needed."""
+        """Yield every item of a list; request each page when it is needed."""
         cursor: str | None = None
         while True:
             page = self.read(Page[model], "GET", path, query={**query, "cursor": cursor})  # type: ignore[valid-type]  # a class at run time
@@ -76,29 +76,29 @@ class Calls:
 
 
 def parsed_text(model: type[ModelT], text: str) -> ModelT:
-    """Read a document that came inside of something else; as `parsed`."""
+    """Parse a document inside a stream; as `parsed`."""
     return model.model_validate_json(text, extra="ignore")
 
 
 def parsed(model: type[ModelT], response: httpx.Response) -> ModelT:
-    """Read an answer; fields that a newer service adds are passed over.
+    """Parse an answer; ignore fields that a newer service adds.
 
     Raises:
-        UnexpectedAnswer: it is not the document that it should be.
+        UnexpectedAnswer: it is not a document of this class.
     """
     try:
         return model.model_validate_json(response.content, extra="ignore")
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = "/".join(map(str, first["loc"]))
-        reason = f"not a {model.__name__}: {place}: {first['msg']}"
+        path = "/".join(map(str, first["loc"]))
+        reason = f"not a {model.__name__}: {path}: {first['msg']}"
         raise UnexpectedAnswer(str(response.request.url), response.status_code, reason) from None
 
 
 def _problem(response: httpx.Response) -> Exception:
     url, status = str(response.request.url), response.status_code
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
-    if kind == PROBLEM and response.request.method == "HEAD":  # which has no body to say more
+    if kind == PROBLEM and response.request.method == "HEAD":  # an answer to HEAD has no body
         code = next((code for code, row in PROBLEMS.items() if row.status == status), "bad_request")
         return problem_of(code, status, PROBLEMS[code].title)
     try:
@@ -112,8 +112,8 @@ def _problem(response: httpx.Response) -> Exception:
     return problem_of(document["code"], status, detail, errors=errors, hint=hint, request_id=request_id)
 
 
-def _field_errors(given: object) -> list[FieldError]:
-    rows: Iterable[object] = given if isinstance(given, list) else ()
+def _field_errors(raw: object) -> list[FieldError]:
+    rows: Iterable[object] = raw if isinstance(raw, list) else ()
     return [
         FieldError(str(row.get("pointer", "")), str(row.get("detail", ""))) for row in rows if isinstance(row, dict)
     ]

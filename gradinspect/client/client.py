@@ -1,4 +1,4 @@
-"""The client: one object for one service, with a noun for each of its resources."""
+"""The client: one object for each service, with one attribute for each kind of resource."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _ZIP = b"PK\x03\x04"  # how a TorchScript file begins
 ModelLike = str | Path | ModelSpec | dict[str, Any]  # Any: a spec is JSON until it is validated
 
 
-class Asked(TypedDict, total=False):
-    """The fields of an inspection's request, as `api` has them; all have defaults."""
+class RequestFields(TypedDict, total=False):
+    """The optional fields of the request for an inspection."""
 
     loss: str
     optimizer: dict[str, Any]  # Any: JSON until it is validated, here and below
@@ -56,16 +56,16 @@ class Client:
         with Client("http://127.0.0.1:8080") as client:
             report = client.inspect("spec.json", optimizer={"type": "sgd", "lr": 0.1})
 
-    `artifacts`, `models`, `inspections` and `policies` hold the calls for one kind of resource each. What goes wrong is
-    told by the tree in `gradinspect.client.errors`; requests that may be repeated are, a few times.
+    `artifacts`, `models`, `inspections` and `policies` hold the calls for one kind of resource each. Errors are in
+    `gradinspect.client.errors`. Requests that can be repeated safely are retried.
 
     Args:
         base_url: of the service.
-        timeout: seconds for one answer; waiting for an inspection takes as long as it takes.
+        timeout: seconds for one answer; it does not limit how long an inspection is waited for.
         headers: sent with every request, such as Authorization.
-        attempts: how often a request is sent at most.
-        transport: does the sending; a test's own, or one with a proxy.
-        sleep: waits so many seconds, between attempts and between looks.
+        attempts: the largest number of times that a request is sent.
+        transport: sends the requests; for tests or a proxy.
+        sleep: pauses for a number of seconds, between attempts and between polls.
     """
 
     def __init__(
@@ -117,31 +117,32 @@ class Client:
         input: SampleInput | dict[str, Any] | None = None,
         timeout: float | None = None,
         progress: Progress | None = None,
-        **asked: Unpack[Asked],
+        **fields: Unpack[RequestFields],
     ) -> Report:
         """Inspect a model and wait for the report.
 
         Args:
             model: a spec (dict, `ModelSpec`, or the path of its JSON), a TorchScript file's path, or an mdl_ id.
             data: a safetensors file with the batch, which is uploaded; or the document of synthetic data.
-            inputs: names of the file's tensors that the model is called with.
-            target: name of its tensor that the output is compared with.
-            name: of the model; left out, the file's.
+            inputs: names of the tensors in the file that the model is called with.
+            target: name of the tensor that the output is compared with.
+            name: of the model; by default the name of the file.
             weights: a safetensors file with a spec's state_dict.
             input: of a TorchScript file, without the batch axis, for synthetic data.
-            timeout: seconds to wait; None for as long as it takes.
-            progress: told the stage and the fraction done.
-            asked: the other fields of a request: loss, optimizer, lr_scales, seeds, labels …
+            timeout: seconds to wait; None waits without limit.
+            progress: called with the stage and the fraction done.
+            fields: other fields of the request: loss, optimizer, lr_scales, seeds, labels …
 
         Raises:
-            ProblemError: something is wrong before it is sent; GradinspectError: the tree of `client.errors`.
+            ProblemError: the request is wrong and was not sent.
+            GradinspectError: see `client.errors`.
 
         An interrupt (Ctrl-C) cancels the inspection.
         """
         body: dict[str, Any] = {  # Any: JSON until it is validated
-            "model": self._model(model, name, weights, input), **asked,
+            "model": self._model(model, name, weights, input), **fields,
         }  # fmt: skip
-        if asked.get("lr_scales") is True:
+        if fields.get("lr_scales") is True:
             body["lr_scales"] = {}
         document = self._data(data, inputs, target)
         if document is not None:
@@ -157,21 +158,21 @@ class Client:
         return Report.of(self.inspections.report(submitted.id), settings=request.settings())
 
     def compare(self, base: str, head: str, *, policy: str | None = None) -> Comparison:
-        """What changed between two inspections.
+        """Compare two inspections.
 
         Args:
             base, head: their ids.
-            policy: judge both by this one first.
+            policy: judge both by this policy first.
         """
         query = {"base": base, "head": head, "policy": policy}
         return self._calls.read(Comparison, "GET", "/v1/comparisons", query=query)
 
     def layers(self, **filters: Any) -> Iterator[LayerRow]:  # Any: texts and numbers
-        """Layer calls of all inspections. Every number of a row is a filter: `backward_gain__lt=0.1`."""
+        """Yield layer calls of all inspections. Every number of a row is a filter: `backward_gain__lt=0.1`."""
         return self._calls.pages(LayerRow, "/v1/layers", filters)
 
     def parameters(self, **filters: Any) -> Iterator[ParameterRow]:  # Any: texts and numbers
-        """Parameters of all inspections. Every number of a row is a filter: `grad_norm__lt=1e-7`."""
+        """Yield parameters of all inspections. Every number of a row is a filter: `grad_norm__lt=1e-7`."""
         return self._calls.pages(ParameterRow, "/v1/parameters", filters)
 
     def _model(
@@ -181,7 +182,7 @@ class Client:
         weights: str | Path | bytes | None,
         input: SampleInput | dict[str, Any] | None,
     ) -> str | dict[str, Any]:
-        """The request's `model`; what is not on the service yet is brought there."""
+        """Return the request's `model`; upload and register what the service does not have."""
         if isinstance(model, str) and MODEL_ID.fullmatch(model):
             return model
         if isinstance(model, str | Path):
@@ -195,8 +196,8 @@ class Client:
             model = from_python(ModelSpec, model, code="invalid_spec")
         if name is None and weights is None:
             return {"spec": model.model_dump(mode="json", exclude_none=True)}
-        kept = self.artifacts.upload(weights).id if weights is not None else None
-        return self.models.register(model, name=name, weights=kept).id
+        artifact = self.artifacts.upload(weights).id if weights is not None else None
+        return self.models.register(model, name=name, weights=artifact).id
 
     def _data(
         self, data: str | Path | bytes | dict[str, Any] | None, inputs: Sequence[str], target: str | None

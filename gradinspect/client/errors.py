@@ -1,19 +1,19 @@
-"""What can go wrong between a client and a service, as one tree:
+"""Errors of the client, as one tree.
 
     GradinspectError
-    ├── ServiceUnreachable      nobody answered: address, network, TLS, time-out
-    ├── UnexpectedAnswer        somebody answered, but not this API: a proxy, another service, another version
+    ├── ServiceUnreachable      no answer: address, network, TLS, time-out
+    ├── UnexpectedAnswer        an answer, but not of this API: a proxy, another service, another version
     ├── ApiProblem              the service refused: `code`, `status`, `detail`, `errors`, `hint`, `request_id`
-    │   ├── InvalidRequest      400, 422 and their kin: change the request
+    │   ├── InvalidRequest      400, 422 and similar: change the request
     │   ├── NotFound            404
     │   ├── Conflict            409: the resource is in a state that forbids this
     │   ├── TooManyRequests     429, after the retries that Retry-After asked for
     │   └── ServiceFault        5xx, after retries
     ├── InspectionFailed        the inspection ran and gave no report: `code`, `detail`, `remedy`, `inspection`
-    ├── InspectionCancelled     somebody cancelled it: `inspection`
-    └── StillRunning            it had not ended in the time that the caller gave: `inspection`
+    ├── InspectionCancelled     it was cancelled: `inspection`
+    └── StillRunning            it has not ended within the caller's time-out: `inspection`
 
-What is wrong before anything is sent (a spec, an option, a file) is a `ProblemError`, as without a server.
+A mistake that is found before anything is sent (a spec, an option, a file) is a `ProblemError`, as without a service.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from gradinspect.contracts.problems import FAILURES, FieldError
 
 
 class GradinspectError(Exception):
-    """Whatever a client can raise about a service."""
+    """The base of all errors about a service."""
 
 
-class ServiceUnreachable(GradinspectError):  # noqa: N818  # says what is so
-    """Nobody answered.
+class ServiceUnreachable(GradinspectError):  # noqa: N818  # states what happened
+    """The service does not answer.
 
     Args:
-        url: where.
-        reason: what the network said.
+        url: of the service.
+        reason: the error of the network.
     """
 
     def __init__(self, url: str, reason: str) -> None:
@@ -40,13 +40,13 @@ class ServiceUnreachable(GradinspectError):  # noqa: N818  # says what is so
         self.url, self.reason = url, reason
 
 
-class UnexpectedAnswer(GradinspectError):  # noqa: N818  # says what is so
+class UnexpectedAnswer(GradinspectError):  # noqa: N818  # states what happened
     """The answer is not one of this API's.
 
     Args:
-        url: which was asked.
+        url: of the request.
         status: HTTP status.
-        reason: what is odd about it.
+        reason: what was unexpected.
     """
 
     def __init__(self, url: str, status: int, reason: str) -> None:
@@ -54,13 +54,13 @@ class UnexpectedAnswer(GradinspectError):  # noqa: N818  # says what is so
         self.url, self.status, self.reason = url, status, reason
 
 
-class ApiProblem(GradinspectError):  # noqa: N818  # says what is so
+class ApiProblem(GradinspectError):  # noqa: N818  # states what happened
     """The service refused a request, as `application/problem+json` says.
 
     Args:
         code: of `gradinspect.contracts.problems`.
         status: HTTP status.
-        detail: what is wrong in this case.
+        detail: what is wrong.
         errors: the wrong fields.
         hint: what to do about it.
         request_id: for the service's log.
@@ -84,7 +84,7 @@ class InvalidRequest(ApiProblem):
 
 
 class NotFound(ApiProblem):
-    """There is no such thing."""
+    """The resource does not exist."""
 
 
 class Conflict(ApiProblem):
@@ -92,14 +92,14 @@ class Conflict(ApiProblem):
 
 
 class TooManyRequests(ApiProblem):
-    """Too much at once."""
+    """There are too many requests or queued inspections."""
 
 
 class ServiceFault(ApiProblem):
-    """The service could not answer."""
+    """The service failed to answer."""
 
 
-class InspectionFailed(GradinspectError):  # noqa: N818  # says what is so
+class InspectionFailed(GradinspectError):  # noqa: N818  # states what happened
     """An inspection ended without a report.
 
     Args:
@@ -114,11 +114,11 @@ class InspectionFailed(GradinspectError):  # noqa: N818  # says what is so
 
     @property
     def remedy(self) -> str:
-        """What the caller can do about it."""
+        """What the caller can do."""
         return FAILURES.get(self.code, FAILURES["internal"])
 
 
-class InspectionCancelled(GradinspectError):  # noqa: N818  # says what is so
+class InspectionCancelled(GradinspectError):  # noqa: N818  # states what happened
     """An inspection was cancelled."""
 
     def __init__(self, inspection: str) -> None:
@@ -126,23 +126,23 @@ class InspectionCancelled(GradinspectError):  # noqa: N818  # says what is so
         self.inspection = inspection
 
 
-class StillRunning(GradinspectError):  # noqa: N818  # says what is so
-    """An inspection has not ended in the time given; it goes on.
+class StillRunning(GradinspectError):  # noqa: N818  # states what happened
+    """An inspection has not ended in time; it continues.
 
     Args:
         inspection: its id, to wait again.
-        seconds: how long it was waited for.
+        seconds: how long the client waited.
     """
 
     def __init__(self, inspection: str, seconds: float) -> None:
-        super().__init__(f"the inspection {inspection} has not ended within {seconds:g} s; it goes on")
+        super().__init__(f"the inspection {inspection} has not ended within {seconds:g} s; it continues")
         self.inspection, self.seconds = inspection, seconds
 
 
 def problem_of(
     code: str, status: int, detail: str, *, errors: Sequence[FieldError] = (), hint: str = "", request_id: str = ""
 ) -> ApiProblem:
-    """The class of the tree that a status belongs to."""
+    """Return the exception for a status."""
     kinds: dict[int, type[ApiProblem]] = {404: NotFound, 409: Conflict, 429: TooManyRequests}
     kind = kinds.get(status, ServiceFault if status >= 500 else InvalidRequest)
     return kind(code, status, detail, errors=errors, hint=hint, request_id=request_id)

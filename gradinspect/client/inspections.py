@@ -1,4 +1,4 @@
-"""Inspections: submit, follow, wait, cancel, and read what they found."""
+"""Inspections: submit, follow, wait, cancel, read their results."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from gradinspect.contracts.request.request import InspectionRequest
 from gradinspect.contracts.wire.resources import ENDED, FindingsResource, InspectionResource, LayerRow, ParameterRow
 from gradinspect.report.shown import Report
 
-LONGEST_WAIT_SECONDS = 25.0  # what one request asks for; the service allows 30, proxies may cut at that
-HEARD_WAIT_SECONDS = 0.5  # chosen: how often somebody who watches hears of it
-QUICKEST_ASK_SECONDS = 0.25  # chosen: a service that is too busy to hold us answers at once
+LONGEST_WAIT_SECONDS = 25.0  # of one request; the service allows 30, where some proxies cut the connection
+PROGRESS_WAIT_SECONDS = 0.5  # chosen: how often progress is reported
+SHORTEST_POLL_SECONDS = 0.25  # chosen: a service without a free thread answers at once instead of waiting
 Progress = Callable[[str, float], None]
 
 
@@ -28,8 +28,8 @@ class Inspections:
     """`client.inspections`: submit, get, list, wait, cancel, report, findings, lr_scales, layers, parameters, events.
 
     Args:
-        calls: the way to the service.
-        clock, sleep: time, for tests.
+        calls: sends the requests.
+        clock, sleep: replaced in tests.
     """
 
     def __init__(
@@ -40,14 +40,15 @@ class Inspections:
     def submit(
         self, request: InspectionRequest | dict[str, Any], *, key: str | None = None
     ) -> InspectionResource:  # Any: JSON until it is validated
-        """Ask for an inspection.
+        """Submit an inspection.
 
         Args:
             request: the body of `POST /v1/inspections`.
-            key: an Idempotency-Key; left out, a new one, so that the retries of this call make one inspection.
+            key: an Idempotency-Key; by default a new one, so that retries of this call create one inspection.
 
         Raises:
-            ProblemError: the request is wrong; GradinspectError: the service refuses it.
+            ProblemError: the request is wrong.
+            GradinspectError: the service refuses it.
         """
         body = request if isinstance(request, InspectionRequest) else from_python(InspectionRequest, request)
         return self._calls.read(
@@ -56,15 +57,15 @@ class Inspections:
         )  # fmt: skip
 
     def get(self, inspection_id: str, *, wait: float = 0.0) -> InspectionResource:
-        """One inspection, as it is now or after at most `wait` seconds (30 at most)."""
-        # The service answers when the wait is over; the socket's own time-out has to be later than that.
+        """Return an inspection, now or when it has ended, after at most `wait` seconds (30 at most)."""
+        # The socket's time-out must be later than the service's answer at the end of the wait.
         return self._calls.read(
             InspectionResource, "GET", f"/v1/inspections/{inspection_id}", query={"wait": wait or None},
             timeout=httpx.Timeout(30.0, read=wait + 30.0),
         )  # fmt: skip
 
     def list(self, **filters: str | int | list[str] | None) -> Iterator[InspectionResource]:
-        """All inspections, newest first.
+        """Yield inspections, newest first.
 
         Args:
             filters: status, verdict, model, label, rule, created_after, created_before; limit is the size of a page.
@@ -74,44 +75,44 @@ class Inspections:
     def wait(
         self, inspection_id: str, *, seconds: float | None = None, progress: Progress | None = None
     ) -> InspectionResource:
-        """Wait until an inspection has ended well.
+        """Wait until an inspection has succeeded.
 
         Args:
-            seconds: give up after so long; None waits for as long as it takes.
-            progress: told the stage and the fraction done, whenever the service tells them.
+            seconds: the longest time to wait; None waits without limit.
+            progress: called with the stage and the fraction done.
 
         Raises:
-            InspectionFailed, InspectionCancelled, StillRunning: it did not.
+            InspectionFailed, InspectionCancelled, StillRunning: it has not succeeded.
         """
         started = self._clock()
         while True:
-            asked = self._clock()
-            left = None if seconds is None else seconds - (asked - started)
-            longest = LONGEST_WAIT_SECONDS if progress is None else HEARD_WAIT_SECONDS
-            found = self.get(inspection_id, wait=longest if left is None else max(min(left, longest), 0.0))
+            polled = self._clock()
+            left = None if seconds is None else seconds - (polled - started)
+            longest = LONGEST_WAIT_SECONDS if progress is None else PROGRESS_WAIT_SECONDS
+            inspection = self.get(inspection_id, wait=longest if left is None else max(min(left, longest), 0.0))
             if progress is not None:
-                _tell(progress, found)
-            if found.status in ENDED:
-                return _well_ended(found)
+                _report_progress(progress, inspection)
+            if inspection.status in ENDED:
+                return _succeeded(inspection)
             if left is not None and left <= 0:
                 raise StillRunning(inspection_id, seconds or 0.0)
-            spent = self._clock() - asked
-            if spent < QUICKEST_ASK_SECONDS:
-                self._sleep(QUICKEST_ASK_SECONDS - spent)
+            spent = self._clock() - polled
+            if spent < SHORTEST_POLL_SECONDS:
+                self._sleep(SHORTEST_POLL_SECONDS - spent)
 
     def events(self, inspection_id: str) -> Iterator[InspectionResource]:
-        """Every state of an inspection as it comes, the last one included; a stream that was cut is taken up again."""
-        known: str | None = None
+        """Yield every state of an inspection until it has ended; continue a stream that was cut."""
+        last_id: str | None = None
         while True:
-            for name, state in self._calls.events(f"/v1/inspections/{inspection_id}/events", known):
-                known, found = name, parsed_text(InspectionResource, state)
-                yield found
-                if found.status in ENDED:
+            for name, state in self._calls.events(f"/v1/inspections/{inspection_id}/events", last_id):
+                last_id, inspection = name, parsed_text(InspectionResource, state)
+                yield inspection
+                if inspection.status in ENDED:
                     return
-            self._sleep(QUICKEST_ASK_SECONDS)
+            self._sleep(SHORTEST_POLL_SECONDS)
 
     def cancel(self, inspection_id: str) -> InspectionResource:
-        """Cancel an inspection for good.
+        """Cancel an inspection; it cannot be resumed.
 
         Raises:
             Conflict: it has ended.
@@ -119,7 +120,7 @@ class Inspections:
         return self._calls.read(InspectionResource, "POST", f"/v1/inspections/{inspection_id}/cancel")
 
     def report(self, inspection_id: str) -> Report:
-        """The whole report.
+        """Return the report.
 
         Raises:
             Conflict: `not_finished`, `no_report`.
@@ -129,12 +130,12 @@ class Inspections:
         return Report.of(parsed(contract.Report, response))
 
     def findings(self, inspection_id: str, *, policy: str | None = None) -> FindingsResource:
-        """What the rules say, under the policy it was judged by or under another one."""
+        """Return the findings, under the policy of the inspection or another one."""
         query = {"policy": policy}
         return self._calls.read(FindingsResource, "GET", f"/v1/inspections/{inspection_id}/findings", query=query)
 
     def lr_scales(self, inspection_id: str) -> LrScales:
-        """The learning-rate suggestion.
+        """Return the suggested learning-rate scales.
 
         Raises:
             Conflict: `not_requested`.
@@ -143,30 +144,32 @@ class Inspections:
         return self._calls.read(LrScales, "GET", f"/v1/inspections/{inspection_id}/lr-scales", headers=headers)
 
     def lr_scales_code(self, inspection_id: str) -> str:
-        """Python source that builds the optimizer."""
+        """Return Python source that builds the optimizer."""
         path = f"/v1/inspections/{inspection_id}/lr-scales"
         return self._calls.send("GET", path, query={"format": "torch"}).text
 
     def layers(self, inspection_id: str, **filters: Any) -> Iterator[LayerRow]:  # Any: texts and numbers
-        """Layer calls. Every number of a row is a filter: `backward_gain__lt=0.1`, and `sort="-grad_norm"`."""
+        """Yield layer calls. Every number of a row is a filter: `backward_gain__lt=0.1`, and `sort="-grad_norm"`."""
         return self._calls.pages(LayerRow, f"/v1/inspections/{inspection_id}/layers", filters)
 
     def parameters(self, inspection_id: str, **filters: Any) -> Iterator[ParameterRow]:  # Any: texts and numbers
-        """Parameters, filtered and sorted as layers are."""
+        """Yield parameters, filtered and sorted like layers."""
         return self._calls.pages(ParameterRow, f"/v1/inspections/{inspection_id}/parameters", filters)
 
 
-def _tell(progress: Progress, found: InspectionResource) -> None:
-    stage = "waiting for a worker" if found.status == "queued" else found.progress.stage
-    progress(stage, found.progress.fraction)
+def _report_progress(progress: Progress, inspection: InspectionResource) -> None:
+    stage = "waiting for a worker" if inspection.status == "queued" else inspection.progress.stage
+    progress(stage, inspection.progress.fraction)
 
 
-def _well_ended(found: InspectionResource) -> InspectionResource:
-    if found.status == "succeeded":
-        return found
-    if found.status == "cancelled":
-        raise InspectionCancelled(found.id)
+def _succeeded(inspection: InspectionResource) -> InspectionResource:
+    if inspection.status == "succeeded":
+        return inspection
+    if inspection.status == "cancelled":
+        raise InspectionCancelled(inspection.id)
     code, detail = (
-        ("internal", "no reason was given") if found.error is None else (found.error.code, found.error.detail)
+        ("internal", "no reason was given")
+        if inspection.error is None
+        else (inspection.error.code, inspection.error.detail)
     )
-    raise InspectionFailed(found.id, code, detail)
+    raise InspectionFailed(inspection.id, code, detail)

@@ -33,13 +33,14 @@ class Models:
 
         Args:
             spec: a spec, a preset, or their dict.
-            name: for people.
+            name: a display name.
             torchscript: digest of an uploaded file, instead of a spec.
             weights: digest of uploaded safetensors with the spec's state_dict.
             input: of a TorchScript file, without the batch axis, for synthetic data.
 
         Raises:
-            ProblemError: it is wrong before it is sent; GradinspectError: the service refuses it.
+            ProblemError: the registration is wrong and was not sent.
+            GradinspectError: the service refuses it.
         """
         return self._register(name=name, spec=_json(spec), torchscript=torchscript, weights=weights, input=_json(input))
 
@@ -56,7 +57,7 @@ class Models:
         Args:
             kind: as `ArtifactResource.kind` and `gradinspect.intake.recognise` name it.
             digest: of the file.
-            name: for people.
+            name: a display name.
             input: without the batch axis, for synthetic data.
 
         Raises:
@@ -65,18 +66,18 @@ class Models:
         return self._register(name=name, input=_json(input), **{kind: digest})
 
     def get(self, model_id: str) -> ModelResource:
-        """One model."""
+        """Return a model."""
         return self._calls.read(ModelResource, "GET", f"/v1/models/{model_id}")
 
     def list(self, *, limit: int | None = None) -> Iterator[ModelResource]:
-        """All models, newest first; specs are left out. `limit` is the size of a page."""
+        """Yield models without their specs, newest first. `limit` is the size of a page."""
         return self._calls.pages(ModelResource, "/v1/models", {"limit": limit})
 
     def validate(self, spec: SpecLike) -> SpecDescription:
-        """What a spec would build; nothing is stored.
+        """Return what a spec would build; the service stores nothing.
 
         Raises:
-            InvalidRequest: it is wrong; `errors` names each layer.
+            InvalidRequest: the spec is wrong; `errors` names each layer.
         """
         return self._calls.read(SpecDescription, "POST", "/v1/models:validate", json={"spec": _json(spec)})
 
@@ -84,7 +85,7 @@ class Models:
         """Delete a model.
 
         Raises:
-            Conflict: an inspection of it has not ended.
+            Conflict: an inspection of the model has not ended.
         """
         self._calls.send("DELETE", f"/v1/models/{model_id}")
 

@@ -21,23 +21,24 @@ class Policies:
         """Store a policy, or a new version of one.
 
         Raises:
-            ProblemError: it is wrong; `errors` names rule and field. Conflict: this version is there already.
+            ProblemError: the policy is wrong; `errors` names rule and field.
+            Conflict: this version exists already.
         """
         body = find_policy(policy).model_dump(mode="json", exclude_unset=True)
         return self._calls.read(PolicyResource, "POST", "/v1/policies", json=body)
 
     def get(self, policy_id: str) -> PolicyResource:
-        """One policy; `default` is the built-in one."""
+        """Return a policy; `default` is the built-in one."""
         return self._calls.read(PolicyResource, "GET", f"/v1/policies/{policy_id}")
 
     def export(self, policy_id: str) -> Policy:
-        """Every rule with the thresholds that hold under a policy."""
+        """Return every rule with its thresholds under a policy."""
         return self._calls.read(Policy, "GET", f"/v1/policies/{policy_id}", query={"format": "file"})
 
     def list(self) -> Iterator[PolicyResource]:
-        """All policies, the built-in one first."""
+        """Yield policies, the built-in one first."""
         return self._calls.pages(PolicyResource, "/v1/policies", {})
 
     def delete(self, policy_id: str) -> None:
-        """Delete a policy; inspections keep the copy they were judged by."""
+        """Delete a policy; inspections keep their copy of it."""
         self._calls.send("DELETE", f"/v1/policies/{policy_id}")

@@ -1,8 +1,8 @@
-"""A transport that tries again, where trying again is safe and the service says that it may help.
+"""A transport that retries requests where that is safe and may help.
 
-Safe are methods that change nothing twice (GET, HEAD, PUT, DELETE), anything with an Idempotency-Key, and whatever
-never arrived. Tried again is what found no connection, 429, 502, 503, 504, and a key whose first request is still in
-progress. Pauses grow exponentially with jitter, or are what Retry-After says.
+Safe are idempotent methods (GET, HEAD, PUT, DELETE), requests with an Idempotency-Key, and requests that never arrived.
+Retried are failed connections, 429, 502, 503, 504, and a key whose first request is still in progress. Pauses grow
+exponentially with jitter, or follow Retry-After.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
-PASSING = frozenset({429, 502, 503, 504})
+RETRIED = frozenset({429, 502, 503, 504})
 FIRST_PAUSE_SECONDS = 0.2  # chosen: a restarting server is back in about a second
 LONGEST_PAUSE_SECONDS = 8.0
-LONGEST_RETRY_AFTER_SECONDS = 60.0  # chosen: who is told to wait longer would rather know
+LONGEST_RETRY_AFTER_SECONDS = 60.0  # chosen: a longer pause is the caller's decision
 
 
 class RetryingTransport(httpx.BaseTransport):
-    """Tries again around another transport.
+    """Retries around another transport.
 
     Args:
-        wrapped: does the work.
-        attempts: in all, the first one included.
-        sleep: waits so many seconds.
+        wrapped: sends each attempt.
+        attempts: their largest number, with the first.
+        sleep: pauses for a number of seconds.
         jitter: draws from [0, 1).
     """
 
@@ -43,7 +43,7 @@ class RetryingTransport(httpx.BaseTransport):
         self._wrapped, self._attempts, self._sleep, self._jitter = wrapped, max(attempts, 1), sleep, jitter
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request, and again while that is safe and may help."""
+        """Send a request, and retry it while that is safe and may help."""
         for attempt in range(1, self._attempts + 1):
             is_last = attempt == self._attempts
             try:
@@ -61,26 +61,26 @@ class RetryingTransport(httpx.BaseTransport):
         raise AssertionError("the last attempt returns or raises")
 
     def close(self) -> None:
-        """Close the transport inside."""
+        """Close the wrapped transport."""
         self._wrapped.close()
 
     def _pause_after(self, request: httpx.Request, response: httpx.Response, attempt: int) -> float | None:
-        """Seconds until the next attempt; None when this answer is the one to give."""
+        """Return the seconds until the next attempt; None to return this answer."""
         status = response.status_code
         if status == 409 and "Idempotency-Key" in request.headers:
             response.read()
             if b"idempotency_in_progress" not in response.content:
                 return None
-        elif status not in PASSING or not (status == 429 or _is_safe(request)):
+        elif status not in RETRIED or not (status == 429 or _is_safe(request)):
             return None
-        asked = _retry_after(response)
-        if asked is None:
+        requested = _retry_after(response)
+        if requested is None:
             return self._pause(attempt)
-        # Never before the moment that was asked for, and not all at that same moment.
-        return None if asked > LONGEST_RETRY_AFTER_SECONDS else asked + FIRST_PAUSE_SECONDS * self._jitter()
+        # Jitter only delays: not before the requested moment, and not all clients at once.
+        return None if requested > LONGEST_RETRY_AFTER_SECONDS else requested + FIRST_PAUSE_SECONDS * self._jitter()
 
     def _pause(self, attempt: int) -> float:
-        """Between half and all of a pause that doubles."""
+        """Return a pause that doubles with each attempt, times a random factor in [0.5, 1)."""
         longest = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
         return float(longest * (1 + self._jitter()) / 2)
 
@@ -94,7 +94,7 @@ def _never_arrived(error: httpx.TransportError) -> bool:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds, as a number or as a date."""
+    """Parse Retry-After, a number of seconds or a date."""
     text = response.headers.get("Retry-After", "").strip()
     if text.isdecimal():
         return float(text)

@@ -1,4 +1,4 @@
-"""`gradinspect audit`: its exit code is the verdict, and its outputs are what CI systems read."""
+"""`gradinspect audit`: exit codes, and the outputs that CI systems read."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def spec(activation: str = "ReLU", depth: int = 4, **init: Any) -> dict[str, Any
 
 HEALTHY = spec(name="kaiming_normal_", nonlinearity="relu")
 FAILING = spec("Sigmoid", depth=9)
-WARNING = spec(depth=5, name="normal_", std=0.0684)  # 0.39 of the amplitude are left after each layer
+WARNING = spec(depth=5, name="normal_", std=0.0684)  # each layer keeps 0.39 of the amplitude
 TOO_SHORT = {"input": {"shape": [32]}, "layers": [{"type": "Linear", "out_features": 10}]}
 STRICT = {"name": "strict", "version": 2, "rules": {"vanishing_signal": {"warn": 0.9, "fail": 0.8}}}
 
 
 @pytest.fixture
 def audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:  # Any: a function of any arguments
-    """Run the command in a directory of this test's own, on a spec."""
+    """Run the command on a spec, in an empty directory."""
     monkeypatch.chdir(tmp_path)
 
     def run(document: dict[str, Any] | str, *arguments: str) -> Result:
@@ -62,7 +62,7 @@ def audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:  # Any: a fun
         (TOO_SHORT, ("--fail-on", "fail"), 3, "could not tell"),
     ],
 )
-def test_the_exit_code_is_the_verdict(
+def test_the_exit_code_follows_from_the_verdict(
     audit: Any, document: dict[str, Any], arguments: tuple[str, ...], code: int, says: str
 ) -> None:
     result = audit(document, *arguments)
@@ -82,7 +82,7 @@ def test_the_exit_code_is_the_verdict(
         (HEALTHY, ("--optimizer", "sgd,lr=-1"), "--optimizer"),
     ],
 )
-def test_a_wrong_call_ends_with_2_and_says_what_is_wrong(
+def test_a_wrong_call_exits_with_2_and_says_what_is_wrong(
     audit: Any, document: dict[str, Any] | str, arguments: tuple[str, ...], says: str
 ) -> None:
     result = audit(document, *arguments)
@@ -91,7 +91,7 @@ def test_a_wrong_call_ends_with_2_and_says_what_is_wrong(
     assert "Traceback" not in result.output
 
 
-def test_a_model_that_cannot_be_measured_ends_with_3(audit: Any) -> None:
+def test_a_model_that_cannot_be_measured_exits_with_3(audit: Any) -> None:
     frozen = {"input": {"shape": [32]}, "layers": [{"type": "Linear", "out_features": 10, "frozen": True}]}
     result = audit(frozen)
     assert result.exit_code == 3
@@ -108,7 +108,7 @@ def test_a_policy_changes_what_is_found(audit: Any) -> None:
     assert report.findings[0].threshold == 0.8
 
 
-def test_the_policy_can_be_written_out_edited_and_used(audit: Any) -> None:
+def test_the_policy_can_be_printed_edited_and_used(audit: Any) -> None:
     shown = CliRunner().invoke(cli, ["audit", "--show-policy"], catch_exceptions=False)
     assert shown.exit_code == 0
     document = json.loads(shown.stdout)
@@ -158,7 +158,7 @@ def test_a_finding_in_sarif_is_on_the_line_of_its_layer(audit: Any) -> None:
     assert (text[line - 1].strip(), text[line].strip()) == ("{", '"type": "Linear",')
 
 
-def test_an_output_on_stdout_stands_there_alone(audit: Any) -> None:
+def test_an_output_on_stdout_is_the_only_text_there(audit: Any) -> None:
     result = audit(HEALTHY, "--sarif", "-")
     assert json.loads(result.stdout)["version"] == "2.1.0"
 
@@ -171,7 +171,7 @@ def judged(measured: Measurements, policy: Policy = DEFAULT_POLICY) -> Report:
     return judge(measured, policy=policy, model=MODEL, inspection=None, settings=InspectionSettings())
 
 
-def test_a_signal_that_cannot_be_judged_is_no_pass_whatever_milder_finding_there_is() -> None:
+def test_a_signal_that_cannot_be_judged_is_not_a_pass_even_with_a_milder_finding() -> None:
     report = judged(changed(chain((), slope=1.0), "0", nonlinearity="tanh", saturated_fraction=0.3))
     assert report.verdict == "warn"
     assert audit_result(report, fail_on="warn") == "findings"

@@ -32,7 +32,7 @@ MODELS = {"healthy": (spec("ReLU", 3), 0), "sick": (spec("Sigmoid", 9), 1), "wro
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
-    """A checkout with a model whose name needs quoting."""
+    """Make a checkout with a folder for models."""
     (tmp_path / "models").mkdir()
     return tmp_path
 
@@ -107,7 +107,7 @@ def run_action(workspace: Path, **given: str) -> int:
         if "run" not in step:
             continue
         assert step["shell"] == "bash"
-        assert "${{" not in step["run"], "an input in a script is code of whoever wrote it"
+        assert "${{" not in step["run"], "an input inside a script would run as code"
         variables = {name: expanded(text) for name, text in step.get("env", {}).items()}
         code = shell(step["run"], workspace, {**files, **variables}, "--noprofile", "--norc", "-eo", "pipefail")
         if (workspace / "outputs").exists():
@@ -145,7 +145,7 @@ def test_the_github_action_passes_policy_severity_and_more_arguments_on(workspac
     assert report["layers"][0]["output_shape"][0] == 16
 
 
-def test_an_input_of_the_github_action_is_never_run_as_shell(workspace: Path) -> None:
+def test_an_input_of_the_github_action_never_runs_as_shell(workspace: Path) -> None:
     run_action(workspace, model="$(touch hacked); touch hacked #")
     assert not (workspace / "hacked").exists()
 

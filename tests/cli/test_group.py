@@ -1,4 +1,4 @@
-"""The command line as a whole: help without loading anything, exit codes, and mistakes that end in a line."""
+"""The command line as a whole: fast help, exit codes, and errors of a few lines."""
 
 import contextlib
 import errno
@@ -101,7 +101,7 @@ def test_completion_prints_a_script(shell: str) -> None:
 
 @click.command()
 def added() -> None:
-    """A command of another package."""
+    """Stand for a command of another package."""
     click.echo("ran")
 
 
@@ -113,7 +113,7 @@ def test_commands_of_other_packages_come_through_entry_points(monkeypatch: pytes
     assert "added" in CliRunner().invoke(cli, ["--help"]).output
 
 
-def test_a_command_whose_parts_are_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_with_missing_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_entry: EntryPoint) -> None:
         raise ModuleNotFoundError("No module named 'flask'", name="flask")
 
@@ -136,7 +136,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("error", "code", "says"), FAILURES, ids=lambda value: type(value).__name__)
-def test_what_goes_wrong_ends_in_lines_on_stderr_and_a_code(
+def test_an_error_ends_in_lines_on_stderr_and_an_exit_code(
     error: BaseException, code: int, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @click.command()
@@ -151,7 +151,7 @@ def test_what_goes_wrong_ends_in_lines_on_stderr_and_a_code(
     assert "Traceback" not in result.stderr
 
 
-def test_a_defect_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_of_gradinspect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     @click.command()
     def failing() -> None:
         raise ZeroDivisionError
@@ -160,7 +160,7 @@ def test_a_defect_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -
     assert isinstance(CliRunner().invoke(cli, ["anything"]).exception, ZeroDivisionError)
 
 
-def test_errors_of_the_client_have_codes_of_their_own() -> None:
+def test_errors_of_the_client_have_exit_codes() -> None:
     from gradinspect.client import InspectionFailed, ServiceUnreachable
     from gradinspect.client.errors import problem_of
 
@@ -177,7 +177,7 @@ def test_errors_of_the_client_have_codes_of_their_own() -> None:
         assert failure.exit_code == code
 
 
-def test_a_stranger_s_words_in_an_error_steer_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_control_characters_in_an_error_never_reach_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     @click.command()
     def failing() -> None:
         raise ProblemError("invalid_spec", "bad \x1b[2J", errors=[FieldError("/\x1b]0;x\x07", "\u202eodd")])
@@ -227,7 +227,7 @@ def test_ctrl_c_ends_with_130_and_a_line(tmp_path: Path) -> None:
 
 
 def wait_until_it_reads(fifo: Path, child: subprocess.Popen[str]) -> None:
-    """Wait until the process has the pipe open and sleeps."""
+    """Wait until the process has opened the pipe and sleeps."""
     process, deadline = Path(f"/proc/{child.pid}"), time.monotonic() + 60
     while time.monotonic() < deadline:
         is_open = any(link.is_symlink() and link.readlink() == fifo for link in (process / "fd").iterdir())
@@ -237,9 +237,9 @@ def wait_until_it_reads(fifo: Path, child: subprocess.Popen[str]) -> None:
 
 
 def reached(fifo: Path, child: subprocess.Popen[str]) -> int:
-    """Open a pipe for writing as soon as somebody reads from it."""
+    """Open a pipe for writing as soon as a process reads from it."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and child.poll() is None:
-        with contextlib.suppress(OSError):  # nobody reads yet
+        with contextlib.suppress(OSError):  # no reader yet
             return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
     raise AssertionError("the command never opened its model")

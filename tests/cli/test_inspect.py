@@ -1,4 +1,4 @@
-"""`gradinspect inspect` on this machine: what it reads, what it writes, and how it ends."""
+"""`gradinspect inspect` on this machine: inputs, outputs and exit codes."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with spec.json, sick.json, model.pt, its weights and a batch."""
+    """Make a directory with spec.json, sick.json, model.pt, its weights and a batch."""
     here = tmp_path_factory.mktemp("files")
     (here / "spec.json").write_text(json.dumps(SPEC), encoding="utf-8")
     (here / "sick.json").write_text(json.dumps(SICK), encoding="utf-8")
@@ -97,7 +97,7 @@ def test_a_spec_comes_from_stdin(run: Run) -> None:
     assert report.summary.parameters == 6 * 5 + 5 + 5 * 3 + 3
 
 
-def test_html_and_markdown_are_written_beside_the_terminal(run: Run) -> None:
+def test_html_and_markdown_are_written_and_the_report_is_printed_too(run: Run) -> None:
     result = run("inspect", "sick.json", "--html", "out.html", "--markdown", "out.md")
     assert "✖ FAIL" in result.stdout
     assert Path("out.html").read_text(encoding="utf-8").startswith("<!doctype html>")
@@ -229,7 +229,7 @@ def test_a_wrong_call_exits_with_2_and_names_what_is_wrong(run: Run, arguments: 
     assert result.stdout == ""
 
 
-def test_a_model_that_cannot_be_measured_ends_with_3(run: Run) -> None:
+def test_a_model_that_cannot_be_measured_exits_with_3(run: Run) -> None:
     save_file({"x": torch.zeros(4, 7), "y": torch.zeros(4, dtype=torch.int64)}, "other.safetensors")
     result = run("inspect", "model.pt", "--data", "other.safetensors")
     assert result.exit_code == 3
@@ -237,14 +237,14 @@ def test_a_model_that_cannot_be_measured_ends_with_3(run: Run) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_a_file_that_is_no_torchscript_ends_with_3(run: Run) -> None:
+def test_a_broken_archive_exits_with_3(run: Run) -> None:
     Path("zip.pt").write_bytes(b"PK\x03\x04 and nothing more")
     result = run("inspect", "zip.pt", "--input-shape", "6")
     assert result.exit_code == 3
     assert "invalid_model" in result.stderr
 
 
-def test_torch_s_threads_stay(run: Run) -> None:
+def test_the_number_of_threads_of_torch_is_restored(run: Run) -> None:
     threads = torch.get_num_threads()
     reported(run("inspect", "spec.json", "--json"))
     assert torch.get_num_threads() == threads
@@ -263,7 +263,7 @@ def test_reports_are_compared_and_a_worse_one_can_fail(run: Run) -> None:
     assert document["change"] == "better"
 
 
-def test_comparing_what_is_no_report_names_the_file_s_fault(run: Run) -> None:
+def test_comparing_a_file_that_is_not_a_report_names_what_is_wrong(run: Run) -> None:
     Path("base.json").write_text(run("inspect", "spec.json", "--json").stdout, encoding="utf-8")
     result = run("compare", "base.json", "spec.json")
     assert result.exit_code == 2

@@ -1,4 +1,4 @@
-"""Progress is shown to those who watch, and to nobody else."""
+"""Progress is shown on a terminal only."""
 
 import io
 import sys
@@ -9,13 +9,13 @@ from gradinspect.cli.progress import shown_progress
 
 
 class Terminal(io.StringIO):
-    """A stream that is watched."""
+    """A stream that says it is a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
-def test_a_terminal_sees_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", seen := Terminal())
     with shown_progress("inspecting \x1b[2Jnet") as progress:

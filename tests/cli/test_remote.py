@@ -1,4 +1,4 @@
-"""`gradinspect inspect --server`: the same command on a service, here the real application behind a transport."""
+"""Commands on a service: the real application behind a transport that makes no connections."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def watched(data_dir: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
-    """The application, reached by every client that the command makes."""
+    """Make the application, and let every client reach it."""
     app = create_app(Settings.from_environment({}, data_dir=data_dir, database_url=sqlite_url))
     context: Context = app.extensions[EXTENSION]
     transport = Watched(httpx.WSGITransport(app=app), Worker(context))
@@ -59,7 +59,7 @@ def reported(result: Result) -> Report:
     return from_json(Report, result.stdout)
 
 
-def test_the_report_of_the_service_is_shown_and_its_page_named(run: Run) -> None:
+def test_the_report_is_shown_and_the_address_of_its_page_printed(run: Run) -> None:
     result = run()
     assert result.exit_code == 0
     assert "! WARN  spec.json" in result.stdout
@@ -104,14 +104,14 @@ def test_a_policy_file_judges_here_and_a_stored_one_there(run: Run, watched: Wat
         (["--policy", "unknown"], "unknown"),
     ],
 )
-def test_a_wrong_call_ends_with_2(run: Run, arguments: list[str], says: str) -> None:
+def test_a_wrong_call_exits_with_2(run: Run, arguments: list[str], says: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert says in result.stderr
     assert result.stdout == ""
 
 
-def test_wrong_options_are_known_before_anything_is_uploaded(run: Run, watched: Watched) -> None:
+def test_wrong_options_are_reported_before_anything_is_uploaded(run: Run, watched: Watched) -> None:
     assert run("--optimizer", "sgd,lr=0").exit_code == 2
     with ZipFile("model.pt", "w") as archive:
         archive.writestr("model/data.pkl", "")
@@ -122,13 +122,13 @@ def test_wrong_options_are_known_before_anything_is_uploaded(run: Run, watched: 
     assert watched.requests == []
 
 
-def test_a_model_that_the_service_does_not_know_ends_with_2(run: Run) -> None:
+def test_an_unknown_model_exits_with_2(run: Run) -> None:
     result = run(model="mdl_00000000-0000-0000-0000-000000000000")
     assert result.exit_code == 2
     assert "/model: there is no model mdl_00000000" in result.stderr
 
 
-def test_a_failed_inspection_ends_with_3_and_its_remedy(run: Run, watched: Watched) -> None:
+def test_a_failed_inspection_exits_with_3_and_prints_what_to_do(run: Run, watched: Watched) -> None:
     watched.worker.failure = ("no_gradient", "all parameters are frozen")
     result = run()
     assert result.exit_code == 3
@@ -136,14 +136,14 @@ def test_a_failed_inspection_ends_with_3_and_its_remedy(run: Run, watched: Watch
     assert "check requires_grad" in result.stderr
 
 
-def test_an_inspection_that_takes_too_long_ends_with_3_and_its_id(run: Run, watched: Watched) -> None:
+def test_an_inspection_that_takes_too_long_exits_with_3(run: Run, watched: Watched) -> None:
     watched.worker.is_away = True
     result = run("--time-limit", "1")
     assert result.exit_code == 3
-    assert "has not ended within 1 s; it goes on" in result.stderr
+    assert "has not ended within 1 s; it continues" in result.stderr
 
 
-def test_an_interrupt_cancels_the_inspection_and_ends_with_130(run: Run, watched: Watched) -> None:
+def test_an_interrupt_cancels_the_inspection_and_exits_with_130(run: Run, watched: Watched) -> None:
     class Interrupted(Watched):
         def handle_request(self, request: httpx.Request) -> httpx.Response:
             if request.method == "GET" and request.url.path.startswith("/v1/inspections/"):
@@ -151,7 +151,7 @@ def test_an_interrupt_cancels_the_inspection_and_ends_with_130(run: Run, watched
             return super().handle_request(request)
 
     interrupted = Interrupted(watched.inner, watched.worker)
-    client_module.httpx.HTTPTransport = lambda: interrupted  # type: ignore[assignment,misc]  # the fixture puts it back
+    client_module.httpx.HTTPTransport = lambda: interrupted  # type: ignore[assignment,misc]  # the fixture restores it
     result = run()
     assert result.exit_code == 130
     assert "cancelled insp_" in result.stderr
@@ -159,7 +159,7 @@ def test_an_interrupt_cancels_the_inspection_and_ends_with_130(run: Run, watched
         assert [found.status for found in client.inspections.list()] == ["cancelled"]
 
 
-def test_a_service_that_is_away_ends_with_3(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+def test_a_service_that_does_not_answer_exits_with_3(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("connection refused", request=request)
 
@@ -239,7 +239,7 @@ def test_a_spec_is_validated_by_the_service(run: Run, watched: Watched) -> None:
         (("--policy", "unknown"), 2),
     ],
 )
-def test_an_audit_on_a_service_ends_with_the_verdict_by_its_policies(
+def test_the_exit_code_of_an_audit_on_a_service_follows_from_its_policy(
     watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int
 ) -> None:
     monkeypatch.chdir(tmp_path)

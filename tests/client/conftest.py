@@ -1,4 +1,4 @@
-"""A real application behind the client, and a worker that acts when somebody looks."""
+"""A real application behind the client, and a worker that acts when an inspection is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.pretend_worker import Watched, Worker
 
 @pytest.fixture
 def here(data_dir: Path, sqlite_url: str) -> Iterator[tuple[httpx.BaseTransport, Context]]:
-    """The application on SQLite, without a broker: the rows are the truth."""
+    """Make the application on SQLite, without a broker."""
     app = create_app(Settings.from_environment({}, data_dir=data_dir, database_url=sqlite_url))
     context: Context = app.extensions[EXTENSION]
     yield httpx.WSGITransport(app=app), context

@@ -1,4 +1,4 @@
-"""The client against the real application: every noun, there and back."""
+"""The client against the real application."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ SPEC: dict[str, Any] = {
 
 
 def safetensors(**tensors: list[float]) -> bytes:
-    """A safetensors file of float32 vectors, written by hand."""
+    """Write a safetensors file of float32 vectors without the library."""
     import struct
 
     header, body = {}, b""
@@ -53,7 +53,7 @@ def test_a_spec_is_inspected_and_its_report_comes_back(client: Client) -> None:
     assert report.to_html().startswith("<!doctype html>")
 
 
-def test_what_the_service_stored_is_what_the_client_gives(client: Client, worker: Any) -> None:
+def test_the_client_returns_the_report_that_the_service_stored(client: Client, worker: Any) -> None:
     report = client.inspect(SPEC)
     stored = worker.here.store.reports.get(f"{report.inspection}.1")
     assert report.model_dump() == stored.model_dump()
@@ -67,7 +67,7 @@ def test_a_spec_without_a_name_is_sent_inline_and_one_with_a_name_is_registered(
     assert "small" in [model.name for model in client.models.list()]
 
 
-def test_a_path_is_read_and_a_model_id_is_used_as_it_is(client: Client, watched: Any, tmp_path: Path) -> None:
+def test_a_path_is_read_and_a_model_id_is_sent_unchanged(client: Client, watched: Any, tmp_path: Path) -> None:
     path = tmp_path / "net.json"
     path.write_text(json.dumps(SPEC), encoding="utf-8")
     client.inspect(path)
@@ -100,12 +100,12 @@ def test_a_wrong_field_is_refused_before_anything_is_sent(client: Client, watche
     assert watched.requests == []
 
 
-def test_a_file_that_is_not_there_is_named(client: Client) -> None:
+def test_a_missing_file_is_named(client: Client) -> None:
     with pytest.raises(ProblemError, match=r"nowhere\.json"):
         client.inspect("nowhere.json")
 
 
-def test_the_submission_carries_an_idempotency_key_of_its_own(client: Client, watched: Any) -> None:
+def test_each_submission_has_a_new_idempotency_key(client: Client, watched: Any) -> None:
     client.inspect(SPEC)
     client.inspect(SPEC)
     keys = [request.headers["Idempotency-Key"] for request in watched.requests if request.method == "POST"]
@@ -126,7 +126,7 @@ def test_a_failed_inspection_is_an_exception_with_code_and_remedy(client: Client
     assert caught.value.remedy == FAILURES["data_mismatch"]
 
 
-def test_waiting_ends_after_the_time_given_and_the_inspection_goes_on(client: Client, worker: Any) -> None:
+def test_waiting_ends_at_the_time_out_and_the_inspection_continues(client: Client, worker: Any) -> None:
     worker.is_away = True
     with pytest.raises(StillRunning) as caught:
         client.inspect(SPEC, timeout=0.01)
@@ -154,7 +154,7 @@ def test_an_interrupt_cancels_what_was_submitted(client: Client, worker: Any) ->
     assert [found.status for found in client.inspections.list()] == ["cancelled"]
 
 
-def test_progress_is_told(client: Client) -> None:
+def test_progress_is_reported(client: Client) -> None:
     heard: list[tuple[str, float]] = []
     client.inspect(SPEC, progress=lambda stage, fraction: heard.append((stage, fraction)))
     assert heard
@@ -166,7 +166,7 @@ def test_events_end_with_the_inspection(client: Client, worker: Any) -> None:
     assert [state.status for state in client.inspections.events(submitted.id)][-1] == "succeeded"
 
 
-def test_lists_go_over_their_pages_as_they_are_needed(client: Client, watched: Any) -> None:
+def test_a_list_requests_its_pages_when_they_are_needed(client: Client, watched: Any) -> None:
     report = client.inspect(SPEC)
     assert report.inspection is not None
     before = len(watched.requests)
@@ -220,7 +220,7 @@ def test_learning_rate_scales_come_as_a_document_and_as_code(client: Client, wor
     assert client.inspections.lr_scales_code(report.inspection) == "optimizer = None\n"
 
 
-def test_scales_that_were_not_asked_for_are_a_conflict(client: Client) -> None:
+def test_scales_that_were_not_requested_are_a_conflict(client: Client) -> None:
     report = client.inspect(SPEC)
     assert report.inspection is not None
     with pytest.raises(Conflict) as caught:
@@ -237,7 +237,7 @@ def test_two_inspections_are_compared(client: Client, worker: Any) -> None:
     assert client.compare(base.inspection, head.inspection).change == "better"
 
 
-def test_artifacts_are_uploaded_found_downloaded_and_deleted(client: Client) -> None:
+def test_artifacts_are_uploaded_read_downloaded_and_deleted(client: Client) -> None:
     content = safetensors(x=[1.0, 2.0, 3.0])
     stored = client.artifacts.upload(content)
     assert (stored.kind, stored.size_bytes) == ("safetensors", len(content))
@@ -257,7 +257,7 @@ def test_models_are_registered_read_and_deleted(client: Client) -> None:
     assert (caught.value.code, caught.value.status) == ("not_found", 404)
 
 
-def test_a_spec_is_validated_and_a_wrong_one_named(client: Client) -> None:
+def test_a_spec_is_validated_and_errors_name_the_layer(client: Client) -> None:
     assert client.models.validate(SPEC).output_shape == (2,)
     wrong = {**SPEC, "layers": [{"type": "Linear", "out_features": 0}]}
     with pytest.raises(InvalidRequest) as caught:
@@ -267,7 +267,7 @@ def test_a_spec_is_validated_and_a_wrong_one_named(client: Client) -> None:
     assert "out_features" in str(caught.value)
 
 
-def test_a_service_that_is_away_is_named() -> None:
+def test_a_service_that_does_not_answer_is_named() -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("connection refused", request=request)
 
@@ -285,14 +285,14 @@ def test_a_service_that_is_away_is_named() -> None:
         httpx.Response(418, content=b"{", headers={"Content-Type": "application/problem+json"}),
     ],
 )
-def test_an_answer_that_is_not_this_api_s_is_told_apart(answer: httpx.Response) -> None:
+def test_an_answer_of_another_service_is_recognised(answer: httpx.Response) -> None:
     odd = Client("http://odd.test", transport=httpx.MockTransport(lambda _request: answer))
     with odd, pytest.raises(UnexpectedAnswer) as caught:
         odd.models.get("mdl_1")
     assert caught.value.status == answer.status_code
 
 
-def test_fields_that_a_newer_service_adds_are_passed_over() -> None:
+def test_fields_that_a_newer_service_adds_are_ignored() -> None:
     from gradinspect.contracts.request.request import InspectionSettings
     from gradinspect.testing.measurements import MODEL
 
@@ -315,6 +315,6 @@ def client_policy() -> Any:
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://service.test", "", "http://"])
-def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
+def test_a_text_that_is_not_an_address_is_refused_at_once(url: str) -> None:
     with pytest.raises(ProblemError, match="looks like http://"):
         Client(url)

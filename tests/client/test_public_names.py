@@ -1,4 +1,4 @@
-"""The names that people import, pinned: taking one away, or moving it in the tree, is a decision."""
+"""Pinned public names: removing one, or moving an exception in its tree, is a breaking change."""
 
 import gradinspect
 from gradinspect import client

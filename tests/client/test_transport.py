@@ -1,4 +1,4 @@
-"""Which requests are tried again, how often, and after which pauses."""
+"""Which requests are retried, how often, and after which pauses."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ Step = Exception | httpx.Response
 
 
 class Script(httpx.BaseTransport):
-    """Answers in order, and notes what it was asked."""
+    """Give answers in order, and record the requests."""
 
     def __init__(self, *steps: Step) -> None:
         self.steps, self.seen = list(steps), list[tuple[str, bytes]]()
@@ -52,14 +52,14 @@ BROKEN = [httpx.ReadError("cut"), httpx.ReadTimeout("late"), httpx.RemoteProtoco
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
 @pytest.mark.parametrize("step", [*BROKEN, status(502), status(503), status(504), status(429)])
-def test_what_changes_nothing_twice_is_sent_again(method: str, step: Step) -> None:
+def test_idempotent_requests_are_retried(method: str, step: Step) -> None:
     send, script, _ = sending(method, step, status(200))
     assert send().status_code == 200
     assert len(script.seen) == 2
 
 
 @pytest.mark.parametrize("step", [*BROKEN, status(502), status(503)])
-def test_a_post_is_sent_again_only_with_a_key(step: Step) -> None:
+def test_a_post_is_retried_only_with_a_key(step: Step) -> None:
     keyed, script, _ = sending("POST", step, status(200), headers={"Idempotency-Key": "k"})
     assert keyed().status_code == 200
     assert len(script.seen) == 2
@@ -73,20 +73,20 @@ def test_a_post_is_sent_again_only_with_a_key(step: Step) -> None:
 
 
 @pytest.mark.parametrize("step", [httpx.ConnectError("refused"), httpx.ConnectTimeout("no way"), status(429)])
-def test_a_post_that_was_never_taken_is_sent_again(step: Step) -> None:
+def test_a_post_that_never_arrived_is_retried(step: Step) -> None:
     send, script, _ = sending("POST", step, status(201))
     assert send().status_code == 201
     assert len(script.seen) == 2
 
 
 @pytest.mark.parametrize("code", [200, 304, 400, 404, 409, 422, 500])
-def test_other_answers_are_given_at_once(code: int) -> None:
+def test_other_answers_are_returned_at_once(code: int) -> None:
     send, script, slept = sending("GET", status(code))
     assert send().status_code == code
     assert (len(script.seen), slept) == (1, [])
 
 
-def test_a_key_in_progress_is_waited_for_and_another_conflict_is_not() -> None:
+def test_a_key_in_progress_is_retried_and_another_conflict_is_not() -> None:
     busy = httpx.Response(409, json={"code": "idempotency_in_progress"})
     key = {"Idempotency-Key": "k"}
     send, script, _ = sending("POST", busy, status(202), headers=key)
@@ -96,7 +96,7 @@ def test_a_key_in_progress_is_waited_for_and_another_conflict_is_not() -> None:
     assert send().json() == {"code": "conflict"}
 
 
-def test_it_stops_after_the_attempts_and_gives_the_last_answer() -> None:
+def test_the_last_answer_is_returned_after_all_attempts() -> None:
     send, script, slept = sending("GET", *(status(503) for _ in range(3)), attempts=3)
     assert send().status_code == 503
     assert (len(script.seen), len(slept)) == (3, 2)
@@ -115,7 +115,7 @@ def test_pauses_double_with_jitter_up_to_a_bound(jitter: float) -> None:
 
 
 @given(seconds=st.integers(0, int(LONGEST_RETRY_AFTER_SECONDS)), jitter=st.floats(0, 1, exclude_max=True))
-def test_retry_after_is_never_undercut(seconds: int, jitter: float) -> None:
+def test_a_pause_is_never_shorter_than_retry_after(seconds: int, jitter: float) -> None:
     send, _, slept = sending("GET", status(429, Retry_After=str(seconds)), status(200), jitter=jitter)
     send()
     assert seconds <= slept[0] <= seconds + FIRST_PAUSE_SECONDS
@@ -129,19 +129,19 @@ def test_retry_after_may_be_a_date() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-3", "Wed, 99 Foo 2020"])
-def test_a_retry_after_that_says_nothing_is_passed_over(text: str) -> None:
+def test_an_unreadable_retry_after_is_ignored(text: str) -> None:
     send, _, slept = sending("GET", status(503, Retry_After=text), status(200))
     send()
     assert slept == [pytest.approx(0.75 * FIRST_PAUSE_SECONDS)]
 
 
-def test_who_is_told_to_wait_for_long_is_told_so() -> None:
+def test_a_long_retry_after_is_returned_to_the_caller() -> None:
     send, script, slept = sending("GET", status(503, Retry_After="3600"))
     assert send().status_code == 503
     assert (len(script.seen), slept) == (1, [])
 
 
-def test_an_upload_is_read_again_from_its_beginning(tmp_path) -> None:  # type: ignore[no-untyped-def]  # pytest's own
+def test_an_upload_is_read_again_from_the_beginning(tmp_path) -> None:  # type: ignore[no-untyped-def]  # pytest's own
     content = bytes(range(256)) * 5000
     path = tmp_path / "model.pt"
     path.write_bytes(content)
@@ -157,7 +157,7 @@ def test_an_upload_is_read_again_from_its_beginning(tmp_path) -> None:  # type: 
     assert [(method, body == content) for method, body in script.seen[1:]] == [("PUT", True)] * 3
 
 
-def test_what_is_left_after_the_retries_is_an_exception_of_the_tree() -> None:
+def test_an_error_after_all_retries_is_an_exception_of_the_tree() -> None:
     def client(*steps: Step) -> Client:
         return Client("http://service.test", transport=Script(*steps), attempts=2, sleep=lambda _seconds: None)
 
