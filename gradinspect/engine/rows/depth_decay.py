@@ -1,4 +1,4 @@
-"""The backward signal against depth, as one straight line in log space."""
+"""Fit of the backward signal against depth: a straight line in log space."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.contracts.report.sections import DepthDecay
 
-FEWEST_LAYERS = 3  # two points always lie on a line
+FEWEST_LAYERS = 3  # two points always fit a line
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,11 @@ def depth_decay(passes: Sequence[Sequence[LayerMeasurement]]) -> DepthDecay:
 
 
 def geometric_mean(values: Sequence[float]) -> float | None:
-    """exp(mean(log)); 0 when a value is 0, None when there are none."""
+    """Compute exp(mean(log)); 0 when a value is 0, None when there are none.
+
+    >>> geometric_mean([1.0, 4.0])
+    2.0
+    """
     if not values:
         return None
     if min(values) <= 0:

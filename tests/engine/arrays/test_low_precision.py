@@ -97,3 +97,15 @@ def test_without_a_finite_gradient_the_section_is_undetermined() -> None:
     assert section is not None
     assert section.status == "undetermined"
     assert section.reason == "no parameter has a finite, non-zero gradient"
+
+
+def test_a_half_precision_gradient_is_unscaled_in_full_precision() -> None:
+    # 1e-8 is under float16's smallest number, and 65536 times that is not.
+    model = Weights(nn.Parameter(torch.ones(10, dtype=torch.float16)))
+    report = inspect(
+        model, torch.ones(2, 1, dtype=torch.float16), loss=lambda output, _target: (output.float() * 1e-8).sum(),
+        precision={"intended": "float16", "loss_scale": 65536.0},
+    )  # fmt: skip
+    row = parameter(report, "parts.0")
+    assert row.zero_fraction == 0.0
+    assert row.grad_norm == pytest.approx(1e-8 * math.sqrt(10), rel=2.0**-10)

@@ -175,6 +175,20 @@ def test_a_tied_weights_gradient_is_the_sum_over_its_uses() -> None:
     assert row.grad_norm == pytest.approx(float(model.trained.weight.grad.norm()), rel=1e-5)  # float32
 
 
+def test_the_gradient_of_two_parameter_objects_over_one_memory_is_their_sum() -> None:
+    first, second = nn.Linear(4, 4, bias=False).double(), nn.Linear(4, 4, bias=False).double()
+    second.weight = nn.Parameter(first.weight.detach())  # another object over the same memory
+    model, x = nn.Sequential(first, nn.Tanh(), second), random(5, 4)
+    model(x).sum().backward()
+    assert first.weight.grad is not None
+    assert second.weight.grad is not None
+    expected = float((first.weight.grad + second.weight.grad).norm())
+    report = inspect(model, x, loss=lambda output, _target: output.sum())
+    row = parameter(report, "0.weight")
+    assert row.aliases == ("2.weight",)
+    assert row.grad_norm == pytest.approx(expected, rel=ROUNDING)
+
+
 def test_nan_and_infinite_gradients_are_counted_and_blank_the_statistics() -> None:
     class Poisoned(nn.Module):
         def __init__(self) -> None:

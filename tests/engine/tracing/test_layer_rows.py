@@ -195,3 +195,27 @@ def test_values_that_are_not_finite_are_counted_and_blank_the_statistics(value: 
     assert row.nonfinite_count == 12  # one unit of twelve samples; tanh(±inf) is finite, but z is not
     assert row.preactivation is not None
     assert row.preactivation.rms is None
+
+
+class ChangedInPlace(nn.Module):
+    """Two linear layers, with an in-place change of what one passes to the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(6, 8).double(), nn.Linear(8, 4).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.first(x)
+        h.add_(5.0)
+        return self.second(h)  # type: ignore[no-any-return]  # a module's output
+
+
+def test_an_input_that_was_changed_in_place_is_read_again() -> None:
+    model, x = ChangedInPlace(), random(7, 6)
+    with torch.no_grad():
+        entered = model.first(x) + 5.0
+        left = model.second(entered)
+    expected = float(left.square().mean().sqrt() / entered.square().mean().sqrt())
+    report = inspect(model, x, loss=lambda output, _target: output.sum())
+    assert layer(report, "second").forward_gain == pytest.approx(expected, rel=ROUNDING)
