@@ -71,6 +71,25 @@ def test_a_wrong_norm_differs_from_the_float64_copy(monkeypatch: pytest.MonkeyPa
     assert found.value == pytest.approx(0.1, rel=1e-2)
 
 
+def test_a_gradient_of_rounding_errors_is_compared_with_the_size_of_the_others() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3, affine=False))  # the bias has no effect
+    assert check(inspect(model, X, Y), "gradients_in_float64").status == "passed"
+
+
+def test_norms_are_not_compared_where_the_copy_draws_other_masks() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 64), nn.Dropout(0.5), Noisy(), nn.Linear(64, 3))
+    assert "gradients_in_float64" not in {entry.name for entry in inspect(model, X, Y).self_checks}
+
+
+class Noisy(nn.Module):
+    """Adds noise, whose float64 draws differ from those in float32."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.randn_like(x)
+
+
 def test_coordinates_next_to_a_kink_are_skipped() -> None:
     model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1, bias=False)).double()
     with torch.no_grad():

@@ -30,6 +30,27 @@ def test_weights_buffers_and_modes_are_restored(mode: str) -> None:
     assert [module.training for module in model.modules()] == modes
 
 
+def test_a_buffer_that_the_model_replaces_is_restored() -> None:
+    class Counting(nn.Module):
+        calls: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = network()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls = self.calls + 1
+            out: torch.Tensor = self.body(x)
+            return out
+
+    model = Counting()
+    before = model.calls
+    inspect(model, X, Y)
+    assert model.calls is before
+    assert float(before) == 0.0
+
+
 def test_existing_gradients_are_restored() -> None:
     model = network()
     gradients = [torch.full_like(parameter, 7.0) for parameter in model.parameters()]

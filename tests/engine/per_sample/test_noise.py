@@ -15,8 +15,9 @@ from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.first_order.replay import replaying
 from gradinspect.engine.per_sample.noise import estimate_noise, noise_section
 from gradinspect.engine.per_sample.sample_gradients import SampleMoments
+from gradinspect.engine.per_sample.sample_norms import sample_norms
 from tests.support.sample_loops import loop, measured
-from tests.support.sample_models import MODELS, ROWS, TRANSFORMER, Centred, build
+from tests.support.sample_models import MODELS, ROWS, TOKENS, TRANSFORMER, Centred, build
 from tests.support.section_inputs import mlp, normal, scripted, section_input
 
 
@@ -72,6 +73,36 @@ def test_norms_are_right_where_squares_of_the_gradients_underflow_float32() -> N
     s = section_input(model, inputs, targets(6).float(), custom_loss=lambda o, t: (o - t).square().mean() * 1e-30)
     large = measured(section_input(model, inputs, targets(6).float()))
     assert measured(s) == pytest.approx({name: value * 1e-60 for name, value in large.items()}, rel=1e-4)
+
+
+class Remapped(nn.Module):
+    """An embedding whose indices are computed from the inputs, one for each sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(7, 4), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(self.table((x[:, 0] + 1) % 7)))
+
+
+def test_a_lookup_by_computed_indices_is_not_taken_for_one_of_positions() -> None:
+    s = section_input(Remapped().double(), TOKENS, targets(6))
+    with replaying(s):
+        norms = sample_norms(s, 6)
+    assert not isinstance(norms, str)
+    assert norms.without_formula == []
+    assert {entry.name: value for entry, value in norms.mean_squares.items()} == pytest.approx(loop(s), rel=1e-10)
+
+
+def test_a_table_that_divides_by_frequencies_in_the_batch_has_no_formula() -> None:
+    table = nn.Embedding(7, 4, scale_grad_by_freq=True)
+    model = nn.Sequential(table, nn.Flatten(), nn.Linear(20, 3)).double()
+    s = section_input(model, TOKENS, targets(6))
+    with replaying(s):
+        norms = sample_norms(s, 6)
+    assert not isinstance(norms, str)
+    assert [entry.name for entry in norms.without_formula] == ["0.weight"]
 
 
 def test_norms_are_right_where_squares_of_the_inputs_overflow_float32() -> None:

@@ -83,7 +83,8 @@ def unfold(data: torch.Tensor, window: Window) -> torch.Tensor:
         patches: torch.Tensor = functional.unfold(data, window.kernel, window.dilation, window.padding, window.stride)
         if patches.shape[2] == math.prod(window.positions):
             return patches
-    padded = _padded(data, window)
+    # A stride that does not divide the size, and output padding, leave elements over that no window reaches.
+    padded = functional.pad(data, [side for size in reversed(window.padding) for side in (size, size)]).contiguous()
     steps = padded.stride()
     view = padded.as_strided(
         (*padded.shape[:2], *window.kernel, *window.positions),
@@ -94,21 +95,6 @@ def unfold(data: torch.Tensor, window: Window) -> torch.Tensor:
         ),
     )
     return view.reshape(padded.shape[0], padded.shape[1] * math.prod(window.kernel), math.prod(window.positions))
-
-
-def _padded(data: torch.Tensor, window: Window) -> torch.Tensor:
-    """Pad on both sides, and after the data as far as the last window reaches.
-
-    A stride that does not divide the size leaves elements over; output padding of a transposed convolution asks for
-    elements beyond the padding.
-    """
-    padded = functional.pad(data, [side for size in reversed(window.padding) for side in (size, size)])
-    axes = zip(window.positions, window.stride, window.dilation, window.kernel, strict=True)
-    needed = [(count - 1) * stride + dilation * (size - 1) + 1 for count, stride, dilation, size in axes]
-    lacking = [max(need - size, 0) for need, size in zip(needed, padded.shape[2:], strict=True)]
-    if any(lacking):
-        padded = functional.pad(padded, [side for size in reversed(lacking) for side in (0, size)])
-    return padded.contiguous()
 
 
 def _by_group(values: torch.Tensor, rows: int, groups: int) -> torch.Tensor:
