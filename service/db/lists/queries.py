@@ -50,6 +50,9 @@ class InspectionListQuery(PageQuery):
     model: Annotated[
         Annotated[PlainText, Field(max_length=64)] | None, Field(description="Id of a model: its history in time.")
     ] = None
+    name: Annotated[
+        Annotated[PlainText, Field(max_length=256)] | None, Field(description="Name of the model, exactly.")
+    ] = None
     label: Annotated[
         list[PlainText], Field(max_length=32, description="`key=value`, `key:value` or `key`; repeated, all of them.")
     ] = []
@@ -78,6 +81,9 @@ def _conditions(query: InspectionListQuery, tenant: str) -> Iterator[ColumnEleme
         yield InspectionRecord.verdict == query.verdict
     if query.model is not None:
         yield InspectionRecord.model_id == query.model
+    if query.name is not None:
+        named = select(ModelRecord.id).where(ModelRecord.tenant_id == tenant, ModelRecord.name == query.name)
+        yield InspectionRecord.model_id.in_(named)
     for label in query.label:
         yield _has_label(label, tenant)
     if query.rule is not None:
@@ -98,6 +104,10 @@ def _has_label(text: str, tenant: str) -> ColumnElement[bool]:
 class ModelListQuery(PageQuery):
     """The parameters of a list of models."""
 
+    name: Annotated[
+        Annotated[PlainText, Field(max_length=256)] | None, Field(description="Models with exactly this name.")
+    ] = None
+
 
 def models(session: Session, query: ModelListQuery, *, tenant: str) -> Listing[ModelRecord]:
     """Read a page of models, newest first.
@@ -106,6 +116,8 @@ def models(session: Session, query: ModelListQuery, *, tenant: str) -> Listing[M
         ProblemError: `invalid_request` for a cursor of another list.
     """
     rows = select(ModelRecord).where(ModelRecord.tenant_id == tenant, ModelRecord.deleted_at.is_(None))
+    if query.name is not None:
+        rows = rows.where(ModelRecord.name == query.name)
     return _page(session, rows, ModelRecord, query, tenant)
 
 

@@ -96,6 +96,22 @@ def test_filters_by_state_verdict_and_model(database: Database) -> None:
     assert listed(database, model=other, verdict="pass") == []
 
 
+def test_inspections_and_models_are_found_by_the_name_of_the_model(database: Database) -> None:
+    def registered(name: str | None, tenant: str = TENANT) -> str:
+        with database.write() as session:
+            return models.register(session, SpecSource(spec=spec()), tenant=tenant, name=name).id
+
+    mlp, longer, unnamed = registered("mlp"), registered("mlp 2"), registered(None)
+    foreign = registered("mlp", tenant="other")
+    ids = [submit(database, model_id=model).id for model in (mlp, longer, unnamed)]
+    submit(database, model_id=foreign, tenant="other")
+    assert listed(database, name="mlp") == [ids[0]]
+    assert listed(database, name="ml") == []
+    with database.read() as session:
+        found = queries.models(session, ModelListQuery(name="mlp"), tenant=TENANT).items
+    assert [model.id for model in found] == [mlp]
+
+
 def test_filters_by_labels_which_must_all_be_there(database: Database) -> None:
     both = submit(database, labels={"team": "vision", "url": "a=b"}).id
     one = submit(database, labels={"team": "vision"}).id
