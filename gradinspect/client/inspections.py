@@ -25,7 +25,7 @@ Progress = Callable[[str, float], None]
 
 
 class Inspections:
-    """`client.inspections`: submit, get, list, wait, cancel, report, findings, lr_scales, layers, parameters, events.
+    """`client.inspections`: submit, get, list, wait, events, cancel, delete, and the parts of the report.
 
     Args:
         calls: sends the requests.
@@ -68,7 +68,7 @@ class Inspections:
         """Yield inspections, newest first.
 
         Args:
-            filters: status, verdict, model, label, rule, created_after, created_before; limit is the size of a page.
+            filters: status, verdict, model, name, label, rule, created_after, created_before; limit is a page's size.
         """
         return self._calls.pages(InspectionResource, "/v1/inspections", filters)
 
@@ -118,6 +118,14 @@ class Inspections:
             Conflict: it has ended.
         """
         return self._calls.read(InspectionResource, "POST", f"/v1/inspections/{inspection_id}/cancel")
+
+    def delete(self, inspection_id: str) -> None:
+        """Delete an inspection that has ended, with its report.
+
+        Raises:
+            Conflict: it is queued or running; cancel it first.
+        """
+        self._calls.send("DELETE", f"/v1/inspections/{inspection_id}")
 
     def report(self, inspection_id: str) -> Report:
         """Return the report.

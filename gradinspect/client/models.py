@@ -69,9 +69,9 @@ class Models:
         """Return a model."""
         return self._calls.read(ModelResource, "GET", f"/v1/models/{model_id}")
 
-    def list(self, *, limit: int | None = None) -> Iterator[ModelResource]:
-        """Yield models without their specs, newest first. `limit` is the size of a page."""
-        return self._calls.pages(ModelResource, "/v1/models", {"limit": limit})
+    def list(self, *, name: str | None = None, limit: int | None = None) -> Iterator[ModelResource]:
+        """Yield models without their specs, newest first. `name` is exact, `limit` the size of a page."""
+        return self._calls.pages(ModelResource, "/v1/models", {"name": name, "limit": limit})
 
     def validate(self, spec: SpecLike) -> SpecDescription:
         """Return what a spec would build; the service stores nothing.

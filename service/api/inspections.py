@@ -26,6 +26,7 @@ from service.db import inspections
 from service.db.lists import queries
 from service.db.lists.queries import InspectionListQuery
 from service.db.tables import InspectionRecord
+from service.lifecycle import deletion
 from service.lifecycle.submission import ring, submit
 from service.query_strings import Query
 from service.resources import inspection_resource
@@ -112,6 +113,15 @@ def get_inspection(inspection_id: str, query: WaitQuery) -> Response:
     """One inspection: status and progress, and when it has ended well, verdict and summary."""
     record = _look(inspection_id, query.wait)
     return conditional(json_answer(inspection_resource(record), headers=_retry_after(record)))
+
+
+@blueprint.delete("/v1/inspections/<inspection_id>")
+@operation(answers=[Answer(204, "It is gone, with its report and rows.")], problems=["not_finished"])
+def delete_inspection(inspection_id: str) -> Response:
+    """Delete an inspection that has ended. Cancel one that is queued or running first."""
+    here = context()
+    deletion.delete_inspection(here.database, here.store, inspection_id, tenant=tenant())
+    return Response(status=204)
 
 
 @blueprint.post("/v1/inspections/<inspection_id>/cancel")

@@ -58,8 +58,8 @@ def register(session: Session, source: AnySource, *, tenant: str, name: str | No
     return record
 
 
-def register_inline(session: Session, spec: ModelSpec, *, tenant: str) -> ModelRecord:
-    """Return the model of a spec that came with an inspection: one row however often the same spec is sent."""
+def register_inline(session: Session, spec: ModelSpec, *, tenant: str, name: str | None = None) -> ModelRecord:
+    """Return the model of a spec that came with an inspection: one row per spec and name, however often it is sent."""
     columns = _columns(SpecSource(spec=spec))
     digest = columns["digest"]
     insert_unless_present(
@@ -67,6 +67,7 @@ def register_inline(session: Session, spec: ModelSpec, *, tenant: str) -> ModelR
         ModelRecord,
         id=new_id("mdl"),
         tenant_id=tenant,
+        name=name,
         is_inline=True,
         created_at=clock.now(),
         **columns,
@@ -76,6 +77,7 @@ def register_inline(session: Session, spec: ModelSpec, *, tenant: str) -> ModelR
         .where(
             ModelRecord.tenant_id == tenant,
             ModelRecord.digest == digest,
+            ModelRecord.name.is_not_distinct_from(name),
             ModelRecord.is_inline,
             ModelRecord.deleted_at.is_(None),
         )

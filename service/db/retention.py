@@ -37,6 +37,17 @@ def mark(session: Session, *, kept_days: float, limit: int = 1000) -> int:
     return change(session, hidden.values(deleted_at=clock.now()))
 
 
+def hide(session: Session, inspection_id: str, *, tenant: str) -> bool:
+    """Hide one inspection that has ended; returns False, and changes nothing, when it has not or is hidden already."""
+    ended = update(InspectionRecord).where(
+        InspectionRecord.id == inspection_id,
+        InspectionRecord.tenant_id == tenant,
+        InspectionRecord.status.in_(ENDED),
+        InspectionRecord.deleted_at.is_(None),
+    )
+    return change(session, ended.values(deleted_at=clock.now())) == 1
+
+
 def marked(session: Session, *, grace_seconds: float, limit: int = 100) -> Sequence[Marked]:
     """Inspections that were hidden so long ago that no reader can still be at them."""
     found = session.execute(

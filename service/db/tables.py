@@ -65,6 +65,10 @@ class ArtifactRecord(Table):
     __table_args__ = (PrimaryKeyConstraint("id", "tenant_id"),)
 
 
+_INLINE = text("is_inline AND deleted_at IS NULL")
+_UNNAMED = text("is_inline AND deleted_at IS NULL AND name IS NULL")
+
+
 class ModelRecord(Table):
     """A registered model. A deleted one keeps its row, because inspections that ended still name it."""
 
@@ -87,13 +91,24 @@ class ModelRecord(Table):
     __table_args__ = (
         PrimaryKeyConstraint("id", "tenant_id"),
         Index("models_newest", "tenant_id", "created_at", "id"),
+        Index("models_name", "tenant_id", "name", "created_at", "id"),
+        # Nulls are distinct in a unique index, so inline models without a name need one of their own.
         Index(
             "models_inline_digest",
             "tenant_id",
             "digest",
             unique=True,
-            sqlite_where=text("is_inline AND deleted_at IS NULL"),
-            postgresql_where=text("is_inline AND deleted_at IS NULL"),
+            sqlite_where=_UNNAMED,
+            postgresql_where=_UNNAMED,
+        ),
+        Index(
+            "models_inline_name",
+            "tenant_id",
+            "digest",
+            "name",
+            unique=True,
+            sqlite_where=_INLINE,
+            postgresql_where=_INLINE,
         ),
         Index("models_torchscript", "tenant_id", "torchscript"),
         Index("models_weights", "tenant_id", "weights"),

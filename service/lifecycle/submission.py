@@ -66,7 +66,7 @@ def ring(database: Database, dispatcher: Dispatcher, settings: Settings, record:
 
 def _insert(session: Session, settings: Settings, request: InspectionRequest, tenant: str) -> InspectionRecord:
     if isinstance(request.model, InlineModel):
-        model = models.register_inline(session, request.model.spec, tenant=tenant)
+        model = models.register_inline(session, request.model.spec, tenant=tenant, name=request.model.name)
     else:
         with named_at("/model"):
             model = models.hold(session, request.model, tenant=tenant)

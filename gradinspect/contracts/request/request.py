@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from gradinspect.contracts.document import WITHOUT_NUL, Document, Finite, located, without_nul
+from gradinspect.contracts.document import WITHOUT_NUL, Document, Finite, ModelName, located, without_nul
 from gradinspect.contracts.optimizers import Optimizer, Positive
 from gradinspect.contracts.request.data import Data
 from gradinspect.contracts.request.fitting import NO_PARAMETERS, misfit, target_misfit
@@ -90,6 +90,7 @@ class InlineModel(Document):
     """A model given in the request itself."""
 
     spec: ModelSpec
+    name: ModelName | None = Field(default=None, description="Shown instead of the id; the same spec may have several.")
 
 
 MODEL_ID = re.compile(r"^mdl_[0-9a-f-]{36}$")

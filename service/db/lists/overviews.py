@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 
 from service.db import clock
 from service.db.results.tables import FindingRecord, LayerRecord
-from service.db.tables import InspectionRecord, ModelRecord
+from service.db.tables import InspectionRecord, Json, ModelRecord
 
+MOST_KINDS = 3  # chosen: a cell of the list has room for so many
 MOST_POINTS = 160  # a little more than a small chart has pixels
 
 
@@ -36,13 +37,33 @@ def now(session: Session) -> datetime:
 
 
 def model_names(session: Session, model_ids: Iterable[str], *, tenant: str) -> dict[str, str]:
-    """Names of models, deleted ones included; a model without a name has its id."""
+    """Return the names of models, deleted ones included.
+
+    A spec without a name is described by its most frequent layers; a file without a name has its id.
+    """
     found = session.execute(
-        select(ModelRecord.id, ModelRecord.name).where(
+        select(ModelRecord.id, ModelRecord.name, ModelRecord.document).where(
             ModelRecord.tenant_id == tenant, ModelRecord.id.in_(set(model_ids))
         )
     )
-    return {model_id: name or model_id for model_id, name in found}
+    return {model_id: name or (model_id if spec is None else _layers_of(spec)) for model_id, name, spec in found}
+
+
+def _layers_of(spec: Json) -> str:
+    """Describe a spec by its most frequent layers: `10 Linear, 9 Sigmoid`."""
+    counts: Counter[str] = Counter()
+    waiting: list[tuple[object, int]] = [(spec.get("layers"), 1)]
+    while waiting:
+        node, times = waiting.pop()
+        if isinstance(node, list):
+            waiting += [(entry, times) for entry in node]
+        elif isinstance(node, dict):
+            inner = [node[key] for key in ("layers", "branches", "shortcut") if key in node]
+            waiting += [(part, times * int(node.get("repeat", 1))) for part in inner]
+            if not inner:
+                counts[str(node.get("type"))] += times
+    shown = [f"{count} {kind}" for kind, count in counts.most_common(MOST_KINDS)]
+    return ", ".join([*shown, *(["…"] if len(counts) > MOST_KINDS else [])])
 
 
 def of_inspections(session: Session, records: Sequence[InspectionRecord], *, tenant: str) -> dict[str, Overview]:

@@ -19,7 +19,7 @@ PROMISED = {
     "/v1/artifacts": {"post"}, "/v1/artifacts/{artifact_id}": {"put", "get", "delete"},
     "/v1/models": {"get", "post"}, "/v1/models/{model_id}": {"get", "delete"},
     "/v1/models:validate": {"post"}, "/v1/inspections": {"get", "post"},
-    "/v1/inspections/{inspection_id}": {"get"}, "/v1/inspections/{inspection_id}/cancel": {"post"},
+    "/v1/inspections/{inspection_id}": {"get", "delete"}, "/v1/inspections/{inspection_id}/cancel": {"post"},
     "/v1/inspections/{inspection_id}/report": {"get"},
     "/v1/inspections/{inspection_id}/layers": {"get"},
     "/v1/inspections/{inspection_id}/parameters": {"get"},

@@ -74,13 +74,21 @@ def test_other_tenants_see_nothing(database: Database) -> None:
     assert names == {}
 
 
-def test_a_model_without_a_name_has_its_id(database: Database) -> None:
+def test_a_model_without_a_name_is_described_by_its_layers(database: Database) -> None:
     named, nameless = ended(database, None), ended(database, None, name=None)
     with database.read() as session:
         names = overviews.model_names(session, [named.model_id, nameless.model_id], tenant=DEFAULT_TENANT)
-    assert names == {named.model_id: "net", nameless.model_id: nameless.model_id}
+    assert names == {named.model_id: "net", nameless.model_id: "1 Linear"}
 
 
 def test_the_time_is_the_database_s_with_its_zone(database: Database) -> None:
     with database.read() as session:
         assert overviews.now(session).tzinfo is not None
+
+
+def test_a_spec_without_a_name_is_described_by_its_most_frequent_layers() -> None:
+    block = {"type": "Residual", "layers": [{"type": "Linear"}, {"type": "ReLU"}], "shortcut": [{"type": "Conv2d"}]}
+    layers = [{"repeat": 3, "layers": [block, {"type": "Linear"}]}, {"type": "Linear"}, {"type": "Flatten"}]
+    assert overviews._layers_of({"layers": layers}).startswith("7 Linear, 3 ")
+    assert overviews._layers_of({"layers": layers}).endswith(", …")
+    assert overviews._layers_of({"layers": [{"type": "Concat", "branches": [[{"type": "Tanh"}]] * 2}]}) == "2 Tanh"
