@@ -1,4 +1,4 @@
-"""How findings write numbers and names, so that all of them read alike."""
+"""Numbers and names as findings write them, the same everywhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ _SCALES = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 
 def fold(factor: float) -> str:
-    """A factor of change, either way: 4.3-million-fold, 28,000-fold, 3.2-fold."""
+    """Write a factor of change, whichever way: 4.3-million-fold, 28,000-fold, 3.2-fold.
+
+    >>> fold(0.25)
+    '4-fold'
+    """
     size = factor if factor >= 1 else (1 / factor if factor > 0 else math.inf)
     if size >= 1e15 or math.isinf(size):
         return "more than a quadrillion-fold"
@@ -31,7 +35,11 @@ def fold(factor: float) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits, without a needless exponent."""
+    """Write three significant digits, without a needless exponent.
+
+    >>> number(123456.0), number(1e-5)
+    ('123,456', '1e-5')
+    """
     if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e6):
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
@@ -39,7 +47,11 @@ def number(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage that never rounds to a false 0 or 100."""
+    """Write a share as a percentage that never rounds to 0 or 100 unless it is.
+
+    >>> percent(0.99999)
+    'over 99.9 %'
+    """
     value = 100 * share
     if 0 < value < 0.1:
         return "under 0.1 %"
@@ -49,18 +61,22 @@ def percent(share: float) -> str:
 
 
 def quoted(name: str) -> str:
-    """A model's own name for something, marked as such and cut to a readable length."""
+    """Mark a name that the model gives, cut to 80 characters."""
     return f"`{name if len(name) <= 80 else name[:77] + '…'}`"
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
-    """A few names, and how many more there are."""
+    """List a few names, and how many more there are.
+
+    >>> listed(["a", "b", "c"], most=2)
+    '`a`, `b` and 1 more'
+    """
     shown = ", ".join(quoted(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def counted(count: int, noun: str) -> str:
-    """1 layer, 2 layers."""
+    """Write a count with its noun: 1 layer, 2 layers."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 

@@ -1,8 +1,8 @@
 """What in the network makes the backward signal shrink or grow.
 
-Blame is by accounts in decades: along a chain, log10 of the whole gain is the sum of each layer's parts, and a part is
-measured against what that nonlinearity can do at best. A ReLU halves the squared signal in any net, and weights of
-gain √2 make up for it, so with Xavier weights it is the weights that are short; no weights make up for a sigmoid.
+Along a chain, log10 of the whole gain is the sum over the layers' slopes and weights. Each part is compared with the
+best that the layer's nonlinearity allows: a ReLU halves the squared signal in any network and weights of gain √2
+compensate, so with Xavier weights the weights are too small; no weights compensate for a sigmoid.
 Source: He et al. 2015, eq. 14, for the balance of slope and weights; Schoenholz et al. 2017, eq. 10, for χ1.
 """
 
@@ -26,7 +26,7 @@ Cause = Literal[
 ]  # fmt: skip
 
 MILD_DECADES = math.log10(1.25)  # a layer within 0.8 … 1.25 is mild: the band of initialization_mismatch
-FEWEST_JOINS = 2  # one such place may be anything; a residual network has one a block
+FEWEST_JOINS = 2  # a single one may be anything; a residual network has one in each block
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def _weights(accounts: _Accounts) -> Blame:
 
 
 def _theory(rows: list[LayerMeasurement]) -> str:
-    """What mean-field theory says of the same layers, where it says something."""
+    """Return the prediction of mean-field theory for the same layers as a sentence, or nothing without one."""
     pairs = [(row.predicted_chi1, row.measured_chi1) for row in rows if row.predicted_chi1 and row.measured_chi1]
     if not pairs:
         return ""
@@ -190,7 +190,7 @@ def _normalisation(accounts: _Accounts) -> Blame:
 
 
 def _is_join(row: LayerMeasurement) -> bool:
-    """A call whose output is added to something: nothing nonlinear follows, and theory sees no direct way on."""
+    """Check for a call whose output is added to another: no nonlinearity follows, and theory has no prediction."""
     return row.nonlinearity is None and row.predicted_chi1 is None and "embedding" not in row.kind.lower()
 
 
@@ -205,7 +205,7 @@ def _branches(accounts: _Accounts) -> Blame:
 
 
 def _cut(evidence: Evidence) -> Blame:
-    """Nothing arrives: the layer call below the last one that gets a signal is where it ends."""
+    """Blame what stops the signal: it ends at the call before the first one that gets a signal."""
     reached = signal_edge(evidence, 0)
     below = [row for row in evidence.layers if reached is not None and row.depth < reached.depth]
     if reached is None or not below:
@@ -216,9 +216,9 @@ def _cut(evidence: Evidence) -> Blame:
             f"All units of `{end.name}` are zero for every sample, and where {end.nonlinearity} is zero it has no slope"
         )
         return Blame("activation_slope", f"{sentence}: the activation's slope is responsible.", (end,), 0.0)
-    held = [evidence.by_name[name] for name in reached.parameters if name in evidence.by_name]
-    held = [row for row in held if len(row.shape) >= 2]
-    if held and all(row.weight_norm == 0 for row in held):
+    owned = [evidence.by_name[name] for name in reached.parameters if name in evidence.by_name]
+    weights = [row for row in owned if len(row.shape) >= 2]
+    if weights and all(row.weight_norm == 0 for row in weights):
         sentence = (
             f"The weight of `{reached.name}` is zero and passes nothing back: the scale of the weights is responsible."
         )
@@ -249,7 +249,7 @@ def _depth(accounts: _Accounts) -> Blame:
 
 
 def geometric_mean(values: list[float | None]) -> float:
-    """exp(mean(log)) of the positive values; 1 when there are none."""
+    """Return exp(mean(log)) of the values that are neither None nor 0; 1 without any."""
     known = [math.log(value) for value in values if value]
     return math.exp(math.fsum(known) / len(known)) if known else 1.0
 

@@ -36,7 +36,7 @@ def half_width(base_std: float | None, base_count: int, head_std: float | None, 
 
 @lru_cache(maxsize=256)
 def t_quantile(freedom: int) -> float:
-    """The t for which |T| ≤ t with probability `CONFIDENCE`, by bisection; relative error under 1e-9."""
+    """Return the t with P(|T| ≤ t) = `CONFIDENCE`, by bisection; relative error under 1e-9."""
     low, high = 0.0, 1000.0
     for _ in range(60):
         middle = (low + high) / 2

@@ -31,7 +31,7 @@ from gradinspect.rules.rule import MOST_NAMES, Rule
 from gradinspect.rules.values import RuleValue, badness, rule_values
 from gradinspect.wording import number
 
-CLEAR = 1.0  # log2. Chosen: a factor of two; the warn and fail of every rule lie at least that far apart, but shares
+CLEAR = 1.0  # log2, chosen: a factor of two; warn and fail of a rule are at least that far apart, except for shares
 RANK: dict[Standing | Verdict, int] = {"not_judged": 0, "undetermined": 0, "pass": 0, "info": 0, "warn": 1, "fail": 2}
 
 
@@ -77,8 +77,8 @@ def _side(side: Side) -> ComparedInspection:
     )  # fmt: skip
 
 
-def _unmatched(report: Report, places: tuple[int, ...]) -> tuple[UnmatchedLayer, ...]:
-    rows = (report.layers[place] for place in places)
+def _unmatched(report: Report, indices: tuple[int, ...]) -> tuple[UnmatchedLayer, ...]:
+    rows = (report.layers[index] for index in indices)
     return tuple(UnmatchedLayer(name=row.name, call=row.call, kind=row.kind) for row in rows)
 
 
@@ -145,7 +145,7 @@ def _change(
 
 
 def _change_of_value(rule: Rule, before: float | None, after: float | None) -> tuple[Change, str]:
-    """For a finding that is as severe as before."""
+    """Return the change of a finding that is as severe as before, by its value."""
     if before is None or after is None:
         return "no_clear_change", "the finding is as severe as before"
     shown = f"{number(before)} → {number(after)}"
@@ -192,13 +192,13 @@ def _compare_findings(base: Report, head: Report, matching: Matching) -> Finding
 
 def _still(base: Finding, head: Finding, renamed: dict[str, str]) -> StandingFinding:
     known = {renamed.get(name, name) for name in base.layers}
-    kept = set(head.layers)
+    remaining = set(head.layers)
     return StandingFinding(
         rule=head.rule,
         base=base,
         head=head,
         added_layers=tuple(name for name in head.layers if name not in known)[:MOST_NAMES],
-        removed_layers=tuple(name for name in base.layers if renamed.get(name, name) not in kept)[:MOST_NAMES],
+        removed_layers=tuple(name for name in base.layers if renamed.get(name, name) not in remaining)[:MOST_NAMES],
     )
 
 

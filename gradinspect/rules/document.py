@@ -1,6 +1,6 @@
 """Write docs/rules.md from the rules: `python -m gradinspect.rules.document > docs/rules.md`.
 
-A test keeps the file equal to what this writes, so nobody edits it by hand.
+A test compares the file with what this writes; do not edit it by hand.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ take ranges, `[low, high]`.
 
 
 def document() -> str:
-    """The whole page."""
+    """Return the whole page."""
     return "\n".join([_INTRODUCTION, *_table(), *(_section(rule) for rule in RULES)]).rstrip() + "\n"
 
 

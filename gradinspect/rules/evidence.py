@@ -1,4 +1,4 @@
-"""What rules look at: the measurements of one inspection, and what was declared about its training."""
+"""What rules read: the measurements of one inspection, and the declared optimizer."""
 
 from __future__ import annotations
 
@@ -48,27 +48,27 @@ class Evidence:
 
     @cached_property
     def kind_of(self) -> dict[str, str]:
-        """Layer name → kind."""
+        """Map layer name → kind."""
         return {row.name: row.kind for row in self.layers}
 
     @cached_property
     def by_name(self) -> dict[str, ParameterMeasurement]:
-        """Parameter name → its row."""
+        """Map parameter name → row."""
         return {row.name: row for row in self.parameters}
 
     @cached_property
     def depth_of(self) -> dict[str, int]:
-        """Parameter name → depth of the last layer call that it enters."""
+        """Map parameter name → depth of the last layer call that uses it."""
         return {name: row.depth for row in self.layers for name in row.parameters}
 
     @cached_property
     def signalled(self) -> tuple[LayerMeasurement, ...]:
-        """The layer calls that get a signal, nearest the input first."""
+        """Layer calls that get a signal, nearest the input first."""
         return tuple(row for row in self.layers if row.signal is not None and row.signal.norm)
 
     @cached_property
     def weights(self) -> tuple[ParameterMeasurement, ...]:
-        """The trained weights with two or more axes.
+        """Trained weights with two or more axes.
 
         Biases and the parameters of norms are left out: they start at 0 or 1, whatever the size of the layer, so a
         ratio of their gradient to their value has no meaning. So is a weight that is exactly zero.
@@ -81,34 +81,34 @@ class Evidence:
 
     @cached_property
     def is_trained(self) -> bool:
-        """Whether the model already knows something, so that its weights are no longer an initialisation."""
+        """Whether the loss is below that of a model that knows nothing, so the weights are no initialisation."""
         loss, expected = self.summary.loss, self.summary.expected_initial_loss
         return loss is not None and bool(expected) and loss < TRAINED_BELOW * (expected or 0.0)
 
     def is_norm(self, layer: str) -> bool:
-        """Whether a layer normalises (BatchNorm2d, LayerNorm, native_layer_norm …)."""
+        """Check whether a layer normalises (BatchNorm2d, LayerNorm, native_layer_norm …)."""
         return is_norm_kind(self.kind_of.get(layer, ""))
 
     def is_embedding(self, parameter: ParameterMeasurement) -> bool:
-        """Whether a parameter is a table of which one batch touches some rows only."""
+        """Check whether a parameter is an embedding table, of which a batch uses some rows only."""
         return "embedding" in self.kind_of.get(parameter.layer, "").lower()
 
 
 def is_norm_kind(kind: str) -> bool:
-    """Whether a layer kind is a normalisation."""
+    """Check whether a layer kind is a normalisation."""
     return "norm" in kind.lower()
 
 
 def is_batch_norm_kind(kind: str) -> bool:
-    """Whether a layer kind normalises each channel over the batch."""
+    """Check whether a layer kind normalises each channel over the batch."""
     return "batch" in kind.lower() and is_norm_kind(kind)
 
 
 def _is_matrix(row: ParameterMeasurement) -> bool:
-    """Two or more axes, and not a vector of scales or shifts in the shape (channels, 1, 1)."""
+    """Check for two or more axes; a vector of scales or shifts of shape (channels, 1, 1) is none."""
     return len(row.shape) == 2 or (len(row.shape) > 2 and row.numel > max(row.shape))
 
 
 def names(rows: Sequence[LayerMeasurement]) -> tuple[str, ...]:
-    """The distinct names of layer calls, in their order, as many as a finding may carry."""
+    """Return the distinct names of layer calls, in order, as many as a finding can hold."""
     return tuple(dict.fromkeys(row.name for row in rows))[:1024]

@@ -1,4 +1,4 @@
-"""Every layer's numbers on both sides of a comparison, as ratios beside what chance between seeds can do."""
+"""Each layer's numbers on both sides of a comparison, as ratios with the band that seeds alone explain."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ SAME = 1e-9  # relative: two runs of one computation on one machine agree to the
 
 @dataclass(frozen=True)
 class Side:
-    """One report with what comparisons look up in it."""
+    """One report with what a comparison looks up in it."""
 
     report: Report
 
     @cached_property
     def seeds(self) -> int:
-        """How many initialisations or batches the rows are averages over."""
+        """Number of initialisations or batches that the rows are averages over."""
         spread = self.report.spread
         return spread.seeds if spread is not None and spread.seeds > 1 else 1
 
     @property
     def knows_chance(self) -> bool:
-        """Whether it says how its seeds vary."""
+        """Whether the report records how its seeds vary."""
         return self.seeds > 1
 
-    def spread(self, place: int) -> LayerSpread:
-        """How one layer call varies over the seeds."""
+    def spread(self, index: int) -> LayerSpread:
+        """Return how one layer call varies over the seeds."""
         spread = self.report.spread
-        return spread.layers[place] if spread is not None and place < len(spread.layers) else NO_SPREAD
+        return spread.layers[index] if spread is not None and index < len(spread.layers) else NO_SPREAD
 
     @cached_property
     def gradient_norms(self) -> Mapping[str, ParameterMeasurement]:
@@ -51,7 +51,7 @@ class Side:
 
 
 def compare_layer(match: LayerMatch, base: Side, head: Side) -> LayerComparison:
-    """The numbers of one matched layer call."""
+    """Compare the numbers of one matched layer call."""
     ours, theirs = base.report.layers[match.base], head.report.layers[match.head]
     spreads = base.spread(match.base), head.spread(match.head)
 
@@ -77,7 +77,7 @@ def compare_layer(match: LayerMatch, base: Side, head: Side) -> LayerComparison:
 
 
 def compare_numbers(base: float | None, head: float | None, noise: float | None) -> Ratio:
-    """The ratio of two positive numbers in log2.
+    """Return the ratio of two positive numbers in log2.
 
     Args:
         base: before.

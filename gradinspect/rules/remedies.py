@@ -21,7 +21,7 @@ _HE = 'kaiming_normal_(layer.weight, nonlinearity="relu")'
 
 
 def remedy_for(blame: Blame) -> Remedy:
-    """The change that addresses what is to blame."""
+    """Return the change that addresses what is to blame."""
     match blame.cause:
         case "weight_scale":
             return initialize(blame.layers, blame.cause)
@@ -38,7 +38,7 @@ def remedy_for(blame: Blame) -> Remedy:
 
 
 def tried(remedy: Remedy, evidence: Evidence, gain: float, thresholds: Thresholds) -> tuple[Remedy, str]:
-    """The remedy with what was measured when it was tried, and that in a sentence; unchanged and "" when it was not.
+    """Add what was measured when the remedy was tried; return that as a sentence too, "" where it was not tried.
 
     Args:
         remedy: of this finding.

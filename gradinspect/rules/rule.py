@@ -1,4 +1,4 @@
-"""What a rule is: words, thresholds with their sources, and one pure check."""
+"""A rule: words, thresholds with their sources, and one pure check."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.contracts.request.policy import LEVELS, Compares, RulePolicy, Severity, Threshold
 from gradinspect.rules.evidence import Evidence
 
-MOST_NAMES = 1024  # what a finding may carry
-LARGEST = sys.float_info.max  # a quotient of finite numbers may overflow; a report holds finite ones
+MOST_NAMES = 1024  # in a finding
+LARGEST = sys.float_info.max  # a quotient of finite numbers may overflow; numbers of a report are finite
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One default threshold and where its number comes from ("chosen" says that we chose it, and why)."""
+    """One default threshold with the source of its number; "chosen" and why, where we chose it."""
 
     value: Threshold
     source: str
@@ -26,7 +26,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class NotJudged:
-    """A rule that could not be applied, and which measurement it lacked."""
+    """The result of a rule that could not be applied: which measurement is missing."""
 
     reason: str
 
@@ -39,12 +39,12 @@ class Thresholds:
     levels: dict[Severity, Threshold]
 
     def severity(self, value: float) -> Severity | None:
-        """The severest level that `value` reaches, or None."""
+        """Return the severest level that `value` reaches, or None."""
         crossed = [level for level, threshold in self.levels.items() if _crosses(self.compares, value, threshold)]
         return max(crossed, key=LEVELS.index) if crossed else None
 
     def crossed(self, severity: Severity, value: float) -> float:
-        """The number that `value` crossed at `severity`: for a range, the bound on its side."""
+        """Return the number that `value` crossed at `severity`: for a range, the bound on its side."""
         threshold = self.levels[severity]
         if isinstance(threshold, tuple):
             return threshold[0] if value < threshold[0] else threshold[1]
@@ -89,9 +89,9 @@ class Rule:
     is_required: bool = False
 
     def default(self, level: Severity) -> Level | None:
-        """The default threshold of a level."""
-        found: Level | None = getattr(self, level)
-        return found
+        """Return the default threshold of a level."""
+        result: Level | None = getattr(self, level)
+        return result
 
     def finding(
         self,
@@ -105,7 +105,7 @@ class Rule:
         explanation: str | None = None,
         remedy: Remedy | None = None,
     ) -> Finding:
-        """Make this rule's finding; without an explanation of its own it says why the rule matters."""
+        """Make a finding of this rule; `explanation` defaults to why the rule matters."""
         return Finding(
             rule=self.id,
             severity=severity,
@@ -146,21 +146,21 @@ class Rule:
             reason=reason,
         )
 
-    def thresholds(self, said: RulePolicy | None) -> Thresholds:
-        """The thresholds under what a policy says about this rule (None: nothing)."""
+    def thresholds(self, change: RulePolicy | None) -> Thresholds:
+        """Return the thresholds under a policy's change to this rule (None: no change)."""
         levels: dict[Severity, Threshold] = {}
         for level in LEVELS:
             default = self.default(level)
             value = default.value if default is not None else None
-            if said is not None and level in said.model_fields_set:
-                value = getattr(said, level)
+            if change is not None and level in change.model_fields_set:
+                value = getattr(change, level)
             if value is not None:
                 levels[level] = value
         return Thresholds(self.compares, levels)
 
 
 def apply(rule: Rule, evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
-    """Apply one rule. Measurements come from processes that ran strangers' models: absurd numbers must not stop us."""
+    """Apply one rule; numbers that cannot be computed with, as a hostile model can produce, leave it not judged."""
     try:
         return rule.check(evidence, thresholds)
     except (ArithmeticError, ValueError) as error:
@@ -172,7 +172,7 @@ def _distinct(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _is_finite(value: object) -> bool:
-    """Whether all numbers in a remedy's arguments are finite; absurd measurements make absurd advice."""
+    """Check that all numbers in a remedy's arguments are finite; extreme measurements can overflow them."""
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, dict):

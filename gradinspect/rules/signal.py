@@ -22,7 +22,7 @@ class LayerSignal:
 
 
 def layer_signals(evidence: Evidence) -> tuple[LayerSignal, ...] | NotJudged:
-    """The signal of each layer in depth order, calls of one layer taken together.
+    """Return the signal of each layer in depth order, calls of one layer taken together.
 
     A recurrent layer's first time step may get no signal while its shared weights learn from the last ones: its calls
     count together here, and time is looked at by `time_gain`.
@@ -34,19 +34,19 @@ def layer_signals(evidence: Evidence) -> tuple[LayerSignal, ...] | NotJudged:
             gains[row.name] = math.hypot(gains.get(row.name, 0.0), row.cumulative_backward_gain)
             calls[row.name] += 1
     if len(gains) < FEWEST_LAYERS:
-        found = "no layer carries" if not gains else "one layer alone carries"
-        return NotJudged(f"{found} a finite backward signal; at least {FEWEST_LAYERS} are needed")
+        layers = "no layer carries" if not gains else "one layer alone carries"
+        return NotJudged(f"{layers} a finite backward signal; at least {FEWEST_LAYERS} are needed")
     return tuple(LayerSignal(name, gain, calls[name]) for name, gain in gains.items())
 
 
 def end_to_end(signals: tuple[LayerSignal, ...]) -> float:
-    """‖δ‖ of the first layer over that of the last."""
+    """Return ‖δ‖ of the first layer over that of the last."""
     last = signals[-1].gain
     return signals[0].gain / last if last > 0 else 0.0
 
 
 def time_gain(evidence: Evidence) -> tuple[str, int, float] | None:
-    """The layer with many calls whose first and last call differ most: its name, its calls, first over last signal."""
+    """Return the repeated layer whose first and last calls differ most: name, calls, first over last signal."""
     calls: dict[str, list[float]] = {}
     for row in evidence.layers:
         if row.signal is not None and row.signal.norm is not None:

@@ -1,4 +1,4 @@
-"""Which remedies are worth trying at once, while the model is still at hand."""
+"""The remedies to try right after the measurement, while the model is in memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ TRIED = frozenset({"initialize", "replace_activation", "scale_residual"})  # a f
 
 
 def remedies_to_try(measured: Measurements) -> tuple[Remedy, ...]:
-    """The remedies of a signal that is bad by the rules' own thresholds, where trying them is cheap.
+    """Return the remedies of a signal that is bad by the default thresholds, where trying them is cheap.
 
-    What this gives is only tried, never judged by: the report is judged later, by the policy that was asked for.
+    They are only tried: the report is judged later, under the requested policy.
     """
     evidence = Evidence.of(measured, None)
-    found = [apply(rule, evidence, rule.thresholds(None)) for rule in (vanishing_signal.RULE, exploding_signal.RULE)]
+    results = [apply(rule, evidence, rule.thresholds(None)) for rule in (vanishing_signal.RULE, exploding_signal.RULE)]
     return tuple(
         finding.remedy
-        for finding in found
+        for finding in results
         if isinstance(finding, Finding) and finding.remedy is not None and finding.remedy.action in TRIED
     )

@@ -14,7 +14,7 @@ from gradinspect.rules.rule import LARGEST, NotJudged, Rule, Thresholds, apply
 
 @dataclass(frozen=True, slots=True)
 class RuleValue:
-    """What a rule measures on one report.
+    """The value of a rule on one report.
 
     Attributes:
         value: None where it could not be judged, or where there is nothing that it could count.
@@ -33,7 +33,7 @@ _EVERYTHING: dict[Compares, Threshold] = {
 
 
 def rule_values(evidence: Evidence) -> dict[str, RuleValue]:
-    """Rule → what it measures, in the catalogue's order."""
+    """Map rule → its value, in the catalogue's order."""
     return {rule.id: _value(rule, evidence) for rule in RULES}
 
 
@@ -47,7 +47,7 @@ def _value(rule: Rule, evidence: Evidence) -> RuleValue:
 
 
 def badness(rule: Rule, value: float, middle: float | None = None) -> float:
-    """How bad a value is on a log2 scale: one more is twice as bad. Infinite for what nothing can be worse than.
+    """Return how bad a value is on a log2 scale: one more is twice as bad, infinity is the worst possible.
 
     Args:
         rule: the rule whose value it is.

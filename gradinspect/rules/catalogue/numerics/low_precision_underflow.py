@@ -39,7 +39,7 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
 
 
 def declared_low_precision(section: PrecisionSection | None) -> str | None:
-    """The low precision that training will use: what is intended, else what was computed in."""
+    """Return the low precision of the training: the intended one, else that of the computation."""
     if section is None:
         return None
     dtype = section.intended or section.compute
@@ -69,7 +69,7 @@ def _remedy(section: PrecisionSection, dtype: str) -> Remedy:
 
 
 def _between(window: tuple[float, float]) -> int:
-    """The largest power of two a factor of 4 under the overflow, or the window's middle when it is narrow."""
+    """Return the exponent of a power of two a factor of 4 below the overflow; of the middle in a narrow window."""
     low, high = _log2(window[0]), _log2(window[1])
     return int(high - 2) if high - 2 >= low else int((low + high) / 2)
 

@@ -48,7 +48,7 @@ def _bad_weights(evidence: Evidence) -> int:
 
 
 def _origin(evidence: Evidence, gradients: tuple[str, ...]) -> str:
-    """The parameter nearest the loss: gradients are made from the loss backwards."""
+    """Return the parameter nearest the loss: gradients are computed from the loss backwards."""
     return max(gradients, key=lambda name: evidence.depth_of.get(name, -1))
 
 

@@ -18,8 +18,8 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     """Compare ‖g‖/‖w‖ between the layers' weights."""
     ratios = layer_ratios(evidence)
     if len(ratios) < 2:
-        found = f"{counted(len(ratios), 'layer')} {'has' if len(ratios) == 1 else 'have'}"
-        return NotJudged(f"{found} a trained weight with a gradient; at least 2 are needed")
+        count = f"{counted(len(ratios), 'layer')} {'has' if len(ratios) == 1 else 'have'}"
+        return NotJudged(f"{count} a trained weight with a gradient; at least 2 are needed")
     largest, smallest = max(ratios, key=lambda name: ratios[name]), min(ratios, key=lambda name: ratios[name])
     value = ratios[largest] / ratios[smallest]
     severity = thresholds.severity(value)

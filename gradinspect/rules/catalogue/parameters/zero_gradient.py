@@ -67,7 +67,7 @@ def _behind_gates(evidence: Evidence, gates: dict[str, str], thresholds: Thresho
             f"{counted(len(gates), 'parameter')} ({listed(list(gates))}) get no gradient in the first step, because "
             f"{quoted(gate)} starts at zero; it gets one itself, so the way opens with the first step."
         ),
-        explanation="Starting a branch at zero is a known and sound choice; this is here so that nobody has to wonder.",
+        explanation="Starting a branch at zero is a known and sound choice; it is listed only for information.",
     )
 
 

@@ -16,8 +16,8 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     rows = [row for row in evidence.layers if is_batch_norm_kind(row.kind)]
     rows = [row for row in rows if _signal(row) > 0]
     if len(rows) < FEWEST_LAYERS:
-        found = f"{counted(len(rows), 'batch normalisation')} {'carries' if len(rows) == 1 else 'carry'}"
-        return NotJudged(f"{found} a signal; at least {FEWEST_LAYERS} are needed")
+        count = f"{counted(len(rows), 'batch normalisation')} {'carries' if len(rows) == 1 else 'carry'}"
+        return NotJudged(f"{count} a signal; at least {FEWEST_LAYERS} are needed")
     value = (_signal(rows[0]) / _signal(rows[-1])) ** (1 / (len(rows) - 1))
     severity = thresholds.severity(value)
     if severity is None:

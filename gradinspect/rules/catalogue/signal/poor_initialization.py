@@ -16,8 +16,8 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
         return NotJudged(TRAINED)
     variances = {row.depth: (row, variance) for row in evidence.layers if (variance := _variance(row)) is not None}
     if len(variances) < 2:
-        found = f"{counted(len(variances), 'layer')} {'feeds' if len(variances) == 1 else 'feed'}"
-        return NotJudged(f"{found} a nonlinearity; at least 2 are needed to compare variances")
+        count = f"{counted(len(variances), 'layer')} {'feeds' if len(variances) == 1 else 'feed'}"
+        return NotJudged(f"{count} a nonlinearity; at least 2 are needed to compare variances")
     largest, smallest = max(variances.values(), key=_second), min(variances.values(), key=_second)
     value = largest[1] / smallest[1]
     severity = thresholds.severity(value)

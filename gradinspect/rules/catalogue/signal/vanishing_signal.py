@@ -40,7 +40,7 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
 
 
 def _starved(signals: tuple[LayerSignal, ...], thresholds: Thresholds) -> tuple[LayerSignal, ...]:
-    """The layers before the first one whose signal is still good enough."""
+    """Return the layers before the first one whose signal is large enough."""
     last = signals[-1].gain
     for index, signal in enumerate(signals):
         if last > 0 and thresholds.severity(signal.gain / last) is None:
@@ -59,10 +59,10 @@ def _message(signals: tuple[LayerSignal, ...], starved: tuple[LayerSignal, ...],
 
 def _through_time(evidence: Evidence, thresholds: Thresholds) -> Finding | None:
     """Judge the fading of the first steps one level milder: the shared weights still learn from the last ones."""
-    found = time_gain(evidence)
-    if found is None or (severity := thresholds.severity(found[2])) is None:
+    largest = time_gain(evidence)
+    if largest is None or (severity := thresholds.severity(largest[2])) is None:
         return None
-    name, calls, gain = found
+    name, calls, gain = largest
     milder: Severity = "warn" if severity == "fail" else "info"
     cause = blame(evidence, gain)
     remedy, effect = tried(remedy_for(cause), evidence, gain, thresholds)

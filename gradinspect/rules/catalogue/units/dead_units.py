@@ -50,7 +50,7 @@ def _share(row: LayerMeasurement) -> float:
 
 
 def _is_explained(row: LayerMeasurement) -> bool:
-    """Whether random weights leave so many units off for a whole batch of such similar samples."""
+    """Check whether random weights leave this share of units off for a whole batch of samples this similar."""
     expected = expected_dead_fraction(row)
     if expected is None:
         return False
