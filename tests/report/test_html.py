@@ -213,3 +213,24 @@ def test_what_was_requested_is_shown_where_it_is_known() -> None:
     settings = InspectionSettings(seed=3, seeds=4)
     assert "4, from 3" in Page(render_html(healthy(), settings=settings)).text
     assert "4, from 3" not in Page(render_html(healthy())).text
+
+
+def test_the_styles_of_a_notebook_neither_leak_in_nor_out_and_follow_its_theme() -> None:
+    (style,) = re.findall(r"<style>(.*?)</style>", notebook_html(healthy()), re.DOTALL)
+    style = re.sub(r"/\*.*?\*/", "", style, flags=re.DOTALL)
+    depth, selector, outer = 0, "", []
+    for letter in style:
+        if letter == "{":
+            outer += [selector.strip()] if not depth else []
+            depth, selector = depth + 1, ""
+        elif letter == "}":
+            depth, selector = depth - 1, ""
+        else:
+            selector += letter
+    assert depth == 0
+    for part in ",".join(outer).split(","):
+        # An id's specificity wins over every class of the notebook; `html` exists only in a file.
+        assert ".gradinspect:not(#_)" in part or part.strip() == ":where(html.gradinspect)", part
+    assert style.index("all: revert") < style.index("--ground:")
+    assert '[data-jp-theme-light="false"] .gradinspect' in style
+    assert "prefers-color-scheme" not in style
