@@ -35,6 +35,7 @@ COMMANDS = {
     "list": _Command("inspections", "list_inspections", "List the inspections of a service."),
     "show": _Command("inspections", "show_inspection", "Show the report of an inspection on a service."),
     "open": _Command("inspections", "open_inspection", "Open the page of an inspection in a browser."),
+    "delete": _Command("inspections", "delete_inspection", "Delete an inspection on a service."),
     "completion": _Command("completion", "completion", "Print the script that completes commands in a shell."),
 }
 SERVER_COMMANDS = {

@@ -1,4 +1,4 @@
-"""`gradinspect list`, `show` and `open`: the inspections that a service stores."""
+"""`gradinspect list`, `show`, `open` and `delete`: the inspections that a service stores."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ Examples:
               help="Only inspections in this state.")  # fmt: skip
 @click.option("--verdict", type=click.Choice(["pass", "warn", "fail", "undetermined"]), help="Only this verdict.")
 @click.option("--model", metavar="ID", help="Only inspections of this model.")
+@click.option("--name", metavar="NAME", help="Only inspections of models with this name.")
 @click.option("--rule", metavar="RULE", help="Only inspections in which this rule found something.")
 @click.option("--label", metavar="KEY=VALUE", multiple=True, help="Only inspections with this label.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many to list.")
@@ -93,6 +94,21 @@ def open_inspection(inspection: str, server: str) -> None:
         page = f"{client.base_url}{client.inspections.get(inspection).links.page}"
     click.echo(page)
     click.launch(page)
+
+
+@click.command("delete", epilog="\b\nExamples:\n  gradinspect delete insp_… --server http://127.0.0.1:8080")
+@click.argument("inspection", metavar="ID")
+@service_option
+def delete_inspection(inspection: str, server: str) -> None:
+    """Delete the inspection ID, with its report.
+
+    Exit codes: 0 done; 2 there is no such inspection or it has not ended; 3 the service does not answer.
+    """
+    from gradinspect.cli.connection import connect
+
+    with connect(server) as client:
+        client.inspections.delete(inspection)
+    click.echo(f"deleted {inspection}")
 
 
 def _row(resource: InspectionResource) -> tuple[str, ...]:

@@ -215,9 +215,30 @@ def test_the_page_of_an_inspection_is_opened_in_a_browser(run: Run, monkeypatch:
     assert result.stdout == f"{opened[0]}\n"
 
 
+def test_an_inspection_is_deleted_once_it_has_ended(run: Run, watched: Watched) -> None:
+    inspection = reported(run("--json")).inspection
+    assert inspection is not None
+    delete = ["delete", inspection, "--server", URL]
+    assert CliRunner().invoke(cli, delete, catch_exceptions=False).stdout == f"deleted {inspection}\n"
+    again = CliRunner().invoke(cli, delete, catch_exceptions=False)
+    assert (again.exit_code, "not_found" in again.stderr) == (2, True)
+    watched.worker.is_away = True
+    assert run("--time-limit", "1").exit_code == 3
+    (queued,) = CliRunner().invoke(cli, ["list", "--server", URL, "--json"], catch_exceptions=False).stdout.splitlines()
+    refused = CliRunner().invoke(cli, ["delete", json.loads(queued)["id"], "--server", URL], catch_exceptions=False)
+    assert (refused.exit_code, "not_finished" in refused.stderr) == (2, True)
+
+
+def test_inspections_are_listed_by_the_name_of_their_model(run: Run) -> None:
+    reported(run("--json"))
+    for name, count in (("spec.json", 1), ("other", 0)):
+        listed = CliRunner().invoke(cli, ["list", "--server", URL, "--name", name, "--json"], catch_exceptions=False)
+        assert len(listed.stdout.splitlines()) == count
+
+
 def test_an_inspection_that_does_not_exist_exits_with_2(watched: Watched) -> None:
     watched.worker.is_away = True
-    for command in ("show", "open"):
+    for command in ("show", "open", "delete"):
         unknown = "insp_00000000-0000-0000-0000-000000000000"
         result = CliRunner().invoke(cli, [command, unknown, "--server", URL], catch_exceptions=False)
         assert (result.exit_code, "not_found" in result.stderr) == (2, True)
