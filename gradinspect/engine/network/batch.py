@@ -77,8 +77,14 @@ def make_batch(
     Raises:
         InspectionError: `data_mismatch` with the tensor's name and what is wrong with it.
     """
+    target_draws = generator(seed, "target")
     if isinstance(data, ArtifactData):
-        return _read(data, tensors or {}, loss, dtype, device, seed, part)
+        moved = [_moved(tensor, dtype, device) for tensor in _read(data, tensors or {}, part=part)]
+        inputs = tuple(moved[: len(data.inputs)])
+        if data.target is None:
+            return Batch(inputs, lambda output: draw_target(loss, output, None, target_draws), True, digest(inputs))
+        target = moved[-1] if moved[-1].is_floating_point() else moved[-1].long()
+        return Batch(inputs, lambda _output: target, False, digest((*inputs, target)))
     draws = generator(seed, "inputs")
     sources = data.inputs if data is not None and data.inputs is not None else None
     if sources is None:
@@ -86,7 +92,6 @@ def make_batch(
         sources = (_default_source(sample_input, vocabulary, samples),)
     inputs = tuple(_moved(_draw(source, draws), dtype, device) for source in sources)
     declared = data.target if data is not None else None
-    target_draws = generator(seed, "target")
     return Batch(inputs, lambda output: draw_target(loss, output, declared, target_draws), True, digest(inputs))
 
 
@@ -129,19 +134,10 @@ def _moved(tensor: torch.Tensor, dtype: torch.dtype | None, device: torch.device
     return tensor.to(device, dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype)
 
 
-def _read(
-    data: ArtifactData,
-    tensors: dict[str, torch.Tensor],
-    loss: Loss,
-    dtype: torch.dtype | None,
-    device: torch.device,
-    seed: int,
-    part: tuple[int, int],
-) -> Batch:
-    chosen = [_named(tensors, name) for name in data.inputs]
-    if data.target is not None:
-        chosen.append(_named(tensors, data.target))
+def _read(data: ArtifactData, tensors: dict[str, torch.Tensor], *, part: tuple[int, int]) -> list[torch.Tensor]:
+    """Return one part of the samples of the inputs and, if the data names one, of the target after them."""
     names = [*data.inputs, *([data.target] if data.target is not None else [])]
+    chosen = [_named(tensors, name) for name in names]
     counts = {name: tensor.shape[0] if tensor.dim() else 0 for name, tensor in zip(names, chosen, strict=True)}
     if len(set(counts.values())) != 1 or 0 in counts.values():
         raise InspectionError("data_mismatch", f"the tensors must share their first axis (samples); they have {counts}")
@@ -150,13 +146,7 @@ def _read(
     if parts > total:
         raise InspectionError("data_mismatch", f"{parts} batches were asked for, but the data holds {total} samples")
     rows = slice(index * total // parts, (index + 1) * total // parts)
-    moved = [_moved(tensor[rows], dtype, device) for tensor in chosen]
-    inputs = tuple(moved[: len(data.inputs)])
-    if data.target is None:
-        draws = generator(seed, "target")
-        return Batch(inputs, lambda output: draw_target(loss, output, None, draws), True, digest(inputs))
-    target = moved[-1] if moved[-1].is_floating_point() else moved[-1].long()
-    return Batch(inputs, lambda _output: target, False, digest((*inputs, target)))
+    return [tensor[rows] for tensor in chosen]
 
 
 def _named(tensors: dict[str, torch.Tensor], name: str) -> torch.Tensor:
