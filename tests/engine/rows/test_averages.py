@@ -111,7 +111,7 @@ def test_a_layers_gradient_norm_is_that_of_its_parameters_averages() -> None:
     assert row.grad_norm == pytest.approx(4.0)
     other = parameter(grad_norm=3.0).model_copy(update={"name": "other"})
     (row,) = average_layers([[layer(parameters=("other",))], [layer(parameters=("other",))]], [*rows, other])
-    assert row.grad_norm == pytest.approx(3.0)  # of its own parameters, and no others
+    assert row.grad_norm == pytest.approx(3.0)  # of its parameters only
 
 
 @pytest.mark.parametrize("model", [LayerMeasurement, ParameterMeasurement, ActivationStatistics, SignalStatistics])

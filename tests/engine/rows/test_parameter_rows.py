@@ -104,12 +104,12 @@ def expected(field: str, name: str) -> Any:
 @pytest.mark.parametrize("name", [f"{layer}.{kind}" for layer in (0, 2, 4) for kind in ("weight", "bias")])
 @pytest.mark.parametrize("field", [f for f in ParameterMeasurement.model_fields if f not in OF_SECTIONS])
 def test_a_parameters_field_is_what_its_definition_says(field: str, name: str) -> None:
-    found, wanted = parameter(report(), name).model_dump()[field], expected(field, name)
-    if isinstance(wanted, float) or field == "grad_quantiles":
+    found, target = parameter(report(), name).model_dump()[field], expected(field, name)
+    if isinstance(target, float) or field == "grad_quantiles":
         # The mean of the head's gradient is 0 but for rounding, at the scale of its largest element.
-        assert found == pytest.approx(wanted, rel=ROUNDING, abs=ROUNDING * expected("grad_abs_max", name))
+        assert found == pytest.approx(target, rel=ROUNDING, abs=ROUNDING * expected("grad_abs_max", name))
     else:
-        assert found == wanted
+        assert found == target
 
 
 def test_the_network_of_these_tests_shows_something_in_every_field() -> None:

@@ -170,13 +170,13 @@ def predicted(place: int) -> float | None:
 @pytest.mark.parametrize("field", LayerMeasurement.model_fields)
 def test_a_layers_field_is_what_its_definition_says(field: str, place: int) -> None:
     found = layer(report(), NAMES[place]).model_dump()[field]
-    wanted = expected(field, place)
-    if field == "predicted_chi1" and wanted is not None:
-        assert found == pytest.approx(wanted, rel=2e-3)  # two quadratures of one integral, each good to 1e-3
-    elif isinstance(wanted, float | dict):
-        assert found == pytest.approx(wanted, rel=ROUNDING, abs=ROUNDING)
+    target = expected(field, place)
+    if field == "predicted_chi1" and target is not None:
+        assert found == pytest.approx(target, rel=2e-3)  # two quadratures of one integral, each good to 1e-3
+    elif isinstance(target, float | dict):
+        assert found == pytest.approx(target, rel=ROUNDING, abs=ROUNDING)
     else:
-        assert found == wanted
+        assert found == target
 
 
 def test_the_network_of_these_tests_shows_something_in_every_field() -> None:
