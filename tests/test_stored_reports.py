@@ -1,4 +1,4 @@
-"""What past releases stored can still be read, judged and compared, from files and out of a migrated database."""
+"""Reports of past releases can still be read, judged and compared, from files and from a migrated database."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TENANT = "default"
 
 @cache
 def stored(name: str) -> Report:
-    """A report from its file, with the checks of the contract."""
+    """Return a report from its file, checked by the contract."""
     return Report.model_validate_json(gzip.decompress((STORED / name).read_bytes()))
 
 
@@ -112,7 +112,7 @@ def test_a_stored_report_is_compared_with_another(release: str) -> None:
 
 @pytest.fixture(params=RELEASES)
 def migrated(request: pytest.FixtureRequest, database_url: str) -> Iterator[Database]:
-    """A database as that release left it, brought up to today's schema."""
+    """Return a database as that release left it, migrated to the current schema."""
     document = json.loads(gzip.decompress((STORED / request.param / "database.json.gz").read_bytes()))
     migrate.downgrade(database_url, "base")
     migrate.upgrade(database_url, document["revision"])

@@ -2,7 +2,7 @@
 
 Strict means: no duplicate keys, no NaN or Infinity, bounded depth and integers, a bool is never a number, and
 unknown fields are refused. Python callers take the same path (`from_python`), so a spec given as a dict in a
-notebook is judged exactly like one that came over HTTP.
+notebook is validated exactly like one from HTTP.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
 def without_nul(text: str) -> str:
-    """Refuse a NUL, which not every database can store: the validator of texts that are kept as they came."""
+    """Refuse a NUL, which not every database can store: the validator of texts that are stored unchanged."""
     if "\x00" in text:
         raise ValueError("holds a NUL character (\\u0000); leave it out")
     return text
@@ -114,13 +114,13 @@ def _validate(model: type[DocumentT], value: object, code: str) -> DocumentT:
 
 
 def located(title: str, location: Iterable[int | str], detail: str) -> ValidationError:
-    """Make the error of a validator that knows the place below its own model where something is wrong."""
+    """Make the error of a validator that knows which field below its model is wrong."""
     error = PydanticCustomError("misfit", "{detail}", {"detail": detail})
     return ValidationError.from_exception_data(title, [InitErrorDetails(type=error, loc=tuple(location), input=None)])
 
 
 def number_or_list(value: object) -> str:
-    """Tell the two forms of a field apart that takes one number or several, so that a mistake gives one error."""
+    """Return the form of a field that takes one number or several, so that a mistake gives one error."""
     return "list" if isinstance(value, list | tuple) else "number"
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Problem(NamedTuple):
-    """One row of the table."""
+    """One entry of the table: status, title, hint."""
 
     status: int
     title: str
@@ -66,7 +66,7 @@ PROBLEMS: dict[str, Problem] = {
         422, "The data file is wrong", "Upload a safetensors file whose tensors share their first axis."
     ),
     "unsupported_operator": Problem(
-        422, "The model uses an operator that is not allowed", "`detail` names the operator and its place."
+        422, "The model uses an operator that is not allowed", "`detail` names the operator and where it is."
     ),
     "digest_mismatch": Problem(
         422, "The body does not have the digest of its name", "Compute the SHA-256 of the bytes again and retry."
@@ -119,7 +119,7 @@ class ProblemError(Exception):
 
     @property
     def problem(self) -> Problem:
-        """The row of the table: status, title, hint."""
+        """The entry of the table: status, title, hint."""
         return PROBLEMS[self.code]
 
     def __str__(self) -> str:
@@ -161,5 +161,5 @@ class InspectionError(Exception):
 
     @property
     def remedy(self) -> str:
-        """What the caller can do about it."""
+        """The action that may help the caller."""
         return FAILURES[self.code]

@@ -31,7 +31,7 @@ _ALLOWED_FLAGS = 0x0808  # sizes in a descriptor behind the data; names in UTF-8
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file in the archive: its name, where its bytes start, and how many there are before and after deflating."""
+    """One file in the archive: name, offset of its bytes, and sizes before and after deflating."""
 
     name: str
     start: int
@@ -79,11 +79,11 @@ class Archive:
             raise refusal(f"its deflated entries unfold to {inflated} bytes; at most {MAX_INFLATED_BYTES} are taken")
 
     def find(self, path: str) -> Entry | None:
-        """The entry of this path below the archive's own folder."""
+        """Return the entry of a path below the archive's folder."""
         return self.entries.get(f"{self.root}/{path}")
 
     def paths(self) -> list[str]:
-        """All paths below the archive's own folder."""
+        """All paths below the archive's folder."""
         return [name[len(self.root) + 1 :] for name in self.entries]
 
     def read(self, path: str, *, limit: int) -> bytes:
@@ -111,7 +111,7 @@ class Archive:
         return data
 
     def _directory_span(self) -> tuple[int, int]:
-        """Where the central directory is; sets `count`."""
+        """Return the offset of the central directory; sets `count`."""
         if self.size_bytes < 22 or self._read(0, 4) not in (_LOCAL, _END):
             raise refusal("the file is no zip archive, which is what torch.jit.save writes")
         end = self.size_bytes - 22
@@ -133,18 +133,18 @@ class Archive:
         return offset, size
 
     def _directory64(self, locator: int, short: tuple[int, int, int]) -> tuple[int, int, int, int]:
-        """The 64-bit form, which has to agree with the short one wherever that one says something."""
-        disk, place, disks = struct.unpack("<IQI", self._read(locator + 4, 16))
-        if disk != 0 or disks > 1 or place != locator - 56:
+        """Read the 64-bit form, which has to agree with the short one wherever that has a value."""
+        disk, record_at, disks = struct.unpack("<IQI", self._read(locator + 4, 16))
+        if disk != 0 or disks > 1 or record_at != locator - 56:
             raise refusal("the archive's 64-bit directory is not where it says it is")
-        record = self._read(place, 56)
+        record = self._read(record_at, 56)
         length, _, _, disk, first_disk, here, count, size, offset = struct.unpack("<QHHIIQQQQ", record[4:])
         if record[:4] != _END64 or length != 44 or (disk, first_disk) != (0, 0) or here != count:
             raise refusal("the archive's 64-bit directory cannot be read")
         for long, brief, full in zip((count, size, offset), short, (_FULL16, _FULL32, _FULL32), strict=True):
             if brief not in (long, full):
                 raise refusal("the archive's two directories differ")
-        return place, count, size, offset
+        return record_at, count, size, offset
 
     def _placed(self, entry: Entry, offset: int) -> Entry:
         """Hold the entry's local header against the directory, and find its data."""
@@ -176,7 +176,7 @@ class Archive:
 
 
 class _Directory:
-    """The central directory, entry by entry, as (offset of the local header, entry without its start)."""
+    """Yield the central directory: offset of each local header, and the entry without its start."""
 
     def __init__(self, data: bytes, count: int) -> None:
         self._data, self._count = data, count
@@ -224,10 +224,10 @@ def _wide(name: str, extra: bytes, *numbers: int) -> list[int]:
         wide = field if kind == _WIDE else wide
         at += 4 + length
     left = iter(struct.unpack(f"<{len(wide) // 8}Q", wide) if wide is not None else ())
-    found = [next(left, None) if number == _FULL32 else number for number in numbers]
-    if None in found:
+    sizes = [next(left, None) if number == _FULL32 else number for number in numbers]
+    if None in sizes:
         raise refusal(f"{_shown(name)} has no 64-bit number where its short one says that there is one")
-    return [number for number in found if number is not None]
+    return [number for number in sizes if number is not None]
 
 
 def _name(raw: bytes) -> str:

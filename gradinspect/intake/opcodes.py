@@ -1,7 +1,7 @@
 """Read a pickle without unpickling: its opcodes move plain values over a stack, and nothing is called or imported.
 
 Only what torch's own TorchScript pickler writes is understood: 30 opcodes and the callables of its formats. The result
-is a graph of nodes, held to a number of opcodes, a depth and no cycle, because torch's loader recurses through it.
+is a graph of nodes, bounded in opcodes and depth and free of cycles, because torch's loader recurses through it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Scalar = int | float | bool | str | None
 
 @dataclass(slots=True, eq=False)
 class PickleNode:
-    """What an opcode made.
+    """A value that an opcode made.
 
     Attributes:
         kind: tuple, list, dict, global, object (of a class), call (of a global) or storage.

@@ -153,7 +153,7 @@ _FORBIDDEN_NODES = frozenset(
 
 
 def allows_node(kind: str) -> bool:
-    """Whether a node of a loaded graph (`aten::relu`, `prim::If`) may be run.
+    """Check whether a node of a loaded graph (`aten::relu`, `prim::If`) may be run.
 
     The check of the source goes by names as they are written, and a field can have the name of an operator. The graph
     says what is run.

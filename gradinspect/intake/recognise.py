@@ -52,5 +52,5 @@ def recognise(file: BinaryIO) -> ArtifactKind:
 
 
 def looks_like_safetensors(head: bytes, size: int) -> bool:
-    """Whether a file starts with a header's length and its opening brace."""
+    """Check whether a file starts with a header's length and its opening brace."""
     return len(head) > 8 and head[8:9] == b"{" and 2 <= struct.unpack("<Q", head[:8])[0] <= size - 8

@@ -113,10 +113,10 @@ def _tensor(name: str, described: object) -> tuple[TensorFacts, int, int]:
     if offsets is None or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise _refusal(f"tensor {shown} has data_offsets that are no [begin, end]")
     begin, end = offsets
-    wanted = prod(shape) * ITEM_BYTES[dtype]
-    if end - begin != wanted:
+    expected = prod(shape) * ITEM_BYTES[dtype]
+    if end - begin != expected:
         raise _refusal(
-            f"tensor {shown} is {dtype}{list(shape)}, {wanted} bytes, but its data_offsets hold {end - begin}"
+            f"tensor {shown} is {dtype}{list(shape)}, {expected} bytes, but its data_offsets hold {end - begin}"
         )
     return TensorFacts(name, dtype, shape), begin, end
 

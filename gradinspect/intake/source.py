@@ -47,7 +47,7 @@ _GRAMMAR = (
 
 @dataclass(slots=True)
 class Facts:
-    """What one file of code says.
+    """The operators and names in one file of code.
 
     Attributes:
         path: in the archive.
@@ -80,18 +80,18 @@ def count_tokens(text: bytes, path: str, left: int) -> int:
         raise refusal(f"{path} holds characters that TorchScript code does not have")
     depth, count, before = 0, 0, ""
     source = text.decode("ascii")
-    for found in _TOKEN.finditer(source):
-        kind = found.lastgroup or ""
+    for token in _TOKEN.finditer(source):
+        kind = token.lastgroup or ""
         count += kind not in ("space", "indent")
-        if kind == "indent" and found.end() - found.start() > 2 * MAX_INDENT:
-            raise _at(path, source, found.start(), f"is indented deeper than {MAX_INDENT} levels")
+        if kind == "indent" and token.end() - token.start() > 2 * MAX_INDENT:
+            raise _at(path, source, token.start(), f"is indented deeper than {MAX_INDENT} levels")
         if kind == "open":
             depth += 1
             if depth > MAX_BRACKETS:
-                raise _at(path, source, found.start(), f"nests more than {MAX_BRACKETS} brackets")
+                raise _at(path, source, token.start(), f"nests more than {MAX_BRACKETS} brackets")
         depth -= kind == "close"
         if kind == "odd" or (kind == "string" and before in ("word", "string")):
-            raise _at(path, source, found.start(), "holds what TorchScript's printer does not write")
+            raise _at(path, source, token.start(), "holds what TorchScript's printer does not write")
         if count > left:
             raise refusal(
                 f"{path} has too many words and signs ({left} were left); the model is too large to be inspected"
@@ -200,14 +200,14 @@ class _Reader:
     def name(self, node: ast.Name, function: _Function) -> None:
         if node.id in _ROOTS:
             raise refusal(f"{self.path}, line {node.lineno} uses {node.id!r} as a value")
-        # Under another name, what they are given would not be looked at.
+        # Under another name, their arguments would not be checked.
         if node.id in FORBIDDEN_BUILTINS or node.id in _READ_ATTRIBUTES:
             raise _unsupported(node.id, self.path, node.lineno)
         if isinstance(node.ctx, ast.Store):
             function.stored.add(node.id)
 
     def attribute(self, node: ast.Attribute) -> ast.expr | None:
-        """Look at a chain of attributes; give what stands before its first dot, where that is worth a look."""
+        """Check a chain of attributes; return what is before its first dot, where that has to be checked too."""
         chain: list[str] = []
         inner: ast.expr = node
         while isinstance(inner, ast.Attribute):

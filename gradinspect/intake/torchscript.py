@@ -1,6 +1,6 @@
 """Is this a TorchScript file as torch.jit.save writes them, and does it ask for nothing but a network's arithmetic?
 
-Archive, pickles and code are each read by a module of their own; here they are held against one another.
+Archive, pickles and code are each read by a separate module; here they are compared with one another.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _RECORDS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class TorchScriptFacts:
-    """What a file says about itself.
+    """The facts that a file states about itself.
 
     Attributes:
         class_name: of the module that was saved.
@@ -64,14 +64,14 @@ def check_torchscript(file: BinaryIO) -> TorchScriptFacts:
         file: seekable, at any position.
 
     Raises:
-        ProblemError: `invalid_model` or `unsupported_operator`, with the place in the file.
+        ProblemError: `invalid_model` or `unsupported_operator`, with the position in the file.
 
     Cost: some 10 ms for most models; at most about six seconds and 200 MB, whatever the file holds.
     """
     file.seek(0)
-    told = advice(file.read(SNIFFED_BYTES))
-    if told is not None:
-        raise refusal(told)
+    hint = advice(file.read(SNIFFED_BYTES))
+    if hint is not None:
+        raise refusal(hint)
     archive = Archive(file)
     _check_records(archive)
     root, storages, _ = read_pickle(archive.read("data.pkl", limit=MAX_PICKLE_BYTES), "data.pkl")
@@ -95,9 +95,9 @@ def check_torchscript(file: BinaryIO) -> TorchScriptFacts:
 
 def _check_records(archive: Archive) -> None:
     paths = archive.paths()
-    told = other_format(paths)
-    if told is not None:
-        raise refusal(told)
+    hint = other_format(paths)
+    if hint is not None:
+        raise refusal(hint)
     for path in paths:
         if not _RECORDS.fullmatch(path):
             raise refusal(f"the archive holds {path[:80]!r}, which torch.jit.save does not write")
@@ -133,7 +133,7 @@ def other_format(paths: Iterable[str]) -> str | None:
 
 def _check_storages(archive: Archive, folder: str, storages: list[PickleNode]) -> int:
     """Hold each storage's record against what its pickle says, and count the elements."""
-    found: dict[str, tuple[str, int]] = {}
+    storages_by_key: dict[str, tuple[str, int]] = {}
     for node in storages:
         word, kind, key, device, numel = node.items
         name = kind.name.removeprefix("torch ") if isinstance(kind, PickleNode) and kind.kind == "global" else ""
@@ -142,18 +142,18 @@ def _check_storages(archive: Archive, folder: str, storages: list[PickleNode]) -
             raise refusal(f"{where} names a storage in a form that torch does not write")
         if not isinstance(numel, int) or isinstance(numel, bool) or not 0 <= numel < 2**48:
             raise refusal(f"{where} names a storage of {numel!r} elements")
-        if found.setdefault(key, (name, numel)) != (name, numel):
+        if storages_by_key.setdefault(key, (name, numel)) != (name, numel):
             raise refusal(f"{where} describes the storage {key[:20]!r} in two ways")
         entry = archive.find(f"{folder}/{key}")
         if entry is None:
             raise refusal(f"the archive holds no {folder}/{key[:20]}, which {where} names")
-        wanted = numel * STORAGE_BYTES[name]
-        if entry.size_bytes != wanted:
+        expected = numel * STORAGE_BYTES[name]
+        if entry.size_bytes != expected:
             raise refusal(
                 f"{folder}/{key[:20]} has {entry.size_bytes} bytes, but {where} says {numel} elements of {name}, "
-                f"which are {wanted}; the file is cut off or was changed"
+                f"which are {expected}; the file is cut off or was changed"
             )
-    return sum(numel for _, numel in found.values())
+    return sum(numel for _, numel in storages_by_key.values())
 
 
 def _check_values(root: PickleValue, name: str) -> int:

@@ -33,7 +33,7 @@ ADDED = {"output", "causal"}  # ours: which output goes on
 
 
 def torch_arguments(name: str) -> dict[str, inspect.Parameter]:
-    """The constructor's arguments, those behind *args and **kwargs included."""
+    """Return the constructor's arguments, those behind *args and **kwargs included."""
     made = nn.modules.rnn.RNNBase if name in ("RNN", "GRU", "LSTM") else getattr(nn, name)
     found = dict(inspect.signature(made.__init__).parameters)
     if name in ("RNN", "GRU", "LSTM"):
@@ -46,7 +46,7 @@ def torch_arguments(name: str) -> dict[str, inspect.Parameter]:
 
 
 def spec_arguments(name: str) -> dict[str, Any]:
-    """The arguments that a spec takes, with their defaults."""
+    """Return the arguments that a spec takes, with their defaults."""
     made = LAYER_TYPES[name]
     own = {
         key: field
@@ -114,12 +114,12 @@ def named_parameters(call: Any) -> list[tuple[str, tuple[int, ...]]]:
 
 
 @pytest.mark.parametrize("document", specimens.EVERY_LAYER, ids=specimens.label)
-def test_what_is_planned_is_what_torch_builds_and_gives(document: specimens.Json) -> None:
+def test_torch_builds_and_returns_what_is_planned(document: specimens.Json) -> None:
     assert_built_as_planned(from_python(ModelSpec, document, code="invalid_spec"))
 
 
 def planned_or_none(document: specimens.Json) -> ModelSpec | None:
-    """The spec, or None when it is refused with a reason and a place."""
+    """Return the spec, or None when it is refused with a reason and a location."""
     try:
         return from_python(ModelSpec, document, code="invalid_spec")
     except ProblemError as problem:
@@ -149,7 +149,7 @@ def test_random_nesting_is_refused_with_a_reason_or_built_as_planned(
         assert from_python(ModelSpec, spec.model_dump(mode="json", exclude_none=True)) == spec
 
 
-def test_own_modules_are_the_ones_that_torch_lacks_or_gives_several_tensors_from() -> None:
+def test_only_modules_that_torch_lacks_or_that_return_several_tensors_are_ours() -> None:
     assert set(OWN_MODULES) == OURS | {
         "RNN", "GRU", "LSTM", "MultiheadAttention", "TransformerEncoderLayer", "TransformerEncoder",
     }  # fmt: skip

@@ -20,7 +20,7 @@ def read(document: dict[str, Any]) -> ModelSpec:
 
 
 def calls(document: dict[str, Any]) -> list[Call]:
-    """The layer calls of a spec."""
+    """Return the layer calls of a spec."""
     return [step for step in read(document).plan.calls() if isinstance(step, Call)]
 
 
@@ -103,7 +103,7 @@ def test_equal_specs_are_written_in_one_form() -> None:
     assert from_json(ModelSpec, long.model_dump_json(exclude_none=True)) == long
 
 
-def test_a_null_that_means_something_is_kept() -> None:
+def test_a_null_with_a_meaning_is_stored() -> None:
     document = spec([4], {"type": "BatchNorm1d", "momentum": None})
     stored = read(document).model_dump_json(exclude_none=True)
     assert '"momentum":null' in stored

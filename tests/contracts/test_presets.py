@@ -19,12 +19,12 @@ from gradinspect.engine.network.build import build
 
 
 def expanded(**arguments: Any) -> ModelSpec:
-    """The plain spec."""
+    """Return the plain spec."""
     return from_python(ModelSpec, arguments, code="invalid_spec")
 
 
 def fault(**arguments: Any) -> tuple[str, str]:
-    """The pointer and the detail of the only error."""
+    """Return the pointer and the detail of the only error."""
     with pytest.raises(ProblemError) as caught:
         expanded(**arguments)
     (error,) = caught.value.errors
@@ -46,14 +46,14 @@ def test_every_argument_but_the_presets_name_has_a_default(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", ["mlp", "cnn", "resnet", "rnn", "transformer"])
-def test_what_is_stored_is_a_plain_spec_that_reads_back_the_same(preset: str) -> None:
+def test_a_preset_is_stored_as_a_plain_spec_that_reads_back_the_same(preset: str) -> None:
     spec = expanded(preset=preset)
     stored = spec.model_dump(mode="json", exclude_none=True)
     assert "preset" not in stored
     assert from_python(ModelSpec, stored) == spec
 
 
-def test_a_preset_stands_wherever_a_spec_does() -> None:
+def test_a_preset_is_accepted_wherever_a_spec_is() -> None:
     plain = expanded(preset="mlp", widths=[8])
     request = from_python(InspectionRequest, {"model": {"spec": {"preset": "mlp", "widths": [8]}}})
     assert not isinstance(request.model, str)
@@ -149,7 +149,7 @@ def test_a_transformer_starts_as_gpt_2_does() -> None:
             assert bool((tensor == 1).all()), name
 
 
-def test_an_init_of_the_callers_own_stands_instead() -> None:
+def test_an_init_of_the_caller_replaces_the_presets() -> None:
     small: list[dict[str, Any]] = [
         {"preset": "resnet", "blocks": [1], "width": 4},
         {"preset": "transformer", "depth": 1},
@@ -240,9 +240,7 @@ SMALL = {
 
 @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), preset=st.sampled_from(sorted(SMALL)))
-def test_random_arguments_are_refused_at_their_place_or_give_a_network_that_runs(
-    data: st.DataObject, preset: str
-) -> None:
+def test_random_arguments_are_refused_by_name_or_give_a_network_that_runs(data: st.DataObject, preset: str) -> None:
     arguments = data.draw(SMALL[preset])
     try:
         spec = expanded(preset=preset, **{key: value for key, value in arguments.items() if value is not None})

@@ -17,7 +17,7 @@ MLP = {"input": {"shape": [4]}, "layers": [{"type": "Linear", "out_features": 3}
 
 
 def request(**more: Any) -> InspectionRequest:
-    """A request for the model above."""
+    """Return a request for the model above."""
     return from_python(InspectionRequest, {"model": MODEL} | more)
 
 
@@ -64,7 +64,7 @@ def inputs(*tensors: dict[str, Any]) -> dict[str, Any]:
 
 
 def layers(*rows: Any, shape: tuple[int, ...] = (4,), **more: Any) -> dict[str, Any]:
-    """A request with an inline spec of these layers."""
+    """Return a request with an inline spec of these layers."""
     return {"model": {"spec": {"input": {"shape": list(shape)}, "layers": list(rows)} | more}}
 
 

@@ -27,7 +27,7 @@ SLACK = 1.1  # the list of the rows and what Pydantic makes once; a set of names
 
 
 def numbers(kind: type[BaseModel], position: int) -> dict[str, float]:
-    """A number of its own for each field that holds one."""
+    """Return a different number for each field that holds one."""
     named = [name for name, field in kind.model_fields.items() if field.annotation in (Number, Share)]
     return {name: 1 / (2 + position + place) for place, name in enumerate(named)}
 
@@ -93,7 +93,7 @@ def test_rows_of_a_kind_share_their_field_names_however_they_were_made(make: Cal
     assert made.model_fields_set == set(type(made).model_fields)
 
 
-def test_what_is_changed_in_a_copy_of_a_row_stays_in_the_copy() -> None:
+def test_a_changed_copy_leaves_the_row_unchanged() -> None:
     row = layer(1)
     copied = row.model_copy(update={"grad_norm": 5.0})
     assert (copied.grad_norm, row.grad_norm) == (5.0, layer(1).grad_norm)

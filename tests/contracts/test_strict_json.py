@@ -53,7 +53,7 @@ def refused(text: bytes | str) -> str:
         ("{'a': 1}", "Expecting property name"),
     ],
 )
-def test_what_is_not_strict_json_is_refused_with_its_place(text: bytes | str, reason: str) -> None:
+def test_text_that_is_not_strict_json_is_refused_with_the_position(text: bytes | str, reason: str) -> None:
     assert reason in refused(text)
 
 

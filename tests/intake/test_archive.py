@@ -21,7 +21,7 @@ def opened(data: bytes) -> Archive:
 
 
 def refused(data: bytes) -> str:
-    """The reason for which an archive is refused."""
+    """Return the reason for which an archive is refused."""
     with pytest.raises(ProblemError) as caught:
         opened(data)
     assert caught.value.code == "invalid_model"
@@ -87,7 +87,7 @@ def test_the_directory_and_the_entries_must_agree() -> None:
 
 
 def field(numbers: bytes) -> bytes:
-    """An extra field that holds 64-bit numbers."""
+    """Return an extra field with 64-bit numbers."""
     return struct.pack("<HH", 1, len(numbers)) + numbers
 
 
@@ -165,7 +165,7 @@ def test_an_entry_that_unfolds_to_more_than_it_says_is_refused_without_unfolding
         opened(bytes(data)).read("code/0.py", limit=100)
 
 
-def test_what_torch_writes_has_a_64_bit_directory_that_agrees() -> None:
+def test_files_of_torch_have_a_64_bit_directory_that_agrees() -> None:
     data = files.scripted(files.mlp())
     assert b"PK\x06\x06" in data
     opened(data)

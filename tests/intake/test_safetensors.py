@@ -17,7 +17,7 @@ from gradinspect.intake import safetensors as headers
 
 
 def written(header: Any, data: bytes = b"", *, length: int | None = None) -> bytes:
-    """A file with this header; text is taken as it is."""
+    """Return a file with this header; text is used as it is."""
     raw = header.encode() if isinstance(header, str) else json.dumps(header).encode()
     return struct.pack("<Q", len(raw) if length is None else length) + raw + data
 
@@ -28,14 +28,14 @@ def tensor(begin: int = 0, end: int = 8, *, dtype: Any = "F32", shape: Any = (2,
 
 
 def refused(data: bytes) -> str:
-    """The reason for which a file is refused."""
+    """Return the reason for which a file is refused."""
     with pytest.raises(ProblemError) as caught:
         check_safetensors(io.BytesIO(data))
     assert caught.value.code == "invalid_data"
     return caught.value.detail
 
 
-def test_what_the_library_writes_passes_and_is_recognised() -> None:
+def test_files_of_the_safetensors_library_pass_and_are_recognised() -> None:
     tensors = {
         "x": torch.zeros(4, 3), "y": torch.zeros(4, dtype=torch.int64), "h": torch.zeros(4, 1, dtype=torch.float16),
         "b": torch.zeros(4, 2, dtype=torch.bfloat16), "flags": torch.zeros(4, dtype=torch.bool),
@@ -82,7 +82,7 @@ def test_what_the_library_writes_passes_and_is_recognised() -> None:
         (written({"x" * 300: tensor()}, bytes(8)), "longer than 256"),
     ],
 )
-def test_a_header_that_lies_is_refused_with_the_tensor(data: bytes, reason: str) -> None:
+def test_a_false_header_is_refused_with_the_tensor(data: bytes, reason: str) -> None:
     assert reason in refused(data)
 
 

@@ -23,7 +23,7 @@ def check(data: bytes) -> object:
 
 
 def refused(data: bytes, code: str = "invalid_model") -> str:
-    """The reason for which a file is refused."""
+    """Return the reason for which a file is refused."""
     with pytest.raises(ProblemError) as caught:
         check(data)
     assert caught.value.code == code
@@ -94,7 +94,7 @@ OPERATORS_REFUSED = {
 
 
 @pytest.mark.parametrize("source", OPERATORS_REFUSED)
-def test_an_operator_that_networks_do_not_need_is_named_with_its_place(source: str) -> None:
+def test_a_refused_operator_is_named_with_its_line(source: str) -> None:
     detail = refused(files.program(f"y = torch.relu(x)\nz = {source}\nreturn y"), "unsupported_operator")
     assert detail.startswith(OPERATORS_REFUSED[source])
     assert detail.endswith("in code/__torch__.py, line 9")
@@ -174,7 +174,7 @@ def test_a_missing_storage_is_refused() -> None:
 
 
 def with_tensor(tensor: bytes) -> bytes:
-    """The small program with another weight."""
+    """Return the small program with another weight."""
     data = files.program("return x")
     return files.changed(data, data_pkl=files.records_of(data)["data.pkl"].replace(files.tensor_pickle(), tensor))
 
@@ -202,7 +202,7 @@ def test_the_unchanged_tensor_passes() -> None:
 
 
 def pickled(content: bytes) -> bytes:
-    """A file with this data.pkl."""
+    """Return a file with this data.pkl."""
     return files.changed(files.program("return x"), data_pkl=content)
 
 

@@ -36,7 +36,7 @@ def test_xavier_weights_before_relus_are_blamed_not_the_relu() -> None:
     assert "too small" in found.sentence
 
 
-def test_the_prediction_of_theory_is_told_where_there_is_one() -> None:
+def test_the_sentence_has_the_prediction_of_theory_where_there_is_one() -> None:
     measured = chain((math.sqrt(0.5),) * 10)
     measured = changed(measured, "3", predicted_chi1=0.5, measured_chi1=0.49)
     assert "theory predicts a gain of 0.71 a layer for these weights; measured: 0.7" in blamed(measured).sentence

@@ -144,7 +144,7 @@ def test_both_sides_can_be_judged_by_one_policy_first() -> None:
     assert (found.head.policy.name, found.head.policy.version) == ("strict", 3)
 
 
-def test_what_makes_the_sides_hard_to_compare_is_noted() -> None:
+def test_differences_that_make_the_sides_hard_to_compare_are_noted() -> None:
     other = chain()
     other = other.model_copy(update={"environment": other.environment.model_copy(update={"device": "cuda (X)"})})
     found = compare(judged(chain()), judged(other, policy=Policy(name="strict")))
@@ -180,7 +180,7 @@ def test_calls_of_one_layer_are_matched_call_by_call() -> None:
     assert found.only_head == (3, 4)
 
 
-def test_renamed_layers_are_matched_by_their_place_among_their_kind() -> None:
+def test_renamed_layers_are_matched_by_their_order_within_a_kind() -> None:
     base = [*named("a", "b"), layer(2, name="norm", kind="LayerNorm")]
     head = [*named("x"), layer(1, name="n", kind="LayerNorm"), *named("y")]
     found = match_layers(base, head)

@@ -146,7 +146,7 @@ def test_every_rule_has_a_case() -> None:
 
 
 @pytest.mark.parametrize("rule", RULE_IDS)
-def test_it_fires_with_a_number_and_a_place(rule: str) -> None:
+def test_it_fires_with_a_number_and_a_layer(rule: str) -> None:
     case = CASES[rule]
     found = finding(case.fires, rule, case.settings)
     assert found is not None
@@ -368,7 +368,7 @@ def test_momentum_raises_the_largest_stable_learning_rate() -> None:
     assert finding(curved(39.0), "sharpness", momentum) is not None
 
 
-def test_the_loss_scale_of_the_remedy_lies_in_the_window() -> None:
+def test_the_loss_scale_of_the_remedy_is_in_the_window() -> None:
     found = finding(flushed(0.02), "low_precision_underflow")
     assert found is not None
     assert found.remedy is not None
@@ -377,7 +377,7 @@ def test_the_loss_scale_of_the_remedy_lies_in_the_window() -> None:
     assert math.log2(scale).is_integer()
 
 
-def test_non_finite_weights_are_named_before_what_follows_from_them() -> None:
+def test_non_finite_weights_are_named_before_their_consequences() -> None:
     measured = changed(changed(chain(), "1", nonfinite_count=5), "2", nonfinite_count=9)
     measured = changed_parameter(measured, "1.weight", weight_nonfinite_count=1)
     found = finding(measured, "non_finite")

@@ -23,14 +23,14 @@ FACTORS = (1e-6, 1e6)
 
 @cache
 def inspected(rule: str, *, fires: bool, factor: float = 1.0) -> Report:
-    """The report of one network; what was declared about its training follows the loss."""
+    """Return the report of one network; the learning rate and loss scale follow the loss."""
     reference = PAIRS[rule].fires if fires else PAIRS[rule].near
     options = {name: divided(value, factor) for name, value in reference.options.items()}
     return inspect_reference(replace(reference, options=options), loss_factor=factor)
 
 
 def divided(option: Any, factor: float) -> Any:  # Any: JSON of an option
-    """A learning rate or a loss scale for a loss that is multiplied by `factor`."""
+    """Return a learning rate or a loss scale for a loss that is multiplied by `factor`."""
     if not isinstance(option, Mapping):
         return option
     return {key: value / factor if key in ("lr", "loss_scale") else value for key, value in option.items()}

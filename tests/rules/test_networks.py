@@ -25,7 +25,7 @@ NAMES = {id(reference): name for name, reference in (*HEALTHY.items(), *SICK.ite
 
 
 def inspected(reference: Reference, factor: float = 1.0) -> Report:
-    """The report of a network of the set, made once."""
+    """Return the report of a network of the set, made once."""
     return _inspected(NAMES[id(reference)], factor)
 
 
@@ -59,7 +59,7 @@ def test_the_set_is_large_enough_to_mean_something() -> None:
 
 
 @pytest.mark.parametrize("name", SICK)
-def test_a_sick_network_is_told_what_ails_it(name: str) -> None:
+def test_the_ailment_of_a_sick_network_is_found(name: str) -> None:
     sick, report = SICK[name], inspected(SICK[name])
     found = finding_of(report, sick)
     assert found is not None, [finding.rule for finding in report.findings]
@@ -71,7 +71,7 @@ def test_a_sick_network_is_told_what_ails_it(name: str) -> None:
         assert report.verdict in ("warn", "fail")
 
 
-def test_the_page_says_of_every_network_what_is_said_here() -> None:
+def test_the_page_has_the_findings_of_every_network() -> None:
     """Every cell: verdicts, rules, causes, and what other tools' rules say."""
     found, written = document(inspected).splitlines(), PAGE.read_text(encoding="utf-8").splitlines()
     changed = [line for line in found if line not in written]
@@ -91,7 +91,7 @@ def test_the_code_of_a_remedy_cures_the_network(name: str) -> None:
     assert sick.rule not in {finding.rule for finding in inspect(model, inputs, targets).findings}
 
 
-def test_the_published_ratio_rule_misses_what_the_signal_shows() -> None:
+def test_the_published_ratio_rule_misses_a_failure_that_the_signal_shows() -> None:
     """Xavier before ReLU: signal and activations both shrink 0.707-fold a layer, so the gradient's ratio cancels."""
     torch.manual_seed(0)
     report = inspect(

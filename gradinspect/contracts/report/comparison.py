@@ -32,7 +32,7 @@ class ComparedInspection(Document):
 
 
 class Ratio(Document):
-    """One number on both sides. `log2_ratio` is log2(head / base): 1 is twice as large, -1 half."""
+    """One number on both sides. `log2_ratio` is log2(head / base): 1 is twice as large, -1 half as large."""
 
     base: Number = None
     head: Number = None
@@ -85,7 +85,7 @@ class RuleComparison(Document):
 
 
 class StandingFinding(Document):
-    """A finding of both sides. Layers are named as on their own side."""
+    """A finding of both sides. Each side's layers have that side's names."""
 
     rule: Name
     base: Finding
@@ -114,7 +114,7 @@ class DecayComparison(Document):
 
 
 class Comparison(Document):
-    """From `base` to `head`.
+    """The changes from `base` to `head`.
 
     `change` is for a gate: `worse` when any rule that counts towards verdicts got worse, `undetermined` when the head
     could not be judged where the base could, `better` when something got better and nothing worse.

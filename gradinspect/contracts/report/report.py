@@ -1,4 +1,4 @@
-"""The report: what was measured, and what was found in it.
+"""The report: measurements, and what the rules say about them.
 
 Definitions of every number: docs/diagnostics.md. Measurements come from confined processes that ran untrusted models,
 so every string and every list is bounded. Rows are in `rows`, sections in `sections`, outcomes of rules in `outcomes`.
@@ -25,16 +25,16 @@ Verdict = Literal["pass", "warn", "fail", "undetermined"]
 
 
 class RemedyCheck(Document):
-    """What was measured with a remedy applied to a fresh copy of the model."""
+    """The gain measured with a remedy applied to a fresh copy of the model."""
 
     action: Name
-    arguments: dict[str, Any] = {}  # Any: the remedy's own arguments, as `Remedy` has them
+    arguments: dict[str, Any] = {}  # Any: as in `Remedy`
     cumulative_gain: Number = Field(default=None, description="As in `depth_decay`, after the remedy.")
     reason: Text | None = Field(default=None, description="Why nothing could be measured.")
 
 
 class SelfCheck(Document):
-    """An identity that the numbers must satisfy, checked on this very run."""
+    """An identity that the numbers must satisfy, checked in this run."""
 
     name: Name
     status: Literal["passed", "failed", "not_applicable"]
@@ -44,7 +44,7 @@ class SelfCheck(Document):
 
 
 class Environment(Document):
-    """Where and how the numbers were made."""
+    """Where and how the numbers were measured."""
 
     gradinspect_version: Name
     torch_version: Name
@@ -80,7 +80,7 @@ class MeasuredSummary(Document):
 
 
 class Measurements(Sections):
-    """What the engine hands over: numbers without judgement."""
+    """The engine's result: numbers without judgement."""
 
     environment: Environment
     summary: MeasuredSummary
@@ -92,7 +92,7 @@ class Measurements(Sections):
 
 
 class Remedy(Document):
-    """What to change, for a machine; `message` and `explanation` of the finding say it for a person."""
+    """The change to make, for a machine; `message` and `explanation` of the finding are for people."""
 
     action: Name
     arguments: dict[str, Any] = {}  # Any: each action has its own arguments, documented with its rule
@@ -103,7 +103,7 @@ class Remedy(Document):
 
 
 class Finding(Document):
-    """One rule that fired: what was measured, against what, and where."""
+    """One rule that fired: the value, the threshold and the layers."""
 
     rule: Name
     severity: Severity

@@ -110,7 +110,7 @@ class Jacobian(Section):
 
 
 class PrecisionSection(Section):
-    """What low precision would do to the gradients that were measured."""
+    """The effect of low precision on the measured gradients."""
 
     compute: Name | None = Field(
         default=None, description="float16 and bfloat16 by autocast over float32 weights, unless the file holds others."
@@ -140,12 +140,12 @@ class ScaleGroup(Document):
     note: Literal["no_gradient", "equalized"] | None = Field(
         default=None,
         description="no_gradient: exactly zero or unused, so the scale is 1. equalized: the method had nothing to "
-        "divide by, and 1/RMS(g) stands in.",
+        "divide by, and 1/RMS(g) is used.",
     )
 
 
 class ScaleCandidate(Document):
-    """One method's suggestion, and how it fared against uniform."""
+    """One method's suggestion, and its result compared with uniform."""
 
     method: Name
     spread_dex: Number = Field(default=None, description="log10 of the largest scale over the smallest.")
@@ -170,7 +170,7 @@ class ProbeCurve(Document):
 
 
 class ScaleEvidence(Document):
-    """What was run to decide, and on what."""
+    """The training runs behind the verdict, and their data."""
 
     statement: Text = Field(description="One sentence: what the evidence covers.")
     steps: Count = Field(description="T, the length of each run.")
@@ -221,7 +221,7 @@ class LrScales(Section):
 
 
 class LayerSpread(Document):
-    """How much one layer call's numbers vary from seed to seed: standard deviations of their log2."""
+    """Variation of one layer call's numbers from seed to seed: standard deviations of their log2."""
 
     signal_rms: Number = None
     cumulative_backward_gain: Number = None
@@ -231,7 +231,7 @@ class LayerSpread(Document):
 
 
 class SeedSpread(Section):
-    """What is known about chance: the rows are averages over seeds or batches, and this is how far those lie apart."""
+    """Variation between the seeds or batches that the rows are averages over."""
 
     seeds: Count
     layers: Annotated[tuple[LayerSpread, ...], Field(max_length=MAX_LAYERS)] = Field(

@@ -48,15 +48,15 @@ def misfit(spec: ModelSpec, data: Data | None, *, loss: str) -> tuple[Location, 
         return None
     if len(data.inputs) != 1:
         return ("inputs",), f"a spec takes one tensor, and {len(data.inputs)} are given; keep one"
-    found = _tensor_misfit(spec, data.inputs[0])
-    return None if found is None else (("inputs", 0, found[0]), found[1])
+    problem = _tensor_misfit(spec, data.inputs[0])
+    return None if problem is None else (("inputs", 0, problem[0]), problem[1])
 
 
 def _tensor_misfit(spec: ModelSpec, tensor: TensorSource) -> tuple[str, str] | None:
     """Name the field of `tensor` that does not fit, and what to change."""
     if (tensor.dtype in ("int64", "int32")) != spec.input.holds_tokens:
-        wanted = "integers" if spec.input.holds_tokens else "floating-point numbers"
-        return "dtype", f"the spec's input is {spec.input.dtype}: give {wanted}, not {tensor.dtype}"
+        kind = "integers" if spec.input.holds_tokens else "floating-point numbers"
+        return "dtype", f"the spec's input is {spec.input.dtype}: give {kind}, not {tensor.dtype}"
     sample = tensor.shape[1:]
     if isinstance(tensor, IntegersTensor):
         vocabulary = spec.plan.vocabulary

@@ -80,9 +80,9 @@ class InspectionSettings(Document):
 
     @model_validator(mode="after")
     def _comparable(self) -> InspectionSettings:
-        found = target_misfit(self.loss, self.data)
-        if found is not None:
-            raise located(type(self).__name__, ("data", *found[0]), found[1])
+        problem = target_misfit(self.loss, self.data)
+        if problem is not None:
+            raise located(type(self).__name__, ("data", *problem[0]), problem[1])
         return self
 
 
@@ -121,13 +121,13 @@ class InspectionRequest(InspectionSettings):
             return self
         if self.model.spec.plan.parameters == 0:
             raise located("InspectionRequest", ("model", "spec", "layers"), NO_PARAMETERS)
-        found = misfit(self.model.spec, self.data, loss=self.loss)
-        if found is not None:
-            raise located("InspectionRequest", ("data", *found[0]), found[1])
+        problem = misfit(self.model.spec, self.data, loss=self.loss)
+        if problem is not None:
+            raise located("InspectionRequest", ("data", *problem[0]), problem[1])
         return self
 
     def settings(self) -> InspectionSettings:
-        """The part that the engine sees: no ids, no labels, no policy."""
+        """Return the part that the engine reads: no ids, no labels, no policy."""
         return InspectionSettings.model_construct(
             **{name: getattr(self, name) for name in InspectionSettings.model_fields}
         )

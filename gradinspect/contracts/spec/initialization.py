@@ -1,6 +1,6 @@
 """How parameters start: functions of `torch.nn.init` by name, with their own arguments under torch's names.
 
-`init` stands on the whole model, on a container or on one layer; the nearest one counts. `weight` reaches the weights
+`init` belongs to the whole model, on a container or on one layer; the nearest one counts. `weight` reaches the weights
 with two or more axes (matrices, kernels, embeddings, every gate of a recurrent layer) and `bias` their biases. What an
 `init` further out says leaves normalisation layers and PReLU alone, because a scale of 1 and a shift of 0 are what they
 are for; an `init` on such a layer itself is obeyed. Without `init`, torch's own defaults stay.
@@ -28,7 +28,7 @@ class Initializer(Document):
     name: str
 
     def arguments(self) -> dict[str, float | str]:
-        """What the function is called with, besides the tensor."""
+        """Return the function's arguments after the tensor."""
         return {field: getattr(self, field) for field in type(self).model_fields if field != "name"}
 
     def obstacle(self, shape: tuple[int, ...]) -> str | None:
@@ -36,8 +36,8 @@ class Initializer(Document):
         low, high = self.axes
         if low <= len(shape) <= high:
             return None
-        wanted = f"{low}" if low == high else f"{low} to {high}"
-        return f"{self.name} fills tensors with {wanted} axes, not one of shape {list(shape)}"
+        axes = f"{low}" if low == high else f"{low} to {high}"
+        return f"{self.name} fills tensors with {axes} axes, not one of shape {list(shape)}"
 
 
 class Zeros(Initializer):
@@ -90,7 +90,7 @@ class TruncNormal(Initializer):
     def obstacle(self, shape: tuple[int, ...]) -> str | None:
         if not self.a < self.b:
             return "a must be smaller than b"
-        # torch warns and draws a wrong distribution when the interval lies outside mean ± 2 std.
+        # torch warns and draws a wrong distribution when the interval is outside mean ± 2 std.
         if self.mean < self.a - 2 * self.std or self.mean > self.b + 2 * self.std:
             return "mean lies more than 2 std outside [a, b]; move the interval"
         return super().obstacle(shape)
@@ -154,10 +154,10 @@ class Dirac(Initializer):
     groups: Annotated[int, Field(ge=1, le=2**31 - 1)] = 1
 
     def obstacle(self, shape: tuple[int, ...]) -> str | None:
-        found = super().obstacle(shape)
-        if found is None and shape[0] % self.groups:
+        problem = super().obstacle(shape)
+        if problem is None and shape[0] % self.groups:
             return f"groups {self.groups} does not divide the kernel's first axis, {shape[0]}"
-        return found
+        return problem
 
 
 class Sparse(Initializer):

@@ -42,7 +42,7 @@ def _expanded(preset: Preset) -> ModelSpec:
 class ModelSpec(Document):
     """A network: what goes in, the layers it passes, and how the parameters start.
 
-    Where one is read, a preset may stand instead; it is expanded on the spot.
+    A preset is accepted wherever a spec is, and expanded when it is read.
     """
 
     input: SpecInput
@@ -51,7 +51,7 @@ class ModelSpec(Document):
 
     @cached_property
     def plan(self) -> Plan:
-        """What this spec would build: calls, shapes, parameters."""
+        """The calls, shapes and parameters that this spec would build."""
         return make_plan(self.input.shape, tokens=self.input.holds_tokens, layers=self.layers, init=self.init)
 
     @model_validator(mode="after")

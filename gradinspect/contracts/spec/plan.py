@@ -1,4 +1,4 @@
-"""What a spec would build: every layer call with its path, shapes, parameters and initialisers.
+"""The plan of a spec: every layer call with its path, shapes, parameters and initialisers.
 
 Pure Python and no torch. `gradinspect.contracts.spec.walk` makes a plan; `engine.network.build` follows it and never
 infers a shape.
@@ -26,7 +26,7 @@ class Call:
     output_shape: Shape
     parameters: Mapping[str, Shape]
     initializers: Mapping[str, Initializer]
-    saved: int  # elements kept for backward, per sample
+    saved: int  # elements saved for backward, per sample
     frozen: bool
     location: Location  # in the spec's document
     tied_to: str | None = None  # path of the call whose weight this one shares
@@ -61,7 +61,7 @@ class Plan:
         yield from _in_order(self.steps)
 
     def same_parameters(self, other: Plan) -> bool:
-        """Whether both plans hold the same parameters under the same names."""
+        """Check whether both plans have the same parameters under the same names."""
         mine, theirs = (
             {call.path: call.parameters for call in plan.calls() if isinstance(call, Call)} for plan in (self, other)
         )

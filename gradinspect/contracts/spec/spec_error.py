@@ -1,4 +1,4 @@
-"""A mistake in a spec: where it is, and how places and layers are called in messages."""
+"""A mistake in a spec, and how messages name locations and layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SpecError(ValueError):
 
 
 def name_layer(node: Layer | Container, here: Location) -> str:
-    """Call a layer by its place, its name and its type."""
+    """Name a layer by its location, its name and its type."""
     name = f" {node.name!r}" if node.name else ""
     return f"{write_place(here)}{name} ({node.type})"
 

@@ -27,5 +27,5 @@ class SpecInput(SampleInput):
 
     @property
     def holds_tokens(self) -> bool:
-        """Whether the input is made of integers."""
+        """Whether the input consists of integers."""
         return self.dtype in ("int64", "int32")

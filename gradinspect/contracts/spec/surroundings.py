@@ -1,4 +1,4 @@
-"""What surrounds a layer counts for it: frozen containers, copies of a repeat, and the nearest init."""
+"""Settings that a layer inherits: frozen containers, copies of a repeat, and the nearest init."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gradinspect.contracts.spec.spec_error import Location, SpecError, name_laye
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What surrounds a layer."""
+    """The settings that a layer inherits."""
 
     frozen: bool = False
     depth: int = 0
@@ -44,26 +44,26 @@ def initializers(
         SpecError: the layer's own init names a part that it lacks, or an initialiser cannot fill a shape.
     """
     own = layer.init if isinstance(layer.init, Init) else None
-    found: dict[str, Initializer] = {}
+    result: dict[str, Initializer] = {}
     parts = ("weight", context.weight_init), ("bias", context.bias_init), ("residual", context.residual_init)
-    for part, given in parts:
-        mine = own is not None and getattr(own, part) is not None
-        if given is None or not (mine or layer.inherits_init):
+    for part, inherited in parts:
+        is_explicit = own is not None and getattr(own, part) is not None
+        if inherited is None or not (is_explicit or layer.inherits_init):
             continue
-        initializer, origin = given
+        initializer, origin = inherited
         meant = [
             name
             for name, shape in parameters.items()
             if layer.role(name) in (part, "residual" if part == "weight" else part)
-            and (mine or part == "bias" or len(shape) >= 2)
+            and (is_explicit or part == "bias" or len(shape) >= 2)
             and not (layer.tie is not None and name == "weight")
         ]
-        if mine and not meant:
+        if is_explicit and not meant:
             why = "is shared; set init where it is owned" if layer.tie and part == "weight" else "does not exist"
             raise SpecError(origin, f"the {part} of {name_layer(layer, here)} {why}")
         for name in meant:
             obstacle = initializer.obstacle(parameters[name])
             if obstacle is not None:
                 raise SpecError(origin, f"{name_layer(layer, here)}, {name}: {obstacle}")
-            found[name] = initializer
-    return found
+            result[name] = initializer
+    return result

@@ -1,4 +1,4 @@
-"""What passes between processes: the queue's doorbell, the job given to a child, and the frames it sends back."""
+"""Messages between processes: the broker's wake-up, the job of a child, and the frames it sends back."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ INSPECT_TASK = "gradinspect.inspect"
 
 
 class InspectMessage(Document):
-    """What the broker carries: an id. The database row is the truth; this only rings the bell."""
+    """A broker message: an id. It only wakes a worker; the database row is authoritative."""
 
     v: Literal[1] = 1
     id: Annotated[str, Field(pattern=r"^insp_[0-9a-f-]{36}$")]
 
 
 class Limits(Document):
-    """What one job may use. The supervisor enforces wall time from outside, the child sets the rest on itself."""
+    """The resources of one job. The supervisor enforces wall time, the child limits the rest itself."""
 
     wall_seconds: Annotated[Finite, Field(gt=0)] = 300.0
     cpu_seconds: Annotated[int, Field(gt=0)] = 600
@@ -41,7 +41,7 @@ class Job(Document):
 
 
 class ProgressFrame(Document):
-    """Where the computation is."""
+    """The stage of the computation."""
 
     type: Literal["progress"] = "progress"
     stage: Name
@@ -56,7 +56,7 @@ class ResultFrame(Document):
 
 
 class FailureFrame(Document):
-    """A named reason why there are no measurements, last frame of such a job."""
+    """The reason why there are no measurements, last frame of a job that failed."""
 
     type: Literal["failure"] = "failure"
     code: Name

@@ -1,4 +1,4 @@
-"""The nouns of the HTTP API as the service writes them and the client reads them."""
+"""The resources of the HTTP API as the service writes and the client reads them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ModelResource(SourceFields, _RegisteredModel):
 
 
 class SpecLayer(Document):
-    """One layer call of a spec, in order, with what it gives."""
+    """One layer call of a spec, in order, with its output."""
 
     name: Name
     kind: Name
@@ -58,7 +58,7 @@ class SpecLayer(Document):
 
 
 class SpecDescription(Document):
-    """What a spec would build: the answer of `POST /v1/models:validate`."""
+    """The layers that a spec would build: the answer of `POST /v1/models:validate`."""
 
     parameters: Count
     layers: tuple[SpecLayer, ...]
@@ -68,14 +68,14 @@ class SpecDescription(Document):
 
 
 class Progress(Document):
-    """How far a running inspection is."""
+    """Progress of a running inspection."""
 
     stage: Name
     fraction: Fraction
 
 
 class ErrorResource(Document):
-    """Why an inspection failed."""
+    """The reason why an inspection failed."""
 
     code: Name
     detail: Text
@@ -83,7 +83,7 @@ class ErrorResource(Document):
 
 
 class InspectionLinks(Document):
-    """Where the parts of an inspection are."""
+    """URLs of the parts of an inspection."""
 
     self: str
     report: str
@@ -96,7 +96,7 @@ class InspectionLinks(Document):
 
 
 class InspectionResource(Document):
-    """One inspection. `verdict` and `summary` are null until it has ended well, `error` unless it failed."""
+    """One inspection. `verdict` and `summary` are null until it has succeeded, `error` unless it failed."""
 
     id: str
     status: Status
@@ -129,7 +129,7 @@ class ParameterRow(ParameterMeasurement):
 
 
 class FindingsResource(Document):
-    """What the rules say about one inspection, under the policy it was judged by or under another one."""
+    """The findings of one inspection, under the policy that judged it or another one."""
 
     inspection: str
     policy: PolicyReference

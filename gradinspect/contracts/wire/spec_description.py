@@ -21,7 +21,7 @@ def describe_spec(spec: ModelSpec) -> SpecDescription:
     what autograd keeps for backward: exact for most layers, an estimate inside recurrent and attention layers.
 
     Raises:
-        ProblemError: `invalid_spec`, with the place of the layer that does not fit.
+        ProblemError: `invalid_spec`, with the location of the layer that does not fit.
     """
     try:
         plan = spec.plan
@@ -43,7 +43,7 @@ def describe_spec(spec: ModelSpec) -> SpecDescription:
 def _described(step: Call | Block) -> SpecLayer:
     if isinstance(step, Block):
         return SpecLayer(name=step.path, kind=step.container.type, output_shape=step.output_shape, parameters=0)
-    held = sum(
+    parameters = sum(
         prod(shape) for name, shape in step.parameters.items() if not (name == "weight" and step.tied_to is not None)
     )
-    return SpecLayer(name=step.path, kind=step.layer.type, output_shape=step.output_shape, parameters=held)
+    return SpecLayer(name=step.path, kind=step.layer.type, output_shape=step.output_shape, parameters=parameters)

@@ -1,7 +1,7 @@
 """The layers of a model spec: one class for each class of `torch.nn` that is allowed, a family a file, and our few own.
 
 A class here states the constructor's arguments, their bounds and torch's defaults, and what shape goes out and which
-parameters are held for a given input shape. No torch; tests/contracts compares every class with the real one.
+parameters it has for an input shape. No torch; tests/contracts compares every class with the real one.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _FAMILIES = (
 
 def _layer_types() -> dict[str, type[Layer | Container]]:
     """Map the value of `type` to its class, for all classes that the families define."""
-    found: dict[str, type[Layer | Container]] = {}
+    result: dict[str, type[Layer | Container]] = {}
     for family in _FAMILIES:
         for value in (*vars(family).values(), *getattr(family, "WITHOUT_ARGUMENTS", ())):
             if isinstance(value, type) and issubclass(value, Layer | Container):
-                found.update(dict.fromkeys(get_args(value.model_fields["type"].annotation), value))
-    return found
+                result.update(dict.fromkeys(get_args(value.model_fields["type"].annotation), value))
+    return result
 
 
 LAYER_TYPES = _layer_types()

@@ -125,9 +125,9 @@ class TransformerEncoder(_Residual):
     def resolve(self, shape: Shape) -> Resolved:
         for field, part in (("encoder_layer", self.encoder_layer), ("norm", self.norm)):
             if part is not None and (part.name or part.tie or part.frozen or part.init):
-                raise self.refuse(field, "name, frozen, init and tie stand on the TransformerEncoder itself")
+                raise self.refuse(field, "name, frozen, init and tie belong to the TransformerEncoder itself")
         if self.encoder_layer.output != "sequence":
-            raise self.refuse("encoder_layer", "output stands on the TransformerEncoder itself")
+            raise self.refuse("encoder_layer", "output belongs to the TransformerEncoder itself")
         try:
             inner = self.encoder_layer.resolve(shape)
             outer = self.norm.resolve(shape) if self.norm is not None else None

@@ -51,10 +51,10 @@ class Concat(Container):
 
 
 class Repeat(Document):
-    """The same layers again and again, each copy with parameters of its own.
+    """The same layers again and again, each copy with separate parameters.
 
-    Copies stand in the surrounding container's row, as if they had been written out. A `name` inside gets the copy's
-    number, `fc_0`, `fc_1` …; a `tie` inside prefers the name of the same copy. From the second copy on, sizes that can
+    The copies are part of the surrounding container's row, as if written out. A `name` inside gets the copy's number,
+    `fc_0`, `fc_1` …; a `tie` inside prefers the name of the same copy. From the second copy on, sizes that can
     be inferred (`in_features` …) follow from what arrives, whatever the document says for the first.
     """
 

@@ -78,7 +78,7 @@ class MisfitError(ValueError):
 
 
 class Resolved(NamedTuple):
-    """What a layer is once its input is known."""
+    """The shapes of a layer once its input is known."""
 
     output: Shape
     parameters: Mapping[str, Shape] = {}
@@ -87,7 +87,7 @@ class Resolved(NamedTuple):
 
 
 class Node(Document):
-    """What layers and containers carry; on a container, `frozen` and `init` reach every layer inside."""
+    """The fields of layers and containers; on a container, `frozen` and `init` hold for every layer inside."""
 
     type: str
     name: LayerName | None = Field(default=None, description="Used in parameter names instead of the position; unique.")
@@ -164,9 +164,9 @@ class Layer(Node):
 
     def settle(self, field: str, actual: int, what: str) -> int:
         """Give the size that arrives, refusing an argument that says otherwise."""
-        wanted = getattr(self, field)
-        if wanted is not None and wanted != actual:
-            raise MisfitError(f"expects {wanted} {what}", field=field, gets=actual)
+        declared = getattr(self, field)
+        if declared is not None and declared != actual:
+            raise MisfitError(f"expects {declared} {what}", field=field, gets=actual)
         return actual
 
 

@@ -145,12 +145,12 @@ class _ShapeNorm(_Normalization):
         need_axes(shape, 1, "…, features")
         if self.normalized_shape is None:
             return shape[-1:]
-        wanted = self.normalized_shape if isinstance(self.normalized_shape, tuple) else (self.normalized_shape,)
-        if shape[-len(wanted) :] != wanted:
+        normalized = self.normalized_shape if isinstance(self.normalized_shape, tuple) else (self.normalized_shape,)
+        if shape[-len(normalized) :] != normalized:
             raise MisfitError(
-                f"expects an input whose last axes are {list(wanted)}", field="normalized_shape", gets=list(shape)
+                f"expects an input whose last axes are {list(normalized)}", field="normalized_shape", gets=list(shape)
             )
-        return wanted
+        return normalized
 
 
 class LayerNorm(_ShapeNorm):

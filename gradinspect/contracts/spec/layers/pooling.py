@@ -134,10 +134,10 @@ class _LPPool(_Pool):
         return self.pooled(shape, padding=(0,) * self.axes, dilation=(1,) * self.axes)
 
     def arguments(self, inferred: Mapping[str, object]) -> dict[str, object]:
-        given = super().arguments(inferred)
+        arguments = super().arguments(inferred)
         if self.axes == 1:  # torch multiplies by it, so a list of one number has to become the number
-            given["kernel_size"] = self.spread("kernel_size", 1)[0]
-        return given
+            arguments["kernel_size"] = self.spread("kernel_size", 1)[0]
+        return arguments
 
 
 class LPPool1d(_LPPool):
@@ -167,8 +167,8 @@ class _AdaptivePool(Layer):
 
     def resolve(self, shape: Shape) -> Resolved:
         need_axes(shape, self.axes + 1, SPATIAL[self.axes], exact=True)
-        wanted = (None,) * self.axes if self.output_size is None else self.spread("output_size", self.axes)
-        return Resolved((shape[0], *(size or kept for size, kept in zip(wanted, shape[1:], strict=True))))
+        requested = (None,) * self.axes if self.output_size is None else self.spread("output_size", self.axes)
+        return Resolved((shape[0], *(size or unchanged for size, unchanged in zip(requested, shape[1:], strict=True))))
 
 
 class AdaptiveAvgPool1d(_AdaptivePool):
@@ -230,10 +230,10 @@ class _FractionalMaxPool(Layer):
             if len(ratios) != self.axes:
                 raise self.refuse("output_ratio", f"give one number, or a list of {self.axes}")
             spatial = tuple(int(size * (ratio or 0)) for size, ratio in zip(shape[1:], ratios, strict=True))
-        for size, k, wanted in zip(shape[1:], self.spread("kernel_size", self.axes), spatial, strict=True):
+        for size, k, output in zip(shape[1:], self.spread("kernel_size", self.axes), spatial, strict=True):
             # torch wants one element to spare in three dimensions, and none in two.
-            least = wanted + k - 1 + (self.axes == 3)
-            if wanted < 1 or least > size:
+            least = output + k - 1 + (self.axes == 3)
+            if output < 1 or least > size:
                 raise MisfitError(f"expects an axis of at least {max(least, 1)}", field="kernel_size", gets=size)
         return Resolved((shape[0], *spatial))
 

@@ -16,7 +16,7 @@ class _Recurrent(Layer):
     inferable: ClassVar[frozenset[str]] = frozenset({"input_size"})
     gates: ClassVar[int]
     # Elements a step keeps for backward, in units of hidden_size, as seen with torch 2.13 on the CPU.
-    kept: ClassVar[int]
+    saved_per_unit: ClassVar[int]
 
     input_size: Inferred = None
     hidden_size: Size
@@ -45,9 +45,9 @@ class _Recurrent(Layer):
                 arriving = features if layer == 0 else state * directions
                 parameters |= self.cell(f"l{layer}{suffix}", arriving, state)
         width = state * directions
-        kept = time * self.hidden_size * self.kept * self.num_layers * directions
+        saved = time * self.hidden_size * self.saved_per_unit * self.num_layers * directions
         output = (time, width) if self.output == "sequence" else (width,)
-        return Resolved(output, parameters, {"input_size": features}, kept)
+        return Resolved(output, parameters, {"input_size": features}, saved)
 
     def cell(self, suffix: str, arriving: int, state: int) -> dict[str, Shape]:
         """Name the parameters of one layer in one direction, as torch does."""
@@ -69,7 +69,7 @@ class RNN(_Recurrent):
     """`torch.nn.RNN`: h_t = tanh(W·x_t + U·h_{t−1} + b)."""
 
     gates: ClassVar[int] = 1
-    kept: ClassVar[int] = 1
+    saved_per_unit: ClassVar[int] = 1
 
     type: Literal["RNN"]
     nonlinearity: Literal["tanh", "relu"] = "tanh"
@@ -79,7 +79,7 @@ class GRU(_Recurrent):
     """`torch.nn.GRU`."""
 
     gates: ClassVar[int] = 3
-    kept: ClassVar[int] = 7
+    saved_per_unit: ClassVar[int] = 7
 
     type: Literal["GRU"]
 
@@ -88,7 +88,7 @@ class LSTM(_Recurrent):
     """`torch.nn.LSTM`."""
 
     gates: ClassVar[int] = 4
-    kept: ClassVar[int] = 16
+    saved_per_unit: ClassVar[int] = 16
 
     type: Literal["LSTM"]
     proj_size: int = Field(default=0, ge=0, le=2**31 - 1)

@@ -156,7 +156,7 @@ class _Patches(Layer):
 
     def positions(self, image: Shape) -> Shape:
         """Count the kernel's positions on each axis of an image."""
-        found = []
+        sizes = []
         for size, kernel, dilation, padding, stride in zip(
             image, self.spread("kernel_size", 2), self.spread("dilation", 2), self.spread("padding", 2),
             self.spread("stride", 2), strict=True,
@@ -167,8 +167,8 @@ class _Patches(Layer):
                     f"expects a padded axis of at least {dilation * (kernel - 1) + 1}", field="kernel_size",
                     gets=size + 2 * padding,
                 )  # fmt: skip
-            found.append(room // stride + 1)
-        return tuple(found)
+            sizes.append(room // stride + 1)
+        return tuple(sizes)
 
 
 class Unfold(_Patches):

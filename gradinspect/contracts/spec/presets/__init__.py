@@ -1,4 +1,4 @@
-"""Well-known networks in a few arguments: `{"preset": "mlp", "width": 512}` stands wherever a spec does.
+"""Well-known networks in a few arguments: `{"preset": "mlp", "width": 512}` is accepted wherever a spec is.
 
 One file a preset. A preset is expanded to a plain spec as soon as it is read; what is stored, shown and built is that
 spec, so a preset may change between releases without changing a stored model.

@@ -51,7 +51,7 @@ class CnnPreset(Preset):
         return [*written, {"type": "Linear", "out_features": self.num_classes, "name": "head"}]
 
     def convolution(self, channels: int, axes: int) -> list[Json]:
-        """One convolution with its norm and activation; a norm's shift makes the bias needless."""
+        """Return one convolution with norm and activation; the norm's shift replaces the bias."""
         convolution: Json = {"type": f"Conv{axes}d", "out_channels": channels, "kernel_size": self.kernel_size}
         if self.kernel_size > 1:
             convolution["padding"] = self.kernel_size // 2

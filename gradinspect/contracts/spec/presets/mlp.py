@@ -1,4 +1,4 @@
-"""Linear layers in a row, with what stands between them."""
+"""Linear layers in a row, with norm, activation and dropout between them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class MlpPreset(Preset):
         return [*written, {"type": "Linear", "out_features": self.num_classes, "name": "head"}]
 
     def hidden(self, width: int) -> list[Json]:
-        """One hidden layer."""
+        """Return one hidden layer."""
         linear: Json = {"type": "Linear", "out_features": width}
         layers = [linear if self.bias else linear | {"bias": False}]
         if self.norm is not None:

@@ -60,7 +60,7 @@ class Preset(Document, ABC):
         """
 
     def recommended_init(self) -> Json | None:
-        """The init that the network is known by; None keeps torch's defaults."""
+        """Return the init that is usual for the network; None keeps torch's defaults."""
         return None
 
     def expand(self) -> Json:

@@ -48,7 +48,7 @@ class ResnetPreset(Preset):
         return [*written, {"type": "Linear", "out_features": self.num_classes, "name": "head"}]
 
     def first(self, large: bool) -> list[Json]:
-        """The stem."""
+        """Return the stem."""
         if not large:
             return [self.convolution(self.width, 3, 1), {"type": "BatchNorm2d"}, {"type": "ReLU"}]
         return [
@@ -57,7 +57,7 @@ class ResnetPreset(Preset):
         ]  # fmt: skip
 
     def block(self, name: str, before: int, after: int, stride: int) -> list[Json]:
-        """Two convolutions around which the input goes on, and the ReLU behind the sum."""
+        """Return two convolutions with a skip connection, and the ReLU after the sum."""
         last: Json = {"type": "BatchNorm2d"}
         if self.zero_init_residual:
             last["init"] = {"weight": {"name": "zeros_"}}
@@ -74,7 +74,7 @@ class ResnetPreset(Preset):
         return [block, {"type": "ReLU"}]
 
     def convolution(self, channels: int, kernel: int, stride: int) -> Json:
-        """A convolution without bias, started from He's normal by its fan out unless the caller has an init."""
+        """Return a convolution without bias; He's normal by fan out unless the caller gives an init."""
         written: Json = {"type": "Conv2d", "out_channels": channels, "kernel_size": kernel, "bias": False}
         if stride > 1:
             written["stride"] = stride

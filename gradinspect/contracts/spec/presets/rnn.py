@@ -43,7 +43,7 @@ class RnnPreset(Preset):
         return [*self.embedded(), recurrent, *drop, head]
 
     def embedded(self) -> list[Json]:
-        """What turns tokens into vectors; nothing for features."""
+        """Return the layer that turns tokens into vectors; nothing for features."""
         if not self.input.holds_tokens:
             for field in ("vocabulary", "embedding_dim"):
                 if getattr(self, field) is not None:

@@ -69,7 +69,7 @@ class TransformerPreset(Preset):
         }
 
     def embedded(self) -> list[Json]:
-        """What turns the input into vectors of `width`."""
+        """Return the layers that turn the input into vectors of `width`."""
         if self.input.holds_tokens:
             self.need_axes((1,), "time")
             size = self.tokens()
@@ -93,5 +93,5 @@ class TransformerPreset(Preset):
         return [head if self.tie is False else head | {"tie": "tokens"}]
 
     def tokens(self) -> int:
-        """How many different tokens there are."""
+        """Number of different tokens."""
         return self.vocabulary or self.input.high or DEFAULT_VOCABULARY
