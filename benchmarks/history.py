@@ -25,7 +25,7 @@ from service.db.engine import Database
 from service.db.results import flattening as rows
 from service.db.results import writing as results
 from service.db.results.flattening import Value
-from service.db.results.writing import Place
+from service.db.results.writing import RowOwner
 from service.db.tables import InspectionRecord, ModelRecord
 from tests.support.specimens import TENANT, finding, submit
 
@@ -44,7 +44,7 @@ def load(database: Database, count: int) -> list[str]:
         (one, model_id(random.randrange(MODELS)), *ended(random), START + timedelta(minutes=index))
         for index, one in enumerate(ids)
     ]
-    places = [Place(row[0], TENANT, row[1]) for row in drawn]
+    places = [RowOwner(row[0], TENANT, row[1]) for row in drawn]
     with database.write() as session:
         like(session, ModelRecord, template.model_id, {"id": "TEXT", "is_inline": "BOOLEAN"},
              [(model_id(number), False) for number in range(MODELS)])  # fmt: skip

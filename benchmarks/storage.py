@@ -94,8 +94,8 @@ def measure_storing(name: str, database: Database, report: Report) -> None:
     ratios = []
     for _ in range(7):
         other = submit(database)
-        place = results.Place(other.id, TENANT, other.model_id)
-        values = list(results.rows_of(rows.LAYERS, report.layers, place))
+        owner = results.RowOwner(other.id, TENANT, other.model_id)
+        values = list(results.rows_of(rows.LAYERS, report.layers, owner))
         bare = seconds(partial(bulk_insert_alone, database, values))
         claim = take(database, submit(database).id)
         ratios.append(seconds(partial(finish, database, claim, report)) / bare)

@@ -81,10 +81,11 @@ class Database:
         return sessionmaker(self.engine.execution_options(begin_immediate=True), expire_on_commit=False)
 
 
-def is_locked(error: DBAPIError) -> bool:
-    """Whether a statement gave up waiting for a lock that another transaction holds."""
-    if isinstance(error.orig, sqlite3.OperationalError):
-        return error.orig.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+def gave_up_on_lock(error: DBAPIError) -> bool:
+    """Check whether a statement gave up waiting for a lock of another transaction.
+
+    On PostgreSQL alone: on SQLite a writing transaction has the one lock from its beginning.
+    """
     return getattr(error.orig, "sqlstate", None) == "55P03"  # lock_not_available
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from gradinspect.contracts.problems import ProblemError
 from service.db import clock
-from service.db.engine import is_locked
+from service.db.engine import gave_up_on_lock
 from service.db.statements import change, insert_unless_present
 from service.db.tables import IdempotencyRecord
 
@@ -89,7 +89,7 @@ def _insert(session: Session, key: str, digest: str, tenant: str, hours: float) 
             expires_at=clock.now_plus(hours * 3600),
         )
     except OperationalError as error:
-        if is_locked(error):
+        if gave_up_on_lock(error):
             raise _in_progress(key) from None
         raise
 

@@ -7,19 +7,19 @@ from typing import Literal
 
 import uuid_utils
 
-Noun = Literal["mdl", "insp", "pol"]
+IdPrefix = Literal["mdl", "insp", "pol"]
 _ID = re.compile(r"(mdl|insp|pol)_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-def new_id(noun: Noun) -> str:
+def new_id(prefix: IdPrefix) -> str:
     """Make a new name, `insp_0199…`."""
-    return f"{noun}_{uuid_utils.uuid7()}"
+    return f"{prefix}_{uuid_utils.uuid7()}"
 
 
-def is_id(noun: Noun, text: str) -> bool:
+def is_id(prefix: IdPrefix, text: str) -> bool:
     """Whether `text` could name a thing of this kind."""
-    return text.startswith(f"{noun}_") and _ID.fullmatch(text) is not None
+    return text.startswith(f"{prefix}_") and _ID.fullmatch(text) is not None
 
 
 def is_digest(text: str) -> bool:

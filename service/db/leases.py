@@ -121,7 +121,7 @@ def finish(session: Session, lease: Lease, report: Report, *, report_key: str) -
     May be repeated when the database was lost during the commit and nobody knows how it went.
 
     Args:
-        report_key: from `Store.put_report`; the file is in place before this is called.
+        report_key: from `store.reports.put`, which has written the file.
     """
     ended = _run(
         session,
@@ -139,8 +139,8 @@ def finish(session: Session, lease: Lease, report: Report, *, report_key: str) -
     if not ended:
         return _has_finished(session, lease, report_key)
     record = session.scalars(select(InspectionRecord).where(InspectionRecord.id == lease.inspection_id)).one()
-    place = results.Place(inspection_id=record.id, tenant_id=record.tenant_id, model_id=record.model_id)
-    results.insert(session, report, place)
+    owner = results.RowOwner(inspection_id=record.id, tenant_id=record.tenant_id, model_id=record.model_id)
+    results.insert(session, report, owner)
     models.learn_parameters(session, record.model_id, tenant=record.tenant_id, parameters=report.summary.parameters)
     return True
 

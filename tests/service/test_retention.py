@@ -9,6 +9,7 @@ from sqlalchemy import func, select, update
 
 from gradinspect.contracts.problems import ProblemError
 from service.db import clock, inspections
+from service.db import retention as marking
 from service.db.engine import Database
 from service.db.lists import queries
 from service.db.lists.queries import InspectionListQuery
@@ -115,3 +116,18 @@ def test_the_sweep_removes_reports_that_no_row_names(database: Database, store: 
     assert retention.sweep_files(database, store) == 0, "they are too young"
     assert retention.sweep_files(database, store, older_than_seconds=0) == 2
     assert sorted(reports(store)) == sorted(kept)
+
+
+@pytest.mark.parametrize("status", ["queued", "running"])
+def test_an_inspection_that_has_not_ended_is_never_hidden_whatever_its_times_are(
+    database: Database, status: str
+) -> None:
+    inspection_id = submit(database).id
+    with database.write() as session:
+        session.execute(
+            update(InspectionRecord).values(
+                status=status, lease_token="token", finished_at=clock.now_plus(-100 * 86400)
+            )
+        )
+        assert marking.mark(session, kept_days=1) == 0
+    assert read(database, inspection_id).deleted_at is None

@@ -90,7 +90,7 @@ def complete_specification(app: APIFlask, skeleton: dict[str, Any]) -> dict[str,
     skeleton["info"] |= {"license": LICENSE, "contact": CONTACT}
     skeleton |= {"servers": SERVERS, "security": []}
     # A HEAD is its GET without the body: the description of the API says so once.
-    described = [(place, item) for place, item in operations_of(app) if place.method != "head"]
+    described = [(route, item) for route, item in operations_of(app) if route.method != "head"]
     schemas, names = _schemas([item for _, item in described])
     components = skeleton["components"] = {
         "schemas": schemas,

@@ -103,7 +103,7 @@ def operation(
     return decorate
 
 
-class Place(NamedTuple):
+class Route(NamedTuple):
     """Where an operation is found, as a specification writes it; `name` is its view's, `tag` its blueprint's."""
 
     path: str
@@ -112,7 +112,7 @@ class Place(NamedTuple):
     tag: str
 
 
-def operations_of(app: Flask) -> Iterator[tuple[Place, Operation]]:
+def operations_of(app: Flask) -> Iterator[tuple[Route, Operation]]:
     """Every described operation."""
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
@@ -121,7 +121,7 @@ def operations_of(app: Flask) -> Iterator[tuple[Place, Operation]]:
             path = re.sub(r"<(?:[^:<>]+:)?([^<>]+)>", r"{\1}", rule.rule)
             tag = str(getattr(app.blueprints[rule.endpoint.rpartition(".")[0]], "tag", ""))
             for method in sorted((rule.methods or set()) - {"OPTIONS"}):
-                yield Place(path, method.lower(), view.__name__, tag), described
+                yield Route(path, method.lower(), view.__name__, tag), described
 
 
 def offered_media_types(described: Operation) -> list[str]:

@@ -17,6 +17,14 @@ Columns = ReadOnlyColumnCollection[str, Any]  # Any: columns of many types
 Query = Select[Any]  # Any: rows are read by column name
 
 
+def unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:  # Any: an integer or a float
+    """Return an expression with the column's value that no index serves.
+
+    Within one inspection the primary key finds the rows; an index over all inspections would read everybody's.
+    """
+    return column + 0
+
+
 class Order(ABC):
     """One order. `kinds` are the types that its keys may have."""
 
@@ -82,9 +90,7 @@ class ByNumber(Order):
         self._field = field
         self._is_descending = is_descending
         self._may_be_null = may_be_null
-        column = table[field]
-        # Within one inspection its rows are sorted; the index over all inspections would read everybody's.
-        self._value: ColumnElement[Any] = column + 0 if is_one_inspection else column  # Any: integer or float
+        self._value = unindexed(table[field]) if is_one_inspection else table[field]
 
     def keys(self, row: RowMapping) -> list[Key]:
         return [row[self._field], row["inspection_id"], row["position"]]
@@ -102,7 +108,7 @@ class ByNumber(Order):
         self, session: Session, query: Query, after: Sequence[Key] | None, count: int
     ) -> Sequence[RowMapping]:
         order = (self._value, self._table.inspection_id, self._table.position)
-        query = query.where(self._table[self._field].is_not(None))
+        query = query.where(self._value.is_not(None))
         if after is not None:
             row, end = tuple_(*order), tuple_(*(literal(key) for key in after))
             query = query.where(row < end if self._is_descending else row > end)
@@ -113,7 +119,7 @@ class ByNumber(Order):
         self, session: Session, query: Query, after: Sequence[Key] | None, count: int
     ) -> Sequence[RowMapping]:
         order = (self._table.inspection_id, self._table.position)
-        query = query.where(self._table[self._field].is_(None))
+        query = query.where(self._value.is_(None))
         if after is not None:
             query = query.where(tuple_(*order) > tuple_(*(literal(key) for key in after[1:])))
         return _rows(session, query.order_by(*order).limit(count))

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from gradinspect.contracts.wire.resources import LayerRow, Page, ParameterRow
 from service.db.lists import cursors
 from service.db.lists.row_filters import Comparison, RowQuery, row_query
-from service.db.lists.row_orders import ByNumber, ByPosition, NewestFirst, Order
+from service.db.lists.row_orders import ByNumber, ByPosition, NewestFirst, Order, unindexed
 from service.db.results import flattening
 from service.db.results.flattening import Shape
 from service.db.results.tables import INDEXED_LAYER_FIELDS, INDEXED_PARAMETER_FIELDS, LayerRecord, ParameterRecord
@@ -84,7 +84,8 @@ def _page(session: Session, kind: RowKind[RowT], query: RowQuery, tenant: str, i
     if inspection is not None:
         rows = rows.where(table.inspection_id == inspection)
     for number in numbers:
-        rows = rows.where(_COMPARE[number.comparison](table[number.field], number.value))
+        column = table[number.field] if inspection is None else unindexed(table[number.field])
+        rows = rows.where(_COMPARE[number.comparison](column, number.value))
     for name, text in texts.items():
         rows = rows.where(table[_COLUMNS.get(name, name)] == text)
     order = _order(kind, query, inspection)

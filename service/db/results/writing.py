@@ -16,15 +16,15 @@ from service.db.results.flattening import Shape, Value
 from service.db.results.tables import FindingRecord, LayerRecord, ParameterRecord
 
 
-class Place(NamedTuple):
-    """Whose rows these are."""
+class RowOwner(NamedTuple):
+    """Foreign keys of the rows of one inspection."""
 
     inspection_id: str
     tenant_id: str
     model_id: str
 
 
-def insert(session: Session, report: Report, place: Place) -> None:
+def insert(session: Session, report: Report, owner: RowOwner) -> None:
     """Add the layers, parameters and findings of one report."""
     for table, shape, measurements in (
         (LayerRecord.__tablename__, flattening.LAYERS, report.layers),
@@ -32,7 +32,7 @@ def insert(session: Session, report: Report, place: Place) -> None:
         (FindingRecord.__tablename__, flattening.FINDINGS, report.findings),
     ):
         if measurements:
-            bulk_insert(session, table, columns_of(shape), rows_of(shape, measurements, place))
+            bulk_insert(session, table, columns_of(shape), rows_of(shape, measurements, owner))
 
 
 def findings(session: Session, inspection_id: str, *, tenant: str) -> list[Finding]:
@@ -47,14 +47,14 @@ def findings(session: Session, inspection_id: str, *, tenant: str) -> list[Findi
 
 def columns_of(shape: Shape) -> tuple[str, ...]:
     """The columns that `rows_of` gives values for."""
-    return (*Place._fields, "position", *shape.columns)
+    return (*RowOwner._fields, "position", *shape.columns)
 
 
-def rows_of(shape: Shape, measurements: Iterable[BaseModel], place: Place) -> Iterator[tuple[Value, ...]]:
+def rows_of(shape: Shape, measurements: Iterable[BaseModel], owner: RowOwner) -> Iterator[tuple[Value, ...]]:
     """The values of a table's rows, one row a measurement."""
     flatten = shape.flatten
     for position, measurement in enumerate(measurements):
-        yield (*place, position, *flatten(measurement))
+        yield (*owner, position, *flatten(measurement))
 
 
 def bulk_insert(session: Session, table: str, columns: Sequence[str], values: Iterable[tuple[Value, ...]]) -> None:

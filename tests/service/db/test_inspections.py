@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy.orm import Session
 
 from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.wire.resources import Status
 from service.db import inspections, leases
 from service.db.engine import Database
 from tests.support.specimens import TENANT, end_well, read, submit, take
@@ -108,3 +110,22 @@ def test_a_label_with_a_nul_is_the_callers_mistake_on_every_database(database: D
     with pytest.raises(ProblemError) as problem:
         submit(database, labels={"team": "\x00"})
     assert problem.value.code in {"invalid_request", "malformed_json"}
+
+
+def test_an_inspection_that_is_given_back_during_a_cancel_is_cancelled_all_the_same(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker gives it back after it was looked for among the queued ones, before it is among the running ones."""
+    inspection_id = submit(database).id
+    claim = take(database, inspection_id)
+    cancel_from = inspections._cancel_from
+
+    def give_back_first(session: Session, inspection_id: str, tenant: str, status: Status) -> bool:
+        if status == "running":
+            assert leases.release(session, claim.lease)
+        return cancel_from(session, inspection_id, tenant, status)
+
+    monkeypatch.setattr(inspections, "_cancel_from", give_back_first)
+    with database.write() as session:
+        assert inspections.cancel(session, inspection_id, tenant=TENANT) == "cancelled"
+    assert read(database, inspection_id).status == "cancelled"

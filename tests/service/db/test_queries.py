@@ -15,7 +15,8 @@ from service.db import clock, models
 from service.db.engine import Database
 from service.db.lists import queries
 from service.db.lists.queries import InspectionListQuery, Listing, ModelListQuery
-from service.db.tables import InspectionRecord
+from service.db.results import writing as results
+from service.db.tables import InspectionRecord, LabelRecord
 from service.query_strings import validate_query
 from tests.support.specimens import TENANT, end_well, finding, make_report, read, spec, submit, take
 
@@ -127,6 +128,22 @@ def test_filters_by_the_rule_that_fired(database: Database) -> None:
     end_well(database, report=make_report(findings=(finding("sharpness"),)))
     assert listed(database, rule="dead_units") == [dead]
     assert listed(database, rule="sharpness") != [dead]
+
+
+def test_labels_and_findings_of_another_tenant_under_the_same_id_are_not_looked_at(database: Database) -> None:
+    mine, theirs = submit(database), submit(database, tenant="other")
+    with database.write() as session:
+        twin = {column.key: getattr(theirs, column.key) for column in InspectionRecord.__table__.columns}
+        session.add(InspectionRecord(**twin | {"id": mine.id}))
+        session.flush()
+        session.add(LabelRecord(inspection_id=mine.id, tenant_id="other", key="team", value="vision"))
+        owner = results.RowOwner(inspection_id=mine.id, tenant_id="other", model_id=theirs.model_id)
+        results.insert(session, make_report(findings=(finding("dead_units"),)), owner)
+    assert listed(database, "other", label=["team=vision"]) == [mine.id]
+    assert listed(database, "other", rule="dead_units") == [mine.id]
+    assert listed(database, label=["team=vision"]) == []
+    assert listed(database, label=["team"]) == []
+    assert listed(database, rule="dead_units") == []
 
 
 def test_filters_by_time_which_is_exclusive(database: Database) -> None:

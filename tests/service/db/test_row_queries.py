@@ -220,6 +220,12 @@ def test_a_cursor_fits_its_own_filters_and_sort_only(database: Database, inspect
         page(database, sort="backward_gain", cursor=cursor, within=inspections[0])
 
 
+def test_a_cursor_of_another_tenant_is_refused(database: Database, inspections: list[str]) -> None:
+    cursor = page(database, limit=2).next_cursor
+    with database.read() as session, pytest.raises(ProblemError):
+        row_queries.layers(session, layer_query(cursor=cursor), tenant="other")
+
+
 def test_across_inspections_a_number_without_an_index_leaves_the_newest_first(
     database: Database, inspections: list[str]
 ) -> None:
@@ -244,6 +250,27 @@ def test_pages_together_are_the_sorted_list(
     assert len({row.depth for row in rows}) == len(drawn)
     present = sorted((gain for gain in drawn if gain is not None), reverse=is_descending)
     assert gains(rows) == [*present, *[None] * drawn.count(None)]
+
+
+def test_a_list_of_one_inspection_reads_its_own_rows_alone(sqlite_url: str) -> None:
+    database = Database(sqlite_url)
+    inspection = end_well(database, report=make_report((layer(),)))
+    statements: list[str] = []
+    queried = [{"sort": "backward_gain"}, {"sort": "-signal_rms"}, {"backward_gain__lt": "1"}, {"signal_rms": "0"}]
+    with database.read() as session:
+        raw = session.connection().connection.driver_connection
+        assert raw is not None
+        raw.set_trace_callback(statements.append)
+        for params in queried:
+            query = validate_query(row_queries.InspectionLayerQuery, params)
+            row_queries.layers(session, query, tenant=TENANT, inspection=inspection)
+        raw.set_trace_callback(None)
+        selects = [statement for statement in statements if statement.startswith("SELECT")]
+        plans = [str(list(map(tuple, raw.execute(f"EXPLAIN QUERY PLAN {statement}")))) for statement in selects]
+    database.dispose()
+    assert len(plans) >= len(queried)
+    for plan in plans:
+        assert "(tenant_id=? AND inspection_id=?)" in plan, "an index over all inspections would read everybody's rows"
 
 
 def test_filters_across_inspections_use_an_index(sqlite_url: str) -> None:
