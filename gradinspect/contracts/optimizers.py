@@ -48,8 +48,8 @@ class _Optimizer(Document):
             for name, field in type(self).model_fields.items()
             if name not in ("type", "lr") and getattr(self, name) != field.default
         }
-        given = "".join(f", {name}={value!r}" for name, value in settings.items())
-        return f"torch.optim.{self.torch_name}({parameters}, lr={lr}{given})"
+        arguments = "".join(f", {name}={value!r}" for name, value in settings.items())
+        return f"torch.optim.{self.torch_name}({parameters}, lr={lr}{arguments})"
 
 
 class Sgd(_Optimizer):

@@ -1,4 +1,4 @@
-"""Are the arguments of `inspect()` of the types that it takes? What they hold is checked where it is used."""
+"""Checks of the types of the arguments of `inspect()`; their values are checked where they are used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ A_TENSOR = "give a tensor (batch, …), or a sequence of tensors"
 
 
 def check_types(model: object, inputs: object, targets: object, optimizer: object) -> None:
-    """Refuse what a notebook's caller may well hand over instead.
+    """Refuse arguments of other types, such as those that notebooks often have.
 
     Raises:
         TypeError: naming the argument, its type and what to give.
@@ -23,8 +23,8 @@ def check_types(model: object, inputs: object, targets: object, optimizer: objec
     if not isinstance(model, nn.Module | ModelSpec | Mapping):
         raise TypeError(f"model is {_name(model)}; give an nn.Module, or a spec as a dict")
     if isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes):
-        for place, each in enumerate(inputs):
-            _check_tensor(f"inputs[{place}]", each, "give a tensor (batch, …)")
+        for index, each in enumerate(inputs):
+            _check_tensor(f"inputs[{index}]", each, "give a tensor (batch, …)")
     elif inputs is not None:
         _check_tensor("inputs", inputs, A_TENSOR)
     if targets is not None:
@@ -33,12 +33,12 @@ def check_types(model: object, inputs: object, targets: object, optimizer: objec
         raise TypeError(f'optimizer is {_name(optimizer)}; give a dict: {{"type": "sgd", "lr": 0.1}}')
 
 
-def _check_tensor(argument: str, value: object, wanted: str) -> None:
+def _check_tensor(argument: str, value: object, advice: str) -> None:
     if isinstance(value, torch.Tensor):
         return
     if type(value).__module__ == "numpy":
-        wanted = f"torch.from_numpy({argument}) makes a tensor of it"
-    raise TypeError(f"{argument} is {_name(value)}; {wanted}")
+        advice = f"torch.from_numpy({argument}) makes a tensor of it"
+    raise TypeError(f"{argument} is {_name(value)}; {advice}")
 
 
 def _name(value: object) -> str:

@@ -72,8 +72,8 @@ def inspect(
     """Inspect a model on one batch and judge what was measured.
 
     Args:
-        model: an `nn.Module` (eager, scripted or traced) or a spec as a dict. A module stays where it is and is left
-            as it was: mode, gradients, hooks, buffers, random state and requires_grad.
+        model: an `nn.Module` (eager, scripted or traced) or a spec as a dict. A module is restored afterwards:
+            mode, gradients, hooks, buffers, random state and requires_grad.
         inputs: (batch, …), or several tensors that share their first axis. May be left out for a spec.
         targets: what the loss compares the output with; left out, drawn from `seed` to fit the output and the loss.
         loss: a name (cross_entropy, mse, l1, huber, bce_with_logits, nll, output_mean, random_cotangent), or a
@@ -138,7 +138,7 @@ def inspect_job(
 ) -> Report:
     """Run a job in this process, unconfined, and judge it: the CLI's local mode.
 
-    A TorchScript file is a program of its author's; what it does here, it does with the caller's rights.
+    A TorchScript file is a program: here it runs with the caller's rights.
 
     Raises:
         InspectionError, ProblemError: as `inspect` does.
@@ -158,10 +158,10 @@ def inspect_job(
 
 
 def local_limits(*, wall_seconds: float = 300.0) -> Limits:
-    """Limits of a local run: all of torch's threads and the machine's memory.
+    """Return the limits of a local run: all of torch's threads and the machine's memory.
 
     Args:
-        wall_seconds: what does not fit into them is left undetermined.
+        wall_seconds: sections that do not fit are left undetermined.
     """
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 2**36
     return Limits(threads=min(torch.get_num_threads(), 256), wall_seconds=wall_seconds, memory_bytes=memory)

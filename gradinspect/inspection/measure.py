@@ -138,7 +138,7 @@ class _Run:
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-        # Here the error is gone, and with it the frames that held the batch's activations.
+        # Outside `except` the frames of the error, which refer to the batch's activations, are freed.
         raise memory_limit(subject, self.settings.mode)
 
     def _run_sections(self, s: SectionInput) -> None:

@@ -1,4 +1,4 @@
-"""How much memory a spec will need at its batch, told from its plan before a single tensor is made."""
+"""The memory that a spec will need at its batch size, estimated from its plan before any tensor is made."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DRAWN_BYTES = 4  # parameters are drawn in float32 and then cast
 
 @dataclass(frozen=True, slots=True)
 class MemoryNeed:
-    """Bytes that one forward and backward pass holds at once.
+    """Bytes that one forward and backward pass holds at its peak.
 
     Attributes:
         parameters: elements, shared ones once.
@@ -34,16 +34,16 @@ class MemoryNeed:
 
     @property
     def fixed_bytes(self) -> int:
-        """Parameters, and their gradients or the float32 draws they are cast from, whichever is larger."""
+        """Return the size of the parameters, and of their gradients or their float32 draws, whichever is larger."""
         return self.parameters * (self.item_bytes + max(self.item_bytes, DRAWN_BYTES))
 
     @property
     def total_bytes(self) -> int:
-        """Everything."""
+        """Return the size of everything."""
         return self.fixed_bytes + self.samples * self.sample_bytes
 
     def samples_within(self, limit_bytes: int) -> int:
-        """The largest batch that stays under a limit; 0 when the model alone does not."""
+        """Return the largest batch that fits into a limit; 0 when the model alone does not."""
         return max(0, limit_bytes - self.fixed_bytes) // max(1, self.sample_bytes)
 
 
@@ -60,9 +60,9 @@ def memory_need(spec: ModelSpec, *, samples: int, dtype: torch.dtype) -> MemoryN
         (about 300 MB), the allocator's waste and a convolution's workspace.
     """
     calls = list(spec.plan.calls())
-    kept = sum(step.saved if isinstance(step, Call) else prod(step.output_shape) for step in calls)
+    saved = sum(step.saved if isinstance(step, Call) else prod(step.output_shape) for step in calls)
     entering = prod(spec.input.shape) * (dtype.itemsize if not spec.input.holds_tokens else 8)
-    return MemoryNeed(spec.plan.parameters, dtype.itemsize, kept * dtype.itemsize + entering, samples)
+    return MemoryNeed(spec.plan.parameters, dtype.itemsize, saved * dtype.itemsize + entering, samples)
 
 
 def require_memory(spec: ModelSpec, *, samples: int, dtype: torch.dtype, limit_bytes: int) -> None:
@@ -90,7 +90,7 @@ def require_memory(spec: ModelSpec, *, samples: int, dtype: torch.dtype, limit_b
 
 
 def batch_size(data: Data | None, tensors: dict[str, torch.Tensor] | None) -> int:
-    """Tell how many samples a request's data holds; 0 when its tensors do not say."""
+    """Return the number of samples in a request's data; 0 where it cannot be read from the tensors."""
     if isinstance(data, ArtifactData):
         read = (tensors or {}).get(data.inputs[0])
         return read.shape[0] if read is not None and read.dim() else 0

@@ -1,7 +1,7 @@
-"""How much memory an inspection needed at the most.
+"""The peak memory of an inspection.
 
-On the CPU that is the largest resident size of the whole process, from the moment the inspection began where the kernel
-lets its mark be set back (Linux), else since the process began. On a device it is the allocator's peak.
+On the CPU it is the largest resident size of the whole process: since the inspection began where the kernel lets the
+peak be reset (Linux), else since the process began. On a device it is the allocator's peak.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _STATUS = Path("/proc/self/status")
 
 
 class PeakMemory:
-    """Begin to watch.
+    """A measurement that begins when the object is made.
 
     Args:
         device: where the models are.
@@ -28,11 +28,11 @@ class PeakMemory:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
             return
-        with suppress(OSError):  # confined, or no Linux: the mark stays where it was
+        with suppress(OSError):  # confined, or not Linux: the peak cannot be reset
             _RESET.write_text("5")
 
     def read(self) -> int | None:
-        """Bytes; None where nobody can tell."""
+        """Return the peak in bytes; None where the platform has no such number."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device)
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What the passes and sections of one inspection measured, and the document that is made of it."""
+"""The results of the passes and sections of one inspection, and their assembly into one document."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from gradinspect.engine.rows.seed_spread import seed_spread
 
 @dataclass(frozen=True)
 class FirstPass:
-    """What only the first pass says about an inspection.
+    """The numbers that only the first pass of an inspection gives.
 
     Attributes:
         dtype: of the parameters, as in "float32".

@@ -1,4 +1,4 @@
-"""What is being computed, how far the whole job is, and how long each stage took."""
+"""The stages of a job: progress, and the seconds of each stage."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ Progress = Callable[[str, float], None]
 
 
 class Stages:
-    """Tells a listener each stage as it begins, with the fraction of the whole job that is done; it never goes back.
+    """Reports each stage as it begins, with the fraction of the whole job that is done, which never decreases.
 
     Args:
-        progress: told the stage and the fraction.
-        plan: the stages that are to come, in their order, with their expected shares of the time (in any unit).
+        progress: receives the stage and the fraction.
+        plan: the coming stages, in order, with their expected shares of the time (in any unit).
         start: the fraction that was done before.
     """
 
@@ -22,29 +22,29 @@ class Stages:
         self._progress = progress
         self._plan = list(plan)
         self._total = sum(weight for _, weight in plan) or 1.0
-        self._start, self._done, self._told = start, 0.0, start
+        self._start, self._done, self._reported = start, 0.0, start
         self._current: tuple[str, float, float] | None = None  # name, weight, begin
 
     def enter(self, name: str) -> None:
         """Begin a stage; planned stages that were left out count as done."""
         self.stop()
-        place = next((index for index, (planned, _) in enumerate(self._plan) if planned == name), None)
+        position = next((index for index, (planned, _) in enumerate(self._plan) if planned == name), None)
         weight = 0.0
-        if place is not None:
-            self._done += sum(share for _, share in self._plan[:place])
-            weight = self._plan[place][1]
-            del self._plan[: place + 1]
+        if position is not None:
+            self._done += sum(share for _, share in self._plan[:position])
+            weight = self._plan[position][1]
+            del self._plan[: position + 1]
         self._current = (name, weight, time.perf_counter())
         self.within(0.0)
 
     def within(self, fraction: float) -> None:
-        """Tell how much of the current stage is done."""
+        """Report the fraction of the current stage that is done."""
         if self._current is None:
             return
         name, weight, _ = self._current
         reached = (self._done + weight * min(max(fraction, 0.0), 1.0)) / self._total
-        self._told = max(self._told, min(self._start + (1.0 - self._start) * reached, 1.0))
-        self._progress(name, self._told)
+        self._reported = max(self._reported, min(self._start + (1.0 - self._start) * reached, 1.0))
+        self._progress(name, self._reported)
 
     def stop(self) -> None:
         """End the current stage."""

@@ -1,7 +1,7 @@
 """Gradients against training steps: a short run with the declared optimizer on the first pass's batch.
 
-The parameters are moved in place, as training moves them, and put back afterwards bit for bit. One batch is used again
-and again, so the trace shows what the optimizer does to the gradients and not what new data does.
+The parameters are moved in place, as training moves them, and restored afterwards bit for bit. Every step has the same
+batch, so the trace shows what the optimizer does to the gradients and not what new data does.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def training_trace_section(s: SectionInput) -> SectionResult:
         return SectionResult(TimeDecay(status="undetermined", reason=reason))
     groups = _groups(s, entries)
     declared = s.settings.optimizer
-    with replaying(s), _put_back(entries), seeded(s.seed, s.device), torch.enable_grad():
+    with replaying(s), _restored(entries), seeded(s.seed, s.device), torch.enable_grad():
         trace, stopped = _train(s, entries, groups, declared or ASSUMED)
     return SectionResult(_fitted(trace, list(groups), stopped, declared=declared is not None))
 
@@ -52,13 +52,13 @@ def training_trace_section(s: SectionInput) -> SectionResult:
 def _groups(s: SectionInput, entries: Sequence[ParameterEntry]) -> dict[str, list[int]]:
     layer_of = layer_of_parameters(s.reading.calls, s.names)
     groups: dict[str, list[int]] = {}
-    for place, entry in enumerate(entries):
-        groups.setdefault(layer_of.get(entry, owner_of(entry.name) or entry.name), []).append(place)
+    for index, entry in enumerate(entries):
+        groups.setdefault(layer_of.get(entry, owner_of(entry.name) or entry.name), []).append(index)
     return groups
 
 
 @contextmanager
-def _put_back(entries: Sequence[ParameterEntry]) -> Iterator[None]:
+def _restored(entries: Sequence[ParameterEntry]) -> Iterator[None]:
     values = [entry.tensor.detach().clone() for entry in entries]
     try:
         yield
@@ -71,7 +71,7 @@ def _put_back(entries: Sequence[ParameterEntry]) -> Iterator[None]:
 def _train(
     s: SectionInput, entries: Sequence[ParameterEntry], groups: dict[str, list[int]], declared: Optimizer
 ) -> tuple[list[TracePoint], str | None]:
-    """Returns the trace, and why it ended early."""
+    """Return the trace, and why it ended early."""
     update, state = steps_of(declared).update, UpdateState()
     tensors = [entry.tensor.detach() for entry in entries]  # the same memory, outside the graph
     rates = [declared.lr] * len(tensors)
@@ -83,8 +83,8 @@ def _train(
             return trace, lacking
         started = time.perf_counter()
         loss = s.loss_of(run_model(s, s.batch.inputs))
-        found = parameter_gradients(loss, entries)
-        slopes = [torch.zeros_like(x) if slope is None else slope for x, slope in zip(tensors, found, strict=True)]
+        gradients = parameter_gradients(loss, entries)
+        slopes = [torch.zeros_like(x) if slope is None else slope for x, slope in zip(tensors, gradients, strict=True)]
         before = [tensor.clone() for tensor in tensors]
         sums = [loss.detach(), *map(length, slopes)]  # before the update, which may use their memory
         with torch.no_grad():
@@ -108,7 +108,7 @@ def _point(
     moves: Sequence[float],
     groups: dict[str, list[int]],
 ) -> TracePoint:
-    """One row of the trace, from l2 norms of each parameter's gradient, value and step."""
+    """Make one row of the trace, from l2 norms of each parameter's gradient, value and step."""
     return TracePoint(
         step=step,
         loss=finite(loss),
@@ -118,8 +118,8 @@ def _point(
     )
 
 
-def _over(norms: Sequence[float], places: Sequence[int]) -> float:
-    return math.hypot(*(norms[place] for place in places))
+def _over(norms: Sequence[float], indices: Sequence[int]) -> float:
+    return math.hypot(*(norms[index] for index in indices))
 
 
 def _fitted(trace: list[TracePoint], layers: list[str], stopped: str | None, *, declared: bool) -> TimeDecay:

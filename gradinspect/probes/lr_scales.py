@@ -86,7 +86,7 @@ def _affordable_curvature(s: SectionInput, measured: Sequence[GroupMeasurement])
 
 @dataclass(frozen=True, eq=False)
 class _Suggestion:
-    """The candidates for one model, and the ways to an answer about them."""
+    """The candidates for one model, and the answer about them, without or with a test."""
 
     s: SectionInput
     measured: Sequence[GroupMeasurement]

@@ -1,4 +1,4 @@
-"""How much memory a spec will need is told before it is built, and close to what autograd then keeps."""
+"""The estimate of a spec's memory, made before it is built, is close to what autograd then saves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FLOAT = torch.float32
 
 
 def kept_by_autograd(spec: ModelSpec, samples: int) -> int:
-    """Bytes of distinct tensors that autograd saves in a forward pass, parameters left out."""
+    """Sum the bytes of distinct tensors that autograd saves in a forward pass, without parameters."""
     model = build(spec, seed=0)
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     seen: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""Inspecting in one's own process: the same numbers for every form of a model, and a model that is left as it was."""
+"""Local inspections: the same numbers for every form of a model, and a model that is restored."""
 
 import copy
 import random
@@ -41,7 +41,7 @@ def batch(samples: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(samples, 6, generator=draws), torch.randint(0, 3, (samples,), generator=draws)
 
 
-def test_a_report_is_given_that_shows_itself() -> None:
+def test_the_returned_report_can_be_printed() -> None:
     report = inspect(model(), *batch())
     assert isinstance(report, Report)
     assert report is not None
@@ -89,7 +89,7 @@ def test_weights_and_buffers_keep_their_values() -> None:
 
 
 class Counting(nn.Module):
-    """Puts a new tensor where its buffer was, at every call."""
+    """A module that replaces its buffer by a new tensor at every call."""
 
     steps: torch.Tensor
 
@@ -104,7 +104,7 @@ class Counting(nn.Module):
         return out
 
 
-def test_a_buffer_that_the_model_replaces_is_put_back() -> None:
+def test_a_buffer_that_the_model_replaces_is_restored() -> None:
     net = Counting()
     before = net.steps
     inspect(net, *batch())
@@ -112,7 +112,7 @@ def test_a_buffer_that_the_model_replaces_is_put_back() -> None:
     assert net.steps.item() == 0
 
 
-def test_requires_grad_stays() -> None:
+def test_requires_grad_is_restored() -> None:
     net = model()
     net[0].weight.requires_grad_(False)
     before = [parameter.requires_grad for parameter in net.parameters()]
@@ -129,7 +129,7 @@ def hooks_of(net: nn.Module) -> list[int]:
     return counts
 
 
-def test_the_caller_s_hooks_stay_and_ours_go() -> None:
+def test_the_callers_hooks_remain_and_ours_are_removed() -> None:
     net = model()
     seen: list[str] = []
     net[0].register_forward_hook(lambda *_: seen.append("forward"))
@@ -142,7 +142,7 @@ def test_the_caller_s_hooks_stay_and_ours_go() -> None:
     assert seen == ["forward", "backward"]
 
 
-def test_the_random_states_stay() -> None:
+def test_random_states_are_restored() -> None:
     class Restless(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -174,7 +174,7 @@ def test_an_input_that_requires_a_gradient_gets_none() -> None:
     assert inputs.grad is None
 
 
-def test_the_model_is_left_as_it_was_when_inspecting_fails() -> None:
+def test_the_model_is_restored_when_inspecting_fails() -> None:
     net = model().eval()
     net[0].weight.grad = torch.ones_like(net[0].weight)
     before = hooks_of(net)
@@ -185,7 +185,7 @@ def test_the_model_is_left_as_it_was_when_inspecting_fails() -> None:
     assert torch.equal(net[0].weight.grad, torch.ones_like(net[0].weight))
 
 
-def test_every_section_leaves_the_model_as_it_was() -> None:
+def test_every_section_restores_the_model() -> None:
     net = model()
     net[0].weight.grad = torch.ones_like(net[0].weight)
     before, hooks = copy.deepcopy(net.state_dict()), hooks_of(net)
@@ -241,7 +241,7 @@ def test_a_spec_needs_no_inputs_and_one_seed_gives_one_report() -> None:
     assert first.model.kind == "spec"
 
 
-def test_a_spec_takes_given_inputs_and_targets() -> None:
+def test_a_spec_takes_the_callers_inputs_and_targets() -> None:
     inputs, targets = batch()
     report = inspect(SPEC, inputs, targets)
     assert not report.environment.synthetic_data
@@ -295,14 +295,14 @@ def test_a_module_without_inputs_is_refused() -> None:
         (lambda: (None,), "model is NoneType; give an nn.Module"),
     ],
 )
-def test_an_argument_of_another_type_is_refused_with_what_to_give(
+def test_an_argument_of_another_type_is_refused_with_advice(
     arguments: Callable[[], tuple[Any, ...]], says: str
 ) -> None:
     with pytest.raises(TypeError, match=re.escape(says)):
         inspect(*arguments())
 
 
-def test_an_optimizer_of_torch_is_refused_with_what_to_give() -> None:
+def test_an_optimizer_of_torch_is_refused_with_advice() -> None:
     net = model()
     optimizer: Any = torch.optim.SGD(net.parameters(), lr=0.1)
     with pytest.raises(TypeError, match=re.escape('optimizer is torch.optim.sgd.SGD; give a dict: {"type": "sgd"')):
@@ -314,7 +314,7 @@ def test_an_unknown_policy_is_refused_by_name() -> None:
         inspect(SPEC, policy="strict")
 
 
-def test_memory_that_cannot_be_had_is_named() -> None:
+def test_a_failed_allocation_is_a_memory_limit() -> None:
     net = nn.Sequential(nn.Linear(6, 3))
     net.register_forward_hook(lambda *_: torch.empty(2**60))
     with pytest.raises(InspectionError) as caught:
@@ -322,7 +322,7 @@ def test_memory_that_cannot_be_had_is_named() -> None:
     assert caught.value.code == "memory_limit"
 
 
-def test_a_job_runs_here_and_leaves_torch_s_threads() -> None:
+def test_a_local_job_restores_torchs_number_of_threads() -> None:
     job = Job(
         source=SpecSource(spec=gradinspect_spec()),
         settings=InspectionSettings(),
@@ -373,7 +373,7 @@ def test_a_spec_is_averaged_over_seeds() -> None:
 
 
 def drawn_batch() -> tuple[torch.Tensor, torch.Tensor]:
-    """The batch that a spec's inspection draws from seed 0."""
+    """Draw the batch of a spec's inspection from seed 0."""
     from gradinspect.contracts.document import from_python
     from gradinspect.contracts.spec.model_spec import ModelSpec
     from gradinspect.engine.network.batch import make_batch

@@ -1,4 +1,4 @@
-"""The peak that a report states: of its own inspection, and below a bare pass that keeps its gradients."""
+"""The reported peak memory: of one inspection, and below a bare pass that keeps its gradients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def chain(width: int, depth: int) -> nn.Sequential:
     return nn.Sequential(*(part for _ in range(depth) for part in (nn.Linear(width, width), nn.ReLU())))
 
 
-def test_memory_that_was_used_before_the_inspection_is_not_its_own() -> None:
+def test_memory_used_before_the_inspection_is_not_counted() -> None:
     before = torch.ones(64 * MEBI)  # 256 MiB, resident
     del before
     peak = inspect(chain(8, 2), torch.randn(4, 8), loss="output_mean").environment.peak_memory_bytes
@@ -32,7 +32,7 @@ def test_memory_that_was_used_before_the_inspection_is_not_its_own() -> None:
     assert again - peak > 0.8 * after.numel() * 4
 
 
-def test_without_the_kernels_help_the_process_own_peak_is_given(
+def test_without_a_reset_of_the_peak_the_whole_process_is_counted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(peak_memory, "_RESET", tmp_path / "missing" / "clear_refs")
@@ -59,7 +59,7 @@ def test_gradients_are_freed_as_they_are_read() -> None:
 
 
 def allocated(run: object) -> int:
-    """Largest sum of live allocations of torch's CPU allocator, over those at the start."""
+    """Return the largest sum of live allocations of torch's CPU allocator, beyond those at the start."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         run()  # type: ignore[operator]
     assert recorded.profiler is not None

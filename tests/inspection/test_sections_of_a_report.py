@@ -50,7 +50,7 @@ def run(settings: dict[str, Any], *, wall_seconds: float = 300.0, progress: Any 
     return run_job(job, model_bytes=None, weights_bytes=None, data_bytes=None, progress=progress)
 
 
-def test_every_section_that_was_asked_for_is_measured_and_adds_to_its_rows() -> None:
+def test_every_requested_section_is_measured_and_adds_to_its_rows() -> None:
     measured = run({"diagnostics": EVERYTHING, "optimizer": {"type": "adam"}})
     for section in (measured.noise, measured.curvature, measured.jacobian, measured.time_decay):
         assert section is not None
@@ -62,12 +62,12 @@ def test_every_section_that_was_asked_for_is_measured_and_adds_to_its_rows() -> 
     assert measured.environment.peak_memory_bytes is not None
 
 
-def test_sections_that_were_not_asked_for_are_absent() -> None:
+def test_sections_that_were_not_requested_are_absent() -> None:
     measured = run({})
     assert (measured.noise, measured.curvature, measured.jacobian, measured.time_decay) == (None, None, None, None)
 
 
-def test_progress_names_the_stages_in_order_and_never_goes_back() -> None:
+def test_progress_names_the_stages_in_order_and_never_decreases() -> None:
     seen: list[tuple[str, float]] = []
     run({"diagnostics": EVERYTHING, "seeds": 2}, progress=lambda stage, fraction: seen.append((stage, fraction)))
     fractions = [fraction for _, fraction in seen]
@@ -85,7 +85,7 @@ def test_several_seeds_have_the_sections_of_the_first() -> None:
     assert [row.noise_scale for row in three.parameters] == [row.noise_scale for row in first.parameters]
 
 
-def test_a_budget_that_is_spent_leaves_sections_out_by_name_and_keeps_the_rest() -> None:
+def test_a_spent_budget_leaves_sections_undetermined_and_keeps_the_rest() -> None:
     settings = from_python(InspectionSettings, {"diagnostics": EVERYTHING, "loss": "mse"})
     x, y = normal(8, 4), normal(8, 3, seed=1)
     subject = Subject(mlp(4, 6, 3), Batch((x,), lambda _output: y, False, ""), 0)
@@ -129,7 +129,7 @@ def test_the_scales_come_last_and_have_the_largest_share() -> None:
     assert max(planned, key=lambda section: section.computation.weight).record.stage == "lr_scales"
 
 
-def test_a_section_may_take_what_it_usually_does_up_to_a_quarter_of_the_rest() -> None:
+def test_a_section_may_take_its_usual_time_up_to_a_quarter_of_the_rest() -> None:
     asked = from_python(InspectionSettings, {"diagnostics": EVERYTHING, "lr_scales": {}})
     planned = planned_sections(asked)
     noise, *_, scales = planned
@@ -175,7 +175,7 @@ def test_a_section_that_fails_is_undetermined_with_the_reason(error: BaseExcepti
     assert (section.status, section.reason) == ("undetermined", reason)
 
 
-def test_a_defect_of_ours_is_no_reason_but_a_crash() -> None:
+def test_a_defect_of_ours_is_raised_and_not_reported_as_a_reason() -> None:
     from tests.support.section_inputs import section_input
 
     s = section_input(mlp(4, 3), normal(6, 4), normal(6, 3, seed=1))
@@ -184,7 +184,7 @@ def test_a_defect_of_ours_is_no_reason_but_a_crash() -> None:
 
 
 class Hungry(nn.Module):
-    """Runs out of memory on more than a given number of samples."""
+    """A model that runs out of memory on more than `fits` samples."""
 
     def __init__(self, fits: int) -> None:
         super().__init__()
@@ -205,7 +205,7 @@ class Hungry(nn.Module):
         (0, "one sample does not fit into the memory that is left (the batch has 32)", [32, 16, 8, 4, 2, 1]),
     ],
 )
-def test_memory_that_runs_out_names_the_batch_that_would_fit(fits: int, detail: str, tried: list[int]) -> None:
+def test_running_out_of_memory_names_the_batch_that_would_fit(fits: int, detail: str, tried: list[int]) -> None:
     model = Hungry(fits)
     x, y = normal(32, 4), normal(32, 3, seed=1)
     subject = Subject(model, Batch((x,), lambda _output: y, False, ""), 0)
@@ -242,7 +242,7 @@ except InspectionError as error:
 """
 
 
-def test_a_real_memory_limit_is_met_in_a_process_of_its_own() -> None:
+def test_a_real_memory_limit_is_reported_by_a_separate_process() -> None:
     # 16,384 samples hold 80 activations of 4 MiB each; 100 MiB are left, so that about 4,096 fit.
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=False
@@ -255,12 +255,12 @@ def test_a_real_memory_limit_is_met_in_a_process_of_its_own() -> None:
     assert 512 <= fits <= 8192
 
 
-def test_what_is_no_shortage_of_memory_is_not_taken_for_one() -> None:
+def test_other_errors_are_not_taken_for_a_shortage_of_memory() -> None:
     assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not out_of_memory(ValueError("can't allocate memory"))
 
 
-def test_stages_add_up_the_seconds_of_repeated_names_and_tell_fractions_of_the_plan() -> None:
+def test_stages_add_up_the_seconds_of_repeated_names_and_report_fractions_of_the_plan() -> None:
     seen: list[tuple[str, float]] = []
     stages = Stages(lambda name, fraction: seen.append((name, fraction)), [("a", 1.0), ("b", 2.0), ("a", 1.0)])
     stages.enter("a")
@@ -274,7 +274,7 @@ def test_stages_add_up_the_seconds_of_repeated_names_and_tell_fractions_of_the_p
     assert all(seconds >= 0 for seconds in stages.seconds.values())
 
 
-def test_a_stage_that_was_left_out_counts_as_done() -> None:
+def test_a_skipped_stage_counts_as_done() -> None:
     seen: list[tuple[str, float]] = []
     stages = Stages(lambda name, fraction: seen.append((name, fraction)), [("a", 1.0), ("b", 2.0), ("c", 1.0)])
     stages.enter("c")

@@ -22,7 +22,7 @@ def traced(s: SectionInput) -> TimeDecay:
 
 
 def quadratic(lr: float, momentum: float = 0.0) -> SectionInput:
-    """loss = w², by a squared error of one weight: Hessian 2."""
+    """Build loss = w², the squared error of one weight, whose Hessian is 2."""
     model = nn.Linear(1, 1, bias=False).double()
     with torch.no_grad():
         model.weight.fill_(3.0)
@@ -39,7 +39,7 @@ def test_on_a_quadratic_the_gradient_decays_by_its_factor_at_each_step() -> None
     assert section.reason is None
 
 
-def test_every_point_of_the_trace_is_the_known_one() -> None:
+def test_every_point_of_the_trace_equals_the_closed_form() -> None:
     section = traced(quadratic(0.1))
     for point in section.trace:
         w = 3.0 * 0.8**point.step
@@ -49,7 +49,7 @@ def test_every_point_of_the_trace_is_the_known_one() -> None:
         assert point.layer_update_to_weight == pytest.approx((0.2,), rel=1e-12)
 
 
-def test_momentum_takes_the_steps_of_its_recurrence() -> None:
+def test_momentum_follows_its_recurrence() -> None:
     section = traced(quadratic(0.1, momentum=0.5))
     w, velocity = 3.0, 0.0
     for point in section.trace:
@@ -87,7 +87,7 @@ def test_a_run_that_diverges_ends_with_its_last_finite_step() -> None:
     assert len(section.trace) < STEPS
 
 
-def test_the_model_is_put_back_exactly() -> None:
+def test_the_model_is_restored_exactly() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 3)).double()
     s = section_input(model, normal(8, 4), normal(8, 3, seed=1), optimizer=Sgd(type="sgd", lr=0.1, momentum=0.9))
     before = {name: value.clone() for name, value in model.state_dict().items()}

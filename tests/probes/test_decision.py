@@ -14,7 +14,7 @@ REFERENCES = (2.0, 2.0, 2.0)
 
 
 def arm(name: str, *ratios: float, final: float = 0.5) -> ArmResult:
-    """An arm whose A is the log of these ratios, one a seed."""
+    """Make an arm whose A is the log of these ratios, one per seed."""
     return ArmResult(name, 0, 0.1, tuple(map(math.log, ratios)), (final,) * len(ratios), ())
 
 
@@ -33,7 +33,7 @@ def test_one_seed_that_disagrees_keeps_uniform() -> None:
 
 
 @pytest.mark.parametrize(("ratio", "verdict"), [(0.899, "use"), (0.901, "keep_uniform")])
-def test_a_tenth_is_what_a_candidate_has_to_gain(ratio: float, verdict: str) -> None:
+def test_a_candidate_has_to_gain_a_tenth(ratio: float, verdict: str) -> None:
     assert decide(UNIFORM, {"newton": arm("newton", ratio, ratio, ratio)}, REFERENCES).verdict == verdict
 
 
@@ -52,7 +52,7 @@ def test_a_plateau_that_a_candidate_leaves_too_little_is_inconclusive() -> None:
     assert (decision.verdict, decision.arm) == ("inconclusive_plateau", None)
 
 
-def test_no_arm_below_its_reference_loss_is_none_learns() -> None:
+def test_without_an_arm_below_its_reference_loss_none_learns() -> None:
     decision = decide(PLATEAU, {"newton": arm("newton", 0.8, 0.8, 0.8, final=1.95)}, REFERENCES)
     assert (decision.verdict, decision.arm) == ("none_learns", None)
     assert decide(None, {}, REFERENCES).verdict == "none_learns"
@@ -69,7 +69,7 @@ def test_ratios_are_of_the_seeds_geometric_means() -> None:
     assert comparison.ratio == pytest.approx(0.5)
 
 
-def test_seeds_that_confirm_count_like_the_first_and_one_that_does_not_ends_it() -> None:
+def test_confirming_seeds_count_like_the_first_and_a_single_loss_rejects_the_candidate() -> None:
     first = compare(arm("newton", 0.5, 0.5), arm("uniform", 1.0, 1.0))
     agreeing = together(first, compare(arm("newton", 0.8, 0.8), arm("uniform", 1.0, 1.0)))
     assert agreeing.per_seed == pytest.approx((0.5, 0.5, 0.8, 0.8))
@@ -95,7 +95,7 @@ def test_the_statistic_is_the_mean_log_of_the_smoothed_loss() -> None:
     assert mean_log_loss(losses) == pytest.approx((math.log(4.0) + math.log(3.0)) / 2)
 
 
-def test_the_statistic_has_no_value_for_a_negative_loss_and_none_can_be_better_than_a_millionth() -> None:
+def test_the_statistic_is_undefined_for_a_negative_loss_and_bounded_at_a_millionth() -> None:
     assert math.isnan(mean_log_loss([1.0, -0.5]))
     assert mean_log_loss([1.0, math.nan]) == math.inf
     assert mean_log_loss([1.0] + [0.0] * 10_000) > math.log(1e-6) - 1e-9

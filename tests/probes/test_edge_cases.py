@@ -1,4 +1,4 @@
-"""What is suggested, or not, where a method meets its limits. No training run: `verify` is off, or not reached."""
+"""Suggestions at the limits of each method. Nothing is trained: `verify` is off, or not reached."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_an_unused_module_and_one_whose_gradient_is_zero_keep_scale_one() -> Non
         assert geometric_mean(moving) == pytest.approx(1.0), c.method
 
 
-def test_a_group_of_zero_weights_takes_equalize_in_place_of_the_trust_ratio() -> None:
+def test_equalize_replaces_the_trust_ratio_of_a_group_of_zero_weights() -> None:
     model = sigmoid_net()
     with torch.no_grad():
         model[6].weight.zero_()
@@ -103,7 +103,7 @@ def test_a_group_of_zero_weights_takes_equalize_in_place_of_the_trust_ratio() ->
     }  # fmt: skip
 
 
-def test_a_loss_without_curvature_takes_equalize_in_place_of_newton() -> None:
+def test_equalize_replaces_newton_for_a_loss_without_curvature() -> None:
     found = suggestion(
         section_input(sigmoid_net(), normal(128, 8), normal(128, 3, seed=1), loss="l1", lr_scales=UNTESTED)
     )
@@ -161,7 +161,7 @@ def test_a_loss_without_a_minimum_is_not_probed(loss: str) -> None:
     assert found.groups
 
 
-def test_no_time_for_a_derivative_a_group_leaves_the_methods_that_need_none() -> None:
+def test_without_time_for_a_derivative_per_group_the_methods_without_one_remain() -> None:
     s = section_input(sigmoid_net(), normal(128, 8), classes(3, 128), lr_scales=UNTESTED)
     found = suggestion(replace(s, pass_seconds=1e3, budget=Budget(1.5e3)))  # time for one pass, and not for four
     assert "budget" in (candidate(found, "newton").reason or "")
@@ -183,7 +183,7 @@ def test_a_suggestion_costs_at_most_twice_two_forwards_a_group_and_a_backward() 
     assert sum(backwards) <= 2 * samples
 
 
-def test_a_suggestion_leaves_the_model_as_it_was() -> None:
+def test_a_suggestion_restores_the_model() -> None:
     model = nn.Sequential(
         nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Sigmoid(), nn.Dropout(0.1), nn.Linear(16, 16), nn.Sigmoid(),
         nn.Linear(16, 3),

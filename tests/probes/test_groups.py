@@ -1,4 +1,4 @@
-"""Which parameters share a scale."""
+"""Groups of parameters that share a scale."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.probed import classes, mlp, normal, scripted, section_input
 
 
 class Tied(nn.Module):
-    """An embedding whose weight is the head's too, and a layer between."""
+    """An embedding that shares its weight with the head, and a layer between."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def test_all_weights_of_a_recurrent_module_are_one_group() -> None:
     assert len(groups["cell"]) == 4
 
 
-def test_modules_that_share_a_tensor_are_one_group_with_all_that_is_theirs() -> None:
+def test_modules_that_share_a_tensor_are_one_group_with_all_their_parameters() -> None:
     s = section_input(Tied(), classes(7, 8), classes(7, 8))
     assert grouped(s) == {
         "tokens": ("tokens.weight", "head.bias"),

@@ -12,7 +12,7 @@ from tests.support.probed import classes, measured, mlp, normal, section_input
 
 
 class Lookup(nn.Module):
-    """An embedding of which a batch touches some rows."""
+    """An embedding of which a batch reads some rows."""
 
     def __init__(self, *, sparse: bool) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def test_a_batch_too_small_for_parts_has_no_variation() -> None:
 
 
 @pytest.mark.parametrize("sparse", [True, False])
-def test_an_embedding_is_measured_over_the_rows_that_the_batch_touched(sparse: bool) -> None:
+def test_an_embedding_is_measured_over_the_rows_that_the_batch_read(sparse: bool) -> None:
     model = Lookup(sparse=sparse)
     tokens = torch.tensor([3, 3, 11, 40])
     tokens_group, _ = measured(section_input(model, tokens, classes(3, 4)))
@@ -86,7 +86,7 @@ def test_a_zero_gradient_and_an_unused_parameter_have_no_gradient() -> None:
     assert [group.has_gradient for group in found] == [False, True, False]
 
 
-def test_a_weight_that_is_not_finite_is_told_apart_from_the_gradients_that_it_spoils() -> None:
+def test_a_weight_that_is_not_finite_is_distinguished_from_the_gradients_that_it_spoils() -> None:
     model = mlp(4, 6, 3)
     with torch.no_grad():
         model[2].bias[0] = math.nan
@@ -95,7 +95,7 @@ def test_a_weight_that_is_not_finite_is_told_apart_from_the_gradients_that_it_sp
     assert (second.broken_weight, second.broken_gradient) == ("2.bias", "2.weight")
 
 
-def test_measuring_leaves_gradients_alone() -> None:
+def test_measuring_changes_no_gradient() -> None:
     model = mlp(4, 6, 3)
     model[0].weight.grad = torch.ones_like(model[0].weight)
     measured(section_input(model, normal(8, 4), classes(3, 8)))

@@ -42,7 +42,7 @@ def test_the_form_is_the_explicit_gauss_newton_matrix_between_unit_gradients(los
         for m in found
     ]
     explicit = torch.stack([torch.stack([a @ output_hessian(s) @ b for b in moved]) for a in moved])
-    # Products of 30 outputs in float64; the entries differ in size, so each is held to the geometric mean of its own.
+    # Products of 30 outputs in float64; entries differ in size, so each tolerance is relative to its geometric mean.
     scale = explicit.diagonal().sqrt()
     assert form is not None
     assert float(((form - explicit) / torch.outer(scale, scale)).abs().max()) < 1e-10
@@ -66,7 +66,7 @@ def test_layers_that_do_not_interact_get_newtons_scales_from_the_joint_system() 
     assert normalised(joint_newton(found, apart)) == pytest.approx(normalised(newton(found, apart)), rel=1e-12)
 
 
-def test_a_layer_that_the_joint_system_would_hold_back_keeps_a_twentieth_of_its_own_step() -> None:
+def test_the_joint_system_leaves_every_layer_at_least_a_twentieth_of_its_own_step() -> None:
     found = measured(small())
     # Two gradients along nearly one output direction, the second ten times as long: the first has nothing to add, and
     # without its bound the least squares would move it backwards.
@@ -79,7 +79,7 @@ def test_a_layer_that_the_joint_system_would_hold_back_keeps_a_twentieth_of_its_
 
 @given(seed=st.integers(0, 10_000), size=st.integers(1, 5))
 @settings(max_examples=60, deadline=None)
-def test_the_active_sets_find_the_least_squares_that_trying_every_set_finds(seed: int, size: int) -> None:
+def test_active_sets_give_the_same_least_squares_as_an_exhaustive_search(seed: int, size: int) -> None:
     a = normal(size, size, seed=seed)
     A = a @ a.T + 0.1 * torch.eye(size, dtype=torch.float64)
     c = normal(size, seed=seed + 1)
@@ -166,7 +166,7 @@ def test_scales_have_geometric_mean_one_and_stay_within_a_thousand() -> None:
     assert normalised([None, None]) == [1.0, 1.0]
 
 
-def test_a_stand_in_keeps_its_ratio_to_the_groups_that_both_methods_know() -> None:
+def test_a_filled_in_scale_keeps_its_ratio_to_the_groups_that_both_methods_know() -> None:
     # Where both are known the method says 10 and 40 (mean 20), the stand-in 1 and 4 (mean 2): its 6 becomes 60.
     assert filled([10.0, 40.0, None], [1.0, 4.0, 6.0]) == pytest.approx([10.0, 40.0, 60.0])
     assert filled([None, 3.0], [None, 3.0]) == [None, pytest.approx(3.0)]

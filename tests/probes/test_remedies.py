@@ -1,4 +1,4 @@
-"""When other remedies are tried, and what rescaling gains does to each layer."""
+"""The condition under which other remedies are tried, and the effect of rescaled gains on each layer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def gains_of(model: nn.Module) -> dict[str, float]:
 
 
 def variance(weight: torch.Tensor) -> float:
-    """σ_w² = fan_in·Var W."""
+    """Compute σ_w² = fan_in·Var W."""
     return weight.shape[1] * float(weight.detach().var(unbiased=False))
 
 
@@ -44,7 +44,7 @@ def test_a_tanh_layer_is_rescaled_by_the_slopes_under_the_weights_rescaled_befor
     assert found["4.weight"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_finding_gains_leaves_the_weights_as_they_were() -> None:
+def test_measuring_gains_restores_the_weights() -> None:
     model = mlp(8, 16, 16, 3)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     gains_of(model)
@@ -70,7 +70,7 @@ def test_a_gain_has_a_limit() -> None:
     assert gains_of(model) == {"2.weight": LARGEST}
 
 
-def test_frozen_and_dead_layers_are_left_alone() -> None:
+def test_frozen_and_dead_layers_are_not_rescaled() -> None:
     model = mlp(8, 16, 16, 16, 3, activation=nn.ReLU)
     model[2].weight.requires_grad_(False)
     with torch.no_grad():
@@ -78,7 +78,7 @@ def test_frozen_and_dead_layers_are_left_alone() -> None:
     assert gains_of(model) == {}
 
 
-def test_the_signal_fails_where_the_rules_say_so() -> None:
+def test_the_signal_fails_at_the_rules_thresholds() -> None:
     x, y = normal(200, 8), classes(3, 200)
     healthy = section_input(mlp(8, 16, 16, 3, activation=nn.ReLU), x, y)
     vanishing = section_input(glorot(mlp(8, *(16,) * 14, 3, activation=nn.Sigmoid)), x, y)

@@ -1,4 +1,4 @@
-"""A remedy is tried on a fresh copy of a spec, and the finding says what it did."""
+"""A remedy is tried on a fresh copy of a spec, and the finding states its effect."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_healthy_spec_is_built_once() -> None:
     assert report.remedy_checks == ()
 
 
-def test_a_module_is_never_copied_and_drawn_anew() -> None:
+def test_a_module_is_never_copied_and_initialised_again() -> None:
     model = built(spec(name="normal_", std=0.01))
     before = [parameter.detach().clone() for parameter in model.parameters()]
     report = inspect(model, torch.randn(128, 32), torch.randint(0, 10, (128,)))
@@ -99,7 +99,7 @@ def test_trying_a_remedy_leaves_the_numbers_as_they_are() -> None:
     assert [row.backward_gain for row in with_check.layers] == [row.backward_gain for row in alone.layers]
 
 
-def test_a_remedy_that_does_not_suffice_is_said_not_to() -> None:
+def test_the_finding_says_when_a_remedy_does_not_suffice() -> None:
     """Redrawing weights cannot mend a signal when an untouched layer holds it back."""
     document = spec(name="normal_", std=0.01)
     report = inspect(document)

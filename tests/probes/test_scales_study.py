@@ -10,7 +10,7 @@ from benchmarks import scales_study
 from benchmarks.scales_study import DEEP, FIRST_SEED, Cell, geometric_mean, null_cells, read, run, table
 
 
-def test_a_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_resumes_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
 
     def noted(cell: Cell) -> dict[str, object]:

@@ -68,7 +68,7 @@ def test_the_search_goes_on_beyond_an_edge_that_is_best() -> None:
     assert found.k == 8
 
 
-def test_above_a_rate_that_diverges_nothing_is_run() -> None:
+def test_nothing_is_run_above_a_rate_that_diverges() -> None:
     case = Searched(centre=5.0)  # at k = 0 each step multiplies w by 1 − 2·5 = −9
     with case.begun() as search:
         search.best(case.arm, STEPS)
@@ -76,7 +76,7 @@ def test_above_a_rate_that_diverges_nothing_is_run() -> None:
     assert max(k for k, _ in case.arm.runs) == 0
 
 
-def test_beyond_rates_that_fell_clearly_behind_nothing_is_run() -> None:
+def test_nothing_is_run_beyond_rates_that_fell_clearly_behind() -> None:
     case = Searched(centre=0.5)  # at k = 0 the first step ends at w = 0
     with case.begun() as search:
         search.best(case.arm, STEPS)
@@ -86,7 +86,7 @@ def test_beyond_rates_that_fell_clearly_behind_nothing_is_run() -> None:
         assert len(case.arm.runs[k, 0].losses) in (STEPS // 4, STEPS // 2)
 
 
-def test_the_refined_rate_lies_between_the_best_and_its_better_neighbour() -> None:
+def test_the_refined_rate_is_between_the_best_and_its_better_neighbour() -> None:
     case = Searched(centre=0.5 / 10**0.2)  # the best rate is k = 0.4, between 0 and 1
     with case.begun() as search:
         found = search.best(case.arm, STEPS)
@@ -112,7 +112,7 @@ def test_a_longer_search_continues_the_runs_of_a_shorter_one() -> None:
     assert continued
 
 
-def test_the_budget_in_steps_is_never_exceeded_and_tells_that_it_cut_something_off() -> None:
+def test_the_budget_in_steps_is_never_exceeded_and_reports_that_it_cut_something_off() -> None:
     case = Searched(centre=0.05, seeds=3, max_steps=100)
     with case.begun() as search:
         assert search.best(case.arm, STEPS) is None
@@ -130,7 +130,7 @@ def test_all_seeds_of_the_best_rate_are_run_and_their_mean_decides() -> None:
     assert all(math.isfinite(score) for score in found.scores)
 
 
-def test_where_the_first_seeds_best_rate_diverges_on_another_the_fastest_that_all_survive_is_taken() -> None:
+def test_the_fastest_rate_that_no_seed_diverges_at_replaces_a_best_rate_that_one_diverges_at() -> None:
     class Squared(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -154,7 +154,7 @@ def test_where_the_first_seeds_best_rate_diverges_on_another_the_fastest_that_al
     assert arm.runs[-3, 1].ended == "diverged"
 
 
-def test_a_first_run_is_given_up_when_the_seconds_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_first_run_is_dropped_when_the_seconds_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Searched(centre=0.5)
     asked = 0
 
@@ -170,7 +170,7 @@ def test_a_first_run_is_given_up_when_the_seconds_are_over(monkeypatch: pytest.M
     assert all(run.ended == "dropped" for run in case.arm.runs.values())
 
 
-def test_the_seconds_of_a_budget_are_over_once_they_have_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_in_seconds_ends_when_they_have_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 100.0
     monkeypatch.setattr(budget.time, "perf_counter", lambda: clock)
     s = section_input(nn.Linear(1, 1, dtype=torch.float64), normal(4, 1), normal(4, 1), loss="mse")

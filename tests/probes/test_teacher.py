@@ -1,4 +1,4 @@
-"""Learnable targets for inputs that came without."""
+"""Learnable targets for inputs without targets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_the_teacher_keeps_shape_dtype_and_range_of_the_drawn_target() -> None:
     assert set(taught.unique().tolist()) == {0.0, 1.0}
 
 
-def test_the_same_seed_teaches_the_same() -> None:
+def test_the_same_seed_gives_the_same_targets() -> None:
     first, again, other = (
         teacher_target(section_input(mlp(8, 5), normal(64, 8), classes(5, 64), seed=seed)) for seed in (3, 3, 4)
     )
@@ -30,7 +30,7 @@ def test_the_same_seed_teaches_the_same() -> None:
     assert not torch.equal(first, other)
 
 
-def test_equal_inputs_get_equal_targets_which_drawn_ones_do_not() -> None:
+def test_equal_inputs_get_equal_targets_unlike_drawn_targets() -> None:
     x = normal(64, 8)
     x[32:] = x[:32]
     drawn = classes(5, 64)
@@ -50,7 +50,7 @@ def test_a_class_for_each_token_depends_on_that_token_alone() -> None:
         assert len(taught[tokens == token].unique()) == 1
 
 
-def test_a_network_can_learn_what_the_teacher_says_of_samples_that_it_has_not_seen() -> None:
+def test_a_network_generalises_to_unseen_samples_of_the_teacher() -> None:
     x = normal(600, 8)
     taught = teacher_target(section_input(mlp(8, 4), x, classes(4, 600)))
     assert taught is not None

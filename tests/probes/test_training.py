@@ -1,4 +1,4 @@
-"""The probe's runs: the same steps as torch's optimizers, the same order of data for every arm, and no traces left."""
+"""The runs of a probe: torch's own steps, the same order of data for every arm, and a restored model."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def as_torch(optimizer: dict[str, Any], groups: list[dict[str, Any]]) -> torch.o
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: "-".join(map(str, o.values())))
-def test_a_step_is_the_optimizers_of_torch(optimizer: dict[str, Any]) -> None:
+def test_a_step_equals_that_of_torchs_optimizer(optimizer: dict[str, Any]) -> None:
     ours = [normal(3, 4), normal(3, seed=1)]
     theirs = [nn.Parameter(tensor.clone()) for tensor in ours]
     rates = [optimizer["lr"], optimizer["lr"] * 7]
@@ -59,7 +59,7 @@ def test_a_step_is_the_optimizers_of_torch(optimizer: dict[str, Any]) -> None:
         assert torch.equal(mine, parameter.detach())  # to the last bit: a chaotic run would show a difference there
 
 
-def test_a_layer_normalised_step_is_that_of_the_optimizer_that_is_given_as_code() -> None:
+def test_a_layer_normalised_step_is_that_of_the_printed_optimizer() -> None:
     model = mlp(4, 6, 3)
     s = section_input(model, normal(20, 4), classes(3, 20))
     ours = [p.detach().clone() for p in model.parameters()]
@@ -95,7 +95,7 @@ def dropping(seed: int = 0) -> nn.Sequential:
     return model
 
 
-def test_a_run_that_is_continued_is_the_run_that_was_never_interrupted() -> None:
+def test_a_continued_run_equals_an_uninterrupted_one() -> None:
     s = section_input(dropping(), normal(100, 4), classes(3, 100), optimizer=SGD)
     trainer = make_trainer(s)
     with trainer.borrowed():
@@ -108,7 +108,7 @@ def test_a_run_that_is_continued_is_the_run_that_was_never_interrupted() -> None
     assert len(whole.losses) == 75
 
 
-def test_a_run_whose_weights_were_not_kept_is_trained_again_to_the_same_losses() -> None:
+def test_a_run_whose_weights_were_not_saved_is_trained_again_to_the_same_losses() -> None:
     s = section_input(dropping(), normal(100, 4), classes(3, 100), optimizer=SGD)
     trainer = make_trainer(s)
     with trainer.borrowed():
@@ -120,7 +120,7 @@ def test_a_run_whose_weights_were_not_kept_is_trained_again_to_the_same_losses()
     assert trainer.steps_run == 125
 
 
-def test_training_stops_at_the_step_at_which_the_time_is_over() -> None:
+def test_training_stops_at_the_step_at_which_time_runs_out() -> None:
     s = section_input(dropping(), normal(100, 4), classes(3, 100), optimizer=SGD)
     trainer = make_trainer(s)
     answers = iter([True] * 30 + [False] * 70)
@@ -229,7 +229,7 @@ def test_minibatches_are_a_power_of_two_or_everything(samples: int, size: int) -
     assert probe_data(s).batch_size == size
 
 
-def test_an_epoch_shows_every_sample_at_most_once_and_is_the_same_for_every_arm() -> None:
+def test_an_epoch_has_every_sample_at_most_once_and_is_the_same_for_every_arm() -> None:
     data = ProbeData((normal(100, 4),), classes(3, 100), 100, 32, False)
     first, again, other = (data.minibatches(seed, 6) for seed in (5, 5, 6))
     assert first is not None
@@ -263,7 +263,7 @@ def test_what_learning_must_beat_in_a_regression_is_the_targets_variance() -> No
     assert found == pytest.approx(float((y - y.mean(0)).square().mean()), rel=1e-9)
 
 
-def test_a_run_computes_in_the_precision_that_was_asked_for() -> None:
+def test_a_run_computes_in_the_requested_precision() -> None:
     model, x, y = mlp(4, 6, 3, dtype=torch.float32), normal(40, 4, dtype=torch.float32), classes(3, 40)
     s = section_input(model, x, y, precision={"compute": "bfloat16"})
     trainer = make_trainer(s)

@@ -60,7 +60,7 @@ def curve(scales: LrScales, arm: str, base_lr: float | None) -> tuple[float | No
 
 
 def trained(s: SectionInput, code: str, seed: int, steps: int) -> list[float]:
-    """What the printed code does in a script that has a model and nothing of ours."""
+    """Run the printed code in a script that has only a model."""
     assert s.rebuild is not None
     model = s.rebuild(seed)
     script: dict[str, Any] = {"model": model}
@@ -83,7 +83,7 @@ def assert_same_curve(mine: Sequence[float], shown: Sequence[float | None]) -> N
     assert max(abs(a / (b or 0.0) - 1) for a, b in zip(mine, shown, strict=True)) <= 5e-6
 
 
-def test_a_sigmoid_network_is_told_to_use_scales_and_every_seed_agrees() -> None:
+def test_scales_are_recommended_for_a_sigmoid_network_and_every_seed_agrees() -> None:
     found = vanishing()
     assert found.verdict == "use"
     chosen = next(c for c in found.candidates if c.method == found.method)
@@ -113,7 +113,7 @@ def test_the_printed_code_trains_with_the_curve_of_the_probes_arm() -> None:
     assert_same_curve(geometric_mean_curve(mine), curve(found, found.method or "", found.base_lr))
 
 
-def test_the_evidence_says_what_it_rests_on() -> None:
+def test_the_evidence_names_its_runs_and_data() -> None:
     evidence = vanishing().evidence
     assert evidence is not None
     assert evidence.seeds_are == "initialisations"
@@ -172,7 +172,7 @@ def test_rescaled_gains_leave_the_first_layer_and_the_head_and_pass_the_signal_o
 
 
 def signal_ratio(model: nn.Sequential) -> float:
-    """‖δ‖ of the first pre-activation over that of the last hidden one."""
+    """Compute ‖δ‖ of the first pre-activation over that of the last hidden one."""
     x, y = digits(512)
     kept: list[torch.Tensor] = []
     values = x.double()
@@ -207,7 +207,7 @@ def test_a_file_is_probed_from_its_own_weights_over_other_data_orders() -> None:
         assert shown.losses[0] == pytest.approx(math.sqrt(firsts[0] * firsts[1]), rel=1e-5)
 
 
-def test_evidence_from_a_teachers_targets_is_called_synthetic() -> None:
+def test_evidence_from_a_teachers_targets_is_marked_synthetic() -> None:
     s = section_input(
         sigmoid_net(0), normal(128, 64), classes(10, 128), rebuild=sigmoid_net, synthetic=True, optimizer=SGD,
         lr_scales={"probe_steps": 20, "seeds": 1},
@@ -217,7 +217,7 @@ def test_evidence_from_a_teachers_targets_is_called_synthetic() -> None:
     assert found.evidence.is_synthetic
 
 
-def test_a_budget_that_is_too_small_decides_nothing_and_says_what_to_raise() -> None:
+def test_a_budget_that_is_too_small_decides_nothing_and_names_what_to_raise() -> None:
     found = suggestion(subject(sigmoid_net, optimizer=SGD, lr_scales={"max_steps": 150}))
     assert (found.status, found.verdict) == ("measured", "undetermined")
     assert "max_steps" in (found.reason or "")
@@ -228,7 +228,7 @@ def test_a_budget_that_is_too_small_decides_nothing_and_says_what_to_raise() -> 
     assert found.groups
 
 
-def test_a_plateau_that_the_budget_does_not_outlast_is_inconclusive() -> None:
+def test_a_plateau_that_lasts_longer_than_the_budget_is_inconclusive() -> None:
     asked = {"probe_steps": 10, "seeds": 1, "max_steps": 700}  # all five arms once, and not thrice as long
     found = suggestion(subject(deep_net, optimizer=SGD, lr_scales=asked))
     assert (found.verdict, found.method) == ("inconclusive_plateau", None)
@@ -238,7 +238,7 @@ def test_a_plateau_that_the_budget_does_not_outlast_is_inconclusive() -> None:
     assert found.remedies == ()
 
 
-def test_a_job_without_time_left_says_so_and_runs_nothing() -> None:
+def test_a_job_without_time_left_runs_no_probe_and_gives_the_reason() -> None:
     found = suggestion(subject(sigmoid_net, optimizer=SGD, seconds=0.0))
     assert found.status == "undetermined"
     assert (found.reason or "").startswith("budget: needs about ")
@@ -284,7 +284,7 @@ def test_a_spec_is_probed_over_fresh_initialisations_and_a_module_over_data_orde
     assert (of_spec.evidence.seeds_are, of_module.evidence.seeds_are) == ("initialisations", "data_orders")
 
 
-def test_adam_is_probed_with_adam_where_verification_is_asked_for() -> None:
+def test_adam_is_probed_with_adam_where_verification_is_requested() -> None:
     s = subject(sigmoid_net, 128, optimizer={"type": "adam", "lr": 1e-3}, lr_scales={"probe_steps": 20, "seeds": 1})
     found = suggestion(s)
     assert found.evidence is not None

@@ -1,4 +1,4 @@
-"""The learning-rate suggestion as Python: an optimizer's parameter groups, to paste where the model is at hand."""
+"""The learning-rate suggestion as Python: an optimizer's parameter groups, to paste below the model."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def optimizer_code(scales: LrScales, *, optimizer: Optimizer | None = None, base
     """Write an optimizer with one parameter group per scale, as source that runs as printed on a variable `model`.
 
     One rate for all layers becomes a plain optimizer. Parameters that the suggestion does not name keep the base rate.
-    Tensors are found by their memory: TorchScript keeps a tied weight as two parameters over one storage, whose
-    gradients are parts of one sum, and both have to step at the same rate.
+    Tensors are identified by their memory: TorchScript holds a tied weight as two parameters over one storage, whose
+    gradients are parts of one sum, so both have to step at the same rate.
 
     Args:
         scales: the suggestion.
@@ -51,12 +51,12 @@ def optimizer_code(scales: LrScales, *, optimizer: Optimizer | None = None, base
 
 
 def scaled_groups(scales: LrScales) -> tuple[ScaleGroup, ...]:
-    """The groups to train with; none where the answer is one rate for all.
+    """Return the groups to train with; none where the answer is one rate for all.
 
-    A suggestion that was not tested (`verify: false`) is what was asked for, so it counts; one that was tested and did
-    not help does not.
+    A suggestion that was not tested (`verify: false`) is used, because it was requested like this; one that was tested
+    and did not help is not.
     """
     if scales.verdict not in ("use", "undetermined"):
         return ()
-    known = tuple(group for group in scales.groups if group.scale is not None)
-    return known if any(group.scale != 1.0 for group in known) else ()
+    scaled = tuple(group for group in scales.groups if group.scale is not None)
+    return scaled if any(group.scale != 1.0 for group in scaled) else ()

@@ -34,22 +34,22 @@ LARGEST = 100.0  # chosen: a weight that is further off is in a layer that the t
 WORTH_CHANGING = 0.02  # chosen: within two percent of 1 a gain is the batch's own noise
 
 
-def rescale_gains(given: RemedyInput) -> ProbedRemedy | None:
+def rescale_gains(setup: RemedyInput) -> ProbedRemedy | None:
     """Make the remedy; None where no weight needs rescaling.
 
     The gains are measured on the weights that the inspected model has, which earlier probes may have overwritten.
     """
-    with given.trainer.loaded(given.starts[0]):
-        gains = rescaling_gains(given.s)
+    with setup.trainer.loaded(setup.starts[0]):
+        gains = rescaling_gains(setup.s)
     if not gains:
         return None
-    optimizer, entries = given.optimizer, given.entries
+    optimizer, entries = setup.optimizer, setup.entries
     arm = Arm(
         name="rescale_gains",
         update=steps_of(optimizer).update,
         scales=[1.0] * len(entries),
         centre=optimizer.probe_centre,
-        starts=[_rescaled(start, entries, gains) for start in given.starts],
+        starts=[_rescaled(start, entries, gains) for start in setup.starts],
     )
 
     def code(base_lr: float) -> str:

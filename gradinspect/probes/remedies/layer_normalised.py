@@ -17,15 +17,15 @@ from gradinspect.probes.verify.search import Arm
 CENTRE = 0.01  # chosen: one percent of the weights a step
 
 
-def layer_normalised_updates(given: RemedyInput) -> ProbedRemedy:
+def layer_normalised_updates(setup: RemedyInput) -> ProbedRemedy:
     """Make the remedy: its update, and the same update as a `torch.optim.Optimizer`."""
     groups: list[list[int]] = []
-    for m in given.measured:
+    for m in setup.measured:
         start = sum(map(len, groups))
         groups.append(list(range(start, start + len(m.group.entries))))
-    ones = [1.0] * len(given.entries)
-    arm = Arm("layer_normalised_updates", layer_normalised_update(groups), ones, CENTRE, given.starts)
-    return ProbedRemedy(arm, lambda base_lr: layer_normalised_code(given.measured, base_lr))
+    ones = [1.0] * len(setup.entries)
+    arm = Arm("layer_normalised_updates", layer_normalised_update(groups), ones, CENTRE, setup.starts)
+    return ProbedRemedy(arm, lambda base_lr: layer_normalised_code(setup.measured, base_lr))
 
 
 def layer_normalised_update(groups: Sequence[Sequence[int]]) -> Update:

@@ -60,20 +60,20 @@ def _fail_level(rule: Rule) -> float:
     return level.value
 
 
-def _remedies(given: RemedyInput) -> Iterator[ProbedRemedy]:
+def _remedies(setup: RemedyInput) -> Iterator[ProbedRemedy]:
     """Make one remedy after the other: the first one measures the model, which costs passes."""
-    rescaled = rescale_gains(given)
+    rescaled = rescale_gains(setup)
     if rescaled is not None:
         yield rescaled
-    yield layer_normalised_updates(given)
-    if not given.optimizer.is_adaptive:
-        yield _adam(given)
+    yield layer_normalised_updates(setup)
+    if not setup.optimizer.is_adaptive:
+        yield _adam(setup)
 
 
-def _adam(given: RemedyInput) -> ProbedRemedy:
-    """Every element's step is divided by the running size of its own gradient (Kingma and Ba 2015)."""
+def _adam(setup: RemedyInput) -> ProbedRemedy:
+    """Make the remedy that divides each element's step by the running size of its gradient (Kingma and Ba 2015)."""
     adam = Adam(type="adam")
-    arm = Arm("adam", steps_of(adam).update, [1.0] * len(given.entries), adam.probe_centre, given.starts)
+    arm = Arm("adam", steps_of(adam).update, [1.0] * len(setup.entries), adam.probe_centre, setup.starts)
     return ProbedRemedy(
         arm, lambda base_lr: f"import torch\n\noptimizer = {adam.source('model.parameters()', lr=repr(base_lr))}\n"
     )

@@ -28,7 +28,7 @@ class ProbedRemedy:
 
 @dataclass(frozen=True, eq=False)
 class RemedyInput:
-    """What a remedy is made from.
+    """The experiment from which a remedy is made.
 
     Attributes:
         starts: one per seed; remedies start where the scales' arms did.

@@ -1,4 +1,4 @@
-"""Every method's suggestion for one model, side by side."""
+"""Every method's suggestion for one model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Candidate:
 
     Attributes:
         scales: one a group, geometric mean 1 over the groups that have a gradient; empty where `reason` says why.
-        equalized: indices of the groups for which equalize stands in.
+        equalized: indices of the groups whose scale equalize replaced.
         spread: log10 of the largest over the smallest, over the groups that have a gradient.
         base_rate: where the quadratic model would step to; None where there is no curvature.
     """
@@ -34,7 +34,7 @@ class Candidate:
     reason: str | None = None
 
     def groups(self, measured: Sequence[GroupMeasurement]) -> tuple[ScaleGroup, ...]:
-        """The report's rows."""
+        """Make the report's rows."""
         return tuple(
             m.group.report(scale).model_copy(
                 update={
@@ -49,7 +49,7 @@ class Candidate:
 
 
 def make_candidates(measured: Sequence[GroupMeasurement], curvature: GroupCurvature | None) -> list[Candidate]:
-    """Uniform first, then the suggestions, the default before the others.
+    """Compute every method's scales: uniform first, then the default, then the others.
 
     Args:
         curvature: None where it was not affordable.
@@ -61,7 +61,7 @@ def make_candidates(measured: Sequence[GroupMeasurement], curvature: GroupCurvat
         reasons = dict.fromkeys(("newton", "joint_newton"), "the budget did not allow a derivative for each group")
     elif not curvature.is_convex:
         reasons = dict.fromkeys(
-            ("newton", "joint_newton"), "the loss is not convex in the output; equalize stands in for this method"
+            ("newton", "joint_newton"), "the loss is not convex in the output; equalize replaces this method"
         )
     else:
         raw[DEFAULT_METHOD] = newton(measured, curvature)

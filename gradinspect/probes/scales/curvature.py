@@ -1,6 +1,6 @@
-"""How the loss bends along each group's gradient, and along each pair: uᵢᵀGuⱼ for unit directions u = g/‖g‖.
+"""The loss's curvature along each group's gradient and each pair of them: uᵢᵀGuⱼ for unit directions u = g/‖g‖.
 
-One directional derivative of the outputs a group, then products in output space only.
+One directional derivative of the outputs per group, then products in output space only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gradinspect.engine.first_order.replay import output_of, replaying
 from gradinspect.probes.scales.measurement import GroupMeasurement
 
 MAX_BYTES = 2**28  # chosen: what the directions of all groups together may take in output space
-MAX_PAIRED = 2048  # groups; chosen: the form of so many takes 32 MiB and seconds to solve
+MAX_PAIRED = 2048  # groups; chosen: the form then takes 32 MiB, and seconds to solve
 _NEGATIVE = 1e-6  # rounding of a float32 product of unit vectors
 
 
@@ -28,8 +28,8 @@ class GroupCurvature:
     Attributes:
         diagonal: (groups,) float64: uᵢᵀGuᵢ; zero for groups without a gradient.
         form: (groups, groups) float64 with that diagonal; None where pairs were too many or too large to measure.
-        is_convex: whether no direction bends downwards. The Hessian of a loss that is not convex in the output can,
-            and the methods that divide by the form then have no meaning.
+        is_convex: no direction has negative curvature. A loss that is not convex in the output can have it, and the
+            methods that divide by the form then have no meaning.
     """
 
     diagonal: torch.Tensor
@@ -37,7 +37,7 @@ class GroupCurvature:
     is_convex: bool
 
     def is_known(self, index: int) -> bool:
-        """Whether there is any curvature to divide by: more than the smallest normal float32."""
+        """Check that there is curvature to divide by: more than the smallest normal float32."""
         return float(self.diagonal[index]) > torch.finfo(torch.float32).tiny
 
 

@@ -1,7 +1,7 @@
-"""Which parameters share a learning-rate scale: those of one leaf module, and modules that share a tensor.
+"""Groups of parameters that share a learning-rate scale: those of one leaf module, and modules that share a tensor.
 
-A parameter that the root module holds itself goes by the layer call that it entered: a network written with bare
-parameters would be one group otherwise.
+A parameter of the root module itself belongs to the layer call that it enters: otherwise a network written with bare
+parameters would be one group.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.network.parameters import ParameterEntry, owner_of
 from gradinspect.engine.tracing.naming import layer_of_parameters
 
-_NAMES_SHOWN = 1024  # what the report's list of names holds
+_NAMES_SHOWN = 1024  # the longest list of names that a report takes
 
 
 @dataclass(frozen=True, eq=False)
 class ParameterGroup:
-    """Trained parameters that get one scale.
+    """Trained parameters with one common scale.
 
     Attributes:
         layer: the module's path, or a layer call's name for parameters of the root.
         entries: in registration order.
-        looked_up: whether they hold rows of an embedding, of which a batch touches only some.
+        looked_up: entries that are tables of an embedding, of which a batch reads only some rows.
     """
 
     layer: str
@@ -32,7 +32,7 @@ class ParameterGroup:
     looked_up: frozenset[ParameterEntry]
 
     def report(self, scale: float) -> ScaleGroup:
-        """Its row in the report: every tensor under its first name."""
+        """Make the group's row of the report: every tensor under its first name."""
         names = tuple(entry.name for entry in self.entries[:_NAMES_SHOWN])
         return ScaleGroup(layer=self.layer, parameters=names, scale=scale)
 
@@ -58,7 +58,7 @@ def make_groups(s: SectionInput) -> list[ParameterGroup]:
 
 
 def _connected(entries: Sequence[ParameterEntry], homes: dict[ParameterEntry, set[str]]) -> list[list[ParameterEntry]]:
-    """Entries that share a home, directly or through others, together."""
+    """Join entries that share a home, directly or through others."""
     group_of: dict[str, list[ParameterEntry]] = {}
     for entry in entries:
         joined: list[ParameterEntry] = []
@@ -68,9 +68,9 @@ def _connected(entries: Sequence[ParameterEntry], homes: dict[ParameterEntry, se
         for member in joined:
             for home in homes[member]:
                 group_of[home] = joined
-    place = {entry: index for index, entry in enumerate(entries)}
-    distinct = {id(group): sorted(group, key=place.__getitem__) for group in group_of.values()}
-    return sorted(distinct.values(), key=lambda group: place[group[0]])
+    order = {entry: index for index, entry in enumerate(entries)}
+    distinct = {id(group): sorted(group, key=order.__getitem__) for group in group_of.values()}
+    return sorted(distinct.values(), key=lambda group: order[group[0]])
 
 
 def _first_home(entries: Sequence[ParameterEntry], layer_of: dict[ParameterEntry, str]) -> str:

@@ -1,7 +1,7 @@
 """joint_newton: the square root of the Newton step in which all layers move together.
 
 Layers' steps interact: M_ij = g_iᵀGg_j. With C_ij = M_ij/√(M_ii M_jj) and c_i = ‖g_i‖²/√M_ii, the steps are
-α_i = z_i/√M_ii, z = argmin ½zᵀCz − cᵀz over z ≥ 0, damped and kept from zero; the scales are √α.
+α_i = z_i/√M_ii, z = argmin ½zᵀCz − cᵀz over z ≥ 0, damped and bounded away from zero; the scales are √α.
 Source: Martens and Grosse 2015, "Optimizing neural networks with Kronecker-factored approximate curvature", section
 6.4 and 7, choose a step along given directions from the same reduced quadratic model. Measured worth: 0.72 under SGD,
 0.84 with momentum; without the square root it is worse than uniform.
@@ -22,7 +22,7 @@ FLOOR = 0.05  # of the step that a layer would take alone; from the same study
 
 
 def joint_newton(measured: Sequence[GroupMeasurement], curvature: GroupCurvature) -> list[float | None]:
-    """Raw scales; None where there is no gradient or no curvature along it.
+    """Return raw scales; None for groups without a gradient, or without curvature along it.
 
     Cost: a non-negative least squares in as many unknowns as there are groups, beyond the curvature.
     """
@@ -38,8 +38,8 @@ def joint_newton(measured: Sequence[GroupMeasurement], curvature: GroupCurvature
     C = form / torch.outer(root, root)
     z = _nonnegative_least_squares(C + DAMPING * torch.eye(len(known), dtype=torch.float64), c)
     z = torch.maximum(z, FLOOR * c)
-    for place, i in enumerate(known):
-        alpha = float(z[place] / root[place]) / measured[i].grad_norm
+    for row, i in enumerate(known):
+        alpha = float(z[row] / root[row]) / measured[i].grad_norm
         scales[i] = math.sqrt(alpha)
     return scales
 
@@ -47,7 +47,7 @@ def joint_newton(measured: Sequence[GroupMeasurement], curvature: GroupCurvature
 def best_base_rate(
     measured: Sequence[GroupMeasurement], curvature: GroupCurvature, scales: Sequence[float]
 ) -> float | None:
-    """The rate at which the quadratic model along these scales is lowest: Σ r_i‖g_i‖² / Σ r_i r_j M_ij.
+    """Return the rate at which the quadratic model along these scales is lowest: Σ r_i‖g_i‖² / Σ r_i r_j M_ij.
 
     A good centre for a search (the best rate lay within a decade in 68-87 % of runs), not an answer. None where the
     model has no curvature along the step, or was not measured.
@@ -64,7 +64,7 @@ def best_base_rate(
 
 
 def _nonnegative_least_squares(A: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """argmin ½zᵀAz − cᵀz over z ≥ 0 for positive definite A, by Lawson and Hanson's active sets (1974, chapter 23)."""
+    """Solve argmin ½zᵀAz − cᵀz over z ≥ 0 for positive definite A (Lawson and Hanson 1974, chapter 23: active sets)."""
     z = torch.zeros_like(c)
     free = torch.zeros(len(c), dtype=torch.bool)
     tolerance = 1e-12 * float(c.abs().max())

@@ -1,6 +1,6 @@
 """Gradient and weight of each group, measured over parts of the batch: one backward pass over all samples in all.
 
-The parts give each norm's coefficient of variation for nothing: their mean is the batch's gradient.
+The parts give each norm's coefficient of variation at no extra cost: their mean is the batch's gradient.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Gradients = Mapping[ParameterEntry, torch.Tensor]
 
 @dataclass(frozen=True, eq=False)
 class GroupMeasurement:
-    """What the methods read of one group.
+    """The numbers of one group that the methods read.
 
     Attributes:
-        gradient: entries to dense or sparse gradients; those that got none are left out.
+        gradient: entries to dense or sparse gradients; entries without a gradient are left out.
         grad_norm: l2, over the touched rows where rows are looked up (the others are exactly zero).
         grad_rms: per element of those rows.
         weight_norm: l2 of the same rows.
@@ -49,7 +49,7 @@ class GroupMeasurement:
 
     @property
     def has_gradient(self) -> bool:
-        """False where it is exactly zero, or the parameters are unused."""
+        """Return False where the gradient is exactly zero, or the parameters are unused."""
         return self.grad_norm > 0
 
 
@@ -89,8 +89,8 @@ def _gradients(
         else:
             target = s.target[start:end] if s.target is not None else None
             loss = s.loss_between(run_model(s, [x[start:end] for x in s.batch.inputs]), target)
-        found = torch.autograd.grad(loss, members, allow_unused=True)
-    gradient_of = {id(member): gradient for member, gradient in zip(members, found, strict=True)}
+        gradients = torch.autograd.grad(loss, members, allow_unused=True)
+    gradient_of = {id(member): gradient for member, gradient in zip(members, gradients, strict=True)}
     summed: dict[ParameterEntry, torch.Tensor] = {}
     for entry in entries:
         parts = [g for member in entry.members if (g := gradient_of.get(id(member))) is not None]
@@ -102,9 +102,9 @@ def _gradients(
 def _measurement(group: ParameterGroup, total: Gradients, norms: Sequence[float]) -> GroupMeasurement:
     gradient = {entry: total[entry] for entry in group.entries if entry in total}
     weights = [_used_part(entry, group, gradient) for entry in group.entries]
-    found = lengths([*weights, *gradient.values()])
-    weight_of = dict(zip(group.entries, found[: len(weights)], strict=True))
-    gradient_of = dict(zip(gradient, found[len(weights) :], strict=True))
+    norms_l2 = lengths([*weights, *gradient.values()])
+    weight_of = dict(zip(group.entries, norms_l2[: len(weights)], strict=True))
+    gradient_of = dict(zip(gradient, norms_l2[len(weights) :], strict=True))
     grad_norm = math.hypot(*gradient_of.values())
     numel = sum(part.numel() for entry, part in zip(group.entries, weights, strict=True) if entry in gradient)
     return GroupMeasurement(
@@ -129,7 +129,7 @@ def _first_broken(length_of: Mapping[ParameterEntry, float]) -> str | None:
 
 
 def _touched_rows(gradient: torch.Tensor) -> torch.Tensor:
-    """Indices of the rows that the batch looked up: those whose gradient is not zero throughout."""
+    """Return the indices of the rows that the batch read: those whose gradient is not zero throughout."""
     if gradient.is_sparse:
         rows: torch.Tensor = torch.unique(gradient.coalesce().indices()[0])
         return rows

@@ -1,4 +1,4 @@
-"""From raw scales, in each method's own unit, to multipliers of the base rate that can be compared and used."""
+"""From raw scales, in each method's own unit, to multipliers of the base rate that can be compared."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ LOWEST, HIGHEST = 1e-3, 1e3  # chosen: beyond a factor of a thousand an optimize
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    """exp of the mean log; 1 for no values at all."""
+    """Return exp of the mean log; 1 for no values."""
     return math.exp(math.fsum(map(math.log, values)) / len(values)) if values else 1.0
 
 
 def filled(raw: Sequence[float | None], stand_in: Sequence[float | None]) -> list[float | None]:
-    """Put another method's scales where this one has none, in this one's unit.
+    """Fill in another method's scales where this one has none, in this one's unit.
 
-    The stand-in keeps its ratio to the geometric mean of its own scales over the groups where both have one.
+    A filled-in scale has the same ratio to the geometric mean of its method's scales, over the groups where both
+    methods have one.
     """
     both = [(a, b) for a, b in zip(raw, stand_in, strict=True) if a is not None and b is not None]
     unit = geometric_mean([a for a, _ in both]) / geometric_mean([b for _, b in both])
@@ -24,11 +25,11 @@ def filled(raw: Sequence[float | None], stand_in: Sequence[float | None]) -> lis
 
 
 def normalised(raw: Sequence[float | None]) -> list[float]:
-    """Geometric mean 1 over the groups that have a scale, clipped; a group without one gets exactly 1."""
+    """Scale to geometric mean 1 over the groups that have a scale, and clip; a group without one gets exactly 1."""
     mean = geometric_mean([value for value in raw if value is not None])
     return [1.0 if value is None else min(max(value / mean, LOWEST), HIGHEST) for value in raw]
 
 
 def spread_dex(scales: Sequence[float]) -> float:
-    """log10 of the largest over the smallest; 0 for one group or none."""
+    """Return log10 of the largest over the smallest scale; 0 for one group or none."""
     return math.log10(max(scales) / min(scales)) if scales else 0.0

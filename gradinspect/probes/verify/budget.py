@@ -1,4 +1,4 @@
-"""What all probes of one inspection may cost together: training steps, and seconds."""
+"""The training steps and seconds that all probes of one inspection may use together."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ SHARE_OF_JOB = 0.9  # of the seconds that the whole inspection has left; the res
 
 
 class ProbeBudget:
-    """Counts what was spent, and says whether a run still fits.
+    """Steps and seconds spent, and whether another run fits.
 
-    The limit in steps decides the same way every time; the limit in seconds is for machines that are slower than
-    expected, and `is_exhausted` tells that it, or the other, has cut something off.
+    The limit in steps is reproducible; the limit in seconds is for machines that are slower than expected.
+    `is_exhausted` is set when either limit has cut something off.
     """
 
     def __init__(self, s: SectionInput, request: LrScalesRequest) -> None:
@@ -25,19 +25,19 @@ class ProbeBudget:
         self._started = time.perf_counter()
 
     def in_time(self) -> bool:
-        """Whether there are seconds left: asked before each step, for a first run has no pace to be judged by."""
+        """Check that seconds are left. Called before each step, because the first run's pace is unknown."""
         is_over = time.perf_counter() - self._started > self.max_seconds
         self.is_exhausted = self.is_exhausted or is_over
         return not is_over
 
     @property
     def fraction_spent(self) -> float:
-        """Of the scarcer of the two, from 0 to 1."""
+        """Return the spent fraction, in [0, 1], of the limit that is closer."""
         seconds = (time.perf_counter() - self._started) / self.max_seconds if self.max_seconds > 0 else 1.0
         return min(max(self.steps_run / self.max_steps, seconds), 1.0)
 
     def allows(self, steps: int) -> bool:
-        """Whether a run of so many steps still fits, at the mean pace so far."""
+        """Check that a run of `steps` steps fits, at the mean pace so far."""
         spent = time.perf_counter() - self._started
         expected = spent * steps / self.steps_run if self.steps_run else 0.0
         fits = self.steps_run + steps <= self.max_steps and spent + expected <= self.max_seconds
@@ -45,5 +45,5 @@ class ProbeBudget:
         return fits
 
     def spend(self, steps: int) -> None:
-        """Count steps that were run."""
+        """Add steps that were run."""
         self.steps_run += steps

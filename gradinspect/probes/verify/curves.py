@@ -1,7 +1,7 @@
 """From a loss curve to the numbers that are compared.
 
-The final loss of a short probe is not honest evidence: its rank agreement with the loss at step 1000 was between -0.04
-and 0.34. The mean log loss over all steps is what was found to agree.
+The final loss of a short probe is poor evidence: its rank correlation with the loss at step 1000 was between -0.04 and
+0.34. The mean log loss over all steps agreed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ FLOOR = 1e-6  # of the first loss: below it everything is learned, and float32's
 
 
 def smoothed(losses: Sequence[float]) -> list[float]:
-    """Trailing mean over up to `WINDOW` steps."""
+    """Return the trailing mean over up to `WINDOW` steps."""
     sums = [0.0]
     for loss in losses:
         sums.append(sums[-1] + loss)
@@ -22,7 +22,7 @@ def smoothed(losses: Sequence[float]) -> list[float]:
 
 
 def mean_log_loss(losses: Sequence[float]) -> float:
-    """The statistic A: mean over steps of log(smoothed loss).
+    """Compute the statistic A: the mean over steps of log(smoothed loss).
 
     Infinite where a loss is not finite; NaN where one is negative or the first is zero: A has no meaning there.
     """
@@ -36,12 +36,12 @@ def mean_log_loss(losses: Sequence[float]) -> float:
 
 
 def final_loss(losses: Sequence[float]) -> float:
-    """The last smoothed loss."""
+    """Return the last smoothed loss."""
     return math.fsum(losses[-WINDOW:]) / len(losses[-WINDOW:])
 
 
 def geometric_mean_curve(curves: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """One curve for several seeds, in six significant digits; 0 where a loss is not positive."""
+    """Combine several seeds' curves, in six significant digits; 0 where a loss is not positive."""
     return tuple(float(f"{_geometric_mean(column):.6g}") for column in zip(*curves, strict=True))
 
 

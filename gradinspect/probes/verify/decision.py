@@ -1,4 +1,4 @@
-"""From the arms' results to a verdict. Pure: the gate's rules, and nothing of how the numbers came about."""
+"""From the arms' results to a verdict, as pure functions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Verdict = Literal["use", "keep_uniform", "inconclusive_plateau", "none_learns"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate against uniform, each at its own best base rate."""
+    """A candidate compared with uniform, each at its own best base rate."""
 
     ratio: float
     per_seed: tuple[float, ...]
 
     @property
     def is_worth_it(self) -> bool:
-        """Enough on average, and better on every seed."""
+        """Check that the candidate is better by enough on average, and better on every seed."""
         return self.ratio <= WORTH_IT and all(ratio < 1 for ratio in self.per_seed)
 
 
@@ -41,22 +41,22 @@ class Decision:
 
 
 def compare(candidate: ArmResult, uniform: ArmResult) -> Comparison:
-    """exp(A_candidate − A_uniform), of the seeds' means and for each seed."""
+    """Compute exp(A_candidate − A_uniform), of the seeds' means and for each seed."""
     return _comparison([a - b for a, b in zip(candidate.scores, uniform.scores, strict=True)])
 
 
 def together(first: Comparison, further: Comparison) -> Comparison:
-    """One comparison over the seeds of two."""
+    """Combine two comparisons into one over the seeds of both."""
     return _comparison([math.log(ratio) for ratio in (*first.per_seed, *further.per_seed)])
 
 
 def has_learned(arm: ArmResult, references: Sequence[float]) -> bool:
-    """Whether the arm ended at least 5 % below the reference loss, on average over the seeds."""
+    """Check that the arm ended at least 5 % below the reference loss, on average over the seeds."""
     return arm.final <= LEARNED * fmean(references)
 
 
 def decide(uniform: ArmResult | None, candidates: Mapping[str, ArmResult], references: Sequence[float]) -> Decision:
-    """Judge the arms of a probe that is not to be extended any further.
+    """Judge the arms of a probe that will not be extended further.
 
     Args:
         uniform: None where it diverged at every rate.
@@ -77,7 +77,7 @@ def decide(uniform: ArmResult | None, candidates: Mapping[str, ArmResult], refer
 
 
 def without_candidates(uniform: ArmResult, references: Sequence[float]) -> Decision:
-    """The verdict where some arm learned, and no candidate is worth it."""
+    """Return the verdict where some arm learned and no candidate is better than uniform by enough."""
     is_learned = has_learned(uniform, references)
     return Decision("keep_uniform", "uniform") if is_learned else Decision("inconclusive_plateau", None)
 

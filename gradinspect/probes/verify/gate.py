@@ -75,7 +75,7 @@ class Probe:
 
 
 class UndecidedError(Exception):
-    """The gate cannot, or can no longer, decide.
+    """Raised where the gate cannot, or can no longer, decide.
 
     Attributes:
         decision: what can be said all the same.
@@ -216,7 +216,7 @@ class Gate:
 def reference_loss(s: SectionInput, trainer: Trainer, start: Start) -> float:
     """Return what an arm has to beat: the initial loss, or the best constant output's loss where this is smaller.
 
-    A network whose first loss lies above ln K gets to ln K by learning the classes' frequencies in its last bias,
+    A network whose first loss is above ln K gets to ln K by learning the classes' frequencies in its last bias,
     still on the plateau for everything else.
     """
     return min([trainer.initial_loss(start), *_constant_losses(s, trainer.data)])

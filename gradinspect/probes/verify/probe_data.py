@@ -17,7 +17,7 @@ BATCHES_AN_EPOCH = 8  # chosen: fewer, and "data order" would hardly vary betwee
 
 @dataclass(frozen=True, eq=False)
 class ProbeData:
-    """Samples and how they are cut.
+    """The samples of a probe and their minibatches.
 
     Attributes:
         target: None for losses that take none.
@@ -30,22 +30,22 @@ class ProbeData:
     is_synthetic: bool
 
     def minibatches(self, seed: int, count: int) -> list[torch.Tensor] | None:
-        """Indices of the first `count` minibatches of one data order; None where each is the whole batch.
+        """Draw the indices of the first `count` minibatches of one data order; None where each is the whole batch.
 
-        Every epoch is a new permutation; a rest that fills no minibatch is left out of its epoch.
+        Every epoch is a new permutation; a remainder that fills no minibatch is left out of its epoch.
         """
         if self.batch_size == self.samples:
             return None
         draws = generator(seed, "probe order")
-        found: list[torch.Tensor] = []
-        while len(found) < count:
+        batches: list[torch.Tensor] = []
+        while len(batches) < count:
             order = torch.randperm(self.samples, generator=draws).to(self.inputs[0].device)
             whole = self.samples // self.batch_size
-            found.extend(order[: whole * self.batch_size].view(whole, self.batch_size))
-        return found[:count]
+            batches.extend(order[: whole * self.batch_size].view(whole, self.batch_size))
+        return batches[:count]
 
     def pick(self, rows: torch.Tensor | None) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
-        """Inputs and target of one minibatch."""
+        """Select inputs and target of one minibatch."""
         if rows is None:
             return self.inputs, self.target
         target = self.target.index_select(0, rows) if self.target is not None else None

@@ -1,6 +1,6 @@
-"""The search for an arm's own best base rate, and its runs on every seed there.
+"""The search for an arm's own best base rate, and its runs on every seed at that rate.
 
-An arm that is compared at another's rate loses for the wrong reason. Rates lie half a decade apart around the arm's
+An arm that is compared at another's rate loses for the wrong reason. Rates are half a decade apart around the arm's
 centre; they are searched on the first seed, from the centre outwards, and the best one and its neighbours are run on
 all seeds. Seed and data order are the same for all arms. A rate between the best and its better neighbour then halves
 the grid's error, which on networks that learn well would decide more than the scales do.
@@ -23,7 +23,7 @@ EXTENSION = 6  # further rates beyond an edge that turns out best
 SLOWER_IN_VAIN = 2  # rates in a row; chosen: one may be a plateau's noise
 HALF_DECADE = 1.0  # in k
 EDGE_MARGIN = 0.01  # in A; a smaller lead over the neighbour is a plateau's noise, and no reason to go further
-# Share of T at which a run is looked at → how far its A may lie above the best rate's A at the same step. Chosen wide:
+# Share of T at which a run is checked → how far its A may be above the best rate's A at the same step. Chosen wide:
 # a run that is 1.35 times as high over half of the probe would have to be 0.74 times as high over the other half.
 CHECKPOINTS = ((0.25, 0.5), (0.5, 0.3))
 
@@ -49,17 +49,17 @@ class Arm:
     runs: dict[tuple[float, int], Run] = field(default_factory=dict)
 
     def rate(self, k: float) -> float:
-        """The base rate, in six significant digits so that printed code says what was run."""
+        """Return the base rate in six significant digits, so that printed code has exactly the rate that was run."""
         return float(f"{self.centre * 10 ** (k / 2):.6g}")
 
     def score(self, k: float, seed: int, steps: int) -> float:
-        """A of one run; infinite where it was given up, or did not get so far."""
+        """Return A of one run; infinite where it was dropped or is shorter than `steps`."""
         run = self.runs.get((k, seed))
         is_complete = run is not None and run.ended is None and len(run.losses) == steps
         return mean_log_loss(run.losses) if run is not None and is_complete else math.inf
 
     def mean_score(self, k: float, steps: int) -> float:
-        """Mean of A over the seeds; infinite where one of them did not get so far."""
+        """Return the mean of A over the seeds; infinite where one run is shorter than `steps`."""
         return fmean(self.score(k, seed, steps) for seed in range(len(self.starts)))
 
 
@@ -71,7 +71,7 @@ class ArmResult:
         scores: A for each seed.
         finals: smoothed loss at the end for each seed.
         losses: geometric mean of the seeds' curves.
-        k: place of the rate in the arm's grid.
+        k: index of the rate in the arm's grid; a half-integer after refinement.
     """
 
     name: str
@@ -83,12 +83,12 @@ class ArmResult:
 
     @property
     def score(self) -> float:
-        """Mean of A over the seeds."""
+        """Return the mean of A over the seeds."""
         return fmean(self.scores)
 
     @property
     def final(self) -> float:
-        """Mean of the smoothed losses at the end."""
+        """Return the mean of the smoothed losses at the end."""
         return fmean(self.finals)
 
 
@@ -116,21 +116,21 @@ class RateSearch:
         return _best_complete(arm, steps) or self._fastest_safe(arm, middle, steps)
 
     def _fastest_safe(self, arm: Arm, above: float, steps: int) -> ArmResult | None:
-        """The fastest rate under this one that every seed survives, where the first seed's best diverges on another."""
-        slower = (above - HALF_DECADE * place for place in range(1, EXTENSION))
-        return next((found for k in slower if (found := self.at(arm, k, steps)) is not None), None)
+        """Return the fastest rate below `above` at which no seed diverges."""
+        slower = (above - HALF_DECADE * steps_down for steps_down in range(1, EXTENSION))
+        return next((result for k in slower if (result := self.at(arm, k, steps)) is not None), None)
 
-    def refined(self, arm: Arm, found: ArmResult, steps: int) -> ArmResult:
-        """The better of an arm's best rate and the one halfway to its better neighbour; where both fell, of both."""
-        below, above = (arm.mean_score(found.k + step, steps) for step in (-HALF_DECADE, HALF_DECADE))
+    def refined(self, arm: Arm, best: ArmResult, steps: int) -> ArmResult:
+        """Try the rate halfway to the better neighbour, or halfway to both if neither was run to the end."""
+        below, above = (arm.mean_score(best.k + step, steps) for step in (-HALF_DECADE, HALF_DECADE))
         sides = (-1, 1) if math.isinf(below) and math.isinf(above) else (1,) if above < below else (-1,)
         for side in sides:
             for seed in range(len(arm.starts)):
-                self._run(arm, found.k + side * HALF_DECADE / 2, seed, steps, arm.runs[found.k, seed])
-        return _best_complete(arm, steps) or found
+                self._run(arm, best.k + side * HALF_DECADE / 2, seed, steps, arm.runs[best.k, seed])
+        return _best_complete(arm, steps) or best
 
     def at(self, arm: Arm, k: float, steps: int) -> ArmResult | None:
-        """The arm at one rate on every seed; None when a run diverges, or the budget ends."""
+        """Run the arm at one rate on every seed; None when a run diverges, or the budget ends."""
         for seed in range(len(arm.starts)):
             if (run := arm.runs.get((k, seed))) is not None and run.ended == "dropped":
                 del arm.runs[k, seed]
@@ -142,8 +142,8 @@ class RateSearch:
     def _search(self, arm: Arm, steps: int) -> None:
         """Run the grid on the first seed, then beyond an edge that is best.
 
-        Faster than a rate that diverges, further from the best than one that was dropped, and slower than two in a row
-        that were no better, nothing is run. Upwards the grid is run to its end: a plateau may be left at its top alone.
+        Nothing is run faster than a rate that diverges, further from the best than one that was dropped, or slower than
+        two in a row that were no better. Upwards the grid is run to its end, as only fast rates may leave a plateau.
         """
         best: int | None = None
         lowest, highest = LOWEST, HIGHEST
@@ -173,7 +173,7 @@ class RateSearch:
         """Bring one run to this length, unless it diverges or falls clearly behind its rival on the way.
 
         Returns:
-            None when the budget does not allow it; what was begun is then given up.
+            None when the budget does not allow it; a run that was begun is then dropped.
         """
         run = arm.runs.get((k, seed))
         if run is not None and (run.ended is not None or len(run.losses) >= steps):
@@ -206,7 +206,7 @@ class RateSearch:
 
 
 def _best_complete(arm: Arm, steps: int) -> ArmResult | None:
-    """The best among the rates that were run on every seed."""
+    """Return the best among the rates that were run on every seed."""
     scores = {k: arm.mean_score(k, steps) for k in sorted({k for k, _ in arm.runs})}
     k = min(scores, key=scores.__getitem__)
     return None if math.isinf(scores[k]) else _result(arm, k)

@@ -12,11 +12,11 @@ from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.network.reproducible import generator
 
 FEATURES = 16  # chosen: few enough for 128 samples to say something about each
-TOKEN_VALUES = 8  # random numbers that stand for a token
+TOKEN_VALUES = 8  # random numbers that represent a token
 
 
 def teacher_target(s: SectionInput) -> torch.Tensor | None:
-    """Targets of the drawn target's shape, dtype and range, as a function of the inputs.
+    """Compute targets of the drawn target's shape, dtype and range, as a function of the inputs.
 
     Where the target's leading axes are the inputs' own (a class for each token), each position is labelled from its own
     input, else from all of the sample's.
@@ -61,6 +61,6 @@ def _features(inputs: tuple[torch.Tensor, ...], target: torch.Tensor, draws: tor
 
 
 def _standardised(values: torch.Tensor) -> torch.Tensor:
-    """Mean 0 and variance 1 in each column; a constant column becomes 0."""
+    """Scale each column to mean 0 and variance 1; a constant column becomes 0."""
     centred = values - values.mean(dim=0)
     return centred / centred.square().mean(dim=0).sqrt().clamp_min(1e-12)

@@ -1,4 +1,4 @@
-"""Short training runs of one model from given weights, which is left as it was found.
+"""Short training runs of one model from stored weights; afterwards the model is restored.
 
 All runs share the model: a run copies its weights in, trains, and copies them out. That works for eager modules and
 TorchScript alike, and two runs that differ in one thing differ in nothing else.
@@ -24,8 +24,8 @@ from gradinspect.engine.network.reproducible import left_as_found, ordinary_grap
 from gradinspect.probes.verify.probe_data import ProbeData
 
 BLOCK = 25  # steps between two looks at the clock and at a run's losses; random draws restart with each
-DIVERGED = 1e3  # times the first loss; chosen: no run was seen to come back from there within a probe
-ONE_THREAD = 2**26  # multiplications a step; chosen: under some ten milliseconds, threads cost more than they give
+DIVERGED = 1e3  # times the first loss; chosen: no run recovered from there within a probe
+ONE_THREAD = 2**26  # multiplications a step; chosen: for steps under some 10 ms, threads cost more than they save
 KEPT_BYTES = 2**28  # of weights of finished runs, so that an extension need not train them again
 
 
@@ -38,16 +38,16 @@ class Weights:
 
     @property
     def size_bytes(self) -> int:
-        """Of all values."""
+        """Return the size of all values."""
         return _size_bytes([*self.parameters, *self.buffers])
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """Where the runs of one seed begin, and the seed of what is random in them.
+    """The weights at which the runs of one seed begin, and the seed of what is random in them.
 
     Attributes:
-        weights: gives the weights; draws them anew each time where too many starts would not fit into memory.
+        weights: returns the weights; draws them again each time where too many starts would not fit into memory.
     """
 
     seed: int
@@ -70,7 +70,7 @@ class Run:
 
     Attributes:
         rates: one learning rate a parameter.
-        ended: why it is not continued; None while it is, or has reached its length.
+        ended: why it is not continued; None for a run that can go on or has reached its length.
     """
 
     start: Start
@@ -113,7 +113,7 @@ class Trainer:
             self._load(self._own)
 
     def starts(self, count: int, *, after: int = 0) -> list[Start]:
-        """One start a seed: fresh initialisations where they are ours to draw, else the model's own weights.
+        """Make one start per seed: fresh initialisations where we draw them, else the model's own weights.
 
         Args:
             after: seeds to leave out first.
@@ -134,18 +134,18 @@ class Trainer:
 
     @contextmanager
     def loaded(self, start: Start) -> Iterator[None]:
-        """Have a start's weights in the model inside the block."""
+        """Load a start's weights into the model, for the block."""
         self._load(start.weights())
         yield
 
     def initial_loss(self, start: Start) -> float:
-        """The loss over all samples before the first step."""
+        """Compute the loss over all samples before the first step."""
         self._load(start.weights())
         with torch.no_grad(), seeded(start.seed, self._s.device):
             return float(self._s.loss_between(run_model(self._s, self.data.inputs), self.data.target))
 
     def train(self, run: Run, steps: int, in_time: Callable[[], bool] = lambda: True) -> None:
-        """Continue a run for so many steps, until it diverges, or until `in_time`, asked before each step, says no."""
+        """Continue a run for `steps` steps; stop early if it diverges, or `in_time`, called before each, is False."""
         until = len(run.losses) + steps
         state = self._resume(run)
         order = self._order(run.start.seed, until)
@@ -157,7 +157,7 @@ class Trainer:
         self._live = (run, state)
 
     def keep(self, run: Run) -> None:
-        """Set aside where a run has got to, so that it can be continued after others; within `KEPT_BYTES`."""
+        """Save the state that a run has reached, so that it can be continued after others; within `KEPT_BYTES`."""
         self._forget(run)
         if run.ended is not None or self._live is None or self._live[0] is not run:
             return
@@ -168,7 +168,7 @@ class Trainer:
             self._kept_bytes += size
 
     def drop(self, run: Run) -> None:
-        """Give a run up and free what it holds."""
+        """End a run and free its state."""
         run.ended = run.ended or "dropped"
         self._forget(run)
 
@@ -186,10 +186,10 @@ class Trainer:
                 break
             inputs, target = self.data.pick(order[step] if order is not None else None)
             loss = self._s.loss_between(run_model(self._s, inputs), target)
-            found = torch.autograd.grad(loss, self._flat, allow_unused=True)
+            gradients = torch.autograd.grad(loss, self._flat, allow_unused=True)
             losses.append(loss.detach())
             with torch.no_grad():
-                run.update(self._parameters, self._summed(found), run.rates, state)
+                run.update(self._parameters, self._summed(gradients), run.rates, state)
         self.steps_run += len(losses)
         for value in torch.stack(losses).double().tolist():
             first = run.losses[0] if run.losses else value
@@ -198,11 +198,11 @@ class Trainer:
                 run.ended = "diverged"
                 break
 
-    def _summed(self, found: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
-        """One dense gradient a parameter: zero where it got none, the sum where TorchScript keeps it twice."""
+    def _summed(self, gradients: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
+        """Return one dense gradient per parameter: zero where there is none, the sum where TorchScript has two."""
         dense = [
             torch.zeros_like(member) if g is None else g.to_dense() if g.is_sparse else g
-            for g, member in zip(found, self._flat, strict=True)
+            for g, member in zip(gradients, self._flat, strict=True)
         ]
         if self._is_plain:
             return dense
