@@ -1,7 +1,7 @@
-"""Logging of every process of the service: one structured line an event, on standard error.
+"""Logging of every process of the service: one structured line for each event, on standard error.
 
-Our own events go through structlog; records of libraries (gunicorn, Celery, SQLAlchemy) take the same shape through the
-standard library's root handler.
+Our events use structlog; records of libraries (gunicorn, Celery, SQLAlchemy) get the same format through the standard
+library's root handler.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import structlog
 from structlog.typing import Processor
 
 LogFormat = Literal["json", "console"]
-# They log each retry, and each message at each step, at INFO.
+# At INFO they log each retry and each step of each message.
 LOUD_LIBRARIES = ("celery.redirected", "celery.worker.strategy", "celery.app.trace", "kombu", "alembic", "httpx")
 
 
@@ -23,7 +23,7 @@ def configure_logs(*, log_format: LogFormat = "json", level: str = "INFO") -> No
 
     Args:
         log_format: `json` for machines, `console` for a person at a terminal.
-        level: a name of the standard library's levels.
+        level: name of a level of the standard library.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [

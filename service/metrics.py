@@ -1,8 +1,8 @@
 """Durations of HTTP requests, counted by each API process and added up at the scrape.
 
-prometheus_client's own multi-process mode is switched by an environment variable before its first import, for the whole
-process and for ever. Here each process maps one small file of numbers under the data directory instead; counting is an
-addition in memory, and a scrape by any process sees all of them.
+prometheus_client has a multi-process mode that an environment variable sets before its first import, for the whole
+process. Here each process maps one small file of numbers under the data directory instead: counting is an addition in
+memory, and a scrape by any process sees all of them.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class HttpDurations:
     """A histogram for each route, shared by the processes that serve them.
 
     Args:
-        folder: where the processes keep their files; made when absent.
-        routes: every route there is. Processes with the same routes share their counts.
+        folder: for the files of the processes; created if absent.
+        routes: all routes. Processes with the same routes share their counts.
     """
 
     def __init__(self, folder: Path, routes: Sequence[str]) -> None:
         self._routes = sorted({*routes, UNMATCHED})
-        self._place = {route: index * _CELLS for index, route in enumerate(self._routes)}
+        self._offset = {route: index * _CELLS for index, route in enumerate(self._routes)}
         layout = hashlib.sha256(repr((self._routes, BUCKETS)).encode()).hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._pattern = folder, f"http-{layout}-*.counts"
@@ -45,7 +45,7 @@ class HttpDurations:
 
     def observe(self, route: str, seconds: float) -> None:
         """Count one request."""
-        first = self._place.get(route, self._place[UNMATCHED])
+        first = self._offset.get(route, self._offset[UNMATCHED])
         with self._lock:
             cells = self._own_cells()
             cells[first + bisect_left(BUCKETS, seconds)] += 1
@@ -58,14 +58,14 @@ class HttpDurations:
         )
         totals = self._totals()
         for route in self._routes:
-            cells = totals[self._place[route] : self._place[route] + _CELLS]
+            cells = totals[self._offset[route] : self._offset[route] + _CELLS]
             if any(cells[:-1]):
                 family.add_metric([route], *cumulative(cells[:-1], cells[-1]))
         yield family
 
     def _own_cells(self) -> memoryview[float]:
-        # A process that was forked after the first count opens a file of its own. A file left by an earlier process of
-        # the same number is continued: counters only rise, and the number of files stays bounded.
+        # A process forked after the first count opens another file. A file of an earlier process with the same id is
+        # continued: counters only rise, and the number of files stays bounded.
         if self._cells is None or self._owner != os.getpid():
             self._owner = os.getpid()
             size = 8 * _CELLS * len(self._routes)
@@ -85,7 +85,7 @@ class HttpDurations:
 
 
 def cumulative(counts: Sequence[float], total: float) -> tuple[list[tuple[str, float]], float]:
-    """Write plain bucket counts (the last one unbounded) the way Prometheus reads them: each with all below it."""
+    """Turn plain bucket counts (the last one unbounded) into the cumulative ones of Prometheus."""
     running, buckets = 0.0, []
     for bound, count in zip((*BUCKETS, inf), counts, strict=True):
         running += count

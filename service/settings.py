@@ -39,7 +39,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
 
-    # Where things are kept
+    # Locations
     data_dir: Path = Field(default_factory=lambda: _default_data_dir(os.environ), description="Everything on disk.")
     database_url: str = Field(default="", repr=False, description="Empty: SQLite in data_dir.")
     database_pool_size: Positive = Field(default=10, description="Connections each process keeps open (PostgreSQL).")
@@ -50,10 +50,12 @@ class Settings(BaseModel):
     host: str = Field(default="127.0.0.1", description="Address the API binds to.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8080, description="Port the API binds to.")
     public_url: str | None = Field(default=None, description="How callers reach the service, when behind a proxy.")
-    allow_unauthenticated: bool = Field(default=False, description="Bind beyond loopback although there are no keys.")
+    allow_unauthenticated: bool = Field(default=False, description="Bind beyond loopback although the API has no keys.")
     web_workers: Positive = Field(default=2, description="Processes of the API.")
     web_threads: Positive = Field(default=64, description="Threads in each process of the API.")
-    max_long_polls: Positive = Field(default=32, description="Waiting requests a process; more are answered at once.")
+    max_long_polls: Positive = Field(
+        default=32, description="Waiting requests in each process; further ones are answered at once."
+    )
     max_upload_bytes: Positive = Field(default=4 * 2**30, description="Largest artifact.")
     max_concurrent_uploads: Positive = Field(default=16, description="Uploads at once in each process of the API.")
     min_upload_bytes_per_second: Positive = Field(default=16 * 2**10, description="Slower uploads are cut off.")
@@ -61,14 +63,16 @@ class Settings(BaseModel):
 
     # The life of an inspection
     max_queued: Positive = Field(default=10_000, description="Queued inspections of one tenant; more are answered 429.")
-    max_attempts: Positive = Field(default=3, description="Workers that may be lost over one inspection.")
+    max_attempts: Positive = Field(default=3, description="Workers that may be lost with one inspection.")
     lease_seconds: Seconds = Field(
-        default=60.0, description="A worker not heard of for so long has lost its inspection."
+        default=60.0, description="Without a heartbeat for so long, a worker loses its inspection."
     )
     heartbeat_seconds: Seconds = Field(default=15.0, description="How often a worker extends its lease.")
     retry_seconds: Seconds = Field(default=5.0, description="Backoff after a lost worker, times attempt squared.")
-    redispatch_seconds: Seconds = Field(default=30.0, description="A queued inspection is published again after it.")
-    maintain_interval_seconds: Seconds = Field(default=5.0, description="Between two looks of the maintainer.")
+    redispatch_seconds: Seconds = Field(
+        default=30.0, description="An unclaimed inspection is published again after this."
+    )
+    maintain_interval_seconds: Seconds = Field(default=5.0, description="Pause between rounds of the maintainer.")
     idempotency_hours: Seconds = Field(default=24.0, description="How long an Idempotency-Key is remembered.")
     retention_days: Positive | None = Field(
         default=None, description="Days that ended inspections are kept; left out: for ever."
@@ -87,7 +91,9 @@ class Settings(BaseModel):
     queues: tuple[Queue, ...] = Field(default=("cpu",), min_length=1, description="Queues that have workers.")
     worker_queues: tuple[Queue, ...] = Field(default=(), description="Queues of this worker; left out: all of queues.")
     worker_slots: Positive = Field(default_factory=lambda: _available_cpus(), description="Jobs at once.")
-    stop_seconds: Seconds = Field(default=5.0, description="A worker told to stop gives back what still runs then.")
+    stop_seconds: Seconds = Field(
+        default=5.0, description="On SIGTERM, a worker gives back what still runs after this."
+    )
     gpu_uploads: bool = Field(default=False, description="Run TorchScript on the GPU, unconfined.")
 
     # Logs
@@ -106,16 +112,16 @@ class Settings(BaseModel):
             SettingsError: a variable is misspelt or its value is wrong.
         """
         variables = os.environ if environment is None else environment
-        given = {
+        raw = {
             name: variables[PREFIX + name.upper()]
             for name in cls.model_fields
             if variables.get(PREFIX + name.upper(), "") != ""
         }
         _refuse_misspelt(variables, cls.model_fields)
-        if "data_dir" not in given and overrides.get("data_dir") is None:
-            given["data_dir"] = str(_default_data_dir(variables))
+        if "data_dir" not in raw and overrides.get("data_dir") is None:
+            raw["data_dir"] = str(_default_data_dir(variables))
         try:
-            return cls.model_validate(given | {name: value for name, value in overrides.items() if value is not None})
+            return cls.model_validate(raw | {name: value for name, value in overrides.items() if value is not None})
         except ValidationError as error:
             raise SettingsError(_message(error)) from None
 
@@ -136,17 +142,17 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _derive(cls, given: Any) -> Any:  # Any: whatever the caller passed, checked field by field afterwards
-        if not isinstance(given, dict):
-            return given
-        data_dir = Path(given.get("data_dir") or _default_data_dir(os.environ)).expanduser().absolute()
+    def _derive(cls, raw: Any) -> Any:  # Any: whatever the caller passed, validated field by field afterwards
+        if not isinstance(raw, dict):
+            return raw
+        data_dir = Path(raw.get("data_dir") or _default_data_dir(os.environ)).expanduser().absolute()
         derived = {
             "data_dir": data_dir,
-            "database_url": given.get("database_url") or f"sqlite:///{quote(str(data_dir / 'gradinspect.db'))}",
-            "store_dir": given.get("store_dir") or data_dir / "store",
-            "worker_queues": given.get("worker_queues") or given.get("queues") or ("cpu",),
+            "database_url": raw.get("database_url") or f"sqlite:///{quote(str(data_dir / 'gradinspect.db'))}",
+            "store_dir": raw.get("store_dir") or data_dir / "store",
+            "worker_queues": raw.get("worker_queues") or raw.get("queues") or ("cpu",),
         }
-        return {**given, **derived}
+        return {**raw, **derived}
 
     @field_validator("database_url")
     @classmethod
@@ -183,16 +189,16 @@ class Settings(BaseModel):
         return self
 
     def as_environment(self) -> dict[str, str]:
-        """The variables that give another process these settings."""
-        given = self.model_dump(mode="json", exclude_none=True)
+        """Return the variables that give another process these settings."""
+        values = self.model_dump(mode="json", exclude_none=True)
         return {
             PREFIX + name.upper(): ",".join(value) if isinstance(value, list) else str(value)
-            for name, value in given.items()
+            for name, value in values.items()
         }
 
     @property
     def limits(self) -> Limits:
-        """What one job may use, as it is told to the child."""
+        """Limits of one job, which the child enforces on itself."""
         return Limits(
             wall_seconds=self.job_wall_seconds,
             cpu_seconds=self.job_cpu_seconds,
@@ -203,7 +209,7 @@ class Settings(BaseModel):
 
     @property
     def base_url(self) -> str:
-        """Where a person reaches the service."""
+        """URL of the service for people."""
         return self.public_url or f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     @property
@@ -212,22 +218,22 @@ class Settings(BaseModel):
         return make_url(self.database_url).render_as_string(hide_password=True)
 
     def check_bind(self) -> None:
-        """Refuse to serve strangers: without keys the API binds to loopback only.
+        """Refuse to bind beyond loopback while the API has no keys.
 
         Raises:
-            SettingsError: the host is reachable from outside and nobody said that this is meant.
+            SettingsError: other machines can reach the host, and `allow_unauthenticated` is not set.
         """
         if not self.allow_unauthenticated and not _is_loopback(self.host):
             raise SettingsError(
-                f"{PREFIX}HOST={self.host} is reachable from other machines and this service has no keys yet; bind to "
+                f"{PREFIX}HOST={self.host} is reachable from other machines and this service has no keys; bind to "
                 f"127.0.0.1, or set {PREFIX}ALLOW_UNAUTHENTICATED=1 when something in front of it lets only you in"
             )
 
     def queue_for(self, device: Device, *, is_upload: bool) -> Queue:
-        """The queue whose workers can serve `device`.
+        """Return the queue whose workers can serve `device`.
 
         Raises:
-            ProblemError: a GPU is asked for and none is offered, or not for uploads.
+            ProblemError: a GPU is requested and none is offered, or not for uploads.
         """
         if device == "cpu" or (device == "auto" and ("gpu" not in self.queues or (is_upload and not self.gpu_uploads))):
             return "cpu"
@@ -252,11 +258,11 @@ def _available_cpus() -> int:
 
 
 def _refuse_misspelt(variables: Mapping[str, str], fields: Mapping[str, object]) -> None:
-    """Refuse a variable that looks like a setting but is none; the CLI has variables of its own, so others pass."""
-    known = [PREFIX + name.upper() for name in fields]
+    """Refuse a variable whose name is nearly a setting's; others pass, because the CLI has variables too."""
+    names = [PREFIX + name.upper() for name in fields]
     for name in variables:
-        if name.startswith(PREFIX) and name not in known:
-            close = get_close_matches(name, known, n=1, cutoff=0.85)
+        if name.startswith(PREFIX) and name not in names:
+            close = get_close_matches(name, names, n=1, cutoff=0.85)
             if close:
                 raise SettingsError(f"{name} is not a setting; did you mean {close[0]}?")
 
@@ -265,9 +271,9 @@ def _message(error: ValidationError) -> str:
     lines = []
     for item in error.errors(include_input=False, include_url=False):
         text = item["msg"].removeprefix("Value error, ")
-        place = ".".join(str(part) for part in item["loc"][1:])
+        path = ".".join(str(part) for part in item["loc"][1:])
         variable = f"{PREFIX}{str(item['loc'][0]).upper()}" if item["loc"] else ""
-        lines.append(f"{variable}{f' ({place})' if place else ''}: {text}" if variable else text)
+        lines.append(f"{variable}{f' ({path})' if path else ''}: {text}" if variable else text)
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""docs/settings.md, made from the settings: `python -m service.settings_document > docs/settings.md`."""
+"""docs/settings.md, generated from the settings: `python -m service.settings_document > docs/settings.md`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ HEAD = """\
 
 This page is generated from `service/settings.py` by `python -m service.settings_document`.
 
-Every process of the service reads these variables, and nothing else of the environment. All have a default with which
-the embedded service works. A name that is nearly one of these is refused, so a misspelt one is not ignored. Lists are
-separated by commas. An empty value is the default.
+Every process of the service reads these variables, and nothing else of the environment. Each has a default with which
+the embedded service works. A name that nearly matches one of these is refused as a misspelling. Lists are separated by
+commas. An empty value is the default.
 
-The API has no keys yet. It binds to loopback; any other `GRADINSPECT_HOST` is refused until
-`GRADINSPECT_ALLOW_UNAUTHENTICATED=1` says that something in front of it lets only the right callers in.
+The API has no keys. It binds to loopback; any other `GRADINSPECT_HOST` is refused until
+`GRADINSPECT_ALLOW_UNAUTHENTICATED=1` says that a proxy in front of it admits only the right callers.
 
 | variable | default | meaning |
 |---|---|---|
@@ -36,7 +36,7 @@ _IN_WORDS = {
 
 
 def document() -> str:
-    """The whole page."""
+    """Return the whole page."""
     return HEAD + "".join(_row(name, field) for name, field in Settings.model_fields.items())
 
 

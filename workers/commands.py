@@ -1,4 +1,4 @@
-"""`gradinspect worker`: found by the command line through the entry point group `gradinspect.commands`."""
+"""`gradinspect worker`, which the command line loads through an entry point."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Every option is also a setting: --slots is GRADINSPECT_WORKER_SLOTS. SIGTERM let
 @click.option("--log-level", help="debug, info, warning or error.")
 @click.option("--log-format", help="console or json.")
 def worker(*, check: bool, **options: Any) -> None:  # Any: as click read them; Settings validates
-    """Take inspections from the queue and run each in a process of its own."""
+    """Take inspections from the queue and run each in a separate process."""
     from workers.supervisor.fork_client import ForkServerError
     from workers.supervisor.running import run_worker
 

@@ -74,7 +74,7 @@ class SourceFields(Document):
 
     @property
     def given(self) -> dict[str, object]:
-        """The fields that are set."""
+        """Fields that are set."""
         return {name: value for name in SourceFields.model_fields if (value := getattr(self, name)) is not None}
 
 
@@ -83,7 +83,7 @@ class SourceRequest(SourceFields):
 
     @property
     def source(self) -> AnySource:
-        """The source that the fields name."""
+        """Source that the fields name."""
         return SOURCES[next(kind for kind in SOURCES if kind in self.given)].model_validate(self.given)
 
     @model_validator(mode="after")

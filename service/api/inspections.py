@@ -27,7 +27,7 @@ from service.db.lists import queries
 from service.db.lists.queries import InspectionListQuery
 from service.db.tables import InspectionRecord
 from service.lifecycle import deletion
-from service.lifecycle.submission import ring, submit
+from service.lifecycle.submission import publish, submit
 from service.query_strings import Query
 from service.resources import inspection_resource
 
@@ -78,7 +78,7 @@ def submit_inspection(body: InspectionRequest) -> Response:
     here = context()
     record, is_new = submit(here.database, here.store, here.settings, body, tenant=tenant(), key=_idempotency_key())
     if is_new:
-        ring(here.database, here.dispatcher, here.settings, record)
+        publish(here.database, here.dispatcher, here.settings, record)
     seconds = _preferred_wait()
     record = _look(record.id, seconds) if seconds is not None else record
     headers = {"Location": f"/v1/inspections/{record.id}"} | _retry_after(record)

@@ -1,4 +1,4 @@
-"""From arriving bytes to an accepted artifact: received, recognised, checked without torch, kept."""
+"""Artifacts from the first byte to the row: receive, recognise, check without torch, keep."""
 
 from __future__ import annotations
 
@@ -29,17 +29,21 @@ def keep_upload(
     expected_length: int | None = None,
     must_be_model: bool = False,
 ) -> tuple[ArtifactRecord, bool]:
-    """Take bytes in, look at them, and keep them; returns the row, and whether it is new.
+    """Receive an upload, check it and keep it; return the row and whether it is new.
 
     Args:
+        database: gets the row.
+        store: gets the bytes.
         pieces: the bytes as they arrive; read to the end.
-        limit: most bytes.
-        expected_digest, expected_length: what the sender promised.
-        must_be_model: refuse what is no model, with advice.
+        tenant: owner of the artifact.
+        limit: largest number of bytes.
+        expected_digest: `sha256:…` that the sender promised.
+        expected_length: number of bytes that the sender promised.
+        must_be_model: refuse any other file, with advice.
 
     Raises:
-        ProblemError: `invalid_model`, `unsupported_operator` or `invalid_data` for a file that claims to be what it is
-            not; else as `ArtifactFiles.receive`. Then nothing was kept.
+        ProblemError: `invalid_model`, `unsupported_operator` or `invalid_data` for a file that is not what it claims to
+            be; else as `Artifacts.receive`. Nothing was kept.
     """
     with store.artifacts.receive(
         pieces, tenant=tenant, limit=limit, expected_digest=expected_digest, expected_length=expected_length
@@ -50,7 +54,7 @@ def keep_upload(
 
 
 def check_weights(session: Session, store: Store, artifact_id: str, spec: ModelSpec, *, tenant: str) -> None:
-    """Hold uploaded weights against the parameters that a spec would build.
+    """Compare uploaded weights with the parameters that a spec would build.
 
     Raises:
         ProblemError: `not_found`; `invalid_data`, naming the first tensors that are missing or of another shape.
@@ -59,36 +63,36 @@ def check_weights(session: Session, store: Store, artifact_id: str, spec: ModelS
     if record.kind != "safetensors":
         raise _wrong_weights(f"{artifact_id} is {record.kind}, not safetensors")
     with store.artifacts.open(artifact_id, tenant=tenant) as file:
-        held = {tensor.name: tensor.shape for tensor in check_safetensors(file).tensors}
+        shapes = {tensor.name: tensor.shape for tensor in check_safetensors(file).tensors}
     for name, shape in _expected_shapes(spec).items():
-        if name not in held:
+        if name not in shapes:
             raise _wrong_weights(f"the file has no tensor {name!r}, which the spec would load")
-        if held[name] != shape:
-            raise _wrong_weights(f"{name!r} has shape {list(held[name])}; the spec's has {list(shape)}")
+        if shapes[name] != shape:
+            raise _wrong_weights(f"{name!r} has shape {list(shapes[name])}; the spec's has {list(shape)}")
 
 
 def check_data(database: Database, store: Store, data: ArtifactData, *, tenant: str) -> None:
-    """Hold the tensors that a request names against those of the uploaded file.
+    """Check that the uploaded file has the tensors that a request names.
 
     Raises:
         ProblemError: `invalid_request`, naming the artifact or the tensor; `invalid_data` for another kind of file;
-            `not_found`, the store has lost the bytes.
+            `not_found` if the store has lost the bytes.
     """
     with database.read() as session:
         if not rows.is_known(session, data.artifact, tenant=tenant):
             raise _wrong_field("/data/artifact", f"there is no artifact {data.artifact}; upload it first")
     with store.artifacts.open(data.artifact, tenant=tenant) as file:
-        held = {tensor.name: tensor.shape for tensor in check_safetensors(file).tensors}
-    named = [(f"/data/inputs/{place}", name) for place, name in enumerate(data.inputs)]
+        shapes = {tensor.name: tensor.shape for tensor in check_safetensors(file).tensors}
+    named = [(f"/data/inputs/{index}", name) for index, name in enumerate(data.inputs)]
     named += [("/data/target", data.target)] if data.target is not None else []
     for pointer, name in named:
-        if name not in held:
-            known = ", ".join(sorted(held)[:10]) or "none"
-            raise _wrong_field(pointer, f"the file has no tensor {name[:80]!r}; it has {known}")
-        if not held[name]:
+        if name not in shapes:
+            available = ", ".join(sorted(shapes)[:10]) or "none"
+            raise _wrong_field(pointer, f"the file has no tensor {name[:80]!r}; it has {available}")
+        if not shapes[name]:
             raise _wrong_field(pointer, f"{name!r} has no axis; the first one counts samples")
-        if held[name][0] != held[data.inputs[0]][0]:
-            counts = f"{held[name][0]} samples, and {data.inputs[0]!r} has {held[data.inputs[0]][0]}"
+        if shapes[name][0] != shapes[data.inputs[0]][0]:
+            counts = f"{shapes[name][0]} samples, and {data.inputs[0]!r} has {shapes[data.inputs[0]][0]}"
             raise _wrong_field(pointer, f"{name!r} has {counts}; all must have the same number")
 
 

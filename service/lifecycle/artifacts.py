@@ -1,8 +1,7 @@
-"""Artifacts as rows and bytes together: in which order both come and go, so that neither is left without the other.
+"""Rows and bytes of artifacts, added and removed in an order that never leaves a row without bytes.
 
-A row is only ever added in the transaction that also puts the bytes in place, and whoever adds or removes either of one
-digest holds its lock. A process that is killed in between leaves bytes without a row, which the sweep removes; never a
-row without bytes.
+A row is added only in the transaction that also keeps the bytes, under the lock of the digest, and removal takes the
+same lock. A process killed in between leaves bytes without a row, which the sweep removes.
 """
 
 from __future__ import annotations
@@ -12,14 +11,17 @@ from service.db.engine import Database
 from service.db.tables import ArtifactRecord
 from service.store.storage import Store, Upload
 
-ORPHAN_SECONDS = 3600  # chosen: longer than any transaction that puts bytes in place
+ORPHAN_SECONDS = 3600  # chosen: longer than any transaction that keeps bytes
 
 
 def keep(database: Database, upload: Upload, *, tenant: str, kind: str) -> tuple[ArtifactRecord, bool]:
-    """Accept an upload; returns its row, and whether it is new.
+    """Accept an upload; return its row and whether it is new.
 
     Args:
-        kind: what it was recognised as: torchscript, safetensors or unknown.
+        database: gets the row.
+        upload: received and checked.
+        tenant: owner of the artifact.
+        kind: an `ArtifactKind`.
     """
     with database.write() as session:
         artifacts.lock_bytes(session, upload.digest)
@@ -32,7 +34,7 @@ def delete(database: Database, store: Store, artifact_id: str, *, tenant: str) -
     """Delete an artifact.
 
     Raises:
-        ProblemError: `not_found`; `in_use` while a model, or an inspection that has not ended, needs it.
+        ProblemError: `not_found`; `in_use` while a model or an active inspection needs it.
     """
     with database.write() as session:
         artifacts.remove(session, artifact_id, tenant=tenant)
@@ -40,7 +42,7 @@ def delete(database: Database, store: Store, artifact_id: str, *, tenant: str) -
 
 
 def sweep(database: Database, store: Store, *, older_than_seconds: float = ORPHAN_SECONDS) -> int:
-    """Remove bytes that no row names, and unfinished uploads; returns how many artifacts were removed."""
+    """Remove bytes without a row and unfinished uploads; return how many artifacts were removed."""
     store.artifacts.sweep_incoming()
     orphans = 0
     for tenant, digest in store.artifacts.listed(older_than_seconds=older_than_seconds):
@@ -52,7 +54,7 @@ def sweep(database: Database, store: Store, *, older_than_seconds: float = ORPHA
 
 
 def _remove_bytes_without_row(database: Database, store: Store, artifact_id: str, tenant: str) -> bool:
-    """The same bytes may have been uploaded again by now, so their row is looked for under the lock."""
+    """Remove bytes unless, checked under the lock, they have a row: they may have been uploaded again by now."""
     with database.write() as session:
         artifacts.lock_bytes(session, artifact_id)
         return not artifacts.is_known(session, artifact_id, tenant=tenant) and store.artifacts.delete(

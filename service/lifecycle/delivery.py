@@ -1,4 +1,4 @@
-"""The end of an inspection that went well: the report's file first, then its rows and the status in one transaction."""
+"""Delivery of a report: first its file, then its rows and the status in one transaction."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
 
 
 def deliver(database: Database, store: Store, claim: Claim, report: Report) -> bool:
-    """Store a report and end its inspection; False when the lease was lost, and then nothing is left behind.
+    """Store a report and end its inspection; return False if the lease was lost, and nothing is stored.
 
-    A database that is lost on the way is waited for: what was computed is worth more than the wait.
+    Waits for a database that becomes unavailable, because the computation took longer than the wait.
 
     Raises:
         ProblemError: `disk_full`, with the inspection still running under the lease.
-        any of `UNAVAILABLE`: the database stayed away. Nobody knows whether it took the result, so the file stays; the
-            sweep removes it when no row names it.
+        any of `UNAVAILABLE`: the database stayed unavailable. Whether it committed is unknown, so the file stays; the
+            sweep removes it if no row names it.
     """
     key = store.reports.put(report, inspection_id=claim.lease.inspection_id, attempt=claim.attempt)
     is_mine = _finish(database, claim, report, key)
@@ -34,7 +34,7 @@ def deliver(database: Database, store: Store, claim: Claim, report: Report) -> b
 
 
 def _finish(database: Database, claim: Claim, report: Report, key: str) -> bool:
-    """Commit once. A commit whose answer was lost may have happened; asked again, it says so."""
+    """Commit, and retry while the database is unavailable: `finish` recognises a commit whose answer was lost."""
     deadline, pause = monotonic() + PATIENCE_SECONDS, FIRST_PAUSE_SECONDS
     while True:
         try:

@@ -1,7 +1,7 @@
-"""Ring the doorbell: publish an inspection's id on its queue. The row in the database is the truth.
+"""Publishing an inspection's id on its queue. The database row is authoritative; messages only wake workers.
 
-A broker that is down costs the caller at most about a second and nothing else: the maintainer publishes again what was
-not taken up. Nothing of this project but the workers and this file knows Celery.
+Messages may be lost: the maintainer republishes what no worker claimed. A broker that is down costs the caller about a
+second. Only this module and the workers know Celery.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ ANSWER_SECONDS = 1.0
 _FAILURES = (KombuError, RedisError, OSError)
 
 
-class BrokerUnavailable(Exception):  # noqa: N818  # a state of the world, as in "except BrokerUnavailable"
-    """The broker does not answer, or there is none. What was to be sent is still due in the database."""
+class BrokerUnavailable(Exception):  # noqa: N818  # a state, not a defect
+    """The broker does not answer, or none is configured. The inspection is still due in the database."""
 
 
 class Dispatcher:
-    """Publishes to one broker. Threads may share it; a forked process makes its own.
+    """Publishes to one broker. Threads may share it; a forked process needs its own.
 
     Args:
         broker_url: None when no broker is configured; every call then raises `BrokerUnavailable`.
@@ -38,7 +38,7 @@ class Dispatcher:
         self._celery = publisher(broker_url) if broker_url is not None else None
 
     def send(self, inspection_id: str, *, queue: Queue) -> None:
-        """Publish one inspection. Publishing it twice is harmless: the second message finds nothing to claim.
+        """Publish one inspection. Publishing it twice is harmless: the second message claims nothing.
 
         Raises:
             BrokerUnavailable: within about a second.
@@ -50,7 +50,7 @@ class Dispatcher:
             raise BrokerUnavailable(str(error)) from error
 
     def depths(self, queues: Sequence[Queue]) -> dict[Queue, int]:
-        """How many messages wait in each queue.
+        """Return the number of waiting messages by queue.
 
         Raises:
             BrokerUnavailable: within about a second.
@@ -63,7 +63,7 @@ class Dispatcher:
             raise BrokerUnavailable(str(error)) from error
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         if self._celery is not None:
             self._celery.close()
 
@@ -83,7 +83,7 @@ def send(settings: Settings, inspection_id: str, *, queue: Queue) -> None:
 
 
 def publisher(broker_url: str) -> Any:  # Any: Celery ships no type information
-    """A Celery application that can publish and fails fast."""
+    """Make a Celery application that publishes and fails fast."""
     app = Celery("gradinspect", broker=broker_url, set_as_current=False)
     app.conf.update(
         task_serializer="json",

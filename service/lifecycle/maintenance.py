@@ -1,7 +1,7 @@
-"""The maintainer: what time alone makes necessary. Expired leases, doorbells nobody heard, files past their time.
+"""The maintainer: expire leases, republish unclaimed inspections, remove what is past its retention.
 
-Two of them are safe: one transaction takes each step, and an advisory lock on PostgreSQL spares the second one the
-work. On SQLite every step is a compare-and-set, and ringing twice is harmless.
+Two of them are safe: each step is one transaction, and on PostgreSQL an advisory lock saves the second one the work. On
+SQLite every step is a compare-and-set, and publishing twice is harmless.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Round:
 
 
 class Maintainer:
-    """Goes its rounds over one database, one broker and one store."""
+    """Repeats its rounds over one database, one broker and one store."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -49,24 +49,24 @@ class Maintainer:
         self._complained = False
 
     def run(self, stop: threading.Event) -> None:
-        """Go rounds until `stop`. A database or broker that is away is waited for."""
+        """Repeat rounds until `stop`, also while the database or the broker is unavailable."""
         while True:
             try:
                 self.go_round()
                 self._complained = False
             except UNAVAILABLE as error:
                 self._complain("database_unavailable", error)
-            except Exception:  # noqa: BLE001  # a defect in one round must not leave later lost workers unnoticed
+            except Exception:  # noqa: BLE001  # a defect in one round must not end all later ones
                 _log.exception("round_failed")
             if stop.wait(self._settings.maintain_interval_seconds):
                 break
         self.close()
 
     def go_round(self) -> Round:
-        """One round; does nothing while another maintainer is at it.
+        """Do one round; nothing while another maintainer works.
 
         Raises:
-            any of `UNAVAILABLE`: the database is away.
+            any of `UNAVAILABLE`: the database cannot be reached.
         """
         with self._alone() as is_alone:
             if not is_alone:
@@ -83,7 +83,7 @@ class Maintainer:
 
     @contextmanager
     def _alone(self) -> Iterator[bool]:
-        """Hold the lock of maintainers in a transaction of its own; on SQLite that would keep others from writing."""
+        """Hold the maintainers' lock in a separate transaction, except on SQLite, where it would block writers."""
         if self._database.is_sqlite:
             yield True
             return
@@ -102,7 +102,7 @@ class Maintainer:
         return expired
 
     def _publish(self) -> int:
-        """Ring for what is due; at the first failure the broker is left alone until the next round."""
+        """Publish what is due; at the first failure wait for the next round. Return how many were published."""
         published = 0
         with self._database.read() as session:
             due = outbox.due_for_dispatch(session)
@@ -133,7 +133,7 @@ class Maintainer:
                 _log.info("swept", orphans=orphans)
 
     def _complain(self, event: str, error: Exception) -> None:
-        """Once, not every five seconds."""
+        """Log an outage once, not every round."""
         if not self._complained:
             self._complained = True
             _log.warning(event, detail=(str(error).splitlines() or [""])[0])

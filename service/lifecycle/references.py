@@ -1,4 +1,4 @@
-"""Things that a request names by their id: one that is not there is a wrong field, for the path itself was found."""
+"""Ids in a request's fields: an unknown one is a wrong field, not a 404, because the path itself exists."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from gradinspect.contracts.problems import FieldError, ProblemError
 
 
 @contextmanager
-def named_at(place: str) -> Iterator[None]:
-    """Say which field of the request names what the block does not find.
+def named_at(pointer: str) -> Iterator[None]:
+    """Turn a `not_found` of the block into the error of the field that holds the id.
 
     Args:
-        place: the field's JSON pointer.
+        pointer: JSON pointer of the field.
 
     Raises:
-        ProblemError: `invalid_request` in place of `not_found`; every other problem as the block raises it.
+        ProblemError: `invalid_request` instead of `not_found`; other problems pass unchanged.
     """
     try:
         yield
     except ProblemError as problem:
         if problem.code != "not_found":
             raise
-        raise ProblemError("invalid_request", problem.detail, errors=[FieldError(place, problem.detail)]) from None
+        raise ProblemError("invalid_request", problem.detail, errors=[FieldError(pointer, problem.detail)]) from None

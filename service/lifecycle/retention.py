@@ -1,4 +1,4 @@
-"""What is past its time, or was left by killed processes, goes: rows and files together."""
+"""Removal of what is past its retention or was left by killed processes: rows and files together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ORPHAN_SECONDS = 3600  # chosen: longer than any transaction that follows a repo
 
 @dataclass(frozen=True)
 class Cleaned:
-    """How much was removed."""
+    """Numbers of removed rows."""
 
     marked: int
     inspections: int
@@ -26,10 +26,13 @@ class Cleaned:
 def clean_rows(
     database: Database, store: Store, *, kept_days: float | None, grace_seconds: float = GRACE_SECONDS
 ) -> Cleaned:
-    """Hide inspections past their time, and remove those hidden long enough, a bounded number at once. Cheap.
+    """Hide inspections past their retention and remove those hidden long enough, a bounded number in one call.
 
     Args:
-        kept_days: None keeps every inspection for ever.
+        database: holds the rows.
+        store: holds the reports.
+        kept_days: retention of inspections; None keeps them for ever.
+        grace_seconds: time between hiding and removing.
     """
     with database.write() as session:
         marked = 0 if kept_days is None else retention.mark(session, kept_days=kept_days)
@@ -37,7 +40,7 @@ def clean_rows(
         workers.forget_lost(session)
     with database.read() as session:
         due = retention.marked(session, grace_seconds=grace_seconds)
-    # Files first: a row whose file is gone is found again, a file whose row is gone might not be.
+    # Files first: a row without a file is found by the next round, a file without a row only by the sweep.
     for item in due:
         if item.report_key is not None:
             store.reports.delete(item.report_key)
@@ -48,12 +51,14 @@ def clean_rows(
 
 
 def sweep_files(database: Database, store: Store, *, older_than_seconds: float = ORPHAN_SECONDS) -> int:
-    """Remove files that no row names: of fenced workers and interrupted uploads. Reads every name in the store, so run
-    it now and then; returns how many were removed."""
+    """Remove files that no row names, of fenced workers and interrupted uploads; return how many were removed.
+
+    Cost: reads every name in the store.
+    """
     orphans = artifacts.sweep(database, store, older_than_seconds=older_than_seconds)
     for key in store.reports.listed(older_than_seconds=older_than_seconds):
         with database.read() as session:
-            is_wanted = retention.is_report_of_a_row(session, key)
-        if not is_wanted:
+            is_referenced = retention.is_report_of_a_row(session, key)
+        if not is_referenced:
             orphans += store.reports.delete(key)
     return orphans

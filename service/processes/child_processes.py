@@ -20,14 +20,14 @@ def start(
     output: IO[bytes] | None = None,
     descriptors: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a program in a session of its own, so that a Ctrl-C at the terminal reaches only us.
+    """Start a program in a new session, so that a Ctrl-C at the terminal reaches only the caller.
 
-    The kernel kills it when the calling thread ends: call this from the main thread.
+    The kernel kills it when the calling thread ends, so call this from the main thread.
 
     Args:
         command: the program and its arguments.
-        environment: all of its environment.
-        output: where its standard output and error go; None: where ours go.
+        environment: its whole environment.
+        output: file for its standard output and error; None inherits ours.
         descriptors: open files that it inherits.
     """
     return subprocess.Popen(  # noqa: S603  # programs of ours, or a broker from PATH
@@ -51,6 +51,6 @@ def _dies_with(parent: int) -> Callable[[], None]:
     def ask() -> None:
         die_with_parent()
         if os.getppid() != parent:
-            os._exit(1)  # it ended before we asked
+            os._exit(1)  # the parent ended before the call
 
     return ask

@@ -1,4 +1,4 @@
-"""`gradinspect serve`, `api`, `maintain` and `migrate`: found by the command line through its entry points."""
+"""`gradinspect serve`, `api`, `maintain` and `migrate`, which the command line loads through entry points."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ CommandT = TypeVar("CommandT", bound=Callable[..., object])
 DATA_DIR = click.option("--data-dir", type=click.Path(path_type=Path), help="Everything on disk.")
 DATABASE = click.option("--database-url", help="postgresql://… or sqlite:////path; left out: SQLite in --data-dir.")
 BROKER = click.option("--broker-url", help="redis://…")
-HOST = click.option("--host", help="Address to bind; 127.0.0.1 unless you say otherwise.")
-PORT = click.option("--port", type=int, help="Port of the API; 8080 unless you say otherwise, 0 for any free one.")
+HOST = click.option("--host", help="Address to bind; 127.0.0.1 by default.")
+PORT = click.option("--port", type=int, help="Port of the API; 8080 by default, 0 for any free one.")
 LOG_LEVEL = click.option("--log-level", help="debug, info, warning or error.")
 LOG_FORMAT = click.option("--log-format", help="console or json.")
 
 
 def options(*chosen: Callable[[CommandT], CommandT]) -> Callable[[CommandT], CommandT]:
-    """Several options as one decorator, in the order they are to be listed."""
+    """Combine options into one decorator; the help lists them in this order."""
 
     def decorate(command: CommandT) -> CommandT:
         for option in reversed(chosen):
@@ -49,16 +49,16 @@ none is started. Ctrl-C or SIGTERM stops everything."""
 @options(PORT, HOST, DATA_DIR, DATABASE, BROKER)
 @click.option("--workers", "worker_slots", type=int, help="Inspections at once; left out: one for each CPU.")
 @options(LOG_LEVEL, LOG_FORMAT)
-def serve(**given: Any) -> None:  # Any: as click read them; Settings validates
+def serve(**raw: Any) -> None:  # Any: as click read them; Settings validates
     """Run the whole service on this machine: API, worker, maintainer, and a broker where none is configured."""
     from service.processes.broker import BrokerError
     from service.processes.embedded import StartError
-    from service.processes.embedded import serve as serve_until_told
+    from service.processes.embedded import serve as serve_until_stopped
 
     with _named_errors("serve"):
-        settings = _configured(given)
+        settings = _configured(raw)
         try:
-            serve_until_told(settings, announce=_announce)
+            serve_until_stopped(settings, announce=_announce)
         except (BrokerError, StartError) as error:
             click.echo(f"gradinspect serve: {error}", err=True)
             sys.exit(1)
@@ -69,15 +69,15 @@ def serve(**given: Any) -> None:  # Any: as click read them; Settings validates
 Examples:
   gradinspect api --broker-url redis://127.0.0.1:6379/0 --database-url postgresql://user@host/gradinspect
 
-Run `gradinspect migrate` first, and workers and a maintainer beside it."""
+Run `gradinspect migrate` first. Workers and a maintainer run as separate processes."""
 )
 @options(PORT, HOST, DATA_DIR, DATABASE, BROKER)
 @click.option("--listening", type=int, hidden=True, help="Number of an inherited socket to serve on.")
 @options(LOG_LEVEL, LOG_FORMAT)
-def api(listening: int | None, **given: Any) -> None:  # Any: as above
+def api(listening: int | None, **raw: Any) -> None:
     """Serve the HTTP API and its pages."""
     with _named_errors("api"):
-        settings = _configured(given)
+        settings = _configured(raw)
         from service.processes.web_server import run_api
 
         run_api(settings, listening=listening)
@@ -94,13 +94,13 @@ Two at once are safe; one is enough."""
 @options(DATA_DIR, DATABASE, BROKER)
 @click.option("--once", is_flag=True, help="One round, then stop.")
 @options(LOG_LEVEL, LOG_FORMAT)
-def maintain(once: bool, **given: Any) -> None:  # Any: as above
-    """Take inspections back from lost workers, ring for what is queued, and remove what is past its time."""
+def maintain(once: bool, **raw: Any) -> None:
+    """Requeue inspections of lost workers, republish unclaimed ones, and remove what is past its retention."""
     from service.db.engine import UNAVAILABLE
     from service.lifecycle.maintenance import Maintainer
 
     with _named_errors("maintain"):
-        settings = _configured(given)
+        settings = _configured(raw)
         maintainer = Maintainer(settings)
         if not once:
             maintainer.run(_stop_on_signals())
@@ -125,13 +125,13 @@ Examples:
 @options(DATA_DIR, DATABASE)
 @click.option("--to", "revision", default="head", show_default=True, help="Revision to go up to.")
 @click.option("--down-to", help="Revision to go back to; `base` empties the database.")
-def migrate(revision: str, down_to: str | None, **given: Any) -> None:  # Any: as above
+def migrate(revision: str, down_to: str | None, **raw: Any) -> None:
     """Bring the database's schema up to date."""
     from service.db import migrate as migrations
     from service.db.engine import UNAVAILABLE
 
     with _named_errors("migrate"):
-        settings = _configured(given)
+        settings = _configured(raw)
         try:
             if down_to is not None:
                 migrations.downgrade(settings.database_url, down_to)
@@ -146,7 +146,7 @@ def migrate(revision: str, down_to: str | None, **given: Any) -> None:  # Any: a
 
 @contextmanager
 def _named_errors(command: str) -> Iterator[None]:
-    """A wrong setting is one line and exit status 2."""
+    """Report a wrong setting in one line with exit status 2."""
     try:
         yield
     except SettingsError as error:
@@ -154,8 +154,8 @@ def _named_errors(command: str) -> Iterator[None]:
         sys.exit(2)
 
 
-def _configured(given: dict[str, Any]) -> Settings:  # Any: as above
-    settings = Settings.from_environment(**given)
+def _configured(raw: dict[str, Any]) -> Settings:
+    settings = Settings.from_environment(**raw)
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

@@ -1,6 +1,6 @@
-"""The whole service in one command: broker, migrations, API, worker and maintainer, started together, gone together.
+"""The whole service in one command: broker, migrations, API, worker and maintainer start and end together.
 
-Every process but this one is told by the kernel when this one dies, so that even `kill -9` leaves nothing behind.
+The kernel kills every other process when this one dies, so that even `kill -9` leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from service.processes.broker import BrokerError, EmbeddedBroker
 from service.processes.child_processes import start
 from service.settings import Settings, SettingsError
 
-READY_SECONDS = 150  # chosen: a cold disk; five seconds is usual
-STOP_SECONDS = 5.0  # beyond what a worker is given for its jobs
-LOOK_SECONDS = 0.1
+READY_SECONDS = 150  # chosen: a cold disk; usually it takes five
+STOP_SECONDS = 5.0  # in addition to `stop_seconds` of a worker's jobs
+POLL_SECONDS = 0.1
 RESTART_PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-STEADY_SECONDS = 60.0  # a process that ran so long has started well; its next death is a new matter
+STEADY_SECONDS = 60.0  # after so long its restarts are counted from zero
 
 _log = structlog.get_logger(__name__)
 
 
 class StartError(Exception):
-    """The service does not come up here; the message says why."""
+    """The service does not start here; the message says why."""
 
 
 @dataclass
 class _Part:
-    """One process that is to run all the time."""
+    """One process that is restarted whenever it dies."""
 
     name: str
     begin: Callable[[], subprocess.Popen[bytes]]
@@ -56,8 +56,8 @@ class _Part:
     def start(self) -> None:
         self.process, self.began = self.begin(), monotonic()
 
-    def look(self) -> bool:
-        """Start it again after a pause when it has died; True when it just died."""
+    def poll(self) -> bool:
+        """Restart the process after a pause when it has died; return whether it just died."""
         if self.process is not None and self.process.poll() is not None:
             status, self.process = self.process.returncode, None
             self.deaths = 0 if monotonic() - self.began > STEADY_SECONDS else self.deaths + 1
@@ -90,12 +90,12 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
 
     Args:
         settings: port 0 takes any free one.
-        announce: told the URL once an inspection could be run.
+        announce: called with the URL once an inspection can be run.
 
     Raises:
-        SettingsError: a setting cannot work here, a taken port above all.
-        StartError: a part does not come up.
-        BrokerError: there is no broker and none can be started.
+        SettingsError: a setting cannot work here; most often the port is taken.
+        StartError: a part does not start.
+        BrokerError: no broker is configured and none can be started.
     """
     settings.check_bind()
     stop = threading.Event()
@@ -126,9 +126,9 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         _wait_until_ready(settings, database, parts, stop)
         if not stop.is_set():
             announce(settings.base_url)
-        while not stop.wait(LOOK_SECONDS):
+        while not stop.wait(POLL_SECONDS):
             for part in parts:
-                part.look()
+                part.poll()
 
 
 def _our_processes(settings: Settings, listener: socket.socket) -> list[_Part]:
@@ -154,17 +154,17 @@ def _begin_broker(broker: EmbeddedBroker) -> subprocess.Popen[bytes]:
 
 
 def _wait_until_ready(settings: Settings, database: Database, parts: Sequence[_Part], stop: threading.Event) -> None:
-    """Until the API answers and a worker is warm. A part that dies now will not come up by being started again."""
+    """Wait until the API answers and a worker is warm. A part that dies meanwhile would die again: an error."""
     deadline = monotonic() + READY_SECONDS
     while not (_api_answers(settings) and _worker_is_warm(database, parts)):
         for part in parts:
-            if part.look():
+            if part.poll():
                 raise StartError(f"the {part.name} ended while the service started; its own message is above")
         if monotonic() > deadline:
             raise StartError(
                 f"the service is not ready after {READY_SECONDS} seconds; the log above says how far it came"
             )
-        if stop.wait(LOOK_SECONDS):
+        if stop.wait(POLL_SECONDS):
             return
 
 
@@ -181,12 +181,12 @@ def _api_answers(settings: Settings) -> bool:
 def _worker_is_warm(database: Database, parts: Sequence[_Part]) -> bool:
     with database.read() as session:
         status = workers.living(session)
-    ours = {str(part.process.pid) for part in parts if part.process is not None}
-    return status is not None and any(worker.name.rpartition("-")[2] in ours for worker in status.workers)
+    pids = {str(part.process.pid) for part in parts if part.process is not None}
+    return status is not None and any(worker.name.rpartition("-")[2] in pids for worker in status.workers)
 
 
 def _end(parts: Sequence[_Part], settings: Settings) -> None:
-    """API first, so that nothing new arrives, and the worker with it; the broker, whom both still talk to, last."""
+    """Stop the API, so that nothing new arrives, and the worker; the broker, which both still use, stops later."""
     deadline = monotonic() + settings.stop_seconds + STOP_SECONDS
     ours = [part for part in reversed(parts) if part.name != "broker"]
     for part in ours:
@@ -198,19 +198,19 @@ def _end(parts: Sequence[_Part], settings: Settings) -> None:
 
 @contextmanager
 def _signals_set(stop: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM say stop; a second one changes nothing."""
+    """Set `stop` on SIGINT and SIGTERM; a second signal changes nothing."""
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    previous = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
     try:
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in zip(numbers, previous, strict=True):
             signal.signal(number, handler)
 
 
 @contextmanager
 def _only_one(settings: Settings) -> Iterator[None]:
-    """Two services on one directory would start two brokers on one file."""
+    """Lock the data directory: two services on it would start two brokers on one file."""
     with (settings.data_dir / "serve.lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -228,7 +228,7 @@ def _only_one(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def _listen(settings: Settings) -> Iterator[socket.socket]:
-    """Take the port before anything is started; the API inherits it, so nobody can take it in between."""
+    """Bind the port before anything is started; the API inherits the socket, so the port cannot be lost in between."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""The API behind gunicorn: a few processes with many threads each, because requests wait and upload slowly."""
+"""The API behind gunicorn: a few processes with many threads each, because requests wait or upload slowly."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from service.app import create_app
 from service.processes.child_processes import die_with_parent
 from service.settings import Settings
 
-STOP_SECONDS = 5  # chosen: longer than any answer that does not wait on purpose
+STOP_SECONDS = 5  # chosen: longer than any request but long polls
 KEEP_ALIVE_SECONDS = 5
-SILENT_SECONDS = 60  # a process whose main thread hangs so long is replaced
-MEMORY = Path("/dev/shm")  # noqa: S108  # where gunicorn's heartbeats cost no disk
+SILENT_SECONDS = 60  # gunicorn replaces a process whose main thread hangs longer
+MEMORY = Path("/dev/shm")  # noqa: S108  # gunicorn's heartbeats cost no disk access there
 
 
 def run_api(settings: Settings, *, listening: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
-        settings: all of them.
-        listening: an inherited socket to serve on, instead of opening `host:port`.
+        settings: of this process.
+        listening: descriptor of an inherited socket; None opens `host:port`.
 
     Raises:
-        SettingsError: it would be open to strangers.
+        SettingsError: the address is reachable from other machines and access is not restricted.
     """
     settings.check_bind()
     _Server(settings, listening).run()
 
 
 def bind_address(settings: Settings) -> str:
-    """Where gunicorn listens."""
+    """Return gunicorn's `host:port`."""
     return f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
 
 
@@ -45,7 +45,7 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no type 
         super().__init__()
 
     def load_config(self) -> None:
-        chosen: dict[str, Any] = {  # Any: gunicorn's settings, each of its own type
+        options: dict[str, Any] = {  # Any: gunicorn ships no type information
             "bind": f"fd://{self._listening}" if self._listening is not None else bind_address(self._settings),
             "workers": self._settings.web_workers,
             "threads": self._settings.web_threads,
@@ -60,10 +60,10 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no type 
             "control_socket_disable": True,
             "post_fork": _after_fork,
         }
-        for name, value in chosen.items():
+        for name, value in options.items():
             self.cfg.set(name, value)
 
-    def load(self) -> Any:  # Any: a WSGI application
+    def load(self) -> Any:
         return create_app(self._settings)
 
 
@@ -71,10 +71,10 @@ def _after_fork(_server: object, _worker: object) -> None:
     die_with_parent()
 
 
-class Logger(GunicornLogger):  # type: ignore[misc]  # as above
+class Logger(GunicornLogger):  # type: ignore[misc]  # untyped base
     """Sends gunicorn's own messages through our logs; requests are logged by the application."""
 
-    def setup(self, cfg: Any) -> None:  # Any: gunicorn's configuration
+    def setup(self, cfg: Any) -> None:
         super().setup(cfg)
         self.error_log.handlers.clear()
         self.error_log.propagate = True

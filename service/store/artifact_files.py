@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gradinspect.contracts.problems import ProblemError
-from service.store.durable_files import new_file, no_room_is_a_problem, older_than, put_in_place, remove
+from service.store.durable_files import new_file, no_room_is_a_problem, older_than, remove, rename_durably
 from service.store.stream_writing import StreamWriter
 
 STALE_SECONDS = 6 * 3600  # chosen: longer than any upload that is fast enough not to be cut off
@@ -37,11 +37,11 @@ class FileUpload:
     def keep(self) -> None:
         """Rename the file to its final name."""
         with no_room_is_a_problem():
-            put_in_place(self._path, self._final_path)
+            rename_durably(self._path, self._final_path)
 
 
 class ArtifactFiles:
-    """`<directory>/<tenant>/<ab>/<abcdef…>`, with unfinished uploads in `<incoming>` on the same disk."""
+    """Files `<directory>/<tenant>/<ab>/<abcdef…>`; unfinished uploads are in `incoming` on the same disk."""
 
     def __init__(self, directory: Path, incoming: Path) -> None:
         self._directory = directory
@@ -78,7 +78,7 @@ class ArtifactFiles:
         return remove(self._path_of(digest, tenant))
 
     def listed(self, *, older_than_seconds: float) -> Iterator[tuple[str, str]]:
-        """Yield tenant and digest of everything that was stored at least so many seconds ago."""
+        """Yield tenant and digest of everything stored at least `older_than_seconds` ago."""
         for path in older_than(self._directory.glob("*/*/*"), older_than_seconds):
             yield path.parent.parent.name, f"sha256:{path.name}"
 

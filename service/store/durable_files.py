@@ -1,4 +1,4 @@
-"""Files that have all their bytes or do not exist: written beside their place, synced, renamed."""
+"""Files that are complete or absent: written under a temporary name, synced, renamed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def new_file(directory: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A new file under a passing name; what was not renamed by the end is gone.
+    """Create a file under a temporary name and remove it at the end unless it was renamed.
 
     Raises:
         ProblemError: `disk_full`, when anything inside runs out of room.
@@ -35,17 +35,17 @@ def new_file(directory: Path) -> Iterator[tuple[Path, BinaryIO]]:
 
 
 def write_all(file: BinaryIO, data: bytes | memoryview) -> None:
-    """Write every byte; a raw file may take fewer at once, and does so when the disk fills up."""
+    """Write every byte. A raw file may accept fewer in one call, and does so when the disk fills up."""
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
 
 
-def put_in_place(path: Path, place: Path) -> None:
-    """Give a synced file its final name, so that the name survives a power cut too."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    path.replace(place)
-    descriptor = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
+def rename_durably(path: Path, final_path: Path) -> None:
+    """Rename a synced file and sync the folder, so that the name survives a power cut too."""
+    final_path.parent.mkdir(parents=True, exist_ok=True)
+    path.replace(final_path)
+    descriptor = os.open(final_path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
@@ -53,7 +53,7 @@ def put_in_place(path: Path, place: Path) -> None:
 
 
 def remove(path: Path) -> bool:
-    """Delete a file; False when there was none."""
+    """Delete a file; return whether it existed."""
     try:
         path.unlink()
     except FileNotFoundError:
@@ -62,7 +62,7 @@ def remove(path: Path) -> bool:
 
 
 def older_than(paths: Iterable[Path], seconds: float) -> Iterator[Path]:
-    """Those files that were last written so long ago, by the clock of this machine; only sweeps depend on it."""
+    """Yield the files last written at least `seconds` ago by this machine's clock, on which only sweeps depend."""
     limit = time() - seconds
     for path in paths:
         try:
@@ -75,7 +75,7 @@ def older_than(paths: Iterable[Path], seconds: float) -> Iterator[Path]:
 
 @contextmanager
 def no_room_is_a_problem() -> Iterator[None]:
-    """Turn "no space left" into what the caller can be told.
+    """Turn "no space left" into a problem of the API.
 
     Raises:
         ProblemError: `disk_full`.

@@ -24,7 +24,7 @@ class Upload(Protocol):
 
     @property
     def size_bytes(self) -> int:
-        """How many there are."""
+        """Number of bytes."""
 
     def open(self) -> BinaryIO:
         """Open the bytes for reading; seekable."""
@@ -73,7 +73,7 @@ class Artifacts(Protocol):
         """Remove stored bytes and return whether there were any. Readers that have them open can go on reading."""
 
     def listed(self, *, older_than_seconds: float) -> Iterator[tuple[str, str]]:
-        """Yield tenant and digest of everything that was stored at least so many seconds ago."""
+        """Yield tenant and digest of everything stored at least `older_than_seconds` ago."""
 
     def sweep_incoming(self) -> int:
         """Remove what killed processes left of unfinished uploads; return how many."""
@@ -107,7 +107,7 @@ class Reports(Protocol):
         """Remove a report and return whether there was one."""
 
     def listed(self, *, older_than_seconds: float) -> Iterator[str]:
-        """Yield the key of every report that was stored at least so many seconds ago."""
+        """Yield the key of every report stored at least `older_than_seconds` ago."""
 
 
 class Store(Protocol):

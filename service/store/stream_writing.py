@@ -1,8 +1,8 @@
-"""Writing a long stream to disk while its sender's next bytes are read and hashed.
+"""Writing a long stream to disk while the sender's next bytes are read and hashed.
 
-Room is reserved ahead of the writes: the file system then places a gibibyte in a tenth of the time, and a full disk is
-known before more bytes are asked for. A long stream goes past the page cache, so that it neither pushes out what others
-read nor leaves its own writing to the sync at the end.
+Space is reserved ahead of the writes: the file system then allocates a gibibyte in a tenth of the time, and a full disk
+is known before more bytes are read. A long stream bypasses the page cache, so that it neither evicts what others read
+nor leaves its own writing to the sync at the end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
 class StreamWriter:
-    """Two buffers in turn: one is on its way to the disk while the other is filled, and its error shows with the next.
+    """Two buffers in turn: one is written while the other is filled. An error of the first is raised with the next.
 
     Args:
         file: unbuffered, empty, at its start.
@@ -34,8 +34,8 @@ class StreamWriter:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="disk")  # started by the first full buffer
-        self._under_way: Future[None] | None = None
-        # Made once: fresh memory for each mebibyte would cost more than the writing.
+        self._pending: Future[None] | None = None
+        # Allocated once: new memory for each mebibyte would cost more than the writing.
         self._filling, self._other = memoryview(mmap(-1, BUFFER_BYTES)), memoryview(mmap(-1, BUFFER_BYTES))
         self._filled = 0
         self._size = 0
@@ -52,7 +52,7 @@ class StreamWriter:
         self._thread.shutdown()
 
     def write(self, piece: bytes) -> None:
-        """Take a piece of any size. Waits while both buffers are full."""
+        """Accept a piece of any size. Waits while both buffers are full."""
         rest = memoryview(piece)
         while rest:
             taken = min(len(rest), BUFFER_BYTES - self._filled)
@@ -61,23 +61,23 @@ class StreamWriter:
             rest = rest[taken:]
             if self._filled == BUFFER_BYTES:
                 self._wait()
-                self._under_way = self._thread.submit(self._write, self._filling)
+                self._pending = self._thread.submit(self._write, self._filling)
                 self._filling, self._other, self._filled = self._other, self._filling, 0
 
     def finish(self) -> None:
         """Wait until every byte is on the disk."""
         self._wait()
         if self._is_direct:
-            self._set_direct(0)  # the end has any length, and writes past the cache have whole blocks
+            self._set_direct(0)  # the end has any length; direct writes need whole blocks
         self._write(self._filling[: self._filled])
         if self._reserved > self._size:
             os.ftruncate(self._file.fileno(), self._size)
         os.fsync(self._file.fileno())
 
     def _wait(self) -> None:
-        if self._under_way is not None:
-            self._under_way.result()
-            self._under_way = None
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
 
     def _write(self, piece: memoryview) -> None:
         self._reserve(self._size + len(piece))
@@ -86,7 +86,7 @@ class StreamWriter:
         self._bypass_cache()
 
     def _reserve(self, size: int) -> None:
-        """Reserve as much again as there is, up to a bound: an upload may promise more than it sends."""
+        """Reserve as much again as is written, up to a bound: an upload may promise more than it sends."""
         if size <= self._reserved or not hasattr(os, "posix_fallocate"):
             return
         ahead = min(size, RESERVED_BYTES)
@@ -98,11 +98,11 @@ class StreamWriter:
                 raise
 
     def _bypass_cache(self) -> None:
-        """Write past the page cache from here on, where the file system can; nobody reads a long upload at once."""
+        """Bypass the page cache from here on, where the file system can: a long upload is not read back at once."""
         if not self._may_be_direct or self._size < CACHED_BYTES:
             return
         self._may_be_direct = False
-        with suppress(OSError):  # a file system in memory cannot
+        with suppress(OSError):  # tmpfs cannot
             self._set_direct(os.O_DIRECT)
             self._is_direct = True
 

@@ -219,7 +219,7 @@ def test_a_report_comes_out_as_it_went_in(store: Store) -> None:
     key = store.reports.put(make_report(), inspection_id=INSPECTION, attempt=2)
     assert key == f"{INSPECTION}.2"
     assert store.reports.get(key) == make_report()
-    assert store.reports.read(key) == report_files.written(make_report())
+    assert store.reports.read(key) == report_files.report_json(make_report())
     assert list(store.reports.listed(older_than_seconds=0)) == [key]
     assert store.reports.delete(key)
     assert not store.reports.delete(key)
@@ -229,7 +229,7 @@ def test_a_report_comes_out_as_it_went_in(store: Store) -> None:
 
 
 def test_a_section_that_was_not_asked_for_is_absent_and_a_null_number_stays() -> None:
-    text = json.loads(report_files.written(make_report()))
+    text = json.loads(report_files.report_json(make_report()))
     assert "noise" not in text
     assert text["inspection"] is None
     assert text["summary"]["total_grad_norm"] is None

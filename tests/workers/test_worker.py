@@ -115,7 +115,7 @@ def test_a_store_that_takes_no_report_ends_the_inspection(
     worker.inspect(queued.id)
     ended = read(database, queued.id)
     assert (ended.status, ended.error_code) == ("failed", "internal")
-    assert "could not be kept" in str(ended.error_detail)
+    assert "could not be stored" in str(ended.error_detail)
 
 
 def test_a_cancel_kills_the_computation_within_a_second(worker: Worker, database: Database, store: Store) -> None:

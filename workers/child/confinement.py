@@ -1,4 +1,4 @@
-"""Full confinement: no files, no network, no programs, no processes. Tried, not assumed."""
+"""Full confinement: no files, no network, no programs, no processes. It is tested, not assumed."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from collections.abc import Callable
 from workers.child import landlock, sandbox, seccomp
 from workers.child.sandbox import Level
 
-# What a confined process must not be able to do, and how it would.
+# What a confined process must not be able to do, and a call that would do it.
 FORBIDDEN: dict[str, Callable[[], object]] = {
     "open a file": lambda: os.open("/proc/self/status", os.O_RDONLY),
-    "write a file": lambda: os.open("/tmp/gradinspect-self-test", os.O_WRONLY | os.O_CREAT),  # noqa: S108  # never made
+    "write a file": lambda: os.open("/tmp/gradinspect-self-test", os.O_WRONLY | os.O_CREAT),  # noqa: S108  # never created
     "make a socket": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM),
     "make a pair of sockets": socket.socketpair,
     "start a process": os.fork,
-    "run a program": lambda: os.execv("/bin/true", ["true"]),  # noqa: S606  # refused, or the test has failed
+    "run a program": lambda: os.execv("/bin/true", ["true"]),  # noqa: S606  # must be refused
     "signal its parent": lambda: os.kill(os.getppid(), 0),
 }
 
 
 def confine() -> None:
-    """Confine this process for good: first Landlock, whose own calls the filter would refuse, then the filter.
+    """Confine this process irrevocably: first Landlock, whose calls the filter would refuse, then the filter.
 
     Raises:
         OSError: the kernel refuses.
@@ -34,12 +34,12 @@ def confine() -> None:
 
 
 def reachable_level(useful: Callable[[], object]) -> tuple[Level, str]:
-    """The level that a child can reach here, and why it is not `full` where it is not.
+    """Return the level that a child can reach on this machine, and the reason if it is not `full`.
 
-    A child confines itself, is refused everything in `FORBIDDEN`, and can still do something useful.
+    Forks a child that confines itself, tries everything in `FORBIDDEN`, and then computes.
 
     Args:
-        useful: what a confined child must be able to do, a small computation.
+        useful: a small computation that a confined child must be able to do.
     """
     reading, writing = os.pipe()
     me, pid = os.getpid(), os.fork()
@@ -47,15 +47,15 @@ def reachable_level(useful: Callable[[], object]) -> tuple[Level, str]:
         _try_out(useful, writing, me)
     os.close(writing)
     with os.fdopen(reading, "rb") as answer:
-        said = answer.read().decode(errors="replace")
+        result = answer.read().decode(errors="replace")
     _, status = os.waitpid(pid, 0)
-    if status == 0 and said == "confined":
+    if status == 0 and result == "confined":
         return "full", ""
-    return "limits", f"full confinement does not work here: {said or f'the test ended with status {status}'}"[:1000]
+    return "limits", f"full confinement does not work here: {result or f'the test ended with status {status}'}"[:1000]
 
 
 def _try_out(useful: Callable[[], object], answer: int, parent: int) -> None:
-    """In the child: say `confined`, or what was possible that must not be, or what went wrong."""
+    """In the child, write `confined`, or the forbidden acts that were possible, or the error."""
     code = 1
     try:
         sandbox.die_with_parent(parent)
@@ -69,7 +69,7 @@ def _try_out(useful: Callable[[], object], answer: int, parent: int) -> None:
         useful()
         os.write(answer, f"a confined process can {', '.join(possible)}".encode() if possible else b"confined")
         code = 0
-    except BaseException as error:  # noqa: BLE001  # the answer says it; nothing of this process may run on
+    except BaseException as error:  # noqa: BLE001  # the answer holds it; this process must not go on
         os.write(answer, f"{type(error).__name__}: {error}".encode())
         traceback.print_exc()
     finally:
@@ -78,9 +78,9 @@ def _try_out(useful: Callable[[], object], answer: int, parent: int) -> None:
 
 def _is_refused(act: Callable[[], object]) -> bool:
     try:
-        made = act()
+        result = act()
     except OSError as error:
         return error.errno == errno.EPERM
-    if made == 0 and act is os.fork:
-        os._exit(0)  # the process that must not be
+    if result == 0 and act is os.fork:
+        os._exit(0)  # in the forbidden process
     return False

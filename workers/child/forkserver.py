@@ -1,10 +1,10 @@
-"""The warm process that forks a child for each job: torch is imported once, and nothing passes from job to job.
+"""The warm process that forks a child for each job: torch is imported once, and jobs share no state.
 
-Started by exec with a scrubbed environment, single-threaded, and it stays so: a parent that ever ran a multi-threaded
-OpenMP region leaves children that hang. It reads requests from one socket and never a model.
+It is started by exec with a scrubbed environment and stays single-threaded: children of a process that ever ran a
+multi-threaded OpenMP region hang. It reads requests from one socket, never a model.
 
-A request is one packet: a JSON header, and descriptors in the order status, job, frames, log, then the job's files. On
-the status socket go back `{"pid", "fork_seconds"}` with a pidfd, and when the child has ended `{"status"}`.
+A request is one packet: a JSON header, and descriptors in the order status, job, frames, log, then the job's files. It
+answers on the status socket: `{"pid", "fork_seconds"}` with a pidfd, and `{"status"}` when the child has ended.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ABOVE_ALL_TARGETS = 64
 
 
 class Header(TypedDict):
-    """What a request says besides its descriptors."""
+    """A request without its descriptors."""
 
     files: list[str]
     limits: dict[str, float]
@@ -44,7 +44,7 @@ class Header(TypedDict):
 
 @dataclass
 class Child:
-    """A running child, as this process sees it."""
+    """A running child of this process."""
 
     pid: int
     pidfd: int
@@ -52,19 +52,19 @@ class Child:
 
 
 def main(control_descriptor: int, parent: int) -> None:
-    """Warm up, say so, and serve until the socket closes."""
+    """Warm up, report what this process is, and serve until the socket closes."""
     sandbox.die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=control_descriptor)
     warmed = warm_up()
     level, reason = reachable_level(warmed.compute)
-    said = {"torch_version": warmed.torch_version, "level": level, "reason": reason}
-    control.send(json.dumps(said).encode())
+    facts = {"torch_version": warmed.torch_version, "level": level, "reason": reason}
+    control.send(json.dumps(facts).encode())
     _serve(control)
 
 
 def _serve(control: socket.socket) -> None:
-    """Fork on request and report ends. When the other side is gone, every child goes too; after DRAIN they may end."""
+    """Fork on request and report ends. When the socket closes, kill every child; after DRAIN, let them finish."""
     null = os.open(os.devnull, os.O_RDWR)
     children: dict[int, Child] = {}
     poll = select.poll()
@@ -91,7 +91,7 @@ def _serve(control: socket.socket) -> None:
 
 
 def _fork(header: Header, descriptors: list[int], null: int) -> Child | None:
-    """Make a child; None where the machine has no room for one now, which whoever asked sees by the socket's end."""
+    """Fork a child; None if the machine cannot, which the requester sees by the end of the status socket."""
     status, *others = descriptors
     started, me = time.perf_counter(), os.getpid()
     try:
@@ -107,11 +107,11 @@ def _fork(header: Header, descriptors: list[int], null: int) -> Child | None:
     for descriptor in others:
         os.close(descriptor)
     child = Child(pid, pidfd, socket.socket(fileno=status))
-    said = json.dumps({"pid": pid, "fork_seconds": time.perf_counter() - started}) + "\n"
+    answer = json.dumps({"pid": pid, "fork_seconds": time.perf_counter() - started}) + "\n"
     try:
-        socket.send_fds(child.status, [said.encode()], [pidfd])
+        socket.send_fds(child.status, [answer.encode()], [pidfd])
     except OSError:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # who asked for it is gone
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # the requester is gone
     return child
 
 
@@ -120,14 +120,14 @@ def _report_end(child: Child) -> None:
     try:
         child.status.send(json.dumps({"status": status}).encode() + b"\n")
     except OSError:
-        pass  # nobody waits for it any more
+        pass  # the requester is gone
     finally:
         child.status.close()
         os.close(child.pidfd)
 
 
 def _become_child(header: Header, descriptors: list[int], null: int, parent: int) -> NoReturn:
-    """The rest of a child's life. The order matters: each step takes away what the steps before it needed."""
+    """Become the child of a job and exit. The order matters: each step removes what earlier steps needed."""
     code = 70
     try:
         os.setsid()
@@ -135,7 +135,7 @@ def _become_child(header: Header, descriptors: list[int], null: int, parent: int
         job, frames, log, *files = descriptors
         targets = {0: null, 1: log, 2: log, runner.FRAMES: frames, runner.JOB: job}
         targets |= {runner.FILES[name]: file for name, file in zip(header["files"], files, strict=True)}
-        _lay_out(targets)
+        _arrange_descriptors(targets)
         if header["cuda_device"] is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = header["cuda_device"]
         limits = from_python(Limits, header["limits"])
@@ -146,14 +146,14 @@ def _become_child(header: Header, descriptors: list[int], null: int, parent: int
             confine()
         runner.main(inputs, confinement=header["level"])
         code = 0
-    except BaseException:  # noqa: BLE001  # nothing of this process may run on as if it were the fork server
+    except BaseException:  # noqa: BLE001  # this process must not go on as a fork server
         traceback.print_exc()
     finally:
         os._exit(code)
 
 
-def _lay_out(targets: dict[int, int]) -> None:
-    """Put each descriptor where the runner looks for it, and close all others."""
+def _arrange_descriptors(targets: dict[int, int]) -> None:
+    """Move each descriptor to the number that the runner expects, and close all others."""
     high = {target: fcntl.fcntl(source, fcntl.F_DUPFD, ABOVE_ALL_TARGETS) for target, source in targets.items()}
     for target in range(max(runner.FILES.values()) + 1):
         if target in high:

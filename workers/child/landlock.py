@@ -1,7 +1,7 @@
-"""Landlock: no file can be opened any more, no port bound or reached, no process outside signalled.
+"""Landlock: deny opening files, binding or reaching ports, and signalling other processes.
 
-Zero rules are added, so whatever the ruleset handles is denied. A kernel without Landlock, or with an older one,
-handles less; the system call filter stands on its own.
+The ruleset has no rules, so everything that it handles is denied. A kernel with an older Landlock, or none, handles
+less; the system call filter does not depend on it.
 
 Source: the kernel's include/uapi/linux/landlock.h.
 """
@@ -14,7 +14,7 @@ import os
 _CREATE_RULESET, _RESTRICT_SELF = 444, 446  # the same number on every architecture
 _VERSION_FLAG = 1
 
-_FS_BITS = {1: 13, 2: 14, 3: 15, 5: 16}  # ABI → how many of the lowest access rights it knows
+_FS_BITS = {1: 13, 2: 14, 3: 15, 5: 16}  # ABI → number of access rights, from the lowest bit, that it knows
 _NET_ABI, _NET_BITS = 4, 2  # bind and connect, of TCP
 _SCOPE_ABI, _SCOPE_BITS = 6, 2  # abstract Unix sockets, and signals
 
@@ -30,12 +30,12 @@ class _RulesetAttributes(ctypes.Structure):
 
 
 def abi() -> int:
-    """The version of Landlock that this kernel has; 0 for none."""
+    """Return this kernel's version of Landlock; 0 if it has none."""
     return max(0, int(_libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_FLAG)))
 
 
 def restrict() -> int:
-    """Deny everything that this kernel's Landlock can deny; returns its ABI, 0 when there is none to do it.
+    """Deny everything that this kernel's Landlock can deny; return its ABI, 0 if there is none.
 
     NO_NEW_PRIVS must be set.
 
@@ -46,11 +46,11 @@ def restrict() -> int:
     if version == 0:
         return 0
     attributes = _RulesetAttributes(
-        handled_access_fs=_ones(max(bits for known, bits in _FS_BITS.items() if known <= version)),
+        handled_access_fs=_ones(max(bits for abi_version, bits in _FS_BITS.items() if abi_version <= version)),
         handled_access_net=_ones(_NET_BITS) if version >= _NET_ABI else 0,
         scoped=_ones(_SCOPE_BITS) if version >= _SCOPE_ABI else 0,
     )
-    # Older kernels know a shorter structure; the size says how much of it is meant.
+    # Older kernels know a shorter structure; the size selects it.
     size = 24 if version >= _SCOPE_ABI else 16 if version >= _NET_ABI else 8
     ruleset = _libc.syscall(_CREATE_RULESET, ctypes.byref(attributes), ctypes.c_size_t(size), 0)
     if ruleset < 0:

@@ -1,6 +1,6 @@
-"""The child: one job in, frames out, and gone. It holds no secret and imports nothing of the service.
+"""The child: it reads one job, sends frames and exits. It holds no secret and imports nothing of the service.
 
-Descriptors, as the fork server lays them out: 1 and 2 the log, 3 the frames, 4 the job, 5 to 7 the bytes of the model,
+Descriptors, as the fork server arranges them: 1 and 2 the log, 3 the frames, 4 the job, 5 to 7 the bytes of the model,
 of its weights and of the batch, where the job has them.
 """
 
@@ -24,15 +24,15 @@ from workers.child.sandbox import Level
 FRAMES, JOB, MODEL, WEIGHTS, DATA = 3, 4, 5, 6, 7
 FILES = {"model": MODEL, "weights": WEIGHTS, "data": DATA}
 MIB = 2**20
-PIPE_BYTES = 2**16  # what is written at once
+PIPE_BYTES = 2**16  # written in one call
 _ROWS = ("layers", "parameters")
-MOST_DETAIL = 4096  # what a FailureFrame holds
+MOST_DETAIL = 4096  # the limit of `FailureFrame.detail`
 _FORBIDDEN = os.strerror(1)  # EPERM, as messages of torch and Python spell it
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a job works on, as bytes that nothing has looked at; or why they are not in memory."""
+    """The job and its files as unread bytes, or the error why they do not fit into memory."""
 
     job: bytes
     files: dict[str, bytes]
@@ -43,7 +43,7 @@ def read_inputs(names: Sequence[str]) -> Inputs:
     """Read the job and its files and close them.
 
     Args:
-        names: which files there are.
+        names: of the files that the job has.
     """
     job, files = _read(JOB), {}
     try:
@@ -54,15 +54,15 @@ def read_inputs(names: Sequence[str]) -> Inputs:
 
 
 def main(inputs: Inputs, *, confinement: Level) -> None:
-    """Run the job and send what comes of it.
+    """Run the job and send its result or failure.
 
     Args:
         inputs: from `read_inputs`.
-        confinement: the level under which this process is, stamped into the measurements.
+        confinement: level of this process, recorded in the measurements.
     """
     try:
         job = from_json(Job, inputs.job)
-    except ProblemError as error:  # stored by a version whose contracts have changed since
+    except ProblemError as error:  # stored by a release with other contracts
         _send(_failure("internal", f"the stored request cannot be read any more: {error}"))
         return
     _send(_outcome(job, inputs, confinement))
@@ -85,9 +85,11 @@ def _outcome(job: Job, inputs: Inputs, confinement: Level) -> ResultFrame | Fail
             )
         )
     except InspectionError as error:
-        own = f"; the limit is {_limit(job)}" if error.code == "memory_limit" and "limit is" not in error.detail else ""
-        return _forbidden_act(error) or _failure(error.code, error.detail + own)
-    except Exception as error:  # noqa: BLE001  # every end of a job has a name, and the log has the rest
+        limit = (
+            f"; the limit is {_limit(job)}" if error.code == "memory_limit" and "limit is" not in error.detail else ""
+        )
+        return _forbidden_act(error) or _failure(error.code, error.detail + limit)
+    except Exception as error:  # noqa: BLE001  # the failure is named, and the log has the traceback
         if out_of_memory(error):
             return _failure("memory_limit", f"the job needs more than its limit of {_limit(job)}")
         traceback.print_exc()
@@ -99,7 +101,7 @@ def _limit(job: Job) -> str:
 
 
 def _forbidden_act(error: BaseException) -> FailureFrame | None:
-    """Whether the error, or the one behind it, is the kernel's refusal; what the engine made of it may not say so."""
+    """Return the failure for an error whose chain contains the kernel's refusal; the outermost error may hide it."""
     cause: BaseException | None = error
     while cause is not None:
         for line in str(cause).splitlines():
@@ -122,18 +124,18 @@ def _send(frame: ProgressFrame | ResultFrame | FailureFrame) -> None:
 
 
 def result_pieces(frame: ResultFrame) -> Iterator[bytes]:
-    """The frame's JSON, row by row: next to a report of many layers there is no room for all of it as text."""
+    """Yield the frame's JSON row by row: the whole text of a large report might not fit into memory beside it."""
     rest = frame.model_dump_json(exclude={"measurements": set(_ROWS)}).encode()
     yield rest.removesuffix(b"}}")
     for name in _ROWS:
         yield b',"%s":[' % name.encode()
-        for place, row in enumerate(getattr(frame.measurements, name)):
-            yield (b"," if place else b"") + row.model_dump_json().encode()
+        for index, row in enumerate(getattr(frame.measurements, name)):
+            yield (b"," if index else b"") + row.model_dump_json().encode()
         yield b"]"
     yield b"}}"
 
 
 def _read(descriptor: int) -> bytes:
-    """Everything in an inherited file."""
+    """Read an inherited file to its end and close it."""
     with io.FileIO(descriptor) as file:
         return file.readall()

@@ -1,6 +1,6 @@
-"""What a process that runs a stranger's model gives up, before it sees a byte of it.
+"""Restrictions that a process sets on itself before it reads an untrusted model.
 
-Levels, as reports and /readyz name them: `limits` bounds memory, time and descriptors; `full` also takes away files,
+Levels, as named in reports and /readyz: `limits` bounds memory, time and descriptors; `full` also takes away files,
 network, programs and processes (`landlock`, `seccomp`). Imports nothing that holds a secret.
 """
 
@@ -17,7 +17,7 @@ from gradinspect.contracts.wire.messages import Limits
 Level = Literal["none", "limits", "full"]
 
 MOST_DESCRIPTORS = 16
-CPU_GRACE_SECONDS = 5  # chosen: between the signal that can be told apart and the one that cannot be ignored
+CPU_GRACE_SECONDS = 5  # chosen: between SIGXCPU, which names the cause, and SIGKILL, which cannot be ignored
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -26,10 +26,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the thread that made it ends.
+    """Have the kernel kill this process when the thread that forked it ends.
 
     Args:
-        parent: the parent's process id; when it has died already, this process ends here.
+        parent: process id of the parent; if it has died already, this process exits.
     """
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -37,11 +37,11 @@ def die_with_parent(parent: int) -> None:
 
 
 def limit_resources(limits: Limits, *, memory: bool) -> None:
-    """Bound what this process may use.
+    """Limit the resources of this process.
 
     Args:
-        limits: `memory_bytes` comes on top of what is mapped already, the libraries above all.
-        memory: bound the address space too; a CUDA context maps far more than it uses and cannot live under that.
+        limits: `memory_bytes` is in addition to what is mapped already, mostly libraries.
+        memory: limit the address space too, which a CUDA context would exceed: it maps far more than it uses.
     """
     if memory:
         _limit(resource.RLIMIT_AS, _mapped_bytes() + limits.memory_bytes)
@@ -53,7 +53,7 @@ def limit_resources(limits: Limits, *, memory: bool) -> None:
 
 
 def refuse_privileges() -> None:
-    """Be invisible to debuggers of the same user, and never gain a right by executing something."""
+    """Hide from debuggers of the same user, and never gain privileges by executing a program."""
     prctl(_PR_SET_DUMPABLE, 0)
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
@@ -75,7 +75,7 @@ def _limit(kind: int, value: int) -> None:
 
 
 def _at_most(kind: int, value: int) -> int:
-    """The process may be under a tighter limit already, which it cannot raise."""
+    """Return `value`, or the hard limit where it is tighter, because it cannot be raised."""
     hard = resource.getrlimit(kind)[1]
     return value if hard == resource.RLIM_INFINITY else min(value, hard)
 

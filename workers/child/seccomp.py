@@ -1,7 +1,7 @@
-"""The system calls that remain: enough to compute with what is in memory, and to write to pipes that are open already.
+"""System call filter: only what computing in memory and writing to open pipes needs is allowed.
 
-No open, no socket, no exec, no new process: everything that is not listed fails with EPERM, which a model sees as a
-permission error. PROT_EXEC stays allowed, because oneDNN writes its kernels at run time.
+No open, socket, exec or new process: every call that is not listed fails with EPERM, which a model sees as a permission
+error. PROT_EXEC stays allowed, because oneDNN writes its kernels at run time.
 
 Sources: the kernel's include/uapi/linux/{seccomp,filter,audit}.h and the system call tables of both architectures.
 """
@@ -21,10 +21,10 @@ ALLOWED_CALLS = """
     getrandom getrusage set_robust_list set_tid_address rseq restart_syscall exit exit_group
 """
 
-# What the C libraries make a thread with, and nothing else: no flag of a namespace may ride along.
+# Exactly the flags with which the C libraries create a thread: none that makes a namespace.
 THREADS = (0x003D0F00, 0x007D0F00)
-BAD_PAGES = (100, 101)  # MADV_HWPOISON, MADV_SOFT_OFFLINE: take memory from the whole machine, where root may
-IOCTLS = (0x5401, 0x541B, 0x5451, 0x5421)  # TCGETS, FIONREAD, FIOCLEX, FIONBIO: about pipes that are open
+BAD_PAGES = (100, 101)  # MADV_HWPOISON, MADV_SOFT_OFFLINE: as root, they remove memory from the machine
+IOCTLS = (0x5401, 0x541B, 0x5451, 0x5421)  # TCGETS, FIONREAD, FIOCLEX, FIONBIO: for open pipes
 PRCTLS = (15, 16, 0x53564D41)  # PR_SET_NAME, PR_GET_NAME, PR_SET_VMA: names of threads and of memory
 
 _EPERM, _ENOSYS = 1, 38
@@ -44,7 +44,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Architecture:
-    """How the kernel names one architecture, and the numbers of its system calls."""
+    """The kernel's numbers for one architecture and its system calls."""
 
     audit: int
     seccomp: int
@@ -84,7 +84,7 @@ ARCHITECTURES = {
 
 
 def install() -> None:
-    """Filter this process's system calls for good, its later threads' too. NO_NEW_PRIVS must be set.
+    """Filter the system calls of this process and its later threads irrevocably. NO_NEW_PRIVS must be set.
 
     Raises:
         OSError: the kernel refuses, or there is no table for this architecture.
@@ -103,11 +103,11 @@ def install() -> None:
 
 
 def filter_program(architecture: Architecture, pid: int) -> Iterator[Instruction]:
-    """The filter as classic BPF.
+    """Yield the filter as classic BPF.
 
     Args:
-        architecture: the only one whose calls are looked at; any other kills the process.
-        pid: the process that may signal its own threads.
+        architecture: whose calls are filtered; a call of any other kills the process.
+        pid: this process, which may signal its threads.
     """
     numbers = architecture.numbers
     yield from (_load(_ARCHITECTURE), (_EQUAL, 1, 0, architecture.audit), _return(_KILL))
@@ -117,7 +117,10 @@ def filter_program(architecture: Architecture, pid: int) -> Iterator[Instruction
     for name, block in (
         ("clone", _if_one_of(0, THREADS)),
         ("madvise", _unless_one_of(2, BAD_PAGES)),
-        ("clone3", [_return(_ERRNO | _ENOSYS)]),  # its flags are behind a pointer; the C library falls back to clone
+        (
+            "clone3",
+            [_return(_ERRNO | _ENOSYS)],
+        ),  # its flags are behind a pointer; on ENOSYS the C library falls back to clone
         ("tgkill", _if_one_of(0, [pid])),
         ("prlimit64", _if_null(2)),
         ("ioctl", _if_one_of(1, IOCTLS)),
@@ -129,15 +132,15 @@ def filter_program(architecture: Architecture, pid: int) -> Iterator[Instruction
 
 
 def _if_one_of(argument: int, values: Sequence[int]) -> list[Instruction]:
-    return _sorted_by(argument, values, known=_ALLOW, other=_ERRNO | _EPERM)
+    return _decide(argument, values, listed=_ALLOW, other=_ERRNO | _EPERM)
 
 
 def _unless_one_of(argument: int, values: Sequence[int]) -> list[Instruction]:
-    return _sorted_by(argument, values, known=_ERRNO | _EPERM, other=_ALLOW)
+    return _decide(argument, values, listed=_ERRNO | _EPERM, other=_ALLOW)
 
 
-def _sorted_by(argument: int, values: Sequence[int], *, known: int, other: int) -> list[Instruction]:
-    tests = [part for value in values for part in ((_EQUAL, 0, 1, value), _return(known))]
+def _decide(argument: int, values: Sequence[int], *, listed: int, other: int) -> list[Instruction]:
+    tests = [part for value in values for part in ((_EQUAL, 0, 1, value), _return(listed))]
     return [_load_low(argument), *tests, _return(other)]
 
 
@@ -147,7 +150,7 @@ def _if_null(argument: int) -> list[Instruction]:
 
 
 def _load_low(argument: int) -> Instruction:
-    """The lower half of an argument; both architectures are little-endian."""
+    """Load the lower half of an argument; both architectures are little-endian."""
     return _load(_ARGUMENTS + 8 * argument)
 
 

@@ -1,7 +1,7 @@
-"""Use every part of torch and of the engine once, small, so that a confined child finds nothing left to open.
+"""Warm-up: run every part of torch and of the engine once, so that a confined child has no file left to open.
 
-A child that may open no file cannot import a module that Python loads on first use, nor a library that torch does. What
-is used here, in the fork server and on one thread, every child inherits.
+A child that cannot open files can neither import a module on first use nor load a library. Whatever was used here, in
+the fork server and on one thread, is inherited by every child.
 """
 
 from __future__ import annotations
@@ -73,10 +73,11 @@ class _Transformer(nn.Module):
 
 @dataclass(frozen=True)
 class Warmed:
-    """What a warm process can do.
+    """The result of the warm-up.
 
     Attributes:
-        compute: what a confined child must be able to do: a small job of each kind. Raises where it cannot.
+        torch_version: of this process.
+        compute: runs a small job of each kind, as a confined child must be able to; raises if it cannot.
     """
 
     torch_version: str
@@ -87,15 +88,15 @@ def warm_up() -> Warmed:
     """Run tiny jobs of every kind, on one thread."""
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
-    for asked in (PLAIN, SCALES):
-        _try(_built(MLP), asked)
+    for settings in (PLAIN, SCALES):
+        _try(_built(MLP), settings)
     _try(_built(CNN), EVERYTHING)
     for dtype in ("float64", "bfloat16", "float16"):
         _try(_built(CNN), {"precision": {"compute": dtype}})
     for model, sample in _uploads():
         file, source = _scripted(model), _loaded(sample)
         _try(source, EVERYTHING, file)
-        # A file that does not load: the ways in which errors are made have lazy parts, too.
+        # A file that does not load: errors import modules on first use, too.
         _try(source, PLAIN, file[: len(file) // 2])
     _warm_tensor_files()
     gc.collect()
@@ -136,12 +137,12 @@ def _scripted(model: nn.Module) -> bytes:
 
 
 def _try(source: Json, settings: Json, model: bytes | None = None, data: bytes | None = None) -> None:
-    """A warm-up measures nothing: what a job cannot do is its own affair later, and most of it is warm all the same."""
+    """Run a job and ignore its failure: most of what it needs is warm all the same."""
     try:
         _run(source, settings, model, data)
     except InspectionError:
         pass
-    except Exception:  # noqa: BLE001  # one section's defect must not keep the others from being served
+    except Exception:  # noqa: BLE001  # a defect of one section must not stop the others
         traceback.print_exc()
 
 

@@ -1,4 +1,4 @@
-"""The Celery application of workers: a doorbell's listener, set so that it never decides anything about retries."""
+"""The Celery application of workers. It only receives messages; retries are decided by the database."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kombu.entity import Queue as CeleryQueue
 
 from service.settings import Settings, SettingsError
 
-# Beyond the wall limit of a job: loading, judging, writing rows, and a database that is slow for a while.
+# In addition to a job's wall time: loading, judging, writing rows, and a slow database.
 VISIBILITY_MARGIN_SECONDS = 900
 SHORTEST_VISIBILITY_SECONDS = 3600
 
@@ -18,30 +18,30 @@ def make_app(settings: Settings) -> Any:  # Any: Celery ships no type informatio
     """Configure Celery.
 
     Raises:
-        SettingsError: there is no broker to listen to.
+        SettingsError: no broker is configured.
     """
     if settings.broker_url is None:
         raise SettingsError("GRADINSPECT_BROKER_URL is not set; give one, or use `gradinspect serve`")
     app = Celery("gradinspect-worker", broker=settings.broker_url, set_as_current=False)
     app.conf.update(
-        # What a message may be
+        # Messages
         accept_content=["json"],
         task_serializer="json",
         task_ignore_result=True,
         task_queues=[CeleryQueue(name) for name in settings.queues],  # type: ignore[no-untyped-call]  # kombu's are partial
         task_default_queue=settings.worker_queues[0],
-        # Acknowledged when the work is done; a lost worker's inspection is the maintainer's affair.
+        # Acknowledged when the work is done; the maintainer requeues inspections of lost workers.
         task_acks_late=True,
         task_reject_on_worker_lost=False,
         worker_prefetch_multiplier=1,
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        # The broker may go and come back.
+        # The broker may restart.
         broker_connection_retry=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_connection_timeout=5,
         broker_transport_options={
-            # Longer than any job, or it would be delivered again while it runs.
+            # Longer than any job, which would otherwise be delivered again while it runs.
             "visibility_timeout": max(
                 SHORTEST_VISIBILITY_SECONDS, int(settings.job_wall_seconds) + VISIBILITY_MARGIN_SECONDS
             ),
@@ -52,11 +52,11 @@ def make_app(settings: Settings) -> Any:  # Any: Celery ships no type informatio
             "socket_keepalive": True,
             "health_check_interval": 10,
         },
-        # Work is in the children; these threads wait for them.
+        # The threads only wait for children.
         worker_pool="threads",
         worker_concurrency=settings.worker_slots,
         worker_soft_shutdown_timeout=settings.stop_seconds,
-        # Nobody but the queue tells a worker what to do.
+        # Workers take orders from the queue only.
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         worker_hijack_root_logger=False,

@@ -1,4 +1,4 @@
-"""One child of a fork server, held from the worker's side: its pipes, and its end."""
+"""One child of a fork server on the worker's side: its pipes and its end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Ask = Callable[[bytes, list[int]], None]
 
 @dataclass
 class Child:
-    """One running child, as its supervisor holds it. Close it: that is its end, too."""
+    """One running child. Closing it kills it."""
 
     pid: int
     pidfd: int
@@ -30,12 +30,12 @@ class Child:
     fork_seconds: float
 
     def kill(self) -> None:
-        """SIGKILL; the process id cannot have passed to another process, because it is not used."""
+        """Send SIGKILL through the pidfd, which cannot mean another process as a reused id could."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def close(self) -> None:
-        """Kill it, if it still runs, and let go of its pipes."""
+        """Kill the child if it still runs, and close its pipes."""
         self.kill()
         self.status.close()
         for descriptor in (self.pidfd, self.frames, self.log):
@@ -43,13 +43,13 @@ class Child:
 
 
 def spawn(ask: Ask, header: bytes, job: bytes, files: Mapping[str, BinaryIO]) -> Child:
-    """Have a fork server make a child, and keep our ends of its pipes.
+    """Have a fork server fork a child; return it with our ends of its pipes.
 
     Args:
         ask: sends one request to the server.
         header: JSON of the request.
         job: JSON of a `Job`; the child gets it as a file in memory.
-        files: the bytes that the job needs, by the runner's names.
+        files: what the job reads, by the runner's names.
 
     Raises:
         OSError, EOFError: the server is gone.
@@ -59,17 +59,17 @@ def spawn(ask: Ask, header: bytes, job: bytes, files: Mapping[str, BinaryIO]) ->
     log, log_end = os.pipe()
     job_file = _in_memory(job)
     _enlarge(frames)
-    given = [theirs.fileno(), job_file, frames_end, log_end, *(file.fileno() for file in files.values())]
+    descriptors = [theirs.fileno(), job_file, frames_end, log_end, *(file.fileno() for file in files.values())]
     try:
-        ask(header, given)
+        ask(header, descriptors)
         theirs.close()
         mine.settimeout(FORK_SECONDS)
-        said, descriptors, _, _ = socket.recv_fds(mine, 4096, 1)
-        if not said or not descriptors:
-            raise EOFError("it could not make a child, or ended while it was asked for one")
-        answer = json.loads(said.splitlines()[0])
+        packet, received, _, _ = socket.recv_fds(mine, 4096, 1)
+        if not packet or not received:
+            raise EOFError("it could not fork, or ended during the request")
+        answer = json.loads(packet.splitlines()[0])
         mine.setblocking(False)
-        return Child(answer["pid"], descriptors[0], frames, log, mine, answer["fork_seconds"])
+        return Child(answer["pid"], received[0], frames, log, mine, answer["fork_seconds"])
     except BaseException:
         mine.close()
         os.close(frames)
@@ -91,6 +91,6 @@ def _in_memory(content: bytes) -> int:
 
 
 def _enlarge(pipe: int) -> None:
-    """A large report crosses in fewer steps; a user who has too many large pipes keeps the default."""
+    """Enlarge a pipe for large reports; a user over the kernel's limit of large pipes keeps the default."""
     with contextlib.suppress(OSError):
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, FRAMES_PIPE_BYTES)

@@ -1,4 +1,4 @@
-"""The GPUs that this worker may give to its jobs, found without torch: the driver is the children's to load."""
+"""GPUs of this worker's jobs, found without torch, because only children load the driver."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _DEVICE = re.compile(r"nvidia\d+")
 
 
 def visible_gpus() -> list[str]:
-    """What `CUDA_VISIBLE_DEVICES` names, else one number for each device node."""
+    """Return the devices in `CUDA_VISIBLE_DEVICES`, else one number for each device node."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]

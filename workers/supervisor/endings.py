@@ -1,4 +1,4 @@
-"""How a job can end, as its supervisor sees it, and which name each way of dying has."""
+"""The ways in which a job can end, and the failure code of each way of dying."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gradinspect.contracts.wire.messages import JobTimings, Limits
 
 @dataclass(frozen=True)
 class Measured:
-    """It gave measurements."""
+    """The child sent measurements."""
 
     measurements: Measurements
     timings: JobTimings
@@ -20,7 +20,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Failed:
-    """It cannot give a report, for a reason with a name; trying again would end the same way."""
+    """There is no report, for a named reason; another attempt would end the same way."""
 
     code: str
     detail: str
@@ -28,37 +28,37 @@ class Failed:
 
 @dataclass(frozen=True)
 class Lost:
-    """The lease is gone: cancelled, or another worker has it. Whatever was computed is dropped."""
+    """The lease is lost: the inspection was cancelled, or another worker has it. The computation is dropped."""
 
 
 @dataclass(frozen=True)
 class Died:
-    """Something outside killed the child or its fork server; another attempt may end well."""
+    """Something outside killed the child or its fork server; another attempt may succeed."""
 
     detail: str
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """This worker was told to stop; the inspection goes back to the queue."""
+    """This worker is stopping; the inspection goes back to the queue."""
 
 
 Ending = Measured | Failed | Lost | Died | Stopped
 
 
 def time_limit(limits: Limits) -> Failed:
-    """The supervisor's own kill."""
+    """Return the failure of a child that the supervisor killed after its wall time."""
     return Failed("time_limit", f"the computation did not end within {limits.wall_seconds:g} seconds")
 
 
 def of_exit(status: int, limits: Limits, *, is_upload: bool, out_of_memory_kills: int) -> Failed | Died:
-    """Name the end of a child that died without saying why.
+    """Name the end of a child that died without a final frame.
 
     Args:
-        status: as waitpid gives it.
-        limits: what it was allowed.
-        is_upload: a stranger's program ran; otherwise a crash is our own defect.
-        out_of_memory_kills: how often the kernel killed for memory in our control group while the child ran.
+        status: as waitpid returns it.
+        limits: of the job.
+        is_upload: the child ran an uploaded program; otherwise a crash is a defect of ours.
+        out_of_memory_kills: kills for memory in our control group while the child ran.
     """
     if os.WIFEXITED(status):
         return Failed("internal", f"the process that ran the model ended with {os.WEXITSTATUS(status)} and no result")

@@ -1,4 +1,4 @@
-"""The worker's side of the fork server: one kept warm, replaced in time, and asked for children."""
+"""The worker's side of the fork server: keep one warm, replace it in time, request children from it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from gradinspect.contracts.wire.messages import Limits
 from workers.child.sandbox import Level
 from workers.supervisor.children import FORK_SECONDS, Child, spawn
 
-JOBS_PER_SERVER = 1000  # chosen: what leaks in a server that only forks is small, and a new one costs two seconds
+JOBS_PER_SERVER = 1000  # chosen: a server that only forks leaks little, and a new one takes two seconds
 START_SECONDS = 120  # chosen: a cold disk and a busy machine; importing torch takes 2-3 s
-LOOK_SECONDS = 0.2  # how soon the death of a server is noticed
+POLL_SECONDS = 0.2  # how soon the death of a server is noticed
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
 
-# All that the fork server's environment holds besides what is fixed below: no URL, no key, no token.
-KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+# The fork server's environment in addition to the fixed variables below: no URL, no key, no token.
+INHERITED_VARIABLES = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
 FIXED_VARIABLES = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    "MALLOC_ARENA_MAX": "2",  # each arena reserves 64 MiB of the address space that a job is given
+    "MALLOC_ARENA_MAX": "2",  # each arena reserves 64 MiB of a job's address space
     "PYTHONNOUSERSITE": "1",
 }
 
@@ -39,12 +39,12 @@ _log = structlog.get_logger(__name__)
 
 
 class ForkServerError(Exception):
-    """There is no fork server that could take a job now; the message says why."""
+    """No fork server can take a job now; the message says why."""
 
 
 @dataclass(frozen=True)
 class ServerFacts:
-    """What a fork server says of itself when it is warm."""
+    """What a warm fork server reports about itself."""
 
     torch_version: str
     level: Level
@@ -76,14 +76,14 @@ class _Server:
     def wait_until_warm(self) -> ServerFacts:
         self._control.settimeout(START_SECONDS)
         try:
-            said = self._control.recv(65536)
+            facts = self._control.recv(65536)
         except OSError:  # it took too long, or has ended
-            said = b""
-        if not said:
+            facts = b""
+        if not facts:
             self.close()
-            raise ForkServerError("the process that loads torch did not come up; its own message is above")
+            raise ForkServerError("the process that loads torch did not start; its message is above")
         self._control.settimeout(FORK_SECONDS)
-        return ServerFacts(**json.loads(said))
+        return ServerFacts(**json.loads(facts))
 
     def ask(self, header: bytes, descriptors: list[int]) -> None:
         with self._lock:
@@ -91,13 +91,13 @@ class _Server:
             self.served += 1
 
     def drain(self) -> None:
-        """Take no more jobs, and end when the last child has."""
+        """Accept no more jobs, and end after the last child."""
         with self._lock, contextlib.suppress(OSError):
             self._control.send(b"drain")
         self._control.close()
 
     def close(self) -> None:
-        """End now, with every child."""
+        """End now, and kill every child."""
         self._control.close()
         try:
             self.process.wait(timeout=5)
@@ -107,7 +107,7 @@ class _Server:
 
 
 class ForkServers(threading.Thread):
-    """Keeps one fork server warm. The kernel kills a server when the thread that made it ends, so this one runs on."""
+    """Keeps one fork server warm. The kernel kills a server when the thread that started it ends, so this one stays."""
 
     def __init__(self, *, jobs_per_server: int = JOBS_PER_SERVER) -> None:
         super().__init__(name="fork-servers", daemon=True)
@@ -120,7 +120,7 @@ class ForkServers(threading.Thread):
         self._closing = False
 
     def run(self) -> None:
-        """Start a server, watch it, and start the next one when it has died or served its time."""
+        """Start a server, watch it, and start the next one when it has died or served its jobs."""
         pause = FIRST_PAUSE_SECONDS
         while not self._closing:
             if self._start():
@@ -136,7 +136,7 @@ class ForkServers(threading.Thread):
             self._server.close()
 
     def facts(self) -> ServerFacts:
-        """What the server says of itself, waiting until one is warm.
+        """Wait until a server is warm; return what it reports about itself.
 
         Raises:
             ForkServerError: it does not start here.
@@ -146,28 +146,28 @@ class ForkServers(threading.Thread):
     def spawn(
         self, job: bytes, files: Mapping[str, BinaryIO], limits: Limits, *, level: Level, cuda_device: str | None
     ) -> Child:
-        """Have a child forked.
+        """Request a child.
 
         Args:
             job: JSON of a `Job`.
-            files: the bytes that the job needs, by the runner's names: model, weights, data.
-            limits: what the child may use.
-            level: how far it is to be confined.
-            cuda_device: the GPU it may see; None for none.
+            files: what the job reads, by the runner's names: model, weights, data.
+            limits: of the child.
+            level: of its confinement.
+            cuda_device: the GPU that it sees, if any.
 
         Raises:
-            ForkServerError: no server could take it.
+            ForkServerError: no server can take it.
         """
-        asked = {"files": list(files), "limits": limits.model_dump(mode="json"), "level": level}
-        header = json.dumps({**asked, "cuda_device": cuda_device}).encode()
+        request = {"files": list(files), "limits": limits.model_dump(mode="json"), "level": level}
+        header = json.dumps({**request, "cuda_device": cuda_device}).encode()
         try:
             return self._ask(header, job, files)
         except (OSError, EOFError):
-            self._sleep(LOOK_SECONDS)  # it may have been replaced at this moment
+            self._sleep(POLL_SECONDS)  # it may be replaced at this moment
         try:
             return self._ask(header, job, files)
         except (OSError, EOFError) as error:
-            raise ForkServerError(f"the fork server gave no child: {error}") from error
+            raise ForkServerError(f"the fork server forked no child: {error}") from error
 
     def close(self) -> None:
         """End the server and its children."""
@@ -181,14 +181,14 @@ class ForkServers(threading.Thread):
         try:
             return spawn(server.ask, header, job, files)
         except TimeoutError:
-            server.served = self._jobs_per_server  # it has served its time: the children that it has may end
+            server.served = self._jobs_per_server  # replace it, and let its children finish
             raise
 
     def _start(self) -> bool:
         try:
             server = _Server()
             facts = server.wait_until_warm()
-        except (ForkServerError, OSError) as error:  # this thread runs on: with it the kernel would end every server
+        except (ForkServerError, OSError) as error:  # this thread must go on: the kernel ends every server with it
             _log.error("fork_server_failed", detail=str(error))
             with self._changed:
                 self._failure = str(error)
@@ -203,7 +203,7 @@ class ForkServers(threading.Thread):
         return True
 
     def _watch(self) -> None:
-        """Return when the next server is to be started."""
+        """Wait until the next server has to be started."""
         server = self._server
         assert server is not None
         while not self._closing and server.served < self._jobs_per_server:
@@ -214,7 +214,7 @@ class ForkServers(threading.Thread):
                     self._server = None
                 server.close()
                 return
-            self._sleep(LOOK_SECONDS)
+            self._sleep(POLL_SECONDS)
 
     def _sleep(self, seconds: float) -> None:
         with self._changed:
@@ -233,5 +233,5 @@ class ForkServers(threading.Thread):
 
 
 def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a process that runs strangers' models may know of ours."""
-    return {name: environment[name] for name in KEPT_VARIABLES if name in environment} | FIXED_VARIABLES
+    """Return the part of our environment that a process with untrusted models may have."""
+    return {name: environment[name] for name in INHERITED_VARIABLES if name in environment} | FIXED_VARIABLES

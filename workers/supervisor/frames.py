@@ -1,4 +1,4 @@
-"""Frames of a child, read as what they are: bytes from a process that ran a stranger's program."""
+"""Frames of a child, parsed as untrusted input: strict JSON of known frames, bounded in size and number."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from gradinspect.contracts.wire.messages import FailureFrame, ProgressFrame, Res
 
 Frame = ProgressFrame | ResultFrame | FailureFrame
 READ_BYTES = 2**18
-ROOM_FOR_PROGRESS = 2**16  # bytes beside the result; each progress frame takes about 60
-MOST_PROGRESS_FRAMES = 10_000  # chosen: ten times what the longest job tells; reading them takes half a second
+ROOM_FOR_PROGRESS = 2**16  # bytes in addition to the result; a progress frame has about 60
+MOST_PROGRESS_FRAMES = 10_000  # chosen: ten times the longest job's; reading them takes half a second
 
-# What a child may say of its own end; the other codes are the supervisor's to give.
-SAYABLE = frozenset(
+# Failure codes that a child may report; the supervisor assigns all others.
+REPORTABLE = frozenset(
     {
         "invalid_model",
         "unsupported_operator",
@@ -34,19 +34,19 @@ _KINDS: tuple[tuple[bytes, type[Frame]], ...] = (
 
 
 class HostileFrameError(Exception):
-    """What came is no frame; the message says in which way."""
+    """A line is no valid frame; the message says why."""
 
 
 class OversizedResultError(Exception):
-    """More came than a result may have."""
+    """More bytes came than a result may have."""
 
 
 class FrameReader:
-    """Cuts a pipe into frames and validates each of them.
+    """Splits a pipe into frames and validates each.
 
     Args:
         descriptor: the reading end; it is made non-blocking.
-        limit: most bytes of a result.
+        limit: largest number of bytes of a result.
     """
 
     def __init__(self, descriptor: int, *, limit: int) -> None:
@@ -59,11 +59,11 @@ class FrameReader:
         self.is_open = True
 
     def read(self) -> Iterator[Frame]:
-        """Yield the frames that have arrived; `is_open` is False once no more can come.
+        """Yield the frames that have arrived, and set `is_open` to False after the last.
 
         Raises:
             HostileFrameError: a line is not a frame.
-            OversizedResultError: more bytes came than are allowed.
+            OversizedResultError: the result is larger than the limit.
         """
         while True:
             try:
@@ -102,6 +102,6 @@ def parse_frame(line: bytes) -> Frame:
         frame = from_json(kind, line)
     except ProblemError as error:
         raise HostileFrameError(str(error)[:1000]) from None
-    if isinstance(frame, FailureFrame) and frame.code not in SAYABLE:
+    if isinstance(frame, FailureFrame) and frame.code not in REPORTABLE:
         raise HostileFrameError(f"a child may not fail with {frame.code[:64]!r}")
     return frame

@@ -1,4 +1,4 @@
-"""What a child is given for a claimed inspection, and what is believed of what it gives back."""
+"""The input of a child for a claimed inspection, and corrections of what its output cannot be trusted about."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from workers.child.sandbox import Level
 from workers.supervisor.endings import Measured
 from workers.supervisor.fork_client import ServerFacts
 
-MOST_STAGES = 24  # of a child; a report holds 32
+MOST_STAGES = 24  # from a child; a report has at most 32
 
 
 def job_json(claim: Claim, limits: Limits) -> bytes:
@@ -30,10 +30,10 @@ def job_json(claim: Claim, limits: Limits) -> bytes:
 
 
 def open_files(claim: Claim, store: Store, opened: ExitStack) -> dict[str, BinaryIO]:
-    """Open the uploaded bytes that the job needs, by the runner's names; `opened` closes them.
+    """Open the uploaded files of a job by the runner's names; `opened` closes them.
 
     Raises:
-        ProblemError: `not_found`, the store has lost them.
+        ProblemError: `not_found` if the store has lost one.
     """
     return {
         name: opened.enter_context(store.artifacts.open(digest, tenant=claim.tenant))
@@ -42,10 +42,10 @@ def open_files(claim: Claim, store: Store, opened: ExitStack) -> dict[str, Binar
 
 
 def choose_level(claim: Claim, facts: ServerFacts, *, has_uploads: bool, gpu_uploads: bool) -> Level:
-    """How far to confine: uploaded bytes meet torch under full confinement or not at all.
+    """Choose the confinement: torch reads uploaded bytes under full confinement or not at all.
 
-    A spec on synthetic data is our own code. A CUDA driver cannot be reached from full confinement, so on a GPU a
-    spec's weights and data go without, and a model only where the operator has opted in.
+    A spec on synthetic data is our own code. The CUDA driver is out of reach under full confinement, so on a GPU a
+    spec's weights and data run without it, and an uploaded model only if the operator has opted in.
 
     Raises:
         ProblemError: `uploads_disabled`.
@@ -60,14 +60,14 @@ def choose_level(claim: Claim, facts: ServerFacts, *, has_uploads: bool, gpu_upl
 
 
 def with_trusted_environment(measured: Measured, facts: ServerFacts, level: Level) -> Measurements:
-    """Overwrite what a child cannot be believed about, and add the time that it cannot see."""
+    """Overwrite what a child cannot be trusted about, and add the times that it cannot measure."""
     environment, timings = measured.measurements.environment, measured.timings
     stages = dict(list(environment.stages.items())[:MOST_STAGES])
     stages |= {"fork": round(timings.fork_seconds, 6), "child": round(timings.run_seconds, 6)}
-    known = {
+    trusted = {
         "gradinspect_version": __version__,
         "torch_version": facts.torch_version,
         "confinement": level,
         "stages": stages,
     }
-    return measured.measurements.model_copy(update={"environment": environment.model_copy(update=known)})
+    return measured.measurements.model_copy(update={"environment": environment.model_copy(update=trusted)})

@@ -1,4 +1,4 @@
-"""A worker process from its start to its end: fork server first, then the queue; on SIGTERM the other way round."""
+"""A worker process: start the fork server, then consume the queue; on SIGTERM stop in the opposite order."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_worker(settings: Settings) -> None:
     """Serve the queues until SIGTERM or SIGINT.
 
     Raises:
-        SettingsError: there is no broker to listen to.
+        SettingsError: no broker is configured, or the gpu queue has no GPU.
         ForkServerError: torch cannot be loaded here.
     """
     app = make_app(settings)
@@ -58,17 +58,17 @@ def run_worker(settings: Settings) -> None:
 
 def _consume(app: Any, worker: Worker, settings: Settings) -> None:  # Any: Celery ships no type information
     def stop_soon(**_: object) -> None:
-        # Celery waits for running tasks as long as they take; after this they take no longer.
+        # Celery waits for running tasks without a limit; this ends them.
         timer = threading.Timer(settings.stop_seconds, worker.stop_jobs)
         timer.daemon = True
         timer.start()
 
-    def leave_logging_alone(**_: object) -> None:
+    def keep_logging(**_: object) -> None:
         configure_logs(log_format=settings.log_format, level=settings.log_level)
 
     signals.worker_shutting_down.connect(stop_soon, weak=False)
-    signals.setup_logging.connect(leave_logging_alone, weak=False)
-    # It warns of root because of pickle, which is not accepted here.
+    signals.setup_logging.connect(keep_logging, weak=False)
+    # Celery warns of root because of pickle, which is not accepted here.
     warnings.simplefilter("ignore", SecurityWarning)
     consumer = app.Worker(
         hostname=f"gradinspect@{worker.name}",

@@ -1,4 +1,4 @@
-"""The one task: a message names an inspection, the worker does what there is to do about it."""
+"""The only task: a message names an inspection, and the worker processes it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _log = structlog.get_logger(__name__)
 
 
 def register(app: Any, worker: Worker) -> None:  # Any: Celery ships no type information
-    """Have messages for `INSPECT_TASK` done by `worker`."""
+    """Register the task `INSPECT_TASK`, which calls `worker`."""
 
     @app.task(name=INSPECT_TASK)  # type: ignore[untyped-decorator]  # as above
     def inspect(**fields: object) -> None:

@@ -1,6 +1,6 @@
-"""One worker: claim an inspection, have a child compute it, judge what came back, deliver. The process has no torch.
+"""One worker: claim an inspection, have a child compute it, judge the measurements, deliver. Without torch.
 
-Nothing here knows Celery; `tasks` calls `inspect` with what a message said.
+Knows no Celery; `tasks` calls `inspect` with the id in a message.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from workers.supervisor.lease_keeper import LeaseKeeper
 from workers.supervisor.preparation import choose_level, job_json, open_files, with_trusted_environment
 from workers.supervisor.supervise import Watch, supervise
 
-PROGRESS_SECONDS = 1.0  # chosen: a person watches; each step is a write
+PROGRESS_SECONDS = 1.0  # chosen for a person who watches; each step is a write
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass
 class Worker:
-    """What the slots of one worker process share. Threads may call `inspect` at once."""
+    """State shared by the slots of one worker process. Several threads may call `inspect` at once."""
 
     settings: Settings
     fork_servers: ForkServers
@@ -57,7 +57,7 @@ class Worker:
             self._gpus.put(gpu)
 
     def stop_jobs(self) -> None:
-        """Kill what runs, and give the inspections back to the queue."""
+        """Kill running jobs and give their inspections back to the queue."""
         self._stopping.set()
 
     def beat(self) -> None:
@@ -86,16 +86,16 @@ class Worker:
             workers.remove(session, self.name)
 
     def inspect(self, inspection_id: str) -> None:
-        """Do what there is to do about one inspection; nothing, when it is not queued."""
+        """Process one inspection; do nothing if it is not queued."""
         if self._stopping.is_set():
-            return  # the row stays queued, and the maintainer rings again
+            return  # the row stays queued, and the maintainer publishes it again
         try:
             self.fork_servers.facts()
             with self.database.write() as session:
                 seconds = self.settings.lease_seconds
                 claim = leases.claim(session, inspection_id, owner=self.name, lease_seconds=seconds)
         except ForkServerError as error:
-            # Claimed, it would cost the inspection an attempt. Queued, it is rung for again.
+            # A claim would cost an attempt. While queued, the inspection is published again.
             _log.warning("nothing_claimed", inspection=inspection_id, detail=str(error))
             return
         except UNAVAILABLE as error:
@@ -114,7 +114,7 @@ class Worker:
                 ending = self._compute(claim, keeper, log)
                 self._settle(claim, ending, log)
         except UNAVAILABLE as error:
-            # The lease runs out, and the maintainer has the inspection done again.
+            # The lease expires, and the maintainer requeues the inspection.
             log.warning("ending_not_written", detail=_first_line(error))
 
     def _compute(self, claim: Claim, keeper: LeaseKeeper, log: structlog.typing.FilteringBoundLogger) -> Ending:
@@ -132,11 +132,11 @@ class Worker:
                 watch = Watch(
                     is_lost=lambda: keeper.is_lost() or progress.is_lost,
                     is_stopping=self._stopping.is_set,
-                    on_progress=progress.tell,
+                    on_progress=progress.write,
                 )
-                ending, said = supervise(child, limits, watch, is_upload=claim.is_upload)
-                if said:
-                    log.info("child_log", text=said.decode(errors="replace"))
+                ending, log_head = supervise(child, limits, watch, is_upload=claim.is_upload)
+                if log_head:
+                    log.info("child_log", text=log_head.decode(errors="replace"))
                 if isinstance(ending, Measured):
                     return replace(ending, measurements=with_trusted_environment(ending, facts, level))
                 return ending
@@ -149,9 +149,9 @@ class Worker:
             return Failed("internal", "a defect of the worker; its log has the reason")
 
     def _settle(self, claim: Claim, ending: Ending, log: structlog.typing.FilteringBoundLogger) -> None:
-        """Write the ending down, under the lease."""
-        refused = self._deliver(claim, ending.measurements, log) if isinstance(ending, Measured) else None
-        ending = refused or ending
+        """Store the ending under the lease."""
+        failure = self._deliver(claim, ending.measurements, log) if isinstance(ending, Measured) else None
+        ending = failure or ending
         if isinstance(ending, Failed):
             with self.database.write() as session:
                 is_mine = leases.fail(session, claim.lease, code=ending.code, detail=ending.detail)
@@ -161,9 +161,9 @@ class Worker:
                 is_mine = leases.release(session, claim.lease)
             log.info("inspection_given_back")
             if is_mine:
-                self._ring_again(claim)
+                self._republish(claim)
         elif isinstance(ending, Died):
-            # The lease ends now: the maintainer counts the attempt, and has it tried again after a while.
+            # The lease ends now: the maintainer counts the attempt and requeues the inspection after a pause.
             with self.database.write() as session:
                 leases.heartbeat(session, claim.lease, lease_seconds=0.0)
             log.warning("attempt_lost", detail=ending.detail)
@@ -182,8 +182,8 @@ class Worker:
             is_mine = deliver(self.database, self.store, claim, report)
         except (ProblemError, OSError) as error:
             detail = error.detail if isinstance(error, ProblemError) else error.strerror
-            log.error("report_not_kept", detail=detail)
-            return Failed("internal", f"the report could not be kept: {detail}")
+            log.error("report_not_stored", detail=detail)
+            return Failed("internal", f"the report could not be stored: {detail}")
         log.info("inspection_done" if is_mine else "report_fenced", verdict=report.verdict)
         return None
 
@@ -198,7 +198,7 @@ class Worker:
 
     @contextmanager
     def _device(self, claim: Claim) -> Iterator[str | None]:
-        """A GPU of the job's own, or none; waits until one is free."""
+        """Reserve a GPU for a job of the gpu queue, waiting until one is free; None for other jobs."""
         if claim.queue != "gpu":
             yield None
             return
@@ -208,19 +208,19 @@ class Worker:
         finally:
             self._gpus.put(gpu)
 
-    def _ring_again(self, claim: Claim) -> None:
-        """Another worker need not wait for the maintainer."""
+    def _republish(self, claim: Claim) -> None:
+        """Publish an inspection again, so that another worker need not wait for the maintainer."""
         inspection_id = claim.lease.inspection_id
         try:
             self._dispatcher.send(inspection_id, queue="gpu" if claim.queue == "gpu" else "cpu")
             with self.database.write() as session:
                 outbox.mark_dispatched(session, inspection_id, redispatch_seconds=self.settings.redispatch_seconds)
         except BrokerUnavailable:
-            pass  # the maintainer rings
+            pass  # the maintainer publishes it
 
 
 class _Progress:
-    """Writes progress into the row, seldom enough that a short job writes none."""
+    """Writes progress into the row, so rarely that a short job writes none."""
 
     def __init__(self, database: Database, claim: Claim) -> None:
         self._database = database
@@ -228,7 +228,7 @@ class _Progress:
         self._next = monotonic() + PROGRESS_SECONDS
         self.is_lost = False
 
-    def tell(self, stage: str, fraction: float) -> None:
+    def write(self, stage: str, fraction: float) -> None:
         if monotonic() < self._next:
             return
         self._next = monotonic() + PROGRESS_SECONDS
@@ -236,7 +236,7 @@ class _Progress:
             with self._database.write() as session:
                 self.is_lost = not leases.progress(session, self._lease, stage=stage, fraction=fraction)
         except UNAVAILABLE:
-            pass  # the lease keeper decides how long to go on without a database
+            pass  # the lease keeper decides how long to continue without a database
 
 
 def _first_line(error: BaseException) -> str:

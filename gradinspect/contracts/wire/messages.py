@@ -32,7 +32,7 @@ class Limits(Document):
 
 
 class Job(Document):
-    """Everything a child needs besides the bytes, which it gets as inherited descriptors. Holds no secret."""
+    """Everything a child needs except the bytes, which are inherited descriptors. Contains no secret."""
 
     v: Literal[1] = 1
     source: ModelSource
@@ -49,7 +49,7 @@ class ProgressFrame(Document):
 
 
 class ResultFrame(Document):
-    """The measurements, last frame of a job that ended well."""
+    """The measurements: the last frame of a job that succeeded."""
 
     type: Literal["result"] = "result"
     measurements: Measurements
@@ -67,7 +67,7 @@ Frame = Annotated[ProgressFrame | ResultFrame | FailureFrame, Field(discriminato
 
 
 class JobTimings(Document):
-    """Seconds spent outside the child's own stages, seen by the supervisor."""
+    """Seconds that the child cannot measure, as the supervisor saw them."""
 
     fork_seconds: Finite
     run_seconds: Finite
