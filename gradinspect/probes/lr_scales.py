@@ -209,10 +209,11 @@ class _Suggestion:
         seeds_are: Literal["initialisations", "data_orders"] = (
             "initialisations" if self.s.rebuild is not None else "data_orders"
         )
+        runs = f"{request.seeds} {seeds_are.replace('_', ' ')} with {optimizer}"
         return ScaleEvidence(
             statement=(
-                f"The evidence covers the first {probe.steps} steps of {request.seeds} {seeds_are.replace('_', ' ')} "
-                f"with {optimizer}, {data.batch_size} of {data.samples} samples a step; later steps were not measured."
+                f"The evidence covers the first {probe.steps} steps of {runs}, {data.batch_size} of {data.samples} "
+                "samples a step; later training was not measured."
             ),
             steps=probe.steps,
             seeds=request.seeds,
