@@ -1,4 +1,4 @@
-"""Artifacts: uploaded bytes, named by their SHA-256. They are streamed to the store, in a bounded number at once."""
+"""Artifacts: uploaded bytes, named by their SHA-256 and streamed to the store; the number at once is bounded."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def put_artifact(artifact_id: str) -> Response:
         raise ProblemError(
             "invalid_request", f"the name of an artifact {detail}", errors=[FieldError("/path/artifact_id", detail)]
         )
-    with upload_place():
+    with upload_slot():
         return _answer(*_keep(arriving_bytes(length), expected_digest=artifact_id, expected_length=length))
 
 
@@ -71,14 +71,14 @@ def put_artifact(artifact_id: str) -> Response:
 def upload_artifact() -> Response:
     """Upload a file of a form, as `curl -F file=@model.pt` does."""
     require_content_type([MULTIPART])
-    with upload_place():
+    with upload_slot():
         return _answer(*receive_form(context().settings.max_upload_bytes, _keep).file)
 
 
 @blueprint.get("/v1/artifacts/<artifact_id>")
 @operation(answers=[Answer(200, "What is kept, or with that Accept the bytes.", ArtifactResource, other=[BYTES])])
 def get_artifact(artifact_id: str) -> Response:
-    """One artifact."""
+    """Return one artifact."""
     with context().database.read() as session:
         record = artifacts.get(session, artifact_id, tenant=tenant())
     return json_answer(artifact_resource(record)) if best_of([JSON, BYTES]) == JSON else _bytes_of(record)
@@ -93,19 +93,19 @@ def delete_artifact(artifact_id: str) -> Response:
 
 
 @contextmanager
-def upload_place() -> Iterator[None]:
-    """Hold one of the places for uploads.
+def upload_slot() -> Iterator[None]:
+    """Hold one of the slots for uploads.
 
     Raises:
-        ProblemError: `uploads_disabled`; `too_many_requests`, when no place is free; `length_required`, so that nobody
-            holds one without end.
+        ProblemError: `uploads_disabled`; `too_many_requests`, when no slot is free; `length_required`, because an
+            upload of unknown length could hold one for ever.
     """
     refuse_unconfined()
     declared_length(context().settings.max_upload_bytes)
     with context().uploads.hold_if_free() as is_free:
         if not is_free:
             count = context().settings.max_concurrent_uploads
-            detail = f"{count} uploads are under way, which is as many as are taken at once"
+            detail = f"{count} uploads are in progress, the most at once"
             raise ProblemError("too_many_requests", detail, retry_after=RETRY_UPLOAD_SECONDS)
         yield
 

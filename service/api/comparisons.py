@@ -1,4 +1,4 @@
-"""What changed between two inspections."""
+"""Comparisons: what changed between two inspections."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ blueprint = APIBlueprint("comparisons", __name__, tag="reports")
 
 
 class ComparisonQuery(Query):
-    """Which two to compare."""
+    """The two inspections to compare."""
 
     base: InspectionId
     head: InspectionId

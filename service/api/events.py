@@ -1,7 +1,7 @@
 """The progress of one inspection as server-sent events: one event whenever it changed, and one for its end.
 
-Each event carries the whole inspection, so a stream that was cut loses nothing: whoever comes back with Last-Event-ID
-hears what is new since, or at once that nothing is.
+Each event carries the whole inspection, so a cut stream loses nothing: a client that reconnects with Last-Event-ID
+receives what is new since, or 204 when nothing is.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def stream_events(inspection_id: str) -> Response:
 
 
 def event_id(resource: InspectionResource) -> str:
-    """Names a state of an inspection."""
+    """Return the id of an event: a digest of the inspection's state."""
     return sha256(resource.model_dump_json().encode()).hexdigest()[:16]
 
 
 def _looker(inspection_id: str) -> Callable[[], InspectionResource]:
-    """A function that reads the inspection, also after the view has returned."""
+    """Return a function that reads the inspection, also after the view has returned."""
     app = current_app._get_current_object()  # type: ignore[attr-defined]  # flask's own way to the object behind it
     owner = tenant()
 

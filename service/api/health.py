@@ -1,4 +1,4 @@
-"""For the people who run the service: is this process alive, can it serve, and what does it count."""
+"""Endpoints for operators: liveness, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ class Readiness(Document):
 @blueprint.get("/healthz")
 @operation(answers=[Answer(200, "The process is alive.", Liveness)])
 def get_liveness() -> Response:
-    """Whether this process is alive; asks nobody else."""
+    """Report that this process is alive; asks no other process."""
     return json_answer(Liveness(version=__version__))
 
 
 @blueprint.get("/readyz")
 @operation(answers=[Answer(200, "The database answers; without the broker the status is `degraded`.", Readiness)])
 def get_readiness() -> Response:
-    """Whether this process can serve: 503 while the database is away."""
+    """Report what this process can serve: 503 while the database is unreachable."""
     here = context()
     with here.database.read() as session:
         counts = inspections.count_by_status(session).counts
@@ -99,7 +99,7 @@ def get_readiness() -> Response:
 @blueprint.get("/metrics")
 @operation(answers=[Answer(200, "Prometheus' text format.", other=["text/plain"])])
 def get_metrics() -> Response:
-    """Counts and durations for Prometheus."""
+    """Return counts and durations for Prometheus."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(current_app.extensions["gradinspect_durations"])
     registry.register(ServiceMetrics(context()))
@@ -107,7 +107,7 @@ def get_metrics() -> Response:
 
 
 def queue_depths(here: Context) -> dict[str, Count | None] | None:
-    """How many messages wait in each queue; None while the broker is down."""
+    """Count the messages waiting in each queue; None while the broker is down."""
     try:
         return {str(queue): depth for queue, depth in here.dispatcher.depths(here.settings.queues).items()}
     except BrokerUnavailable:

@@ -47,7 +47,7 @@ blueprint = APIBlueprint("inspections", __name__, tag="inspections")
 
 
 class WaitQuery(Query):
-    """How long to wait."""
+    """How long to wait for the end."""
 
     wait: Annotated[
         float, Field(ge=0, le=LONGEST_WAIT_SECONDS, allow_inf_nan=False, description="Seconds to wait for the end.")
@@ -80,7 +80,7 @@ def submit_inspection(body: InspectionRequest) -> Response:
     if is_new:
         publish(here.database, here.dispatcher, here.settings, record)
     seconds = _preferred_wait()
-    record = _look(record.id, seconds) if seconds is not None else record
+    record = _read_after(record.id, seconds) if seconds is not None else record
     headers = {"Location": f"/v1/inspections/{record.id}"} | _retry_after(record)
     headers |= {"Preference-Applied": f"wait={seconds}"} if seconds is not None else {}
     headers |= {} if is_new else {"Idempotency-Replayed": "true"}
@@ -93,7 +93,7 @@ def submit_inspection(body: InspectionRequest) -> Response:
     answers=[Answer(200, "One page of inspections, newest first.", Page[InspectionResource], headers=["Link"])],
 )
 def list_inspections(query: InspectionListQuery) -> Response:
-    """All inspections, newest first."""
+    """List inspections, newest first."""
     with context().database.read() as session:
         found = queries.inspections(session, query, tenant=tenant())
     items = [inspection_resource(record) for record in found.items]
@@ -110,8 +110,8 @@ def list_inspections(query: InspectionListQuery) -> Response:
     ],
 )
 def get_inspection(inspection_id: str, query: WaitQuery) -> Response:
-    """One inspection: status and progress, and when it has ended well, verdict and summary."""
-    record = _look(inspection_id, query.wait)
+    """Return one inspection: status and progress, and after a good end verdict and summary."""
+    record = _read_after(inspection_id, query.wait)
     return conditional(json_answer(inspection_resource(record), headers=_retry_after(record)))
 
 
@@ -147,8 +147,8 @@ def _read(inspection_id: str) -> InspectionRecord:
         return inspections.get(session, inspection_id, tenant=tenant())
 
 
-def _look(inspection_id: str, seconds: float) -> InspectionRecord:
-    """Read an inspection, waiting for its end as long as was asked and places for waiting are free."""
+def _read_after(inspection_id: str, seconds: float) -> InspectionRecord:
+    """Read an inspection, waiting for its end as long as asked, if a slot for waiting is free."""
     return wait_for(
         lambda: _read(inspection_id), until=inspections.has_ended, seconds=seconds, slots=context().long_polls
     )
@@ -159,7 +159,7 @@ def _retry_after(record: InspectionRecord) -> dict[str, str]:
 
 
 def _preferred_wait() -> int | None:
-    """Seconds of `wait` in the Prefer header, at most the longest; what cannot be read is no preference."""
+    """Return the seconds of `wait` in the Prefer header, at most 30; None when there is no readable one."""
     match = _WAIT.search(",".join(request.headers.getlist("Prefer")))
     return min(int(match[1]), LONGEST_WAIT_SECONDS) if match is not None else None
 

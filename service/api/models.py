@@ -14,7 +14,7 @@ from gradinspect.contracts.sources import FileSource, SpecSource
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.wire.resources import ModelRegistration, ModelResource, Page, SpecDescription
 from gradinspect.contracts.wire.spec_description import describe_spec
-from service.api.artifacts import refuse_unconfined, upload_place
+from service.api.artifacts import refuse_unconfined, upload_slot
 from service.api.http.answers import json_answer
 from service.api.http.forms import MULTIPART, receive_form
 from service.api.http.operations import Answer, operation
@@ -94,7 +94,7 @@ def register_model(body: ModelRegistration | None) -> Response:
     ],
 )  # fmt: skip
 def list_models(query: ModelListQuery) -> Response:
-    """All models, newest first."""
+    """List models, newest first."""
     with context().database.read() as session:
         found = queries.models(session, query, tenant=tenant())
     items = [model_resource(record, with_spec=False) for record in found.items]
@@ -104,7 +104,7 @@ def list_models(query: ModelListQuery) -> Response:
 @blueprint.get("/v1/models/<model_id>")
 @operation(answers=[Answer(200, "The model.", ModelResource)])
 def get_model(model_id: str) -> Response:
-    """One model."""
+    """Return one model."""
     with context().database.read() as session:
         return json_answer(model_resource(models.get(session, model_id, tenant=tenant())))
 
@@ -152,7 +152,7 @@ def _received_registration() -> ModelRegistration:
         return record
 
     limit = context().settings.max_upload_bytes
-    with upload_place():
+    with upload_slot():
         form = receive_form(limit, keep, fields=("name", "input"))
     given: dict[str, Any] = {form.file.kind: form.file.id} | {  # Any: JSON
         name: parse_strict_json(text) if name == "input" else text for name, text in form.fields.items()

@@ -27,7 +27,7 @@ blueprint = APIBlueprint("policies", __name__, tag="policies")
 
 
 class PolicyQuery(Query):
-    """In which form to answer."""
+    """The form of the answer."""
 
     format: Annotated[
         Literal["json", "file"],
@@ -40,7 +40,7 @@ class PolicyQuery(Query):
 @blueprint.get("/v1/policies")
 @operation(answers=[Answer(200, "Every policy, in one page.", Page[PolicyResource])])
 def list_policies() -> Response:
-    """The built-in policy and all others, by name, newest version first."""
+    """List the built-in policy and all others, by name, newest version first."""
     with context().database.read() as session:
         stored = policies.list_all(session, tenant=tenant())
     return page_answer(Page[PolicyResource](items=[built_in_policy(), *map(policy_resource, stored)]), None)
@@ -66,7 +66,7 @@ def create_policy(body: Policy) -> Response:
     answers=[Answer(200, "The policy; as a file it is the document alone.", PolicyResource, other=[FILE])],
 )
 def get_policy(policy_id: str, query: PolicyQuery) -> Response:
-    """One policy."""
+    """Return one policy."""
     policy, resource = _find(policy_id)
     if query.format != "file" and best_of([JSON, FILE]) == JSON:
         return json_answer(resource)

@@ -1,4 +1,4 @@
-"""What one inspection found: the whole report, its findings under any policy, its learning-rate scales, its rows."""
+"""The results of one inspection: the report, its findings under any policy, its learning-rate scales, its rows."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ FormatName = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"en
 
 
 class ReportQuery(Query):
-    """In which form to answer."""
+    """The form of the answer."""
 
     format: Annotated[FormatName | None, Field(description="The same as Accept, for links; a download.")] = None
     table: Annotated[Literal["parameters", "layers"], Field(description="Which of the two tables a CSV holds.")] = (
@@ -65,7 +65,7 @@ class ReportQuery(Query):
 
 
 class FindingsQuery(Query):
-    """Under which policy to judge."""
+    """The policy to judge by."""
 
     policy: Annotated[
         str | None,
@@ -74,7 +74,7 @@ class FindingsQuery(Query):
 
 
 class ScalesQuery(Query):
-    """In which form to answer."""
+    """The form of the answer."""
 
     format: Annotated[
         Literal["json", "torch"], Field(description="`torch`: Python source that builds the optimizer.")
@@ -95,7 +95,7 @@ class ScalesQuery(Query):
     problems=NO_REPORT,
 )  # fmt: skip
 def get_report(inspection_id: str, query: ReportQuery) -> Response:
-    """The whole report."""
+    """Return the whole report."""
     record, key = _find(inspection_id)
     media_type = MEDIA_TYPES[query.format] if query.format is not None else best_of(list(MEDIA_TYPES.values()))
     response = Response(mimetype=media_type, headers={"Cache-Control": "no-cache", "Vary": "Accept"})
@@ -114,7 +114,7 @@ def get_report(inspection_id: str, query: ReportQuery) -> Response:
     problems=NO_REPORT,
 )
 def get_findings(inspection_id: str, query: FindingsQuery) -> Response:
-    """What the rules found; with `policy` the stored report is judged again, without computing anything."""
+    """Return the findings of the rules; with `policy`, judge the stored report again without computing anything."""
     record, key = _find(inspection_id)
     return json_answer(_stored_findings(record) if query.policy is None else _judged_anew(record, key, query.policy))
 
@@ -146,7 +146,7 @@ def get_lr_scales(inspection_id: str, query: ScalesQuery) -> Response:
     problems=NO_REPORT,
 )
 def list_layers_of_inspection(inspection_id: str, query: RowQuery) -> Response:
-    """The layer calls of one inspection, in the network's order unless sorted."""
+    """List the layer calls of one inspection, in the network's order unless sorted."""
     _find(inspection_id)
     return answer_rows(LayerRow, row_queries.layers, query, inspection=inspection_id)
 
@@ -158,7 +158,7 @@ def list_layers_of_inspection(inspection_id: str, query: RowQuery) -> Response:
     problems=NO_REPORT,
 )
 def list_parameters_of_inspection(inspection_id: str, query: RowQuery) -> Response:
-    """The parameters of one inspection, in the model's order unless sorted."""
+    """List the parameters of one inspection, in the model's order unless sorted."""
     _find(inspection_id)
     return answer_rows(ParameterRow, row_queries.parameters, query, inspection=inspection_id)
 

@@ -30,7 +30,7 @@ blueprint = APIBlueprint("rows", __name__, tag="rows")
     answers=[Answer(200, "One page of layer calls.", Page[LayerRow], other=[CSV], headers=["Link"])],
 )
 def list_layers(query: RowQuery) -> Response:
-    """Layer calls of all inspections. Every number is a filter: `backward_gain__lt=0.1`."""
+    """List the layer calls of all inspections. Every number is a filter: `backward_gain__lt=0.1`."""
     return answer_rows(LayerRow, row_queries.layers, query)
 
 
@@ -40,7 +40,7 @@ def list_layers(query: RowQuery) -> Response:
     answers=[Answer(200, "One page of parameters.", Page[ParameterRow], other=[CSV], headers=["Link"])],
 )
 def list_parameters(query: RowQuery) -> Response:
-    """Parameters of all inspections. Every number is a filter: `grad_norm__lt=1e-7`."""
+    """List the parameters of all inspections. Every number is a filter: `grad_norm__lt=1e-7`."""
     return answer_rows(ParameterRow, row_queries.parameters, query)
 
 

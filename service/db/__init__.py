@@ -1,6 +1,6 @@
-"""What the service remembers: tables, one module a noun, and the queries over them.
+"""The database: tables, one module per noun, and the queries over them.
 
-A function here takes a session of `Database.read()` or `Database.write()` and, where a caller stands behind it, the
+A function here takes a session of `Database.read()` or `Database.write()` and, where a caller is behind it, the
 caller's tenant. `select(`, `update(` and `insert(` live here and nowhere else. A state change is one conditional UPDATE
 whose row count is checked, and "now" is the database's.
 """

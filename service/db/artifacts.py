@@ -26,7 +26,7 @@ def get(session: Session, artifact_id: str, *, tenant: str) -> ArtifactRecord:
 
 
 def is_known(session: Session, artifact_id: str, *, tenant: str) -> bool:
-    """Whether the row exists."""
+    """Check whether the row exists."""
     return is_digest(artifact_id) and session.get(ArtifactRecord, (artifact_id, tenant)) is not None
 
 
@@ -43,7 +43,7 @@ def hold(session: Session, artifact_id: str, *, tenant: str) -> ArtifactRecord:
 
 
 def insert(session: Session, artifact_id: str, *, tenant: str, kind: str, size_bytes: int) -> bool:
-    """Add the row; False when it is there already."""
+    """Add the row; returns False when it exists."""
     return insert_unless_present(
         session,
         ArtifactRecord,
@@ -77,7 +77,7 @@ def remove(session: Session, artifact_id: str, *, tenant: str) -> None:
 
 
 def lock_bytes(session: Session, artifact_id: str) -> None:
-    """Be the only one, until the transaction ends, who adds or removes the row or the file of this artifact."""
+    """Lock this artifact's row and file against other writers until the transaction ends."""
     wait_lock(session, int(artifact_id.removeprefix("sha256:")[:15], 16))
 
 

@@ -1,4 +1,4 @@
-"""Time as the database tells it, in UTC: processes and machines may disagree about it, their database does not."""
+"""The database's time, in UTC: clocks of machines differ, so all times come from the database."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class seconds_between(FunctionElement[float]):  # noqa: N801
 
 
 def now_plus(seconds: float | ColumnElement[Any]) -> ColumnElement[datetime]:  # Any: any numeric expression
-    """The database's time so many seconds from now; negative ones lie in the past."""
+    """Return the database's time plus `seconds`, which may be negative."""
     return _now_plus(literal(float(seconds)) if isinstance(seconds, int | float) else seconds)
 
 

@@ -27,6 +27,6 @@ def add(session: Session, name: str, amount: float) -> None:
 
 
 def read(session: Session) -> dict[str, float]:
-    """Every counter that has risen."""
+    """Return every counter above 0."""
     found = session.execute(select(CounterRecord.name, CounterRecord.value))
     return {row.name: row.value for row in found}

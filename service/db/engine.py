@@ -29,7 +29,7 @@ UNAVAILABLE: tuple[type[Exception], ...] = (OperationalError, InterfaceError, Po
 
 
 class Database:
-    """One process's way to the database. Make it after the fork: connections do not survive one."""
+    """The connections of one process to the database. Create it after a fork, which no connection survives."""
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         self.url = url
@@ -42,23 +42,23 @@ class Database:
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether all writers share one lock."""
+        """Check whether the database is SQLite, where all writers share one lock."""
         return make_url(self.url).get_backend_name() == "sqlite"
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session that only reads; its rows stay usable afterwards."""
+        """Yield a session that only reads; its rows stay usable afterwards."""
         with self._reading() as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A transaction: committed at the end, rolled back when an exception leaves it."""
+        """Yield a transaction: committed at the end, rolled back on an exception."""
         with self._writing.begin() as session:
             yield session
 
     def ping(self) -> None:
-        """Ask for nothing.
+        """Check that the database answers.
 
         Raises:
             any of `UNAVAILABLE`: the database does not answer.
@@ -100,7 +100,7 @@ def try_lock(session: Session, number: int) -> bool:
 
 
 def wait_lock(session: Session, number: int) -> None:
-    """Take an advisory lock until the transaction ends, waiting for whoever holds it."""
+    """Take an advisory lock until the transaction ends, waiting for its holder."""
     if session.get_bind().dialect.name != "sqlite":
         session.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
 

@@ -22,7 +22,7 @@ WAIT_SECONDS = 2  # chosen: an insert takes milliseconds; whoever waits longer i
 
 
 def request_digest(*parts: bytes | str) -> str:
-    """What a request is compared by: method, path and body."""
+    """Return the digest by which requests are compared: of method, path and body."""
     digest = hashlib.sha256()
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part
@@ -59,7 +59,7 @@ def reserve(session: Session, key: str, digest: str, *, tenant: str, hours: floa
 
 
 def complete(session: Session, key: str, inspection_id: str, *, tenant: str) -> None:
-    """Write down which inspection the reserved key stands for."""
+    """Store the inspection of the reserved key."""
     change(session, update(IdempotencyRecord).where(_is(key, tenant)).values(inspection_id=inspection_id))
 
 

@@ -1,4 +1,4 @@
-"""Names of things: a prefix that says what it is, and a UUIDv7, so that names sort by birth and cannot be guessed."""
+"""Ids: a prefix for the kind of resource and a UUIDv7, so that ids sort by creation and cannot be guessed."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def new_id(prefix: IdPrefix) -> str:
-    """Make a new name, `insp_0199…`."""
+    """Return a new id, `insp_0199…`."""
     return f"{prefix}_{uuid_utils.uuid7()}"
 
 
 def is_id(prefix: IdPrefix, text: str) -> bool:
-    """Whether `text` could name a thing of this kind."""
+    """Check whether `text` has the form of an id with this prefix."""
     return text.startswith(f"{prefix}_") and _ID.fullmatch(text) is not None
 
 
 def is_digest(text: str) -> bool:
-    """Whether `text` could name an artifact."""
+    """Check whether `text` has the form of an artifact's id."""
     return _DIGEST.fullmatch(text) is not None
 
 
 def new_token() -> str:
-    """Make a lease token: 122 random bits, never told to a caller."""
+    """Return a lease token: 122 random bits, never sent to a caller."""
     return str(uuid_utils.uuid4())

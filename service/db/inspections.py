@@ -112,7 +112,7 @@ def cancel(session: Session, inspection_id: str, *, tenant: str) -> Cancellation
 
 
 def count_by_status(session: Session, *, tenant: str | None = None) -> QueueState:
-    """How many inspections are in each state; of every tenant when none is given."""
+    """Count the inspections in each state, of one tenant or of all."""
     query = select(InspectionRecord.status, func.count()).group_by(InspectionRecord.status)
     oldest = select(func.min(InspectionRecord.available_at), clock.now()).where(InspectionRecord.status == "queued")
     if tenant is not None:
@@ -125,7 +125,7 @@ def count_by_status(session: Session, *, tenant: str | None = None) -> QueueStat
 
 
 def has_ended(record: InspectionRecord) -> bool:
-    """Whether the state is a last one."""
+    """Check whether an inspection has ended."""
     return record.status in ENDED
 
 
@@ -143,7 +143,7 @@ def _cancel_from(session: Session, inspection_id: str, tenant: str, status: Stat
 
 
 def _refuse_overflow(session: Session, tenant: str, max_queued: int) -> None:
-    """Refuse when the queue is full; requests that arrive together may overshoot by as many as they are."""
+    """Refuse when the queue is full; concurrent requests may exceed the limit by their number."""
     waiting = (
         select(InspectionRecord.id)
         .where(InspectionRecord.tenant_id == tenant, InspectionRecord.status == "queued")

@@ -1,8 +1,8 @@
 """A worker's hold on an inspection: claimed, kept alive, ended once.
 
-Every step is one UPDATE that names the lease and the state it starts from. Whoever lost the lease (it expired, the
-inspection was cancelled) changes no row and is told so: a worker that slept through its lease cannot end twice what
-another one has taken over.
+Every step is one UPDATE conditional on the lease and the state it starts from. A worker that lost its lease (it
+expired, or the inspection was cancelled) changes no row and gets False, so it cannot end an inspection that another
+worker has taken over.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_DETAIL = 4096  # characters kept of an error's detail, which a model may hav
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to work on one inspection, until somebody else gets it."""
+    """The right of one worker to work on one inspection."""
 
     inspection_id: str
     token: str
@@ -106,12 +106,12 @@ def heartbeat(session: Session, lease: Lease, *, lease_seconds: float) -> bool:
 
 
 def is_held(session: Session, lease: Lease) -> bool:
-    """Whether the lease still stands; cheap enough to ask every second, so that a cancel is noticed at once."""
+    """Check that the lease is still valid. Cheap enough for every second, so that a cancel is noticed at once."""
     return bool(session.scalar(select(exists().where(_holds(lease)))))
 
 
 def progress(session: Session, lease: Lease, *, stage: str, fraction: float) -> bool:
-    """Say how far the computation is; False when the lease is lost."""
+    """Store the progress of the computation; returns False when the lease is lost."""
     return _run(session, _held(lease).values(stage=storable(stage)[:256], fraction=min(max(fraction, 0.0), 1.0)))
 
 

@@ -31,7 +31,7 @@ def downgrade(url: str, revision: str) -> None:
 
 
 def current(url: str) -> str | None:
-    """The revision the database is at; None when it has no schema."""
+    """Return the revision of the database; None when it has no schema."""
     database = Database(url)
     try:
         with database.engine.connect() as connection:
@@ -41,7 +41,7 @@ def current(url: str) -> str | None:
 
 
 def head() -> str:
-    """The revision that this code works with."""
+    """Return the revision that this code works with."""
     revision = ScriptDirectory.from_config(_scripts()).get_current_head()
     assert revision is not None, "there are migrations"
     return revision
@@ -49,7 +49,7 @@ def head() -> str:
 
 @contextmanager
 def _config(url: str) -> Iterator[Config]:
-    """A configuration with an open transaction that holds the lock of migrations, committed at the end."""
+    """Yield a configuration with an open transaction that holds the lock of migrations; commit at the end."""
     database = Database(url, pool_size=1)
     if database.is_sqlite:
         Path(str(make_url(url).database)).parent.mkdir(parents=True, exist_ok=True, mode=0o700)

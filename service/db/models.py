@@ -114,7 +114,7 @@ def delete(session: Session, model_id: str, *, tenant: str) -> None:
 
 
 def learn_parameters(session: Session, model_id: str, *, tenant: str, parameters: int) -> None:
-    """Write down how many parameters a model has, now that one inspection has loaded it."""
+    """Store how many parameters a model has, once an inspection has loaded it."""
     change(
         session,
         update(ModelRecord)

@@ -1,4 +1,4 @@
-"""Queued inspections that the broker has yet to hear of, or may have forgotten."""
+"""Queued inspections that have not been published, or whose message may be lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Due(NamedTuple):
 
 
 def due_for_dispatch(session: Session, *, limit: int = 500) -> Sequence[Due]:
-    """Queued inspections whose publication is due, longest due first."""
+    """Read queued inspections whose publication is due, longest due first."""
     found = session.execute(
         select(InspectionRecord.id, InspectionRecord.queue)
         .where(InspectionRecord.status == "queued", InspectionRecord.dispatch_due_at <= clock.now())
@@ -33,7 +33,7 @@ def due_for_dispatch(session: Session, *, limit: int = 500) -> Sequence[Due]:
 
 
 def mark_dispatched(session: Session, inspection_id: str, *, redispatch_seconds: float) -> bool:
-    """Write down that the broker took the message; due again after a wait that doubles each time.
+    """Record that the broker took the message; it is due again after a wait that doubles each time.
 
     Returns:
         False when the inspection is not queued any more, which is fine.

@@ -53,7 +53,7 @@ def get(session: Session, policy_id: str, *, tenant: str) -> PolicyRecord:
 
 
 def resolve(session: Session, reference: str, *, tenant: str) -> Policy:
-    """The policy that a request means: `default`, an id, or a name (its newest version).
+    """Return the policy of a reference: `default`, an id, or a name (its newest version).
 
     Raises:
         ProblemError: `not_found`.
@@ -78,12 +78,12 @@ def resolve(session: Session, reference: str, *, tenant: str) -> Policy:
 
 
 def as_policy(record: PolicyRecord) -> Policy:
-    """The document of a row."""
+    """Return the document of a row."""
     return Policy.model_validate_json(json.dumps(record.document))
 
 
 def list_all(session: Session, *, tenant: str) -> list[PolicyRecord]:
-    """Every stored policy, by name, newest version first."""
+    """Read every stored policy, by name, newest version first."""
     found = session.scalars(
         select(PolicyRecord)
         .where(PolicyRecord.tenant_id == tenant)

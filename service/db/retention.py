@@ -1,4 +1,4 @@
-"""Rows of inspections that are past their time: marked first, so that nobody finds them any more, removed later."""
+"""Removal of inspections: hidden first, so that no list or reader finds them, removed later."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Marked(NamedTuple):
 
 
 def mark(session: Session, *, kept_days: float, limit: int = 1000) -> int:
-    """Hide inspections that ended so long ago; returns how many. One that has not ended is never touched."""
+    """Hide inspections that ended more than `kept_days` ago; returns how many. Others are never touched."""
     past = (
         select(InspectionRecord.id)
         .where(
@@ -49,7 +49,7 @@ def hide(session: Session, inspection_id: str, *, tenant: str) -> bool:
 
 
 def marked(session: Session, *, grace_seconds: float, limit: int = 100) -> Sequence[Marked]:
-    """Inspections that were hidden so long ago that no reader can still be at them."""
+    """Read inspections that were hidden long enough ago that no reader still uses them."""
     found = session.execute(
         select(InspectionRecord.id, InspectionRecord.report_key)
         .where(InspectionRecord.deleted_at < clock.now_plus(-grace_seconds))
@@ -75,7 +75,7 @@ def remove_deleted_models(session: Session) -> int:
 
 
 def is_report_of_a_row(session: Session, key: str) -> bool:
-    """Whether an inspection ended with this report, or may yet."""
+    """Check whether a row refers to this report, or a running inspection may soon."""
     inspection_id = key.partition(".")[0]
     wanted = exists().where(
         InspectionRecord.id == inspection_id,

@@ -1,4 +1,4 @@
-"""Two statements that everything here is made of: a counted change, and an insert that gives way."""
+"""Two statements that all modules here use: a counted change, and an insert that skips existing rows."""
 
 from __future__ import annotations
 

@@ -29,5 +29,5 @@ class PlainText(TypeDecorator[str]):
 
 
 def storable(text: str) -> str:
-    """The same text with NUL replaced: for what a model wrote, which nobody can be asked to mend."""
+    """Return the text with NUL replaced: for text that a model wrote, which no caller can correct."""
     return text.replace("\x00", "\ufffd") if "\x00" in text else text

@@ -36,14 +36,14 @@ blueprint = APIBlueprint(
     headers=["If-None-Match"],
 )
 def get_specification() -> Response:
-    """The specification of this API."""
+    """Return the specification of this API."""
     return conditional(Response(json.dumps(_specification(), ensure_ascii=False), mimetype="application/json"))
 
 
 @blueprint.get("/docs")
 @operation(answers=[Answer(200, "A page for people.", other=["text/html"])])
 def get_documentation() -> Response:
-    """This API as a page for people, which works offline."""
+    """Show this API as a page, which works offline."""
     specification = _specification()
     page = render_template(
         "docs.html",

@@ -1,4 +1,4 @@
-"""Writing answers: JSON from contracts, conditional answers, pages of a list."""
+"""Answers: JSON from contracts, conditional answers, links to the next page."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ def json_answer(body: BaseModel, status: int = 200, headers: Mapping[str, str] |
 
 
 def conditional(response: Response) -> Response:
-    """Give a complete answer an ETag, and make it 304 without a body when the caller has it already."""
+    """Add an ETag to a complete answer, and make it 304 without a body when the caller has that version."""
     response.add_etag()
     response.headers["Cache-Control"] = "no-cache"
     return response.make_conditional(request.environ)
 
 
 def is_known_to_caller(response: Response) -> bool:
-    """Make an answer whose ETag is set 304 when the caller has it already; then its body need not be made."""
+    """Make an answer with an ETag 304 when the caller has that version; returns True when no body is needed."""
     response.make_conditional(request.environ)
     return response.status_code == 304
 
 
 def link_next(cursor: str | None) -> dict[str, str]:
-    """The Link header that leads to the next page; nothing on the last one."""
+    """Return the Link header to the next page; empty on the last page."""
     if cursor is None:
         return {}
     kept = [(name, value) for name, value in request.args.items(multi=True) if name != "cursor"]

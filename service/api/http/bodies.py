@@ -1,4 +1,4 @@
-"""Bytes on their way in: read piece by piece, never held whole, never waited for without end.
+"""Request bodies: read in pieces, never held in memory whole, with a bound on the waiting time.
 
 gunicorn shows a cut body as a normal end of file, and a stalled one as a read that does not return. Here the length is
 counted, the socket has a timeout and the sender a slowest speed.
@@ -25,7 +25,7 @@ LINGER_BYTES = 1024 * 1024
 
 
 def declared_length(limit: int) -> int:
-    """The Content-Length of an upload.
+    """Return the Content-Length of an upload.
 
     Raises:
         ProblemError: `length_required`, or `too_large` above `limit` bytes.
@@ -39,7 +39,7 @@ def declared_length(limit: int) -> int:
 
 
 def arriving_bytes(limit: int) -> Iterator[bytes]:
-    """The body in pieces, as they arrive.
+    """Yield the body in pieces, as they arrive.
 
     Raises:
         ProblemError: `short_body` when it ends early or stalls, `too_large` when it exceeds `limit` bytes.
@@ -99,16 +99,16 @@ def hang_up_after(response: Response) -> Response:
     """Close the connection of a request whose body was refused unread.
 
     gunicorn would wait for a slow sender before it closes: 5 s in this thread and 2 s in the loop that accepts
-    everybody's connections. So this thread says goodbye itself, and leaves nothing to wait for.
+    all connections. So this thread shuts the connection down itself.
     """
     connection = request.environ.get("gunicorn.socket")
     is_unread = request.content_length or "Transfer-Encoding" in request.headers
     if connection is not None and is_unread and not g.get("body_was_read", False):
-        response.call_on_close(lambda: _say_goodbye(connection))
+        response.call_on_close(lambda: _shut_down(connection))
     return response
 
 
-def _say_goodbye(connection: socket.socket) -> None:
+def _shut_down(connection: socket.socket) -> None:
     deadline = monotonic() + LINGER_SECONDS
     with suppress(OSError):
         connection.shutdown(socket.SHUT_WR)  # the answer is complete; a sender who looks will stop

@@ -1,4 +1,4 @@
-"""What happens around every request: an id, a duration, a log line, and headers that keep browsers careful."""
+"""Steps around every request: an id, a duration, a log line, security headers, compression."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REQUEST_ID = "X-Request-Id"
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})  # probes: one every few seconds, for ever
 
-# What an answer may do in a browser: nothing. Pages and the documentation widen this for themselves.
+# In a browser an answer may load and run nothing. Pages and the documentation set policies of their own.
 API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _SECURITY_HEADERS = {
     "Content-Security-Policy": API_POLICY,
@@ -31,12 +31,12 @@ _log = structlog.get_logger(__name__)
 
 
 def request_id() -> str:
-    """The id of the request being answered: the caller's own, or one made here."""
+    """Return the id of the current request: the caller's own, or a new one."""
     return str(g.get("request_id") or "-")
 
 
 def surround_requests(app: Flask, durations: HttpDurations) -> None:
-    """Give every request its id, and every answer its headers, log line and place in the histogram."""
+    """Give every request its id, and every answer its headers, log line and entry in the histogram."""
 
     @app.before_request
     def begin() -> None:

@@ -1,4 +1,4 @@
-"""What an endpoint takes and answers, said once beside its view: it is parsed by this and documented by this.
+"""The declaration of an endpoint at its view: the request is parsed and the specification is written from it.
 
     @blueprint.get("/v1/models")
     @operation(query=ModelQuery, answers=[Answer(200, "One page of models.", ModelPage)])
@@ -29,7 +29,7 @@ View = TypeVar("View", bound=Callable[..., Response])
 
 @dataclass(frozen=True)
 class Answer:
-    """One way in which an operation ends well.
+    """A successful answer of an operation.
 
     Args:
         status: HTTP status.
@@ -48,7 +48,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Operation:
-    """Everything that the specification says about one operation."""
+    """The declaration of one operation."""
 
     answers: Sequence[Answer]
     query: type[Query] | None = None
@@ -104,7 +104,7 @@ def operation(
 
 
 class Route(NamedTuple):
-    """Where an operation is found, as a specification writes it; `name` is its view's, `tag` its blueprint's."""
+    """The path and method of an operation as in a specification; `name` is its view's, `tag` its blueprint's."""
 
     path: str
     method: str
@@ -113,7 +113,7 @@ class Route(NamedTuple):
 
 
 def operations_of(app: Flask) -> Iterator[tuple[Route, Operation]]:
-    """Every described operation."""
+    """Yield every described operation with its route."""
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
         described = getattr(view, "operation", None)
@@ -125,7 +125,7 @@ def operations_of(app: Flask) -> Iterator[tuple[Route, Operation]]:
 
 
 def offered_media_types(described: Operation) -> list[str]:
-    """The media types that an operation can answer with, the one for callers without a preference first."""
+    """Return the media types that an operation can answer with, the default first."""
     found: dict[str, None] = {}
     for answer in described.answers:
         found.update(dict.fromkeys([*([JSON] if answer.body is not None else []), *answer.other]))
@@ -133,5 +133,5 @@ def offered_media_types(described: Operation) -> list[str]:
 
 
 def accepted_bodies(described: Operation) -> list[str]:
-    """The media types that an operation's body may have."""
+    """Return the media types that an operation's body may have."""
     return [*([JSON] if described.body is not None else []), *described.other_bodies]

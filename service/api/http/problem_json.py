@@ -1,4 +1,4 @@
-"""Every error as `application/problem+json` (RFC 9457): ours, werkzeug's, and the ones that nobody expected."""
+"""Every error as `application/problem+json` (RFC 9457): ours, werkzeug's, and unexpected exceptions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MEDIA_TYPE = "application/problem+json"
 LONGEST_INSTANCE = 512  # chosen: long enough for every path of ours, short enough for a log line
 RETRY_DATABASE_SECONDS = 5  # chosen: a restart of PostgreSQL or a long write on SQLite
 
-# The first code of each status stands for werkzeug's own errors of that status.
+# The code for werkzeug's own errors of each status.
 _CODE_OF_STATUS = {
     400: "bad_request",
     404: "not_found",
@@ -68,7 +68,7 @@ def register_problems(app: Flask) -> None:
 
 
 def type_of(code: str) -> str:
-    """The `type` of a problem: a place in the documentation that explains it."""
+    """Return the `type` of a problem: an anchor in the documentation that explains it."""
     return f"/docs#problem-{code.replace('_', '-')}"
 
 

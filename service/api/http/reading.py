@@ -1,4 +1,4 @@
-"""Reading a request: content types, strict JSON bodies, query strings. What does not fit raises a `ProblemError`."""
+"""Reading a request: content types, strict JSON bodies, query strings. Invalid input raises a `ProblemError`."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def read_json(model: type[ModelT]) -> ModelT:
 
 
 def validate_json(model: type[ModelT], body: bytes) -> ModelT:
-    """Validate a JSON body; when only its spec is wrong, say so by the problem's code."""
+    """Validate a JSON body; the code is `invalid_spec` when only its spec is wrong."""
     try:
         return from_json(model, body)
     except ProblemError as problem:
@@ -78,7 +78,7 @@ def read_query(model: type[QueryT]) -> QueryT:
 
 
 def best_of(offered: Sequence[str]) -> str:
-    """The representation to answer with, the first one when the caller has no preference.
+    """Return the media type to answer with, the first one when the caller has no preference.
 
     Raises:
         ProblemError: `not_acceptable`, naming what there is.
@@ -93,7 +93,7 @@ def best_of(offered: Sequence[str]) -> str:
 
 
 def wrong_header(name: str, detail: str) -> ProblemError:
-    """The problem of one wrong header."""
+    """Build the 422 for one invalid header."""
     return ProblemError(
         "invalid_request", f"the header {name} {detail}", errors=[FieldError(f"/headers/{name}", detail)]
     )
@@ -119,7 +119,7 @@ def _flatten(arguments: MultiDict[str, str], repeatable: Collection[str]) -> dic
 
 
 def _refuse_undecodable() -> None:
-    """Refuse bytes that are no UTF-8, which werkzeug would replace without a word."""
+    """Refuse bytes that are not UTF-8, which werkzeug would replace silently."""
     if b"%" not in request.query_string:
         return
     try:

@@ -1,7 +1,6 @@
-"""Waiting for an inspection without holding a database connection, and only so many at once.
+"""Waiting for an inspection without a database connection, for a bounded number of requests at once.
 
-Each waiting request holds a thread of the server; those that find no place are answered at once, as if they had not
-asked to wait.
+Each waiting request holds a thread of the server. Requests without a free slot are answered at once.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ StateT = TypeVar("StateT")
 
 
 def pauses() -> Iterator[float]:
-    """Pauses between looks: short at first, for inspections that end at once, then longer."""
+    """Yield the seconds between two reads: short at first, for quick inspections, then longer."""
     pause = FIRST_PAUSE_SECONDS
     while True:
         yield pause
@@ -31,7 +30,7 @@ def pauses() -> Iterator[float]:
 def wait_for(
     look: Callable[[], StateT], *, until: Callable[[StateT], bool], seconds: float, slots: ConcurrencyLimit
 ) -> StateT:
-    """Look again and again until the state is right, the time is over or no place is free; return the last state."""
+    """Read repeatedly until the state is right or the time is over, once without a free slot; return the last state."""
     state = look()
     if seconds <= 0 or until(state):
         return state

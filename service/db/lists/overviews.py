@@ -32,7 +32,7 @@ class Overview:
 
 
 def now(session: Session) -> datetime:
-    """The database's time, which ages are counted to."""
+    """Return the database's time, to which ages are counted."""
     return session.execute(select(clock.now())).scalar_one()
 
 
@@ -67,7 +67,7 @@ def _layers_of(spec: Json) -> str:
 
 
 def of_inspections(session: Session, records: Sequence[InspectionRecord], *, tenant: str) -> dict[str, Overview]:
-    """The results of the inspections on one page of a list.
+    """Read the results of the inspections on one page of a list.
 
     Cost: three statements, and at most `MOST_POINTS` rows an inspection.
     """

@@ -22,22 +22,22 @@ _REMOVED = "removed_"
 
 
 def ended(status: str) -> str:
-    """The tally of inspections that ended so."""
+    """Return the name of the tally of inspections that ended with a status."""
     return f"ended_{status}"
 
 
 def bucket(measure: str, bound: float) -> str:
-    """The tally of inspections that took at most so many seconds; infinity counts all of them."""
+    """Return the name of the tally of inspections of at most `bound` seconds; infinity counts all."""
     return f"{measure}_le_{bound:g}"
 
 
 def total(measure: str) -> str:
-    """The tally of seconds."""
+    """Return the name of the tally of seconds."""
     return f"{measure}_seconds"
 
 
 def count(session: Session) -> dict[str, float]:
-    """Every tally, of rows that are there and of rows that were.
+    """Return every tally, of existing and of removed rows.
 
     Cost: one pass over the inspections.
     """
@@ -49,13 +49,13 @@ def count(session: Session) -> dict[str, float]:
 
 
 def keep_counted(session: Session, removed: ColumnElement[bool]) -> None:
-    """Go on counting inspections that are removed in this transaction."""
+    """Add inspections that this transaction removes to the counters."""
     for name, value in sorted(_count(session, removed).items()):
         counters.add(session, f"{_REMOVED}{name}", value)
 
 
 def artifact_bytes(session: Session) -> int:
-    """How many bytes of uploads are kept."""
+    """Return the bytes of all stored uploads."""
     return int(session.scalar(select(func.coalesce(func.sum(ArtifactRecord.size_bytes), 0))) or 0)
 
 

@@ -98,7 +98,7 @@ def _leaf(path: tuple[str, ...], annotation: Any) -> Field:  # Any: a type expre
 
 
 def _kinds(annotation: Any) -> set[type]:  # Any: a type expression
-    """The plain classes an annotation allows, without None."""
+    """Return the plain classes that an annotation allows, without None."""
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
         return set().union(*(_kinds(part) for part in get_args(annotation)))

@@ -36,7 +36,7 @@ def insert(session: Session, report: Report, owner: RowOwner) -> None:
 
 
 def findings(session: Session, inspection_id: str, *, tenant: str) -> list[Finding]:
-    """The findings of one inspection, in the report's order."""
+    """Read the findings of one inspection, in the report's order."""
     found = session.execute(
         select(FindingRecord.__table__)
         .where(FindingRecord.inspection_id == inspection_id, FindingRecord.tenant_id == tenant)
@@ -46,12 +46,12 @@ def findings(session: Session, inspection_id: str, *, tenant: str) -> list[Findi
 
 
 def columns_of(shape: Shape) -> tuple[str, ...]:
-    """The columns that `rows_of` gives values for."""
+    """Return the columns whose values `rows_of` yields."""
     return (*RowOwner._fields, "position", *shape.columns)
 
 
 def rows_of(shape: Shape, measurements: Iterable[BaseModel], owner: RowOwner) -> Iterator[tuple[Value, ...]]:
-    """The values of a table's rows, one row a measurement."""
+    """Yield the values of a table's rows, one row per measurement."""
     flatten = shape.flatten
     for position, measurement in enumerate(measurements):
         yield (*owner, position, *flatten(measurement))
