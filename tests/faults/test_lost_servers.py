@@ -34,7 +34,7 @@ def own_database() -> Iterator[PostgresServer]:
     server.stop()
 
 
-def test_5_and_6_a_broker_that_dies_and_comes_back_with_or_without_its_data(
+def test_a_broker_that_restarts_with_or_without_its_data_loses_no_inspection(
     make_fleet: MakeFleet, own_broker: ValkeyServer
 ) -> None:
     fleet = make_fleet(broker_url=own_broker.url)
@@ -63,7 +63,7 @@ def test_5_and_6_a_broker_that_dies_and_comes_back_with_or_without_its_data(
     assert worker.process.poll() is None
 
 
-def test_7_a_database_that_is_killed_again_and_again_loses_no_inspection(
+def test_a_database_that_is_killed_repeatedly_loses_no_inspection(
     make_fleet: MakeFleet, own_database: PostgresServer
 ) -> None:
     migrate.upgrade(own_database.url())

@@ -43,7 +43,7 @@ def _has_let_go(worker: WorkerProcess, inspection_id: str) -> bool:
     return any(event in line for line in said for event in ("report_fenced", "inspection_dropped"))
 
 
-def test_3_a_worker_that_slept_through_its_lease_is_fenced(fleet: Fleet) -> None:
+def test_a_worker_stopped_beyond_its_lease_cannot_write_its_result(fleet: Fleet) -> None:
     queued = slow(fleet)
     sleeper = owner(fleet, queued)
     sleeper.send(signal.SIGSTOP)
@@ -59,7 +59,7 @@ def test_3_a_worker_that_slept_through_its_lease_is_fenced(fleet: Fleet) -> None
     assert sleeper.process.poll() is None
 
 
-def test_2_a_killed_worker_takes_its_children_along_and_another_one_finishes(fleet: Fleet) -> None:
+def test_a_killed_worker_leaves_no_children_and_another_one_finishes(fleet: Fleet) -> None:
     queued = slow(fleet)
     victim = owner(fleet, queued)
     wait_until(lambda: bool(victim.runners()), "a child computes")
@@ -71,7 +71,7 @@ def test_2_a_killed_worker_takes_its_children_along_and_another_one_finishes(fle
     fleet.assert_settled([queued])
 
 
-def test_17_a_rolling_restart_under_load_costs_no_inspection_and_no_attempt(fleet: Fleet) -> None:
+def test_a_rolling_restart_under_load_costs_no_inspection_and_no_attempt(fleet: Fleet) -> None:
     queued = [queue_spec(fleet.database).id for _ in range(20)]
     for one in queued:
         fleet.publish(one)

@@ -48,7 +48,7 @@ def kill_a_runner(worker: WorkerProcess) -> None:
         os.kill(runner, signal.SIGKILL)
 
 
-def test_1_a_killed_runner_is_tried_again(fleet: Fleet, worker: WorkerProcess) -> None:
+def test_an_inspection_whose_child_was_killed_is_retried(fleet: Fleet, worker: WorkerProcess) -> None:
     queued = slow(fleet)
     fleet.publish(queued.id)
     fleet.wait_until_running(queued.id, worker)
@@ -58,7 +58,9 @@ def test_1_a_killed_runner_is_tried_again(fleet: Fleet, worker: WorkerProcess) -
     fleet.assert_settled([queued.id])
 
 
-def test_1_a_runner_that_is_always_killed_ends_after_three_attempts(fleet: Fleet, worker: WorkerProcess) -> None:
+def test_an_inspection_whose_child_is_always_killed_fails_after_three_attempts(
+    fleet: Fleet, worker: WorkerProcess
+) -> None:
     queued = slow(fleet)
     fleet.publish(queued.id)
 
@@ -72,7 +74,7 @@ def test_1_a_runner_that_is_always_killed_ends_after_three_attempts(fleet: Fleet
     fleet.assert_settled([queued.id])
 
 
-def test_4_a_flushed_broker_loses_no_inspection(fleet: Fleet, worker: WorkerProcess, valkey: object) -> None:
+def test_a_flushed_broker_loses_no_inspection(fleet: Fleet, worker: WorkerProcess, valkey: object) -> None:
     queued = [slow(fleet).id, slow(fleet).id, *(queue_spec(fleet.database).id for _ in range(6))]
     for one in queued:
         fleet.publish(one)
@@ -83,7 +85,7 @@ def test_4_a_flushed_broker_loses_no_inspection(fleet: Fleet, worker: WorkerProc
     fleet.assert_settled(queued)
 
 
-def test_8_a_message_that_comes_fifty_times_is_worked_off_once(fleet: Fleet, worker: WorkerProcess) -> None:
+def test_a_message_delivered_fifty_times_is_processed_once(fleet: Fleet, worker: WorkerProcess) -> None:
     queued = slow(fleet)
     for _ in range(50):
         fleet.publish(queued.id)
@@ -93,14 +95,16 @@ def test_8_a_message_that_comes_fifty_times_is_worked_off_once(fleet: Fleet, wor
     fleet.assert_settled([queued.id])
 
 
-def test_9_an_api_that_died_between_commit_and_publish_lost_nothing(fleet: Fleet, worker: WorkerProcess) -> None:
+def test_an_api_killed_between_commit_and_publish_loses_no_inspection(fleet: Fleet, worker: WorkerProcess) -> None:
     queued = [queue_spec(fleet.database).id for _ in range(3)]  # committed, and nobody rings
     fleet.wait_until_ended(queued)
     assert {fleet.status(one) for one in queued} == {"succeeded"}
     fleet.assert_settled(queued)
 
 
-def test_13_poison_ends_with_its_reason_and_its_neighbours_are_unharmed(fleet: Fleet, worker: WorkerProcess) -> None:
+def test_hostile_models_fail_with_their_reason_and_leave_other_inspections_alone(
+    fleet: Fleet, worker: WorkerProcess
+) -> None:
     poison = {
         "model_crashed": queue_upload(fleet.database, fleet.store, deeply_nested()).id,
         "memory_limit": queue_upload(fleet.database, fleet.store, scripted(HugeTensor())).id,
@@ -117,7 +121,9 @@ def test_13_poison_ends_with_its_reason_and_its_neighbours_are_unharmed(fleet: F
     fleet.assert_settled(everyone)
 
 
-def test_16_a_cancel_that_races_the_end_leaves_one_of_both(fleet: Fleet, worker: WorkerProcess) -> None:
+def test_a_cancel_during_delivery_leaves_either_a_report_or_a_cancelled_row(
+    fleet: Fleet, worker: WorkerProcess
+) -> None:
     pauses = random.Random(16)
     queued = []
     for _ in range(20):
@@ -133,7 +139,7 @@ def test_16_a_cancel_that_races_the_end_leaves_one_of_both(fleet: Fleet, worker:
     fleet.assert_settled(queued)
 
 
-def test_21_two_maintainers_count_each_lost_worker_once(fleet: Fleet, worker: WorkerProcess) -> None:
+def test_two_maintainers_count_each_lost_worker_once(fleet: Fleet, worker: WorkerProcess) -> None:
     # Leases of a worker that will not be heard of again.
     lost = []
     for _ in range(10):

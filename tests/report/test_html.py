@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 from html import unescape
-from html.parser import HTMLParser
 
 import pytest
 
@@ -15,6 +14,7 @@ from gradinspect.report.words.figures import printable
 from gradinspect.report.words.headline import headline
 from gradinspect.rules import RULES
 from gradinspect.testing.measurements import chain
+from tests.support.html_outline import HtmlOutline
 from tests.support.sample_reports import (
     ALL,
     STRANGE,
@@ -28,46 +28,13 @@ from tests.support.sample_reports import (
     undetermined,
 )
 
-VOID = {"meta", "br", "link", "input", "img", "hr"}
-
-
-class Page(HTMLParser):
-    """Holds a page's elements, its text, and the balance of its tags."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
 
 @pytest.mark.parametrize("form", [render_html, notebook_html])
 @pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
 def test_tags_are_balanced_and_nothing_is_run_or_fetched(
     make: Callable[[], Report], form: Callable[[Report], str]
 ) -> None:
-    page = Page(form(make()))
+    page = HtmlOutline(form(make()))
     assert page.open == []
     names = {tag for tag, _ in page.elements}
     assert not names & {"script", "link", "img", "iframe", "object", "form", "base"}
@@ -82,7 +49,7 @@ def test_tags_are_balanced_and_nothing_is_run_or_fetched(
 @pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
 def test_the_verdict_and_the_sentence_are_there(make: Callable[[], Report]) -> None:
     report = make()
-    page = Page(render_html(report))
+    page = HtmlOutline(render_html(report))
     assert ("html", {"lang": "en", "class": "gradinspect"}) in page.elements
     assert report.verdict in page.text
     plain = " ".join(printable(headline(report)).replace("`", " ").split())
@@ -101,7 +68,7 @@ def test_every_name_is_escaped_and_all_are_there() -> None:
 
 @pytest.mark.parametrize("form", [render_html, notebook_html])
 def test_ids_are_unique_and_every_reference_has_its_target(form: Callable[[Report], str]) -> None:
-    page = Page(form(full()))
+    page = HtmlOutline(form(full()))
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     for _, attributes in page.elements:
@@ -113,7 +80,7 @@ def test_ids_are_unique_and_every_reference_has_its_target(form: Callable[[Repor
 
 def test_two_reports_in_a_notebook_share_no_id() -> None:
     first, second = (
-        {attributes["id"] for _, attributes in Page(notebook_html(report)).elements if "id" in attributes}
+        {attributes["id"] for _, attributes in HtmlOutline(notebook_html(report)).elements if "id" in attributes}
         for report in (sick(), full())
     )
     assert first
@@ -121,14 +88,14 @@ def test_two_reports_in_a_notebook_share_no_id() -> None:
 
 
 def test_the_chart_points_to_the_table_with_its_numbers() -> None:
-    page = Page(render_html(sick()))
+    page = HtmlOutline(render_html(sick()))
     (chart,) = [attributes for tag, attributes in page.elements if tag == "svg" and attributes.get("role") == "img"]
     assert chart["aria-describedby"] == "layers-table"
     assert ("table", {"id": "layers-table"}) in page.elements
 
 
 def test_scales_and_their_evidence_are_drawn() -> None:
-    page = Page(render_html(full()))
+    page = HtmlOutline(render_html(full()))
     drawn = {
         attributes["class"]: attributes for tag, attributes in page.elements if tag == "svg" and "class" in attributes
     }
@@ -138,7 +105,7 @@ def test_scales_and_their_evidence_are_drawn() -> None:
 
 
 def test_failed_findings_are_open_and_say_what_to_change() -> None:
-    page = Page(render_html(sick()))
+    page = HtmlOutline(render_html(sick()))
     cards = [attributes for tag, attributes in page.elements if tag == "details" and "class" in attributes]
     assert [("open" in card, card["class"]) for card in cards] == [(True, "finding fail"), (False, "finding warn")]
     assert "Replace sigmoid by relu" in page.text
@@ -146,14 +113,14 @@ def test_failed_findings_are_open_and_say_what_to_change() -> None:
 
 
 def test_a_finding_shows_the_threshold_that_it_crossed_and_its_source() -> None:
-    text = Page(render_html(judged(chain((0.1,) * 5)))).text
+    text = HtmlOutline(render_html(judged(chain((0.1,) * 5)))).text
     assert "warn below 0.001" in text
     assert "Threshold: chosen: beyond the three decades" in text
 
 
 def test_a_threshold_of_a_policy_is_shown_without_the_source_of_the_default() -> None:
     policy = Policy(name="mine", version=3, rules={"vanishing_signal": RulePolicy(warn=0.01)})
-    text = Page(render_html(judged(chain((0.3,) * 5), policy=policy))).text
+    text = HtmlOutline(render_html(judged(chain((0.3,) * 5), policy=policy))).text
     assert "warn below 0.01" in text
     assert "Threshold:" not in text
     assert "mine, version 3" in text
@@ -167,19 +134,19 @@ def test_the_chart_shows_the_thresholds_that_the_report_was_judged_by() -> None:
 
 def test_every_rule_is_a_finding_or_passed_or_was_not_judged() -> None:
     report = sick()
-    page = Page(render_html(report))
+    page = HtmlOutline(render_html(report))
     passed, silent = (int(n) for n in re.findall(r"(\d+) rules (?:passed|not judged)", page.text))
     assert len(report.findings) + passed + silent == len(RULES)
 
 
 def test_a_rule_that_the_policy_switched_off_is_listed_with_the_reason() -> None:
     policy = Policy(name="own", rules={"sharpness": RulePolicy(enabled=False)})
-    assert "sharpness: the policy switches it off" in Page(render_html(judged(chain(), policy=policy))).text
+    assert "sharpness: the policy switches it off" in HtmlOutline(render_html(judged(chain(), policy=policy))).text
 
 
 def test_a_report_without_recorded_outcomes_claims_nothing_about_rules() -> None:
     old = sick().model_copy(update={"rules": (), "schema_version": 1})
-    text = Page(render_html(old)).text
+    text = HtmlOutline(render_html(old)).text
     assert "passed" not in text
     assert "Vanishing signal" in text  # in place of the title
     assert "Replace sigmoid by relu" in text
@@ -196,23 +163,26 @@ def test_a_huge_network_fits_a_page_and_a_notebook() -> None:
 
 
 def test_every_section_is_there() -> None:
-    text = Page(render_html(full())).text
+    text = HtmlOutline(render_html(full())).text
     for words in ("Gradient noise", "317", "Curvature", "12.5", "Input-output Jacobian", "Learning-rate scales", "× 32",
                   "0.4, 0.5, 0.46", "What low precision would do", "36 %", "Gradients over training steps",
                   "balance identity failed"):  # fmt: skip
         assert words in text
-    assert "Tried instead" in Page(render_html(nothing_learns())).text
-    assert "the loss is not twice differentiable" in Page(render_html(undetermined())).text
+    assert "Tried instead" in HtmlOutline(render_html(nothing_learns())).text
+    assert "the loss is not twice differentiable" in HtmlOutline(render_html(undetermined())).text
 
 
 def test_a_diagnostic_that_was_not_requested_is_listed() -> None:
-    assert "not requested (diagnostic curvature)" in Page(render_html(healthy(), settings=InspectionSettings())).text
+    assert (
+        "not requested (diagnostic curvature)"
+        in HtmlOutline(render_html(healthy(), settings=InspectionSettings())).text
+    )
 
 
 def test_what_was_requested_is_shown_where_it_is_known() -> None:
     settings = InspectionSettings(seed=3, seeds=4)
-    assert "4, from 3" in Page(render_html(healthy(), settings=settings)).text
-    assert "4, from 3" not in Page(render_html(healthy())).text
+    assert "4, from 3" in HtmlOutline(render_html(healthy(), settings=settings)).text
+    assert "4, from 3" not in HtmlOutline(render_html(healthy())).text
 
 
 def test_the_styles_of_a_notebook_neither_leak_in_nor_out_and_follow_its_theme() -> None:

@@ -53,21 +53,21 @@ def delete_problem(database: Database, store: Store, *, tenant: str = TENANT) ->
     return problem.value.code
 
 
-def test_kept_bytes_have_a_row_and_the_same_ones_are_not_new(database: Database, store: Store) -> None:
+def test_an_upload_gets_a_row_and_equal_bytes_are_not_new(database: Database, store: Store) -> None:
     assert keep(database, store)
     assert not keep(database, store)
     assert has_row(database)
     assert has_bytes(store, DIGEST)
 
 
-def test_bytes_that_went_missing_come_back_with_the_next_upload(database: Database, store: Store) -> None:
+def test_lost_bytes_are_restored_by_the_next_upload(database: Database, store: Store) -> None:
     keep(database, store)
     store.artifacts.delete(DIGEST, tenant=TENANT)
     keep(database, store)
     assert has_bytes(store, DIGEST)
 
 
-def test_deleting_takes_row_and_bytes(database: Database, store: Store) -> None:
+def test_deleting_removes_row_and_bytes(database: Database, store: Store) -> None:
     keep(database, store)
     artifacts.delete(database, store, DIGEST, tenant=TENANT)
     assert not has_row(database)
@@ -107,7 +107,7 @@ def test_data_is_in_use_until_its_inspection_has_ended(database: Database, store
     artifacts.delete(database, store, DIGEST, tenant=TENANT)
 
 
-def test_uploads_and_deletions_at_once_leave_a_row_exactly_when_there_are_bytes(
+def test_concurrent_uploads_and_deletions_leave_a_row_exactly_if_there_are_bytes(
     database: Database, store: Store
 ) -> None:
     def step(number: int) -> None:
@@ -127,7 +127,7 @@ def keep_or_not(database: Database, store: Store) -> None:
         artifacts.keep(database, upload, tenant=TENANT, kind="unknown")
 
 
-def test_the_sweep_removes_bytes_without_a_row_and_no_others(database: Database, store: Store) -> None:
+def test_the_sweep_removes_only_bytes_without_a_row(database: Database, store: Store) -> None:
     keep(database, store)
     orphan = store_bytes(store, [b"orphan"], limit=100)
     assert artifacts.sweep(database, store) == 0, "it is too young: its transaction may be under way"

@@ -28,7 +28,7 @@ def run(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result
     return invoke
 
 
-def test_migrate_goes_up_and_down_and_says_where_it_is(run: Callable[..., Result], data_dir: Path) -> None:
+def test_migrate_goes_up_and_down_and_prints_the_revision(run: Callable[..., Result], data_dir: Path) -> None:
     up = run("migrate")
     assert (up.exit_code, up.output.split()[-1]) == (0, migrate.head())
     down = run("migrate", "--down-to", "base")
@@ -36,7 +36,7 @@ def test_migrate_goes_up_and_down_and_says_where_it_is(run: Callable[..., Result
     assert migrate.current(f"sqlite:///{data_dir / 'gradinspect.db'}") is None
 
 
-def test_maintain_once_says_what_it_did(run: Callable[..., Result], data_dir: Path, broker_url: str) -> None:
+def test_maintain_once_prints_what_it_did(run: Callable[..., Result], data_dir: Path, broker_url: str) -> None:
     run("migrate")
     database = Database(f"sqlite:///{data_dir / 'gradinspect.db'}")
     submit(database)
@@ -46,7 +46,7 @@ def test_maintain_once_says_what_it_did(run: Callable[..., Result], data_dir: Pa
 
 
 @pytest.mark.parametrize("name", ["serve", "api", "maintain", "migrate"])
-def test_a_wrong_setting_is_one_line_and_exit_status_2(run: Callable[..., Result], name: str) -> None:
+def test_a_wrong_setting_is_reported_in_one_line_with_exit_status_2(run: Callable[..., Result], name: str) -> None:
     done = run(name, "--database-url", "mysql://host/name")
     assert done.exit_code == 2
     assert done.stderr == (
@@ -55,7 +55,7 @@ def test_a_wrong_setting_is_one_line_and_exit_status_2(run: Callable[..., Result
 
 
 @pytest.mark.parametrize("name", ["serve", "api", "maintain", "migrate"])
-def test_a_data_directory_that_cannot_be_made_is_one_line(
+def test_a_data_directory_that_cannot_be_created_is_reported_in_one_line(
     run: Callable[..., Result], name: str, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
@@ -67,15 +67,13 @@ def test_a_data_directory_that_cannot_be_made_is_one_line(
     )
 
 
-def test_a_data_directory_that_a_command_makes_is_closed_to_other_users(
-    run: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_a_created_data_directory_is_closed_to_other_users(run: Callable[..., Result], tmp_path: Path) -> None:
     assert run("migrate", "--data-dir", str(tmp_path / "new")).exit_code == 0
     assert (tmp_path / "new").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("name", ["maintain", "migrate"])
-def test_a_database_that_is_away_is_one_line(run: Callable[..., Result], name: str) -> None:
+def test_an_unreachable_database_is_reported_in_one_line(run: Callable[..., Result], name: str) -> None:
     once = ["--once"] if name == "maintain" else []
     done = run(name, *once, "--database-url", "postgresql://nobody@127.0.0.1:1/none")
     assert done.exit_code == 1
@@ -90,7 +88,7 @@ def test_help_has_examples(run: Callable[..., Result], name: str) -> None:
     assert f"gradinspect {name}" in done.output.partition("Examples:")[2]
 
 
-def test_the_api_refuses_strangers_before_it_listens(run: Callable[..., Result]) -> None:
+def test_the_api_refuses_an_open_address_before_it_listens(run: Callable[..., Result]) -> None:
     done = run("api", "--host", "0.0.0.0")
     assert done.exit_code == 2
     assert "GRADINSPECT_HOST" in done.stderr

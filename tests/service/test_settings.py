@@ -47,14 +47,14 @@ def test_every_setting_has_a_variable_and_a_variable_has_a_type() -> None:
     assert settings.allow_unauthenticated
 
 
-def test_options_count_more_than_the_environment_unless_they_are_none() -> None:
+def test_options_override_the_environment_unless_they_are_none() -> None:
     variables = {"GRADINSPECT_PORT": "9000", "GRADINSPECT_HOST": "::1"}
     settings = Settings.from_environment(variables, port=9001, host=None)
     assert (settings.port, settings.host) == (9001, "::1")
     assert settings.base_url == "http://[::1]:9001"
 
 
-def test_a_data_dir_from_an_option_moves_all_that_lies_in_it() -> None:
+def test_a_data_dir_from_an_option_moves_every_path_in_it() -> None:
     settings = Settings.from_environment({"GRADINSPECT_DATA_DIR": "/a"}, data_dir=Path("/b"))
     assert settings.database_url == "sqlite:////b/gradinspect.db"
     assert settings.store_dir == Path("/b/store")
@@ -120,19 +120,19 @@ def test_settings_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
-def test_loopback_needs_no_permission(host: str) -> None:
+def test_binding_to_loopback_needs_no_permission(host: str) -> None:
     read(HOST=host).check_bind()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org", ""])
-def test_any_other_bind_is_refused_until_someone_says_it_is_meant(host: str) -> None:
+def test_any_other_address_is_refused_without_allow_unauthenticated(host: str) -> None:
     settings = Settings.from_environment({}, host=host)
     with pytest.raises(SettingsError, match="GRADINSPECT_ALLOW_UNAUTHENTICATED=1"):
         settings.check_bind()
     Settings.from_environment({}, host=host, allow_unauthenticated=True).check_bind()
 
 
-def test_devices_lead_to_queues_that_have_workers() -> None:
+def test_a_device_selects_a_queue_that_has_workers() -> None:
     cpu, both = read(), read(QUEUES="cpu,gpu")
     assert cpu.queue_for("auto", is_upload=False) == "cpu"
     assert both.queue_for("cpu", is_upload=False) == "cpu"
@@ -142,7 +142,7 @@ def test_devices_lead_to_queues_that_have_workers() -> None:
     assert problem.value.errors[0].pointer == "/device"
 
 
-def test_uploads_reach_the_gpu_only_where_the_operator_said_so() -> None:
+def test_uploads_reach_the_gpu_only_where_the_operator_allows_it() -> None:
     both = read(QUEUES="cpu,gpu")
     assert both.queue_for("auto", is_upload=True) == "cpu"
     with pytest.raises(ProblemError):

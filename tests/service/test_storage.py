@@ -16,11 +16,10 @@ from typing import NoReturn
 import pytest
 
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.report.report import Environment, ModelReference, Report, Summary
 from service.store import durable_files, report_files, stream_writing
 from service.store.local import LocalStore
 from service.store.storage import Store
-from tests.support.specimens import has_bytes, store_bytes
+from tests.support.specimens import has_bytes, make_report, store_bytes
 
 TENANT = "default"
 INSPECTION = "insp_01a20d27-c7a0-7106-b667-5a7c607b3ffc"
@@ -43,7 +42,7 @@ def files(directory: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("size", [1, 1000, 2**20, len(BYTES)])
-def test_what_is_put_in_pieces_of_any_size_comes_out_whole(store: Store, size: int) -> None:
+def test_bytes_received_in_pieces_of_any_size_are_stored_unchanged(store: Store, size: int) -> None:
     data = BYTES if size > 1 else BYTES[:5000]
     stored = store_bytes(store, pieces(data, size), tenant=TENANT, limit=len(data))
     assert stored.size_bytes == len(data)
@@ -52,7 +51,7 @@ def test_what_is_put_in_pieces_of_any_size_comes_out_whole(store: Store, size: i
 
 
 @pytest.mark.parametrize("refused", [None, "posix_fallocate", "fcntl"])
-def test_a_long_stream_of_odd_length_comes_out_whole_on_any_file_system(
+def test_a_long_stream_of_odd_length_is_stored_unchanged_on_any_file_system(
     store: Store, monkeypatch: pytest.MonkeyPatch, refused: str | None
 ) -> None:
     def refuse(*_: object) -> NoReturn:
@@ -70,7 +69,7 @@ def test_a_long_stream_of_odd_length_comes_out_whole_on_any_file_system(
         assert file.read() == data
 
 
-def test_nothing_is_also_something(store: Store) -> None:
+def test_an_empty_upload_is_stored(store: Store) -> None:
     stored = store_bytes(store, [], tenant=TENANT, limit=1, expected_length=0)
     assert stored.digest == f"sha256:{hashlib.sha256().hexdigest()}"
     assert stored.size_bytes == 0
@@ -101,7 +100,7 @@ def test_tenants_do_not_see_each_others_bytes(store: Store) -> None:
         ({"limit": len(BYTES), "expected_digest": f"sha256:{'0' * 64}"}, "digest_mismatch"),
     ],
 )
-def test_a_broken_promise_leaves_nothing_behind(
+def test_an_upload_that_breaks_its_promise_leaves_no_file(
     store: Store, tmp_path: Path, promise: dict[str, object], code: str
 ) -> None:
     with pytest.raises(ProblemError) as problem:
@@ -110,7 +109,7 @@ def test_a_broken_promise_leaves_nothing_behind(
     assert files(tmp_path) == []
 
 
-def test_a_sender_who_hangs_up_leaves_nothing_behind(store: Store, tmp_path: Path) -> None:
+def test_an_interrupted_upload_leaves_no_file(store: Store, tmp_path: Path) -> None:
     def cut() -> Iterator[bytes]:
         yield BYTES
         raise ConnectionResetError
@@ -120,7 +119,7 @@ def test_a_sender_who_hangs_up_leaves_nothing_behind(store: Store, tmp_path: Pat
     assert files(tmp_path) == []
 
 
-def test_bytes_that_were_looked_at_and_not_kept_are_gone(store: Store, tmp_path: Path) -> None:
+def test_an_upload_that_was_not_kept_leaves_no_file(store: Store, tmp_path: Path) -> None:
     with store.artifacts.receive(pieces(), tenant=TENANT, limit=len(BYTES)) as upload:
         with upload.open() as file:
             assert file.read() == BYTES
@@ -128,7 +127,7 @@ def test_bytes_that_were_looked_at_and_not_kept_are_gone(store: Store, tmp_path:
     assert files(tmp_path) == []
 
 
-def test_a_full_disk_is_a_problem_and_leaves_nothing_behind(store: Store, tmp_path: Path) -> None:
+def test_a_write_that_is_cut_short_fails_and_leaves_no_file(store: Store, tmp_path: Path) -> None:
     program = f"""
 import resource, signal, sys
 from pathlib import Path
@@ -151,7 +150,7 @@ except OSError as error:
 
 
 @pytest.mark.parametrize("step", ["write_all", "mkstemp", "fsync", "replace"])
-def test_no_room_at_any_step_is_disk_full_and_leaves_nothing_behind(
+def test_no_space_at_any_step_is_disk_full_and_leaves_no_file(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     def refuse(*_: object, **__: object) -> NoReturn:
@@ -172,7 +171,7 @@ def test_no_room_at_any_step_is_disk_full_and_leaves_nothing_behind(
     assert files(tmp_path) == []
 
 
-def test_only_digests_are_names(store: Store) -> None:
+def test_only_digests_are_accepted_as_artifact_names(store: Store) -> None:
     for name in ("sha256:" + "A" * 64, "../../etc/passwd", "sha256:../" + "0" * 61, ""):
         with pytest.raises(ProblemError) as problem:
             store.artifacts.open(name, tenant=TENANT)
@@ -181,7 +180,7 @@ def test_only_digests_are_names(store: Store) -> None:
         store.artifacts.open(DIGEST, tenant="../x")
 
 
-def test_the_sweep_takes_old_leavings_and_no_upload_under_way(store: Store, tmp_path: Path) -> None:
+def test_the_sweep_removes_old_unfinished_uploads_and_no_current_one(store: Store, tmp_path: Path) -> None:
     with store.artifacts.receive(pieces(), tenant=TENANT, limit=len(BYTES)):
         assert store.artifacts.sweep_incoming() == 0
         for path in files(tmp_path):
@@ -189,13 +188,13 @@ def test_the_sweep_takes_old_leavings_and_no_upload_under_way(store: Store, tmp_
         assert store.artifacts.sweep_incoming() == 1
 
 
-def test_everything_kept_can_be_listed(store: Store) -> None:
+def test_stored_artifacts_are_listed_from_an_age_on(store: Store) -> None:
     store_bytes(store, pieces(), tenant=TENANT, limit=len(BYTES))
     assert list(store.artifacts.listed(older_than_seconds=0)) == [(TENANT, DIGEST)]
     assert list(store.artifacts.listed(older_than_seconds=60)) == []
 
 
-def test_an_upload_takes_no_memory_for_its_size(store: Store) -> None:
+def test_the_memory_of_an_upload_does_not_grow_with_its_size(store: Store) -> None:
     def many() -> Iterator[bytes]:
         piece = bytes(2**18)
         for _ in range(400):  # 100 MiB
@@ -207,15 +206,7 @@ def test_an_upload_takes_no_memory_for_its_size(store: Store) -> None:
     assert grown_kib < 16 * 1024
 
 
-def make_report() -> Report:
-    environment = Environment(
-        gradinspect_version="0", torch_version="2", device="cpu", dtype="float32", threads=1, seed=0
-    )
-    summary = Summary(loss=1.5, parameters=1, layers=0, verdict="pass")
-    return Report(model=ModelReference(kind="spec"), environment=environment, summary=summary, verdict="pass")
-
-
-def test_a_report_comes_out_as_it_went_in(store: Store) -> None:
+def test_a_report_is_stored_unchanged(store: Store) -> None:
     key = store.reports.put(make_report(), inspection_id=INSPECTION, attempt=2)
     assert key == f"{INSPECTION}.2"
     assert store.reports.get(key) == make_report()
@@ -228,7 +219,7 @@ def test_a_report_comes_out_as_it_went_in(store: Store) -> None:
     assert problem.value.code == "not_found"
 
 
-def test_a_section_that_was_not_asked_for_is_absent_and_a_null_number_stays() -> None:
+def test_a_section_that_was_not_requested_is_absent_and_a_null_number_stays() -> None:
     text = json.loads(report_files.report_json(make_report()))
     assert "noise" not in text
     assert text["inspection"] is None
@@ -241,14 +232,14 @@ def test_reports_of_two_attempts_are_two_files(store: Store) -> None:
     assert store.reports.get(keys[1]) == make_report()
 
 
-def test_a_report_is_read_up_to_a_bound(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_decompresses_beyond_the_bound_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     key = store.reports.put(make_report(), inspection_id=INSPECTION, attempt=1)
     monkeypatch.setattr(report_files, "MAX_REPORT_BYTES", 100)
     with pytest.raises(ValueError, match="larger than 100 bytes"):
         store.reports.read(key)
 
 
-def test_a_damaged_report_is_not_taken_for_a_whole_one(store: Store, tmp_path: Path) -> None:
+def test_a_truncated_report_is_refused(store: Store, tmp_path: Path) -> None:
     key = store.reports.put(make_report(), inspection_id=INSPECTION, attempt=1)
     (path,) = files(tmp_path)
     path.write_bytes(path.read_bytes()[:-10])
@@ -256,7 +247,7 @@ def test_a_damaged_report_is_not_taken_for_a_whole_one(store: Store, tmp_path: P
         store.reports.read(key)
 
 
-def test_only_keys_are_keys(store: Store) -> None:
+def test_only_report_keys_are_accepted(store: Store) -> None:
     for key in ("../../x.1", f"{INSPECTION}", f"{INSPECTION}.x"):
         with pytest.raises(ValueError, match="not the key"):
             store.reports.read(key)

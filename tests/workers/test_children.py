@@ -35,7 +35,7 @@ def measured(ending: object) -> Measurements:
     return ending.measurements
 
 
-def test_a_spec_is_measured_and_its_stages_are_told(run_child: RunChild) -> None:
+def test_a_spec_is_measured_and_its_progress_is_reported(run_child: RunChild) -> None:
     done = run_child(spec=SPEC)
     found = measured(done.ending)
     assert [layer.kind for layer in found.layers] == ["Linear", "Linear"]
@@ -105,7 +105,7 @@ def test_too_large_an_allocation_is_a_memory_limit(run_child: RunChild) -> None:
     assert "1024 MiB" in done.ending.detail
 
 
-def test_a_batch_that_would_fit_is_named(run_child: RunChild) -> None:
+def test_a_memory_limit_names_a_batch_size_that_fits(run_child: RunChild) -> None:
     wide = {"input": {"shape": [1024]}, "layers": [{"type": "Linear", "out_features": 1024}, {"type": "ReLU"}] * 4}
     done = run_child(spec=wide, settings={"data": {"samples": 2**20}}, memory_bytes=2**29)
     assert isinstance(done.ending, Failed)
@@ -127,14 +127,14 @@ def test_an_operator_that_reads_files_is_refused_before_it_runs(run_child: RunCh
     assert "aten::from_file" in done.ending.detail
 
 
-def test_bytes_that_are_no_model_are_named(run_child: RunChild) -> None:
+def test_a_file_that_is_no_model_is_an_invalid_model(run_child: RunChild) -> None:
     done = run_child(model=b"PK\x03\x04 not really", sample_input=FOUR)
     assert isinstance(done.ending, Failed)
     assert done.ending.code == "invalid_model"
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS])
-def test_a_crash_is_named(run_child: RunChild, number: signal.Signals) -> None:
+def test_a_crash_is_reported_with_its_signal(run_child: RunChild, number: signal.Signals) -> None:
     def crash(child: Child) -> None:
         os.kill(child.pid, number)
 
@@ -142,12 +142,12 @@ def test_a_crash_is_named(run_child: RunChild, number: signal.Signals) -> None:
     assert done.ending == Failed("model_crashed", f"the process that ran the uploaded model died of {number.name}")
 
 
-def test_a_child_that_somebody_else_killed_is_worth_another_attempt(run_child: RunChild) -> None:
+def test_a_child_killed_from_outside_may_be_retried(run_child: RunChild) -> None:
     done = run_child(model=scripted(EndlessLoop()), sample_input=FOUR, meanwhile=lambda child: child.kill())
     assert isinstance(done.ending, Died)
 
 
-def test_a_lost_lease_and_an_order_to_stop_end_the_child(run_child: RunChild) -> None:
+def test_a_lost_lease_or_a_stopping_worker_ends_the_child(run_child: RunChild) -> None:
     endless = scripted(EndlessLoop())
     assert run_child(model=endless, sample_input=FOUR, is_lost=lambda: True).ending == Lost()
     assert run_child(model=endless, sample_input=FOUR, is_stopping=lambda: True).ending == Stopped()
@@ -174,7 +174,7 @@ def test_a_result_over_the_limit_is_refused(run_child: RunChild) -> None:
     assert "4096" in done.ending.detail
 
 
-def test_nothing_passes_from_job_to_job(run_child: RunChild) -> None:
+def test_jobs_share_no_state(run_child: RunChild) -> None:
     before = measured(run_child(spec=SPEC).ending)
     run_child(model=scripted(TurnsGradientsOff()), sample_input=FOUR)
     after = measured(run_child(spec=SPEC).ending)
@@ -190,7 +190,7 @@ def test_confinement_changes_no_number(run_child: RunChild) -> None:
     assert confined.parameters == free.parameters
 
 
-def test_a_confined_child_computes_on_as_many_threads_as_it_may(run_child: RunChild) -> None:
+def test_a_confined_child_uses_all_its_threads(run_child: RunChild) -> None:
     threads: list[str] = []
 
     def look(child: Child) -> None:
@@ -220,7 +220,7 @@ def test_a_child_is_confined_while_it_runs(run_child: RunChild) -> None:
     assert seen["Threads"] == "1"
 
 
-def test_a_source_of_another_version_is_a_named_failure(run_child: RunChild) -> None:
+def test_a_source_that_a_newer_release_wrote_is_a_named_failure(run_child: RunChild) -> None:
     ending = run_child(source={"kind": "spec", "spec": {**SPEC, "later": 1}}).ending
     assert isinstance(ending, Failed)
     assert ending.code == "internal"

@@ -30,11 +30,11 @@ def in_a_child(work: object) -> str:
     return said
 
 
-def test_this_kernel_confines_and_the_test_says_so() -> None:
+def test_full_confinement_is_reachable_on_this_kernel() -> None:
     assert reachable_level(lambda: sum(range(1000))) == ("full", "")
 
 
-def test_a_confined_process_can_do_none_of_what_is_forbidden() -> None:
+def test_every_forbidden_act_fails_in_a_confined_process() -> None:
     def try_all() -> list[str]:
         refuse_privileges()
         confine()
@@ -57,7 +57,7 @@ def without_confinement() -> tuple[str, str]:
     return reachable_level(lambda: None)
 
 
-def test_a_kernel_that_refuses_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_refuses_confinement_lowers_the_level(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise OSError(38, "seccomp: Function not implemented")
 

@@ -25,14 +25,14 @@ LIMITS = Limits(cpu_seconds=7, wall_seconds=2.5)
         (signal.SIGXFSZ, "sandbox_violation"),
     ],
 )
-def test_a_signal_has_a_code(number: int, code: str) -> None:
+def test_each_signal_has_a_failure_code(number: int, code: str) -> None:
     ending = of_exit(number, LIMITS, is_upload=True, out_of_memory_kills=0)
     assert isinstance(ending, Failed)
     assert ending.code == code
     assert ending.code in FAILURES
 
 
-def test_a_kill_from_outside_is_no_verdict_on_the_model() -> None:
+def test_a_kill_from_outside_is_no_failure_of_the_model() -> None:
     assert isinstance(of_exit(signal.SIGKILL, LIMITS, is_upload=True, out_of_memory_kills=0), Died)
 
 
@@ -42,12 +42,12 @@ def test_a_kill_by_the_kernel_for_memory_is_a_memory_limit() -> None:
     assert ending.code == "memory_limit"
 
 
-def test_an_exit_without_a_result_is_our_defect() -> None:
+def test_an_exit_without_a_result_is_an_internal_failure() -> None:
     ending = of_exit(70 << 8, LIMITS, is_upload=False, out_of_memory_kills=0)
     assert ending == Failed("internal", "the process that ran the model ended with 70 and no result")
 
 
-def test_limits_are_named_with_their_size() -> None:
+def test_the_message_of_a_limit_contains_its_size() -> None:
     ending = of_exit(signal.SIGXCPU, LIMITS, is_upload=True, out_of_memory_kills=0)
     assert isinstance(ending, Failed)
     assert "7 seconds" in ending.detail

@@ -27,7 +27,7 @@ def out_of_processes(*_: object, **__: object) -> None:
     raise BlockingIOError(11, "Resource temporarily unavailable")
 
 
-def test_a_fork_that_fails_costs_one_job_and_not_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_fork_fails_one_job_and_not_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     monkeypatch.setattr(forkserver.os, "fork", out_of_processes)
     server = threading.Thread(target=forkserver._serve, args=(theirs,), daemon=True)
@@ -93,9 +93,7 @@ def keep(monkeypatch: pytest.MonkeyPatch) -> Iterator[ForkServers]:
     servers.close()
 
 
-def test_a_machine_that_cannot_start_a_server_now_is_asked_again(
-    keep: ForkServers, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_starting_a_server_is_retried(keep: ForkServers, monkeypatch: pytest.MonkeyPatch) -> None:
     failures = [1, 1]
     make = PretendServer.__init__
 

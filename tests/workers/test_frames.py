@@ -33,7 +33,7 @@ def pipe() -> Iterator[tuple[int, int]]:
             os.close(descriptor)
 
 
-def test_frames_are_found_wherever_the_pipe_cuts_them(pipe: tuple[int, int]) -> None:
+def test_frames_are_parsed_wherever_the_pipe_splits_them(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     reader = FrameReader(reading, limit=1000)
     found = []
@@ -47,7 +47,7 @@ def test_frames_are_found_wherever_the_pipe_cuts_them(pipe: tuple[int, int]) -> 
     assert not reader.is_open
 
 
-def test_more_bytes_than_a_result_may_have_are_refused(pipe: tuple[int, int]) -> None:
+def test_a_result_over_the_limit_is_refused(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     reader = FrameReader(reading, limit=100)
     for _ in range(ROOM_FOR_PROGRESS // 1000):
@@ -58,7 +58,7 @@ def test_more_bytes_than_a_result_may_have_are_refused(pipe: tuple[int, int]) ->
         list(reader.read())
 
 
-def test_progress_without_end_is_refused_within_the_bytes_of_a_result(pipe: tuple[int, int]) -> None:
+def test_endless_progress_is_refused_within_the_size_of_a_result(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     reader, told = FrameReader(reading, limit=2**26), 0
     while told < MOST_PROGRESS_FRAMES:
@@ -77,7 +77,7 @@ def test_a_result_that_is_written_row_by_row_is_the_same_frame(measured: Measure
     assert b"\n" not in text
 
 
-def test_a_failure_keeps_its_code_and_detail() -> None:
+def test_a_failure_frame_has_its_code_and_detail() -> None:
     frame = parse_frame(b'{"type":"failure","code":"no_gradient","detail":"nothing requires one"}')
     assert frame == FailureFrame(code="no_gradient", detail="nothing requires one")
 
@@ -102,6 +102,6 @@ def test_a_failure_keeps_its_code_and_detail() -> None:
     ],
     ids=lambda line: repr(line[:40]),
 )
-def test_what_is_no_frame_is_refused(line: bytes) -> None:
+def test_an_invalid_line_is_refused(line: bytes) -> None:
     with pytest.raises(HostileFrameError):
         parse_frame(line)

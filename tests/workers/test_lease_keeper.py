@@ -31,7 +31,7 @@ def wait_until_lost(kept: LeaseKeeper) -> None:
         sleep(0.01)
 
 
-def test_beats_extend_the_lease(database: Database) -> None:
+def test_heartbeats_extend_the_lease(database: Database) -> None:
     claim = take(database, submit(database).id, lease_seconds=2.0)
     before = read(database, claim.lease.inspection_id).lease_until
     with LeaseKeeper(database, claim.lease, lease_seconds=600.0, heartbeat_seconds=0.05) as kept:
@@ -42,7 +42,7 @@ def test_beats_extend_the_lease(database: Database) -> None:
         assert not kept.is_lost()
 
 
-def test_a_cancel_is_noticed_between_beats(database: Database) -> None:
+def test_a_cancel_is_noticed_between_heartbeats(database: Database) -> None:
     with keeper(database, heartbeat_seconds=3600.0) as kept:
         with database.write() as session:
             inspections.cancel(session, kept._lease.inspection_id, tenant=TENANT)
@@ -58,7 +58,9 @@ def test_an_inspection_that_another_worker_took_over_is_lost(database: Database)
         wait_until_lost(kept)
 
 
-def test_three_beats_without_a_database_lose_the_lease(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_heartbeats_without_a_database_lose_the_lease(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     beats = []
 
     def away(*_: object, **__: object) -> bool:
@@ -72,7 +74,7 @@ def test_three_beats_without_a_database_lose_the_lease(database: Database, monke
     assert len(beats) >= 3
 
 
-def test_a_database_that_neither_answers_nor_fails_loses_the_lease_when_it_runs_out(
+def test_a_database_that_neither_answers_nor_fails_loses_the_lease_when_it_expires(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = Event()
@@ -89,7 +91,9 @@ def test_a_database_that_neither_answers_nor_fails_loses_the_lease_when_it_runs_
         answers.set()
 
 
-def test_a_database_that_comes_back_in_time_loses_nothing(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_outage_of_the_database_does_not_lose_the_lease(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     beat, failures = leases.heartbeat, [1, 1]
 
     def away_twice(*arguments: object, **keywords: object) -> bool:

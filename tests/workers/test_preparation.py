@@ -30,35 +30,35 @@ ON_GPU = replace(CLAIM, queue="gpu")
 UPLOAD = replace(CLAIM, source={"kind": "torchscript", "torchscript": DIGEST}, files={"model": DIGEST})
 
 
-def test_a_job_holds_nothing_that_a_model_must_not_know() -> None:
+def test_a_job_contains_no_secret() -> None:
     assert "secret" not in job_json(CLAIM, Limits()).decode()
 
 
-def test_the_queue_decides_about_the_device() -> None:
+def test_the_queue_determines_the_device() -> None:
     assert from_json(Job, job_json(CLAIM, Limits())).settings.device == "cpu"
     assert from_json(Job, job_json(ON_GPU, Limits())).settings.device == "cuda"
 
 
-def test_uploads_are_confined_wherever_they_may_run() -> None:
+def test_uploads_on_the_cpu_are_fully_confined() -> None:
     assert choose_level(CLAIM, CAN, has_uploads=False, gpu_uploads=False) == "limits"
     assert choose_level(CLAIM, CAN, has_uploads=True, gpu_uploads=False) == "full"
     assert choose_level(UPLOAD, CAN, has_uploads=True, gpu_uploads=True) == "full"
 
 
-def test_without_confinement_there_are_specs_and_no_uploads() -> None:
+def test_without_full_confinement_specs_run_and_uploads_are_refused() -> None:
     assert choose_level(CLAIM, CANNOT, has_uploads=False, gpu_uploads=False) == "limits"
     with pytest.raises(ProblemError, match="Function not implemented") as refused:
         choose_level(UPLOAD, CANNOT, has_uploads=True, gpu_uploads=True)
     assert refused.value.code == "uploads_disabled"
 
 
-def test_a_model_goes_to_the_gpu_only_where_the_operator_opted_in() -> None:
+def test_an_uploaded_model_runs_on_a_gpu_unconfined_only_if_the_operator_opted_in() -> None:
     on_gpu = replace(UPLOAD, queue="gpu")
     assert choose_level(on_gpu, CAN, has_uploads=True, gpu_uploads=True) == "limits"
     assert choose_level(on_gpu, CAN, has_uploads=True, gpu_uploads=False) == "full"
 
 
-def test_what_a_child_says_about_its_confinement_is_not_believed() -> None:
+def test_a_childs_claims_about_its_environment_are_overwritten() -> None:
     environment = make_report().environment.model_copy(
         update={"confinement": "full", "torch_version": "9", "stages": {f"s{index}": 1.0 for index in range(32)}}
     )

@@ -37,13 +37,13 @@ def test_the_worker_process_never_imports_torch() -> None:
     assert "torch" not in loaded
 
 
-def test_the_runner_knows_no_service_and_no_broker() -> None:
+def test_the_runner_imports_neither_service_nor_broker() -> None:
     loaded = modules_after("import workers.child.forkserver, workers.child.runner")
     assert "torch" in loaded
     assert not loaded & {"service", "celery", "redis", "sqlalchemy", "flask"}
 
 
-def test_the_fork_server_gets_none_of_our_variables() -> None:
+def test_the_fork_server_inherits_no_secret_variable() -> None:
     ours = {"GRADINSPECT_DATABASE_URL": "postgresql://secret", "AWS_SECRET_ACCESS_KEY": "x", "PATH": "/bin"}
     found = scrubbed(ours)
     assert found["PATH"] == "/bin"
@@ -52,7 +52,7 @@ def test_the_fork_server_gets_none_of_our_variables() -> None:
     assert "AWS_SECRET_ACCESS_KEY" not in found
 
 
-def test_a_fork_server_that_has_served_its_time_is_replaced() -> None:
+def test_a_fork_server_that_has_served_its_jobs_is_replaced() -> None:
     limits = Limits()
     job = from_python(
         Job, {"source": {"kind": "spec", "spec": SPEC}, "settings": {}, "limits": limits.model_dump(mode="json")}
@@ -94,7 +94,7 @@ def test_celery_decides_nothing_about_retries() -> None:
     assert options["health_check_interval"] > 0
 
 
-def test_a_worker_without_a_broker_says_what_to_set() -> None:
+def test_a_worker_without_a_broker_names_the_setting() -> None:
     with pytest.raises(SettingsError, match="GRADINSPECT_BROKER_URL"):
         make_app(Settings.from_environment({}))
 
@@ -107,7 +107,7 @@ def test_a_worker_without_a_broker_says_what_to_set() -> None:
         ([], "GRADINSPECT_BROKER_URL"),
     ],
 )
-def test_a_wrong_setting_is_one_line_and_exit_status_2(arguments: list[str], said: str) -> None:
+def test_a_wrong_setting_is_reported_in_one_line_with_exit_status_2(arguments: list[str], said: str) -> None:
     done = CliRunner().invoke(worker, arguments, env=dict.fromkeys(GIVEN))
     assert done.exit_code == 2
     assert said in done.stderr

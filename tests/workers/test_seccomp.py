@@ -54,13 +54,13 @@ def machine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_memory_may_be_given_back_and_no_page_taken_from_the_machine(machine: str) -> None:
+def test_memory_can_be_freed_and_no_page_taken_offline(machine: str) -> None:
     madvise = ARCHITECTURES[machine].numbers["madvise"]
     for advice, expected in ((4, ALLOW), (14, ALLOW), (100, EPERM), (101, EPERM), (102, ALLOW)):
         assert outcome(machine, madvise, 4096, 4096, advice) == expected
 
 
-def test_calls_of_another_architecture_kill(machine: str) -> None:
+def test_a_call_of_another_architecture_kills_the_process(machine: str) -> None:
     other = next(found for name, found in ARCHITECTURES.items() if name != machine)
     assert outcome(machine, ARCHITECTURES[machine].numbers["read"], audit=other.audit) == KILL
     assert outcome(machine, 0x40000000) == KILL
@@ -84,7 +84,7 @@ def test_no_number_is_allowed_by_accident(machine: str) -> None:
     assert allowed == set(numbers.values()) - conditional
 
 
-def test_threads_may_be_made_and_processes_may_not(machine: str) -> None:
+def test_threads_can_be_created_and_processes_cannot(machine: str) -> None:
     clone, thread_flags, fork_flags = ARCHITECTURES[machine].numbers["clone"], 0x003D0F00, 0x01200011
     assert outcome(machine, clone, thread_flags) == ALLOW
     assert outcome(machine, clone, fork_flags) == EPERM
@@ -93,13 +93,13 @@ def test_threads_may_be_made_and_processes_may_not(machine: str) -> None:
     assert outcome(machine, ARCHITECTURES[machine].numbers["clone3"], 1, 88) == ENOSYS
 
 
-def test_only_its_own_threads_may_be_signalled(machine: str) -> None:
+def test_only_threads_of_the_process_can_be_signalled(machine: str) -> None:
     tgkill = ARCHITECTURES[machine].numbers["tgkill"]
     assert outcome(machine, tgkill, PID, 1, 6) == ALLOW
     assert outcome(machine, tgkill, PID + 1, 1, 6) == EPERM
 
 
-def test_limits_may_be_read_and_not_set(machine: str) -> None:
+def test_limits_can_be_read_and_not_set(machine: str) -> None:
     prlimit = ARCHITECTURES[machine].numbers["prlimit64"]
     assert outcome(machine, prlimit, 0, 7, 0, 0x7FFF0000) == ALLOW
     assert outcome(machine, prlimit, 0, 7, 0x7FFF0000) == EPERM
@@ -114,6 +114,6 @@ def test_terminals_and_processes_cannot_be_controlled(machine: str) -> None:
     assert outcome(machine, numbers["prctl"], 4, 1) == EPERM  # PR_SET_DUMPABLE
 
 
-def test_the_tables_are_those_of_this_machines_kernel() -> None:
+def test_the_table_matches_this_machines_kernel() -> None:
     machine = os.uname().machine
     assert machine in ARCHITECTURES, f"uploads are refused on {machine}"

@@ -36,7 +36,9 @@ def worker(settings: Settings, fork_servers: ForkServers) -> Iterator[Worker]:
     made.database.dispose()
 
 
-def test_a_queued_spec_ends_with_a_report(worker: Worker, database: Database, store: Store, settings: Settings) -> None:
+def test_a_queued_spec_succeeds_with_a_report(
+    worker: Worker, database: Database, store: Store, settings: Settings
+) -> None:
     queued = queue_spec(database)
     worker.inspect(queued.id)
     ended = read(database, queued.id)
@@ -49,7 +51,7 @@ def test_a_queued_spec_ends_with_a_report(worker: Worker, database: Database, st
     assert report_files(settings.store_dir) == {ended.report_key}
 
 
-def test_a_queued_upload_ends_with_a_report_from_a_confined_child(
+def test_a_queued_upload_succeeds_with_a_report_of_a_confined_child(
     worker: Worker, database: Database, store: Store
 ) -> None:
     queued = queue_upload(database, store, scripted(mlp()))
@@ -59,7 +61,7 @@ def test_a_queued_upload_ends_with_a_report_from_a_confined_child(
     assert store.reports.get(str(ended.report_key)).environment.confinement == "full"
 
 
-def test_a_message_for_what_is_not_queued_changes_nothing(worker: Worker, database: Database) -> None:
+def test_a_message_for_an_inspection_that_is_not_queued_changes_nothing(worker: Worker, database: Database) -> None:
     queued = queue_spec(database)
     with database.write() as session:
         inspections.cancel(session, queued.id, tenant=TENANT)
@@ -78,7 +80,7 @@ def test_a_model_that_fails_leaves_a_reason_and_no_file(
     assert report_files(settings.store_dir) == set()
 
 
-def test_a_worker_that_cannot_confine_takes_specs_and_no_uploads(
+def test_a_worker_that_cannot_confine_runs_specs_and_no_uploads(
     worker: Worker, database: Database, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -104,7 +106,7 @@ def test_a_worker_without_a_fork_server_claims_nothing(
     assert (read(database, queued.id).status, read(database, queued.id).attempt) == ("queued", 0)
 
 
-def test_a_store_that_takes_no_report_ends_the_inspection(
+def test_a_store_that_refuses_the_report_fails_the_inspection(
     worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read_only(*_: object, **__: object) -> str:
@@ -145,7 +147,7 @@ def test_a_worker_that_stops_gives_the_inspection_back_without_costing_an_attemp
     assert read(database, queued.id).status == "queued", "a worker that stops takes nothing more"
 
 
-def test_the_lease_is_kept_alive_while_a_child_computes(worker: Worker, database: Database, store: Store) -> None:
+def test_the_lease_is_extended_while_a_child_computes(worker: Worker, database: Database, store: Store) -> None:
     queued = queue_upload(database, store, scripted(EndlessLoop()))
     working = threading.Thread(target=worker.inspect, args=(queued.id,))
     working.start()
@@ -157,7 +159,7 @@ def test_the_lease_is_kept_alive_while_a_child_computes(worker: Worker, database
     assert not working.is_alive()
 
 
-def test_measurements_that_cannot_be_judged_end_the_inspection(
+def test_measurements_that_cannot_be_judged_fail_the_inspection(
     worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
 
 import pytest
 from apiflask import APIFlask
@@ -24,6 +23,7 @@ from gradinspect.report.words.figures import amount
 from gradinspect.testing.measurements import chain, changed
 from service.context import EXTENSION, Context
 from service.db import leases, models
+from tests.support.html_outline import HtmlOutline
 from tests.support.specimens import spec, submit, take
 
 EVIL = '</code><script>alert(1)</script>"><img src=x onerror=alert(1)>'
@@ -44,35 +44,12 @@ SCALES = LrScales(
 )  # fmt: skip
 
 
-class Outline(HTMLParser):
-    """What a page is made of: tags with their attributes, and its text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-
 def context_of(app: APIFlask) -> Context:
     here: Context = app.extensions[EXTENSION]
     return here
 
 
-def show(client: FlaskClient, address: str, status: int = 200) -> Outline:
+def show(client: FlaskClient, address: str, status: int = 200) -> HtmlOutline:
     """Read a page, which must keep the promises of all pages."""
     answer = client.get(address)
     assert answer.status_code == status, answer.get_data(as_text=True)[:500]
@@ -81,9 +58,10 @@ def show(client: FlaskClient, address: str, status: int = 200) -> Outline:
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
     assert "unsafe" not in policy
     text = answer.get_data(as_text=True)
-    found = Outline(text)
+    found = HtmlOutline(text)
+    assert found.open == []
     assert all("src" in script for script in found.all("script"))
-    for tag, attributes in found.tags:
+    for tag, attributes in found.elements:
         assert not any(name.startswith("on") or name == "style" for name in attributes), (tag, attributes)
         for name in ("src", "href", "action"):
             address = attributes.get(name) or "/"
@@ -91,7 +69,7 @@ def show(client: FlaskClient, address: str, status: int = 200) -> Outline:
     for image in found.all("svg"):
         assert image.get("role") == "img" or image.get("aria-hidden") == "true"
         assert image.get("aria-label") or image.get("aria-hidden") == "true"
-    ids = [attributes["id"] for _, attributes in found.tags if "id" in attributes]
+    ids = [attributes["id"] for _, attributes in found.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     described = [image.get("aria-describedby") for image in found.all("svg") if image.get("aria-describedby")]
     assert set(described) <= set(ids)
@@ -147,7 +125,7 @@ def test_a_long_list_has_pages(client: FlaskClient, app: APIFlask) -> None:
 def test_a_report_has_everything_in_its_order(client: FlaskClient, ended) -> None:
     inspection = ended(chain((0.1,) * 40, lr_scales=SCALES))
     found = show(client, f"/inspections/{inspection}")
-    headings = [attributes["id"] for tag, attributes in found.tags if tag == "h2" and "id" in attributes]
+    headings = [attributes["id"] for tag, attributes in found.elements if tag == "h2" and "id" in attributes]
     assert headings == ["findings", "signal", "layers", "scales", "how", "downloads", "identity"]
     assert "The backward signal shrinks" in found.text
     assert "Use these scales" in found.text
@@ -313,7 +291,7 @@ def test_the_page_of_a_wrong_method_says_which_are_allowed(client: FlaskClient) 
 
 
 def test_the_documentation_has_the_way_back_to_the_pages(client: FlaskClient) -> None:
-    found = Outline(client.get("/docs").get_data(as_text=True))
+    found = HtmlOutline(client.get("/docs").get_data(as_text=True))
     assert {"/", "/compare"} <= {link.get("href") for link in found.all("a")}
     (icon,) = [link["href"] for link in found.all("link") if link.get("rel") == "icon"]
     assert client.get(icon or "").status_code == 200
