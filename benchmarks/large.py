@@ -184,7 +184,7 @@ def gpt2() -> Subject:
     torch.jit.save(torch.jit.script(model), file)
     del model
     file.seek(0)
-    loaded: nn.Module = torch.jit.load(file)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    loaded: nn.Module = torch.jit.load(file)
     return loaded, torch.randint(0, 50257, (1, 128))
 
 

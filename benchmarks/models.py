@@ -27,7 +27,7 @@ class Subject:
     def bare(self) -> None:
         """Run one forward and backward pass as a training loop does."""
         self.model.zero_grad(set_to_none=True)
-        self.loss(self.model(self.inputs)).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.loss(self.model(self.inputs)).backward()
 
 
 class BasicBlock(nn.Module):

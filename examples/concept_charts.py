@@ -36,8 +36,10 @@ def main(folder: Path) -> None:
     for name, spec in NETWORKS.items():
         report = inspect(spec)
         (folder / f"{name}.svg").write_text(signal_profile(report.layers), encoding="utf-8")
-        first, last = report.parameters[0], report.parameters[-2]
-        print(name, report.verdict, report.layers[0].cumulative_backward_gain, first.grad_norm / last.grad_norm)
+        first, last = report.parameters[0].grad_norm, report.parameters[-2].grad_norm
+        assert first is not None
+        assert last is not None
+        print(name, report.verdict, report.layers[0].cumulative_backward_gain, first / last)
         print("  ", [finding.rule for finding in report.findings])
 
 

@@ -31,7 +31,8 @@ class CausalAttention(nn.Module):
         batch, time, width = x.shape
         q, k, v = self.qkv(x).view(batch, time, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
         mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)  # (batch, head, time, width / heads)
-        return self.out(mixed.transpose(1, 2).reshape(batch, time, width))
+        output: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, time, width))
+        return output
 
 
 class Block(nn.Module):
@@ -46,7 +47,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        output: Tensor = x + self.mlp(self.norm2(x))
+        return output
 
 
 class CharacterModel(nn.Module):
@@ -67,7 +69,8 @@ class CharacterModel(nn.Module):
         x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x))
+        output: Tensor = self.head(self.norm(x))
+        return output
 
 
 def write_model_and_batch(folder: Path, *, samples: int = 32) -> tuple[Path, Path]:

@@ -14,7 +14,7 @@ import redis
 from sqlalchemy import text
 
 from service.db.engine import Database
-from tests.support.servers import PostgresServer, Server, ValkeyServer, running
+from tests.support.servers import PostgresServer, ValkeyServer, running
 
 RUN_OF_A_SERVER = """
 import sys, time
@@ -28,7 +28,7 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize("server", [PostgresServer, ValkeyServer])
-def test_a_killed_run_takes_its_servers_along(server: type[Server]) -> None:
+def test_a_killed_run_takes_its_servers_along(server: type[PostgresServer | ValkeyServer]) -> None:
     program = RUN_OF_A_SERVER.format(root=str(Path(__file__).parents[1]), server=server.__name__)
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None

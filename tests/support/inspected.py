@@ -88,7 +88,8 @@ def traced(model: nn.Module, *inputs: torch.Tensor) -> torch.jit.ScriptModule:
 def saved_and_loaded(model: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.jit.load(io.BytesIO(file_of(model)))
+        loaded: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(file_of(model)))
+        return loaded
 
 
 def file_of(model: torch.jit.ScriptModule) -> bytes:
@@ -129,7 +130,7 @@ def as_job(
 
 def numbers(document: Document | Sequence[Document]) -> dict[str, float | None]:
     """Every number of a document by its path."""
-    dumped = [part.model_dump() for part in document] if isinstance(document, list | tuple) else document.model_dump()
+    dumped = document.model_dump() if isinstance(document, Document) else [part.model_dump() for part in document]
     return dict(_leaves("", dumped))
 
 

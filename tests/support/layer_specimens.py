@@ -216,7 +216,9 @@ def nested(depth: int = 2) -> st.SearchStrategy[Json]:
     )
 
 
-SHAPES = st.sampled_from([FLAT, SEQUENCE, LINE, IMAGE, VOLUME, [], [1], [8, 8], [3, 1, 1]])
+SHAPES: st.SearchStrategy[list[int]] = st.sampled_from(
+    [FLAT, SEQUENCE, LINE, IMAGE, VOLUME, [], [1], [8, 8], [3, 1, 1]]
+)
 
 
 @st.composite
@@ -224,12 +226,12 @@ def single_layers(draw: st.DrawFn) -> Json:
     """A spec of one layer, mostly with an input of as many axes as the layer takes."""
     layer = draw(layers(st.sampled_from(NAMES)))
     name: str = layer["type"]
-    takes = {"1": [LINE, SEQUENCE], "2": [IMAGE, [2, 5, 7]], "3": [VOLUME]}.get(
+    takes: list[list[int]] = {"1": [LINE, SEQUENCE], "2": [IMAGE, [2, 5, 7]], "3": [VOLUME]}.get(
         name[-2:-1] if name[-1] == "d" else "", []
     )
     if name in ("RNN", "GRU", "LSTM", "MultiheadAttention", "PositionalEmbedding") or name.startswith("Transformer"):
         takes = [SEQUENCE, [1, 6]]
-    shape = draw(st.sampled_from(takes)) if takes and draw(st.integers(0, 9)) else draw(SHAPES)
+    shape = draw(st.sampled_from(takes) if len(takes) > 0 and draw(st.integers(0, 9)) > 0 else SHAPES)
     tokens = name.startswith("Embedding") or draw(st.integers(0, 19)) == 0
     return spec(TOKENS if name == "EmbeddingBag" else shape, layer, tokens=tokens)
 

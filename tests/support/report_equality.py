@@ -12,12 +12,15 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any  # Any: JSON documents and keyword arguments of inspect
+from typing import TYPE_CHECKING, Any  # Any: JSON documents and keyword arguments of inspect
 
 import torch
 from torch import nn
 
 import gradinspect
+
+if TYPE_CHECKING:  # at run time this file needs the public names only
+    from gradinspect.contracts.sections import Diagnostic
 
 # Fields that measure the machine, the clock or the budget they left, not the model.
 UNSTABLE = {
@@ -28,7 +31,7 @@ UNSTABLE = {
 WORDS = {"message", "explanation", "reason", "detail", "code", "text", "title", "note", "description"}
 
 
-def specification(activation: str, depth: int, width: int = 32, **weight: object) -> dict[str, Any]:
+def specification(activation: str, depth: int, width: int = 32, **weight: Any) -> dict[str, Any]:
     """Return a chain of `depth` dense layers in front of a head of four classes."""
     block = {"repeat": depth, "layers": [{"type": "Linear", "out_features": width}, {"type": activation}]}
     init = {"init": {"weight": weight}} if weight else {}
@@ -105,20 +108,20 @@ def chain(*layers: nn.Module) -> nn.Module:
 
 
 Model = Callable[[], Any]
-HE = {"name": "kaiming_normal_", "nonlinearity": "relu"}
-EVERYTHING = ("gradients", "signals", "noise", "curvature", "jacobian", "training_trace")
+HE: dict[str, Any] = {"name": "kaiming_normal_", "nonlinearity": "relu"}
+EVERYTHING: tuple[Diagnostic, ...] = ("gradients", "signals", "noise", "curvature", "jacobian", "training_trace")
 SGD = {"type": "sgd", "lr": 0.1, "momentum": 0.9}
 
 
-def _modules(model: Model, batch: Model, **options: object) -> gradinspect.Report:
+def _modules(model: Model, batch: Model, **options: Any) -> gradinspect.Report:
     torch.manual_seed(0)
     made = model()
     return gradinspect.inspect(made, *batch(), **options)
 
 
-def _scripted(model: Model, batch: Model, **options: object) -> gradinspect.Report:
+def _scripted(model: Model, batch: Model, **options: Any) -> gradinspect.Report:
     torch.manual_seed(0)
-    made = torch.jit.script(model())
+    made: torch.jit.ScriptModule = torch.jit.script(model())
     return gradinspect.inspect(made, *batch(), **options)
 
 

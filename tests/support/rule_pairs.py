@@ -22,8 +22,12 @@ class Pair(NamedTuple):
 
 def he(change: Callable[[nn.Module], None] | None = None, **options: Any) -> Reference:  # Any: options of inspect
     """Six ReLU layers from He's initialisation, changed."""
-    model = lambda: net.chain(nn.ReLU, net.he)  # noqa: E731  # read once, two lines down
-    return Reference("", model if change is None else lambda: net.changed(model(), change), options=options)
+
+    def build() -> nn.Module:
+        chain = net.chain(nn.ReLU, net.he)
+        return chain if change is None else net.changed(chain, change)
+
+    return Reference("", build, options=options)
 
 
 def linears(model: nn.Module) -> list[nn.Linear]:
@@ -74,7 +78,7 @@ def with_head(*, weight: float | None) -> Reference:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             out: torch.Tensor = self.body(x)
             if weight is not None:
-                out = out + weight * self.auxiliary(self.body[:-1](x)).sum(dim=1, keepdim=True)  # type: ignore[index]  # a Sequential
+                out = out + weight * self.auxiliary(self.body[:-1](x)).sum(dim=1, keepdim=True)
             return out
 
     return Reference("", Heads)

@@ -20,7 +20,8 @@ class Attending(nn.Module):
         self.head = nn.Linear(width, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.attention(x, x, x)[0].mean(1))
+        output: torch.Tensor = self.head(self.attention(x, x, x)[0].mean(1))
+        return output
 
 
 class Placed(nn.Module):
@@ -37,18 +38,20 @@ class Placed(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = self.tokens(x) + self.positions[: x.shape[1]]
         rows = torch.cat([self.token.expand(x.shape[0], 1, 4), rows], 1) * self.scale
-        return self.head(torch.tanh(rows).mean(1))
+        output: torch.Tensor = self.head(torch.tanh(rows).mean(1))
+        return output
 
 
 class Recurrent(nn.Module):
     """Two recurrent layers and a head on the last step."""
 
-    def __init__(self, cell: type[nn.RNNBase]) -> None:
+    def __init__(self, cell: type[nn.RNN | nn.GRU | nn.LSTM]) -> None:
         super().__init__()
         self.cell, self.head = cell(4, 5, num_layers=2, batch_first=True), nn.Linear(5, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.cell(x)[0][:, -1])
+        output: torch.Tensor = self.head(self.cell(x)[0][:, -1])
+        return output
 
 
 class Centred(nn.Module):
@@ -118,7 +121,8 @@ class Squared(nn.Module):
         self.form = nn.Bilinear(4, 4, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.form(x, x)
+        output: torch.Tensor = self.form(x, x)
+        return output
 
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, torch.Tensor]:

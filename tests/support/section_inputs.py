@@ -44,7 +44,8 @@ def scripted(model: nn.Module) -> torch.jit.ScriptModule:
         warnings.simplefilter("ignore", DeprecationWarning)
         file = io.BytesIO()
         torch.jit.save(torch.jit.script(model), file)
-        return torch.jit.load(io.BytesIO(file.getvalue()))
+        loaded: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(file.getvalue()))
+        return loaded
 
 
 def draws(seed: int) -> torch.Generator:

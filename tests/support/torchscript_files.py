@@ -26,7 +26,8 @@ class Sequence(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         steps, _ = self.lstm(self.tokens(x))
-        return self.head(steps[:, -1])
+        output: torch.Tensor = self.head(steps[:, -1])
+        return output
 
 
 class Tied(nn.Module):
@@ -39,7 +40,8 @@ class Tied(nn.Module):
         self.head.weight = self.tokens.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.tokens(x))
+        output: torch.Tensor = self.head(self.tokens(x))
+        return output
 
 
 class Branching(nn.Module):
@@ -48,10 +50,11 @@ class Branching(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.ModuleList([nn.Linear(4, 4) for _ in range(2)])
-        self.counts = torch.jit.Attribute({"calls": 2}, dict[str, int])
+        self.counts = {"calls": 2}
         self.widths = [4, 4]
         self.rate = 0.5
         self.name = 'it\'s "quoted"\n'
+        self.offset: torch.Tensor
         self.register_buffer("offset", torch.arange(4.0))
         self.step = torch.tensor(1 + 2j)
 
@@ -143,7 +146,8 @@ def loaded(data: bytes) -> nn.Module:
     """What torch makes of a file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.jit.load(io.BytesIO(data))
+        loaded: nn.Module = torch.jit.load(io.BytesIO(data))
+        return loaded
 
 
 def program(source: str) -> bytes:

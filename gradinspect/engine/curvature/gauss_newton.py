@@ -56,7 +56,7 @@ def forward_mode(s: SectionInput, direction: Direction) -> torch.Tensor | None:
     try:
         with replaying(s), twice_differentiable(), _dual_level(), torch.enable_grad(), seeded(s.seed, s.device):
             duals = {
-                entry: forward_ad.make_dual(entry.tensor.detach(), direction[entry].to(entry.tensor))  # type: ignore[no-untyped-call]  # untyped in torch
+                entry: forward_ad.make_dual(entry.tensor.detach(), direction[entry].to(entry.tensor))
                 if entry in direction
                 else entry.tensor.detach()
                 for entry in s.parameters
@@ -65,7 +65,7 @@ def forward_mode(s: SectionInput, direction: Direction) -> torch.Tensor | None:
                 output = run_model(s, s.batch.inputs)
             if output.requires_grad:  # a parameter that was not swapped
                 return None
-            tangent = forward_ad.unpack_dual(output).tangent  # type: ignore[no-untyped-call]  # untyped in torch
+            tangent = forward_ad.unpack_dual(output).tangent
             return torch.zeros_like(output) if tangent is None else tangent.detach().clone()
     except (NotImplementedError, RuntimeError) as error:
         if out_of_memory(error):

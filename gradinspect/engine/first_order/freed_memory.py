@@ -14,4 +14,4 @@ def keep_freed_memory() -> None:
     it maps and page-faults every tensor above 128 KiB anew, which is a tenth of the time of a small model's Hessian
     products. No page of the block that is allocated here is touched.
     """
-    torch.UntypedStorage(_LARGEST_THRESHOLD, device="cpu")  # type: ignore[no-untyped-call]  # untyped in torch
+    torch.UntypedStorage(_LARGEST_THRESHOLD, device="cpu")

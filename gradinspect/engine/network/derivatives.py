@@ -103,7 +103,7 @@ def visit_gradients(
         return None if gradient.is_sparse else gradient.new_zeros(()).expand(gradient.shape)
 
     members = [(index, m) for index, entry in enumerate(entries) for m in entry.members if m.requires_grad]
-    handles = [member.register_hook(partial(note, index)) for index, member in members]  # type: ignore[no-untyped-call]  # untyped in torch
+    handles = [member.register_hook(partial(note, index)) for index, member in members]
     try:
         torch.autograd.grad(_scalar(of, along), [member for _, member in members], retain_graph=True, allow_unused=True)
     finally:

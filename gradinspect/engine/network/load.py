@@ -51,7 +51,7 @@ def load_torchscript(data: bytes, allows: Allows | None = None) -> torch.jit.Scr
             # torch.jit.load does the same, without access to the unit that has all functions of the file.
             parts: Any = torch._C  # Any: torch declares these functions, and most of them wrongly
             read = parts.import_ir_module_from_buffer(unit, data, torch.device("cpu"), {}, False)
-            model: torch.jit.ScriptModule = torch.jit._recursive.wrap_cpp_module(read)  # type: ignore[no-untyped-call]
+            model: torch.jit.ScriptModule = torch.jit._recursive.wrap_cpp_module(read)
     except (RuntimeError, ValueError, EOFError, UnicodeDecodeError) as error:
         if "allocate memory" in str(error):
             raise

@@ -71,7 +71,7 @@ class BackwardReader:
         for entry in self._parameters:
             for member in entry.members:
                 if member.requires_grad:
-                    handles.append(member.register_post_accumulate_grad_hook(self._take_gradient))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                    handles.append(member.register_post_accumulate_grad_hook(self._take_gradient))
         try:
             yield
             for entry, gradient in self._shared.items():

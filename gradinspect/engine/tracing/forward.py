@@ -39,7 +39,7 @@ Arguments = tuple[Any, ...]  # Any: arguments and results of ATen operations
 Keywords = Mapping[str, Any]
 
 
-class ForwardRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its hooks untyped
+class ForwardRecorder(TorchDispatchMode):
     """Records the layer calls of everything that runs inside the `with` block.
 
     Args:

@@ -113,7 +113,7 @@ class TracedPass:
         self.on_stage("backward")
         reader = BackwardReader(reading, self.parameters, ledger, self.first_step)
         with clean_gradients(self.parameters), reader.watching():
-            (loss if self.loss_scale == 1.0 else loss * self.loss_scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            (loss if self.loss_scale == 1.0 else loss * self.loss_scale).backward()
         _release_graph(reading)
         for entry in self.parameters:
             ledger.mean_and_rms(entry.tensor, partial(reading.weights.__setitem__, entry))
