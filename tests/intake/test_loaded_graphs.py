@@ -51,7 +51,8 @@ class Forks(nn.Module):
         self.weight = nn.Parameter(torch.ones(4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.jit.wait(torch.jit.fork(pinned, x * self.weight))
+        output: torch.Tensor = torch.jit.wait(torch.jit.fork(pinned, x * self.weight))
+        return output
 
 
 @pytest.mark.parametrize("family", HEALTHY)
@@ -99,7 +100,8 @@ class Doubled(nn.Module):
         self.inside = inside
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.inside(x) + self.inside(x)
+        output: torch.Tensor = self.inside(x) + self.inside(x)
+        return output
 
 
 class Unfolding(nn.Module):
@@ -113,4 +115,5 @@ class Unfolding(nn.Module):
         self.inside = inside
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.inside(x)
+        output: torch.Tensor = self.inside(x)
+        return output

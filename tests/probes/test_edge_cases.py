@@ -81,7 +81,8 @@ def test_an_unused_module_and_one_whose_gradient_is_zero_keep_scale_one() -> Non
             self.unused = nn.Linear(2, 2, dtype=torch.float64)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.body(x) + 0.0 * self.off(x)
+            output: torch.Tensor = self.body(x) + 0.0 * self.off(x)
+            return output
 
     found = suggestion(section_input(Net(), normal(128, 8), classes(3, 128), lr_scales=UNTESTED))
     for c in found.candidates:

@@ -21,7 +21,8 @@ class Tied(nn.Module):
         self.head.weight = self.tokens.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(torch.tanh(self.middle(self.tokens(x))))
+        output: torch.Tensor = self.head(torch.tanh(self.middle(self.tokens(x))))
+        return output
 
 
 class Bare(nn.Module):
@@ -58,7 +59,8 @@ def test_all_weights_of_a_recurrent_module_are_one_group() -> None:
             self.cell, self.head = nn.GRU(4, 5, batch_first=True), nn.Linear(5, 3)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.head(self.cell(x)[0][:, -1])
+            output: torch.Tensor = self.head(self.cell(x)[0][:, -1])
+            return output
 
     groups = grouped(section_input(Net(), normal(8, 6, 4, dtype=torch.float32), classes(3, 8)))
     assert list(groups) == ["cell", "head"]

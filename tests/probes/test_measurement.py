@@ -23,7 +23,8 @@ class Lookup(nn.Module):
             self.head.weight.copy_(normal(3, 4, seed=1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(torch.tanh(self.tokens(x)))
+        output: torch.Tensor = self.head(torch.tanh(self.tokens(x)))
+        return output
 
 
 def test_parts_of_the_batch_add_up_to_its_gradient() -> None:
@@ -80,7 +81,8 @@ def test_a_zero_gradient_and_an_unused_parameter_have_no_gradient() -> None:
             self.off, self.on, self.unused = nn.Linear(4, 3), nn.Linear(4, 3), nn.Linear(2, 2)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.on(x) + 0.0 * self.off(x)
+            output: torch.Tensor = self.on(x) + 0.0 * self.off(x)
+            return output
 
     found = measured(section_input(Net(), normal(8, 4, dtype=torch.float32), classes(3, 8)))
     assert [group.has_gradient for group in found] == [False, True, False]

@@ -39,7 +39,10 @@ def declared(optimizer: dict[str, Any]) -> Optimizer:
 
 def as_torch(optimizer: dict[str, Any], groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer["type"]]
-    return kind(groups, **{name: value for name, value in optimizer.items() if name not in ("type", "lr")})
+    result: torch.optim.Optimizer = kind(
+        groups, **{name: value for name, value in optimizer.items() if name not in ("type", "lr")}
+    )
+    return result
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: "-".join(map(str, o.values())))
@@ -192,7 +195,8 @@ def test_a_tied_tensor_of_a_file_moves_by_the_sum_of_its_gradients() -> None:
             self.second.weight = self.first.weight
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.second(torch.tanh(self.first(x)))
+            output: torch.Tensor = self.second(torch.tanh(self.first(x)))
+            return output
 
     eager = Tied().double()
     losses = []
