@@ -13,13 +13,14 @@ class HtmlOutline(HTMLParser):
     Attributes:
         elements: tag and attributes, in order.
         open: tags that were not closed.
+        words: texts between tags, without style sheets.
     """
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
-        self._words: list[str] = []
+        self.words: list[str] = []
         self.feed(text)
         self.close()
 
@@ -36,7 +37,7 @@ class HtmlOutline(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if "style" not in self.open:
-            self._words.append(data)
+            self.words.append(data)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         """Return the attributes of every element of one tag."""
@@ -45,4 +46,4 @@ class HtmlOutline(HTMLParser):
     @property
     def text(self) -> str:
         """All text with single spaces, without style sheets."""
-        return " ".join(" ".join(self._words).split())
+        return " ".join(" ".join(self.words).split())
