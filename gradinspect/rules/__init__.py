@@ -1,8 +1,8 @@
-"""Findings from numbers: no torch, no I/O, the same on fresh measurements and on a report from last year.
+"""Findings from numbers: no torch, no I/O; fresh measurements and stored reports are judged alike.
 
-`catalogue/` holds the rules, one file each. `judge` applies them and `policies` changes their thresholds. `signal`,
-`blame` and `remedies` say how a signal shrinks, by which factor, and what to change. `compare` says what changed
-between two reports; `document` writes docs/rules.md.
+`catalogue/` holds the rules, one file each. `judge` applies them and `policies` changes their thresholds. `signal`
+measures how the signal changes with depth, `blame` finds the factor responsible, and `remedies` suggests a change.
+`compare` lists the differences between two reports; `document` writes docs/rules.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a judged report to what an audit ends with."""
+"""The result of an audit of a judged report."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ AuditResult = Literal["pass", "findings", "could_not_tell"]
 
 
 def audit_result(report: Report, *, fail_on: FailOn = "warn") -> AuditResult:
-    """Return what an audit says of a judged report.
+    """Return the result of an audit of a judged report.
 
     Args:
-        report: judged. One of release 0.1.0 does not record which rules were judged, so its verdict alone counts.
+        report: judged. Reports of release 0.1.0 do not record which rules were judged; only their verdict counts.
         fail_on: the mildest severity that counts.
 
     Returns:
-        `findings` when a finding is at least so severe. Without one, `could_not_tell` when the backward signal could
-        not be judged although the policy asks for it: a milder finding elsewhere makes such a network no healthier.
+        `findings` when a finding is at least as severe as `fail_on`. Otherwise `could_not_tell` when the policy has a
+        rule for the backward signal and the signal could not be judged, even if there are milder findings.
     """
     if any(LEVELS.index(finding.severity) >= LEVELS.index(fail_on) for finding in report.findings):
         return "findings"

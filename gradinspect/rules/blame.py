@@ -1,6 +1,6 @@
-"""What in the network makes the backward signal shrink or grow.
+"""The factor of the network that makes the backward signal shrink or grow.
 
-Along a chain, log10 of the whole gain is the sum over the layers' slopes and weights. Each part is compared with the
+Along a chain, log10 of the total gain is the sum over the layers' slopes and weights. Each part is compared with the
 best that the layer's nonlinearity allows: a ReLU halves the squared signal in any network and weights of gain √2
 compensate, so with Xavier weights the weights are too small; no weights compensate for a sigmoid.
 Source: He et al. 2015, eq. 14, for the balance of slope and weights; Schoenholz et al. 2017, eq. 10, for χ1.
@@ -26,12 +26,12 @@ Cause = Literal[
 ]  # fmt: skip
 
 MILD_DECADES = math.log10(1.25)  # a layer within 0.8 … 1.25 is mild: the band of initialization_mismatch
-FEWEST_JOINS = 2  # a single one may be anything; a residual network has one in each block
+FEWEST_JOINS = 2  # a single join proves nothing; a residual network has one in each block
 
 
 @dataclass(frozen=True)
 class Blame:
-    """Which factor is responsible, in words and for a machine."""
+    """The factor responsible, in words and as a machine-readable cause."""
 
     cause: Cause
     sentence: str
@@ -40,11 +40,11 @@ class Blame:
 
 
 def blame(evidence: Evidence, gain: float) -> Blame:
-    """Say which factor makes the signal shrink (gain < 1) or grow.
+    """Find the factor that makes the signal shrink (gain < 1) or grow.
 
     Args:
         evidence: the measurements.
-        gain: the whole gain from the last layer to the first.
+        gain: the total gain from the last layer to the first.
     """
     rows = [row for row in evidence.layers if row.backward_gain and row.backward_gain > 0]
     if gain == 0 or not rows:
@@ -74,17 +74,17 @@ class _Accounts:
 
     @cached_property
     def slopes(self) -> dict[int, float]:
-        """Decades that each nonlinearity's slope adds to what is wrong, by depth."""
+        """Decades that each nonlinearity's slope contributes to the change, by depth."""
         return {row.depth: self.direction * _slope_decades(row) for row in self.rows}
 
     @cached_property
     def scales(self) -> dict[int, float]:
-        """Decades that each layer's weights add to what is wrong, by depth."""
+        """Decades that each layer's weights contribute to the change, by depth."""
         return {row.depth: self.direction * _weight_decades(row) for row in self.rows}
 
     @cached_property
     def norms(self) -> frozenset[int]:
-        """Depths of the calls that a normalisation follows."""
+        """Depths of the calls followed by a normalisation."""
         following = pairwise(self.evidence.layers)
         normalised = {row.depth for row, after in following if is_norm_kind(after.kind)}
         return frozenset(row.depth for row in self.rows if row.depth in normalised)
@@ -101,12 +101,12 @@ class _Accounts:
 
     @cached_property
     def by_weight(self) -> float:
-        """Decades of the weights that no normalisation follows."""
+        """Decades of the weights not followed by a normalisation."""
         return math.fsum(value for depth, value in self.scales.items() if depth not in self.norms)
 
     @cached_property
     def by_norm(self) -> float:
-        """Decades of the weights that a normalisation follows."""
+        """Decades of the weights followed by a normalisation."""
         return math.fsum(value for depth, value in self.scales.items() if depth in self.norms)
 
 
@@ -115,7 +115,7 @@ def _is_recurrent(accounts: _Accounts) -> bool:
 
 
 def _has_branches(accounts: _Accounts) -> bool:
-    # Normalised branches cannot shrink the signal of their skip connection, but their number makes it grow.
+    # Normalised branches cannot shrink the signal of their skip connection, but many of them make it grow.
     return len(accounts.joins) >= FEWEST_JOINS and (accounts.direction > 0 or not accounts.norms)
 
 
@@ -190,7 +190,7 @@ def _normalisation(accounts: _Accounts) -> Blame:
 
 
 def _is_join(row: LayerMeasurement) -> bool:
-    """Check for a call whose output is added to another: no nonlinearity follows, and theory has no prediction."""
+    """Check whether a call's output is added to another: no nonlinearity follows and theory predicts nothing."""
     return row.nonlinearity is None and row.predicted_chi1 is None and "embedding" not in row.kind.lower()
 
 
@@ -205,7 +205,7 @@ def _branches(accounts: _Accounts) -> Blame:
 
 
 def _cut(evidence: Evidence) -> Blame:
-    """Blame what stops the signal: it ends at the call before the first one that gets a signal."""
+    """Blame the call that stops the signal: the one before the first call that gets a signal."""
     reached = signal_edge(evidence, 0)
     below = [row for row in evidence.layers if reached is not None and row.depth < reached.depth]
     if reached is None or not below:
@@ -256,14 +256,14 @@ def geometric_mean(values: list[float | None]) -> float:
 
 @dataclass(frozen=True)
 class _Hypothesis:
-    """A factor that may be responsible; of those that are supported, the strongest is blamed."""
+    """A factor that may be responsible; the strongest of the supported ones is blamed."""
 
     strength: int
     is_supported: Callable[[_Accounts], bool]
     blame: Callable[[_Accounts], Blame]
 
 
-# What the structure shows is stronger than what the accounts add up to; the weights are what is left.
+# Structural evidence outranks the sums of decades; the weights are the fallback.
 _HYPOTHESES = (
     _Hypothesis(6, _is_recurrent, _recurrence),
     _Hypothesis(5, _has_branches, _branches),

@@ -1,4 +1,4 @@
-"""How far two averages over seeds may lie apart by chance alone."""
+"""The difference between two averages over seeds that chance alone explains."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ CONFIDENCE = 0.95  # of a band: chance alone leaves it in 1 of 20 numbers
 
 
 def half_width(base_std: float | None, base_count: int, head_std: float | None, head_count: int) -> float | None:
-    """Half width of the band around 0 in which the difference of two means falls with probability `CONFIDENCE`.
+    """Return the half width of the band around 0 that holds a difference of two means with probability `CONFIDENCE`.
 
-    Two-sample t interval with one pooled variance: of the two sides, one may be a single draw.
+    Two-sample t interval with one pooled variance, because one of the sides may be a single draw.
 
     Args:
-        base_std: standard deviation over the base's seeds, None where it is not known.
-        base_count: how many seeds that mean is of.
+        base_std: standard deviation over the base's seeds, None where it is unknown.
+        base_count: number of seeds behind the base's mean.
         head_std: likewise for the head.
         head_count: likewise.
 
     Returns:
-        None when neither side says how much its seeds vary.
+        None when neither side records how much its seeds vary.
 
     Source: Student 1908; the pooled form in any text on the two-sample t-test.
     """
@@ -45,7 +45,7 @@ def t_quantile(freedom: int) -> float:
 
 
 def _probability_within(t: float, freedom: int) -> float:
-    """P(|T| ≤ t) of Student's distribution. Source: Abramowitz and Stegun 1964, 26.7.3 and 26.7.4."""
+    """Return P(|T| ≤ t) of Student's distribution. Source: Abramowitz and Stegun 1964, 26.7.3 and 26.7.4."""
     angle = math.atan(t / math.sqrt(freedom))
     cosine = math.cos(angle)
     if freedom % 2:

@@ -1,7 +1,7 @@
-"""From two reports to what changed between them. Pure: any two stored reports can be compared at any time.
+"""The differences between two reports. Pure: any two stored reports can be compared at any time.
 
-A rule's change follows from how severe its finding is; where that stays, from its value. `info` never counts, as it
-never counts in a verdict.
+A rule's change follows from the severity of its finding and, where that is equal, from its value. `info` never counts,
+as it never counts in a verdict.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ RANK: dict[Standing | Verdict, int] = {"not_judged": 0, "undetermined": 0, "pass
 
 
 def compare(base: Report, head: Report, *, policy: Policy | None = None) -> Comparison:
-    """Say what changed from `base` to `head`.
+    """Compare two reports.
 
     Args:
         base: the report to compare with: the last release, the model before a change.
         head: the report to judge.
-        policy: judge both by this first; left out, each keeps the findings it was stored with.
+        policy: judge both by this first; without it, each keeps the findings stored with it.
 
     Cost: every rule once on either side, and one pass over the layers.
     """

@@ -1,4 +1,4 @@
-"""What rules read: the measurements of one inspection, and the declared optimizer."""
+"""The input of rules: the measurements of one inspection, and the declared optimizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from gradinspect.contracts.report.report import MeasuredSummary, Measurements, R
 from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 from gradinspect.contracts.report.sections import Curvature, Noise, PrecisionSection, ScalesVerdict
 
-# Chosen: random weights give the loss of knowing nothing or more; 128 samples of 10 classes vary by a few percent.
+# Chosen: random weights give at least the loss of uniform predictions; over 128 samples of 10 classes it varies by
+# a few percent.
 TRAINED_BELOW = 0.8
 TRAINED = "the loss is below that of a model that knows nothing: these weights are trained, not initial"
 
@@ -70,8 +71,8 @@ class Evidence:
     def weights(self) -> tuple[ParameterMeasurement, ...]:
         """Trained weights with two or more axes.
 
-        Biases and the parameters of norms are left out: they start at 0 or 1, whatever the size of the layer, so a
-        ratio of their gradient to their value has no meaning. So is a weight that is exactly zero.
+        Biases and the parameters of norms are left out: they start at 0 or 1 whatever the size of the layer, so the
+        ratio of gradient to value has no meaning. Weights that are exactly zero are left out, too.
         """
         return tuple(
             row
@@ -81,7 +82,7 @@ class Evidence:
 
     @cached_property
     def is_trained(self) -> bool:
-        """Whether the loss is below that of a model that knows nothing, so the weights are no initialisation."""
+        """Whether the loss is below that of uniform predictions, so that the weights are not an initialisation."""
         loss, expected = self.summary.loss, self.summary.expected_initial_loss
         return loss is not None and bool(expected) and loss < TRAINED_BELOW * (expected or 0.0)
 
@@ -105,7 +106,7 @@ def is_batch_norm_kind(kind: str) -> bool:
 
 
 def _is_matrix(row: ParameterMeasurement) -> bool:
-    """Check for two or more axes; a vector of scales or shifts of shape (channels, 1, 1) is none."""
+    """Check for two or more axes longer than 1; scales or shifts of shape (channels, 1, 1) are vectors."""
     return len(row.shape) == 2 or (len(row.shape) > 2 and row.numel > max(row.shape))
 
 

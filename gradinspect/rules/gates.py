@@ -1,4 +1,4 @@
-"""Weights that start at exactly zero and stop the signal only until their first step.
+"""Weights that start at exactly zero and stop the signal until their first step.
 
 Zero-initialised heads and last layers of residual branches do this on purpose. Source: Goyal et al. 2017, section 5.1;
 Bachlechner et al. 2021 (ReZero); Hu et al. 2022 (LoRA).
@@ -24,7 +24,7 @@ def closed_gate(evidence: Evidence, depth: int, *, besides: str = "") -> Paramet
     Args:
         evidence: the measurements.
         depth: a layer call that gets no signal.
-        besides: a parameter that cannot be its own reason.
+        besides: a parameter to leave out, because it cannot explain itself.
     """
     edge = signal_edge(evidence, depth)
     if edge is None:

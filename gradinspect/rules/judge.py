@@ -1,4 +1,4 @@
-"""From measurements and a policy to a judged report. Pure: a stored report can be judged again at any time."""
+"""Judging measurements by a policy. Pure: a stored report can be judged again at any time."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def judge(
 
     Args:
         measurements: what the engine measured.
-        policy: which rules, at which thresholds.
-        model: which model was measured.
+        policy: the rules and thresholds to apply.
+        model: the model measured.
         inspection: the inspection's id, None for a local one.
         settings: what was requested; rules read the declared optimizer.
 

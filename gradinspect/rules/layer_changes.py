@@ -15,12 +15,12 @@ from gradinspect.rules.chance import half_width
 from gradinspect.rules.matching import LayerMatch
 
 NO_SPREAD = LayerSpread()
-SAME = 1e-9  # relative: two runs of one computation on one machine agree to the bit, on two to rounding of a sum
+SAME = 1e-9  # relative: repeated runs agree bit by bit on one machine, up to rounding of sums on two machines
 
 
 @dataclass(frozen=True)
 class Side:
-    """One report with what a comparison looks up in it."""
+    """One report with the lookups that a comparison needs."""
 
     report: Report
 
@@ -36,7 +36,7 @@ class Side:
         return self.seeds > 1
 
     def spread(self, index: int) -> LayerSpread:
-        """Return how one layer call varies over the seeds."""
+        """Return the variation of one layer call over the seeds."""
         spread = self.report.spread
         return spread.layers[index] if spread is not None and index < len(spread.layers) else NO_SPREAD
 
@@ -82,7 +82,7 @@ def compare_numbers(base: float | None, head: float | None, noise: float | None)
     Args:
         base: before.
         head: after.
-        noise: half width of the band of chance in log2, None where it is not known.
+        noise: half width of the band of chance in log2, None where it is unknown.
     """
     if base is None or head is None:
         return Ratio(base=base, head=head)

@@ -1,4 +1,4 @@
-"""Matching the layer calls of two reports: by name, and the rest by their order within a kind."""
+"""Matching of the layer calls of two reports: by name, then the rest by order within a kind."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Matching:
 def match_layers(base: Sequence[LayerMeasurement], head: Sequence[LayerMeasurement]) -> Matching:
     """Match two reports' layer calls.
 
-    A name that ends in a number (`features.3`) is a position in a Sequential: a layer inserted before it shifts it, so
-    such a name counts only where the kinds agree. Of what is left, the k-th call of a kind is taken for the k-th.
+    A name that ends in a number (`features.3`) is a position in a Sequential and shifts when a layer is inserted before
+    it, so such a name counts only where the kinds agree. Of the rest, the k-th call of a kind matches the k-th.
     """
     indices = {(row.name, row.call): index for index, row in enumerate(base)}
     pairs: list[LayerMatch] = []

@@ -23,7 +23,7 @@ from gradinspect.rules.rule import Rule
 
 
 def find_policy(policy: str | dict[str, Any] | Policy) -> Policy:  # Any: JSON until it is validated
-    """Return the policy that a caller names or gives: a built-in name, a document, or a policy.
+    """Return the policy for a built-in name, a document, or a policy.
 
     Raises:
         ProblemError: `invalid_request`, naming rule and field.
@@ -37,7 +37,7 @@ def find_policy(policy: str | dict[str, Any] | Policy) -> Policy:  # Any: JSON u
 
 
 def check_policy(policy: Policy) -> Policy:
-    """Check that a policy names known rules, and gives each thresholds that it can have, in the right order.
+    """Check that a policy names known rules, and that their thresholds are possible and in the right order.
 
     Raises:
         ProblemError: `invalid_request`, naming rule and field.
@@ -53,7 +53,7 @@ def check_policy(policy: Policy) -> Policy:
 
 
 def complete(policy: Policy) -> Policy:
-    """Return `policy` with every rule and its thresholds written out: the form to export and to show."""
+    """Return `policy` with every rule and threshold written out, as exported and shown."""
     rules: dict[str, RulePolicy] = {}
     for rule in RULES:
         change = policy.rules.get(rule.id)
@@ -70,7 +70,7 @@ def policy_file(policy: Policy) -> str:
 
 
 def _problems(rule_id: str, change: RulePolicy) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the field below the rule (empty: the rule itself) and what is wrong with it."""
+    """Yield each wrong field of the rule (empty: the rule itself) and the mistake."""
     rule = RULES_BY_ID.get(rule_id)
     if rule is None:
         yield (), f"unknown rule {rule_id!r}; known are {', '.join(RULE_IDS)}"
@@ -109,7 +109,7 @@ def _misfit(rule: Rule, threshold: Threshold | None) -> str | None:
 
 
 def _disorder(compares: Compares, thresholds: Mapping[Severity, Threshold | None]) -> tuple[Severity, str] | None:
-    """Name the severe level that would fire before a milder one, and say so; None when the order is right."""
+    """Return the severe level that would fire before a milder one, with a message; None when the order is right."""
     levels = [(level, value) for level in LEVELS if (value := thresholds.get(level)) is not None]
     for (mild, lower), (severe, upper) in pairwise(levels):
         if not _is_milder(compares, lower, upper):

@@ -1,7 +1,7 @@
-"""What to change when the backward signal shrinks or grows, by the factor that is responsible.
+"""Remedies for a backward signal that shrinks or grows, by the factor responsible.
 
-A remedy is for a machine: an action, its arguments, and Python code that runs as printed on a variable `model`. The
-same code is run by `probes/remedies/remedy_check` on a fresh copy; it raises LookupError where nothing can be changed.
+A remedy is machine-readable: an action, its arguments, and Python code that runs as printed on a variable `model`.
+`probes/remedies/remedy_check` runs the same code on a fresh copy; it raises LookupError where nothing can be changed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _HE = 'kaiming_normal_(layer.weight, nonlinearity="relu")'
 
 
 def remedy_for(blame: Blame) -> Remedy:
-    """Return the change that addresses what is to blame."""
+    """Return the change that addresses the factor to blame."""
     match blame.cause:
         case "weight_scale":
             return initialize(blame.layers, blame.cause)
@@ -38,7 +38,7 @@ def remedy_for(blame: Blame) -> Remedy:
 
 
 def tried(remedy: Remedy, evidence: Evidence, gain: float, thresholds: Thresholds) -> tuple[Remedy, str]:
-    """Add what was measured when the remedy was tried; return that as a sentence too, "" where it was not tried.
+    """Add the result of trying the remedy; return it as a sentence too, "" where it was not tried.
 
     Args:
         remedy: of this finding.
@@ -62,7 +62,7 @@ def tried(remedy: Remedy, evidence: Evidence, gain: float, thresholds: Threshold
 
 
 def initialize(layers: tuple[LayerMeasurement, ...], cause: str) -> Remedy:
-    """Draw the weights of linear and convolutional layers anew, at the gain that balances the nonlinearity."""
+    """Redraw the weights of linear and convolutional layers with the gain that balances the nonlinearity."""
     record = BY_NAME.get(next((row.nonlinearity for row in layers if row.nonlinearity is not None), ""))
     arguments: dict[str, object]
     if record is not None and record.initialization == "he":

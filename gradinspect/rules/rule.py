@@ -13,12 +13,12 @@ from gradinspect.contracts.request.policy import LEVELS, Compares, RulePolicy, S
 from gradinspect.rules.evidence import Evidence
 
 MOST_NAMES = 1024  # in a finding
-LARGEST = sys.float_info.max  # a quotient of finite numbers may overflow; numbers of a report are finite
+LARGEST = sys.float_info.max  # numbers of a report are finite, but a quotient of finite numbers may overflow
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One default threshold with the source of its number; "chosen" and why, where we chose it."""
+    """One default threshold with the source of its number, or "chosen" with the reason."""
 
     value: Threshold
     source: str
@@ -62,7 +62,7 @@ class Rule:
         id: the rule's name in findings and policies.
         title: the finding as a short headline.
         what: what is measured, in one sentence.
-        why: why a newcomer should care, in one or two sentences.
+        why: why it matters, for a newcomer, in one or two sentences.
         unit: the unit of value and thresholds.
         compares: how the value is compared with a threshold.
         reference: where the idea comes from.
@@ -70,7 +70,7 @@ class Rule:
         info, warn, fail: default thresholds.
         largest: the largest threshold that makes sense: 1 for shares.
         always: the severity of a rule without thresholds.
-        is_required: whether a network for which this rule cannot be judged has not passed, whatever else was fine.
+        is_required: whether a network cannot pass while this rule cannot be judged.
     """
 
     id: str
@@ -126,7 +126,7 @@ class Rule:
         severity: Severity | None = None,
         reason: str | None = None,
     ) -> RuleOutcome:
-        """Record what became of this rule: its own words, the thresholds used and the outcome."""
+        """Record this rule's words, the thresholds used and the outcome."""
         levels: dict[Severity, Threshold] = {self.always: 0.0} if self.always is not None else thresholds.levels
         default = self.default(severity) if severity is not None else None
         is_default = default is not None and severity is not None and default.value == levels.get(severity)
@@ -160,7 +160,7 @@ class Rule:
 
 
 def apply(rule: Rule, evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
-    """Apply one rule; numbers that cannot be computed with, as a hostile model can produce, leave it not judged."""
+    """Apply the rule; "not judged" where arithmetic fails on extreme numbers, which a hostile model can produce."""
     try:
         return rule.check(evidence, thresholds)
     except (ArithmeticError, ValueError) as error:

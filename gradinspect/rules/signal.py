@@ -1,4 +1,4 @@
-"""The backward signal by layer: how much of it arrives where."""
+"""The backward signal that reaches each layer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import NotJudged
 
-FEWEST_LAYERS = 2  # one layer has nothing to compare its signal with
+FEWEST_LAYERS = 2  # a single layer has no other to be compared with
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class LayerSignal:
 
 
 def layer_signals(evidence: Evidence) -> tuple[LayerSignal, ...] | NotJudged:
-    """Return the signal of each layer in depth order, calls of one layer taken together.
+    """Return the signal of each layer in depth order, with the calls of one layer combined.
 
-    A recurrent layer's first time step may get no signal while its shared weights learn from the last ones: its calls
-    count together here, and time is looked at by `time_gain`.
+    The first time step of a recurrent layer may get no signal while the shared weights learn from the last ones, so
+    calls are combined here; `time_gain` compares them.
     """
     gains: dict[str, float] = {}
     calls: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The remedies to try right after the measurement, while the model is in memory."""
+"""The remedies to test right after the measurement, while the model is in memory."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from gradinspect.rules.catalogue.signal import exploding_signal, vanishing_signa
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import apply
 
-TRIED = frozenset({"initialize", "replace_activation", "scale_residual"})  # a fresh copy and one pass tell what they do
+TRIED = frozenset({"initialize", "replace_activation", "scale_residual"})  # a fresh copy and one pass show their effect
 
 
 def remedies_to_try(measured: Measurements) -> tuple[Remedy, ...]:
     """Return the remedies of a signal that is bad by the default thresholds, where trying them is cheap.
 
-    They are only tried: the report is judged later, under the requested policy.
+    The report itself is judged later, under the requested policy.
     """
     evidence = Evidence.of(measured, None)
     results = [apply(rule, evidence, rule.thresholds(None)) for rule in (vanishing_signal.RULE, exploding_signal.RULE)]

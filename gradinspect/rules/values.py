@@ -1,4 +1,4 @@
-"""What each rule measured, whether it fired or not: its value under thresholds that everything crosses."""
+"""The value that each rule measured, even where it did not fire."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class RuleValue:
     """The value of a rule on one report.
 
     Attributes:
-        value: None where it could not be judged, or where there is nothing that it could count.
+        value: None where the rule could not be judged or had nothing to count.
         not_judged: why it could not be applied; None where it could.
     """
 
@@ -25,8 +25,8 @@ class RuleValue:
     not_judged: str | None = None
 
 
-# Every value crosses these, so a rule says what it measured. For a range, from above: `update_ratio` then gives its
-# largest ratio and not its median.
+# Every value crosses these, so every rule returns a finding with its value. A range is crossed from above, so
+# `update_ratio` returns its largest ratio, not its median.
 _EVERYTHING: dict[Compares, Threshold] = {
     "above": -LARGEST, "reaches": -LARGEST, "below": LARGEST, "outside": (-LARGEST, -LARGEST), "present": 0.0,
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """The rules, one file each, in the order in which findings of one severity are listed.
 
-A file here has one `check` and one `RULE`: what is measured, why it matters, thresholds with their sources, the message
-and the remedy. What several rules share is in `gradinspect.rules`. A new rule is a file here and an entry in `RULES`.
+Each file has one `check` and one `RULE`: what is measured, why it matters, thresholds with their sources, the message
+and the remedy. Code shared by rules is in `gradinspect.rules`. To add a rule, add a file and list it in `RULES`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Depth makes the samples' representations parallel: the layer answers almost the same to every input."""
+"""Depth makes the samples' representations parallel: the layer's output is almost the same for every input."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from gradinspect.rules.evidence import TRAINED, Evidence, names
 from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, number
 
-FEWEST_LAYERS = 3  # with fewer, the spread between layers cannot tell chance from a difference
-_LARGEST_LOG = 700.0  # e to it is still a number
-STANDARD_ERRORS = 2.0  # chosen: chance alone crosses it in about one net of forty, and has to leave the band as well
+FEWEST_LAYERS = 3  # with fewer layers, chance and a real difference cannot be distinguished
+_LARGEST_LOG = 700.0  # exp of it is still finite
+STANDARD_ERRORS = 2.0  # chosen: by chance about one net in forty crosses it, and it must leave the band as well
 
 
 def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
@@ -57,7 +57,7 @@ def _log_quotient(row: LayerMeasurement) -> float:
 
 
 def _is_convolution(row: LayerMeasurement) -> bool:
-    """Zero padding takes taps away at the borders, which the theory of infinite maps does not count."""
+    """Check for a convolution: its padding removes kernel taps at the borders, which the theory ignores."""
     return "conv" in row.kind.lower()
 
 

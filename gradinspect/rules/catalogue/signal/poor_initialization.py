@@ -11,7 +11,7 @@ from gradinspect.wording import counted, fold, number, quoted
 
 
 def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
-    """Compare the variances of what enters the nonlinearities."""
+    """Compare the variances of the nonlinearities' inputs."""
     if evidence.is_trained:
         return NotJudged(TRAINED)
     variances = {row.depth: (row, variance) for row in evidence.layers if (variance := _variance(row)) is not None}
@@ -38,7 +38,7 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
 
 
 def _variance(row: LayerMeasurement) -> float | None:
-    """Variance of a row's pre-activation: only where a nonlinearity takes it in, so that its scale matters."""
+    """Return the variance of a row's pre-activation; None where no nonlinearity follows and its scale is irrelevant."""
     if row.nonlinearity is None or row.preactivation is None or is_norm_kind(row.kind):
         return None
     return row.preactivation.std**2 if row.preactivation.std else None

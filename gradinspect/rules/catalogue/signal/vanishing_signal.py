@@ -1,4 +1,4 @@
-"""The backward signal fades on its way from the loss to the first layer."""
+"""The backward signal shrinks on its way from the loss to the first layer."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _message(signals: tuple[LayerSignal, ...], starved: tuple[LayerSignal, ...],
 
 
 def _through_time(evidence: Evidence, thresholds: Thresholds) -> Finding | None:
-    """Judge the fading of the first steps one level milder: the shared weights still learn from the last ones."""
+    """Judge a signal that fades through time one level milder: the shared weights still learn from the last steps."""
     largest = time_gain(evidence)
     if largest is None or (severity := thresholds.severity(largest[2])) is None:
         return None

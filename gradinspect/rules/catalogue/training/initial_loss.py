@@ -1,4 +1,4 @@
-"""The loss at the start is far above that of a model that knows nothing."""
+"""The initial loss is far above that of uniform predictions."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ USUAL = 1e-3  # Karpathy 2022, "Building makemore, part 3": updates of about a t
 def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Judge the largest ratio from above and the middle one from below.
 
-    One layer that steps too far is enough to ruin a run. One layer that steps too little is a matter between layers,
-    for `uneven_gradients`; the learning rate is too small when the middle layer says so.
+    One layer with too large a step is enough to ruin a run. One layer with too small a step is the subject of
+    `uneven_gradients`; the learning rate is too small only when the median layer's step is.
     """
     rows = [row for row in evidence.weights if row.update_to_weight is not None and not evidence.is_embedding(row)]
     if not rows:

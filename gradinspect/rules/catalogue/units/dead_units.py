@@ -1,4 +1,4 @@
-"""Units that answer zero to every sample: they pass nothing on and learn nothing."""
+"""Units whose output is zero for every sample: they pass nothing on and learn nothing."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, percent, quoted
 
 CAN_BE_ZERO = names_of("is_hard_zero")
-NEARLY_PARALLEL = 0.9  # chosen: from here on, shared biases and unequal pairs move the expected share up to one half
-UNEQUAL_PAIRS = 1.5  # seen on He-initialised nets of width 64 to 512: pairs differ, and the closest ones count most
-STANDARD_DEVIATIONS = 3.0  # of a binomial count of units, before a share counts as more than chance
+NEARLY_PARALLEL = 0.9  # chosen: above this, shared biases and unequal pairs move the expected share by up to one half
+UNEQUAL_PAIRS = 1.5  # measured on He-initialised nets of width 64 to 512: pairs differ, and the closest ones count most
+STANDARD_DEVIATIONS = 3.0  # of a binomial count of units: a share beyond this is more than chance
 
 
 def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
@@ -54,7 +54,7 @@ def _is_explained(row: LayerMeasurement) -> bool:
     expected = expected_dead_fraction(row)
     if expected is None:
         return False
-    # Were all samples one, a unit would be off for all of them or for none.
+    # If all samples were equal, a unit would be off for all of them or for none.
     largest = 0.5 if (row.sample_similarity or 0.0) >= NEARLY_PARALLEL else UNEQUAL_PAIRS * expected
     units = row.output_shape[1] if len(row.output_shape) > 2 and "conv" in row.kind.lower() else row.output_shape[-1]
     return _share(row) <= largest + STANDARD_DEVIATIONS * math.sqrt(largest * max(1 - largest, 0.0) / max(units, 1))

@@ -1,4 +1,4 @@
-"""Sigmoids and their kind where they are flat: the slope is nearly zero, and so is what passes back."""
+"""Sigmoid-like functions in their flat parts: the slope is nearly zero, and so is the gradient behind them."""
 
 from __future__ import annotations
 
