@@ -1,4 +1,4 @@
-"""Numbers and names as findings write them, the same everywhere."""
+"""Formatting of numbers and names in findings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SCALES = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 
 def fold(factor: float) -> str:
-    """Write a factor of change, whichever way: 4.3-million-fold, 28,000-fold, 3.2-fold.
+    """Write a factor of change in either direction: 4.3-million-fold, 28,000-fold, 3.2-fold.
 
     >>> fold(0.25)
     '4-fold'
@@ -61,7 +61,7 @@ def percent(share: float) -> str:
 
 
 def quoted(name: str) -> str:
-    """Mark a name that the model gives, cut to 80 characters."""
+    """Put a name from the model into backquotes, cut to 80 characters."""
     return f"`{name if len(name) <= 80 else name[:77] + '…'}`"
 
 

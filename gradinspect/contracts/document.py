@@ -1,4 +1,4 @@
-"""The one way into a contract: strict JSON first, then a frozen Pydantic model, then errors with JSON pointers.
+"""Validation of all documents: strict JSON, then a frozen Pydantic model, with JSON pointers in errors.
 
 Strict means: no duplicate keys, no NaN or Infinity, bounded depth and integers, a bool is never a number, and
 unknown fields are refused. Python callers take the same path (`from_python`), so a spec given as a dict in a
@@ -19,7 +19,7 @@ from gradinspect.contracts.field_errors import field_errors
 from gradinspect.contracts.problems import ProblemError
 
 MAX_JSON_DEPTH = 64  # chosen: the deepest useful spec (nested containers) stays under 40
-MAX_INTEGER = 2**63 - 1  # what torch sizes and SQL integers hold
+MAX_INTEGER = 2**63 - 1  # the range of torch sizes and SQL integers
 
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -30,7 +30,7 @@ Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
 def without_nul(text: str) -> str:
-    """Refuse a NUL, which not every database can store: the validator of texts that are stored unchanged."""
+    """Refuse NUL, which some databases cannot store, in texts that are stored unchanged."""
     if "\x00" in text:
         raise ValueError("holds a NUL character (\\u0000); leave it out")
     return text
@@ -114,13 +114,13 @@ def _validate(model: type[DocumentT], value: object, code: str) -> DocumentT:
 
 
 def located(title: str, location: Iterable[int | str], detail: str) -> ValidationError:
-    """Make the error of a validator that knows which field below its model is wrong."""
+    """Make the error of a validator that knows which nested field is wrong."""
     error = PydanticCustomError("misfit", "{detail}", {"detail": detail})
     return ValidationError.from_exception_data(title, [InitErrorDetails(type=error, loc=tuple(location), input=None)])
 
 
 def number_or_list(value: object) -> str:
-    """Return the form of a field that takes one number or several, so that a mistake gives one error."""
+    """Return the type of a field that takes one number or several, so that a mistake gives one error."""
     return "list" if isinstance(value, list | tuple) else "number"
 
 
@@ -148,9 +148,9 @@ def _bounded_int(digits: str) -> int:
 
 
 def _refuse_lone_surrogates(text: str, value: object) -> None:
-    r"""Half a character, `\ud800`, is no text: nothing that stores or sends UTF-8 can take it."""
+    r"""Refuse lone surrogates such as `\ud800`, which UTF-8 cannot encode."""
     if "\\u" not in text and "\\U" not in text:
-        return  # only an escape can bring one in: UTF-8 has none
+        return  # UTF-8 has none, so only an escape can contain one
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:

@@ -1,4 +1,4 @@
-"""From Pydantic's errors to JSON pointers into the caller's document, with a suggestion where a name is misspelt."""
+"""Pydantic's errors as JSON pointers into the caller's document, with suggestions for misspelt names."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def pointer(location: Iterable[int | str]) -> str:
 def field_errors(error: ValidationError, value: object, model: type[BaseModel]) -> list[FieldError]:
     """Turn Pydantic's errors into pointers into the caller's document.
 
-    Pydantic's locations contain the tags of discriminated unions, which the document does not: a pointer keeps only the
+    Pydantic's locations contain the tags of discriminated unions, which the document does not: a pointer has only the
     parts that exist in `value`, and a last part that is missing there. Where the tag is wrong or missing, the pointer
-    names the field that holds it; where a default does not fit, the field that would have to be given.
+    names the tag's field; where a default does not fit, the field to set.
 
     Args:
         error: what validating `value` raised.
@@ -62,7 +62,7 @@ def field_errors(error: ValidationError, value: object, model: type[BaseModel]) 
 
 
 def _detail(kind: str, message: str, context: Schema, received: object) -> str:
-    """Say what is wrong and what would be right."""
+    """Describe the mistake and the correct form."""
     if kind == "missing":
         return "required field; add it"
     if kind == "union_tag_not_found":

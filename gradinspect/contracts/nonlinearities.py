@@ -18,7 +18,7 @@ class TorchLayer:
         formula: for its documentation.
         has_inplace: whether the constructor takes `inplace`.
         has_written_spec: whether `contracts/spec/layers/activation` defines its spec layer, because it has other
-            arguments or restrictions on its input. Other spec layers are made from this record.
+        arguments or restricts its input. Other spec layers are generated from this record.
     """
 
     name: str

@@ -16,7 +16,7 @@ UnitInterval = Annotated[Finite, Field(ge=0, lt=1)]
 
 
 class _Optimizer(Document):
-    """What all optimizers have in common.
+    """Common base of the optimizers.
 
     Attributes:
         torch_name: the class in `torch.optim`.

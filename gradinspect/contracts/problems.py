@@ -1,4 +1,4 @@
-"""Everything that can go wrong at a boundary, in one table: code, HTTP status, title, and what to do about it.
+"""All errors that cross a boundary, in one table: code, HTTP status, title, and what to do.
 
 A caller's mistake is a `ProblemError` anywhere in the project; the API turns it into `application/problem+json`
 (RFC 9457), the CLI into one line on stderr, and the client back into an exception.
@@ -105,7 +105,7 @@ class ProblemError(Exception):
         code: a key of `PROBLEMS`.
         detail: what is wrong in this case, in one sentence.
         errors: the wrong fields, where fields are wrong.
-        retry_after: seconds until a retry is worth it.
+        retry_after: seconds to wait before a retry.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class ProblemError(Exception):
         return "\n".join(lines)
 
 
-# How an inspection can fail after it was accepted: the `error.code` of a failed inspection, and what to do.
+# Failures of an accepted inspection: its `error.code`, and what to do.
 FAILURES: dict[str, str] = {
     "invalid_model": "The file does not load as TorchScript; write it again with torch.jit.save.",
     "unsupported_operator": "Replace this operator, or upload a spec.",
@@ -145,7 +145,7 @@ FAILURES: dict[str, str] = {
 
 
 class InspectionError(Exception):
-    """An inspection cannot give a report, for a reason that its caller can act on.
+    """An inspection cannot produce a report, for a reason that the caller can act on.
 
     Args:
         code: a key of `FAILURES`.

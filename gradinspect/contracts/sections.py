@@ -1,4 +1,4 @@
-"""One record per section of a report: its names, its words, its cost, and the function that computes it.
+"""One record per section of a report: its names, labels, cost, and the function that computes it.
 
 The request, the report, the engine's plan, the command line and the pages read this list. It imports neither torch nor
 pydantic, so that the command line's help stays fast; the documents are in `contracts/report/sections`.
@@ -21,8 +21,8 @@ class Computation:
     Attributes:
         module: the module below `gradinspect` that computes it; imported when the section is requested.
         function: its function, of type `engine.first_order.context.Section`.
-        weight: share of the remaining time, relative to the other requested sections. Chosen after the usual number of
-            passes of each: two for noise, some forty for curvature, hundreds of training steps for scales.
+        weight: share of the remaining time, relative to the other requested sections. Chosen by the usual number of
+        passes of each: two for noise, about forty for curvature, hundreds of training steps for scales.
         usual_passes: cost of a usual result, in first passes. A section may take this much even where its share is
             smaller (see `inspection.sections.MOST_OF_THE_REST`). None for scales, whose probes have a budget.
     """
@@ -35,7 +35,7 @@ class Computation:
 
 @dataclass(frozen=True, slots=True)
 class SectionRecord:
-    """What every part of the project needs to know about one section.
+    """The facts about one section that several parts of the project need.
 
     Attributes:
         name: the field of the report.

@@ -1,7 +1,7 @@
-"""Where a model comes from: one class a kind, told apart by the field `kind`.
+"""Sources of a model: one class for each kind, distinguished by the field `kind`.
 
-The field that has the kind's name holds the model itself: a document, or the digest of an uploaded file. A new kind is
-a class here, listed in `AnySource`, its name in `SourceKind` (and `ArtifactKind`), and a field of `SourceFields`.
+The field named after the kind holds the model itself: a document, or the digest of an uploaded file. To add a kind,
+write a class here and list it in `AnySource`, its name in `SourceKind` (and `ArtifactKind`) and in `SourceFields`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ FILE_KINDS = tuple(kind for kind, source in SOURCES.items() if issubclass(source
 
 
 class SourceFields(Document):
-    """A source as HTTP shows it: one of the fields named after the kinds, and what goes with it."""
+    """A source in HTTP documents: one of the fields named after the kinds, and the fields that go with it."""
 
     spec: ModelSpec | None = None
     torchscript: Digest | None = None

@@ -1,4 +1,4 @@
-"""What changed from one inspection to another: findings, rules, and every layer's numbers, with what chance can do.
+"""The comparison of two inspections: findings, rules, and each layer's numbers with the band of chance.
 
 `gradinspect.rules.compare` makes it; the API, the CLI and the pages show it.
 """
@@ -48,7 +48,7 @@ class Ratio(Document):
 
 
 class LayerComparison(Document):
-    """One layer call that is on both sides."""
+    """One layer call found on both sides."""
 
     base: Name
     head: Name
@@ -64,7 +64,7 @@ class LayerComparison(Document):
 
 
 class UnmatchedLayer(Document):
-    """A layer call that is on one side only."""
+    """A layer call found on one side only."""
 
     name: Name
     call: Count
@@ -95,7 +95,7 @@ class StandingFinding(Document):
 
 
 class FindingChanges(Document):
-    """Findings that came, went and stayed."""
+    """New, resolved and remaining findings."""
 
     new: Annotated[tuple[Finding, ...], Field(max_length=1000)] = ()
     fixed: Annotated[tuple[Finding, ...], Field(max_length=1000)] = ()
@@ -116,8 +116,8 @@ class DecayComparison(Document):
 class Comparison(Document):
     """The changes from `base` to `head`.
 
-    `change` is for a gate: `worse` when any rule that counts towards verdicts got worse, `undetermined` when the head
-    could not be judged where the base could, `better` when something got better and nothing worse.
+    `change` is meant for automated checks: `worse` when any rule that counts towards verdicts got worse, `undetermined`
+    when the head could not be judged where the base could, `better` when something got better and nothing worse.
     """
 
     base: ComparedInspection

@@ -18,16 +18,16 @@ def optimizer_code(scales: LrScales, *, optimizer: Optimizer | None = None, base
     """Write an optimizer with one parameter group per scale, as source that runs as printed on a variable `model`.
 
     One rate for all layers becomes a plain optimizer. Parameters that the suggestion does not name keep the base rate.
-    Tensors are identified by their memory: TorchScript holds a tied weight as two parameters over one storage, whose
-    gradients are parts of one sum, so both have to step at the same rate.
+    Tensors are identified by their memory: TorchScript stores a tied weight as two parameters over one storage, whose
+    gradients are parts of one sum, so both must use the same rate.
 
     Args:
         scales: the suggestion.
-        optimizer: as declared in the request; left out, plain SGD.
-        base_lr: the rate that a scale of 1 means; left out, the suggestion's, else the optimizer's own.
+        optimizer: as declared in the request; default plain SGD.
+        base_lr: the rate for scale 1; default the suggestion's, else the optimizer's.
 
     Returns:
-        Source that leaves `optimizer` defined.
+        Source that defines `optimizer`.
     """
     declared = optimizer or ASSUMED
     rate = base_lr if base_lr is not None else scales.base_lr if scales.base_lr is not None else declared.lr
@@ -53,8 +53,7 @@ def optimizer_code(scales: LrScales, *, optimizer: Optimizer | None = None, base
 def scaled_groups(scales: LrScales) -> tuple[ScaleGroup, ...]:
     """Return the groups to train with; none where the answer is one rate for all.
 
-    A suggestion that was not tested (`verify: false`) is used, because it was requested like this; one that was tested
-    and did not help is not.
+    An untested suggestion (`verify: false`) is used as requested; one that was tested and did not help is not.
     """
     if scales.verdict not in ("use", "undetermined"):
         return ()

@@ -1,4 +1,4 @@
-"""What became of each rule when a report was judged."""
+"""The outcome of each rule for a judged report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OutcomeKind = Literal["finding", "passed", "not_judged", "switched_off", "outvot
 class RuleOutcome(Document):
     """One rule as it was applied: its words, its thresholds and its outcome.
 
-    Everything that a page says about a rule is here, so a report reads the same after the rules have changed.
+    Contains everything that pages show about a rule, so that a report stays the same when the rules change.
     """
 
     rule: Name

@@ -29,7 +29,7 @@ class Mean:
     Attributes:
         rule: "geometric" for norms and gains, which vary by factors; "arithmetic" for shares, means and similarities;
             "largest" for counts; "each_field" for a row inside the row; "first" keeps the first pass's value.
-        unit: what the JSON schema says; None where the number is a ratio or an index.
+        unit: as written in the JSON schema; None for a ratio or an index.
     """
 
     rule: Literal["arithmetic", "geometric", "largest", "each_field", "first"]
@@ -52,17 +52,17 @@ Index = Annotated[Count, Mean("first")]
 
 
 class Row(Document):
-    """A document of which a report holds thousands: all rows of a kind share one set of field names.
+    """A document of which a report holds thousands; all rows of a kind share one set of field names.
 
-    Pydantic gives each instance a set of the names that it was made with. No row needs it, and it takes more memory
-    than the row's numbers. The shared set must not be changed.
+    Pydantic gives each instance its own set of the field names passed to it, which takes more memory than the row's
+    numbers and is never needed. The shared set must not be changed.
     """
 
     _names: ClassVar[set[str]] = set()
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:  # Any: as Pydantic has it
-        """Take note of the field names of a kind of row."""
+        """Remember the field names of a kind of row."""
         super().__pydantic_init_subclass__(**kwargs)
         cls._names = set(cls.model_fields)
 

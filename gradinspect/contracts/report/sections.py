@@ -1,6 +1,6 @@
 """The sections of a report: fits, noise, curvature, Jacobian, precision, learning-rate scales.
 
-One that was not asked for is absent; one that could not be computed is `undetermined`, with its reason.
+A section that was not requested is absent; one that could not be computed is `undetermined`, with its reason.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a model is fed with: synthetic tensors by kind, or the tensors of a safetensors artifact."""
+"""The input data of a model: synthetic tensors by kind, or the tensors of a safetensors artifact."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ TargetSource = Annotated[ClassesTarget | NormalTarget | BinaryTarget, Field(disc
 
 
 class SyntheticData(Document):
-    """Tensors drawn from the seed; what is left out follows from the model's input, its output and the loss."""
+    """Tensors drawn from the seed; omitted fields follow from the model's input, its output and the loss."""
 
     inputs: Annotated[tuple[TensorSource, ...], Field(min_length=1, max_length=16)] | None = None
     target: TargetSource | None = None

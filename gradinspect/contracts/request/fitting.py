@@ -1,4 +1,4 @@
-"""Do a request's data, loss and spec go together? Told here, before anything is queued or built."""
+"""Checks that a request's data, loss and spec fit together, before anything is queued or built."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VALUE_LOSSES = ("mse", "l1", "huber", "bce_with_logits")
 
 
 def target_misfit(loss: str, data: Data | None) -> tuple[Location, str] | None:
-    """Say where in `data` the target is of a kind that `loss` does not take; None when it fits or was left out."""
+    """Return the error for a target of a kind that `loss` does not take; None when it fits or is omitted."""
     target = None if data is None or isinstance(data, ArtifactData) else data.target
     if target is None:
         return None
@@ -26,11 +26,11 @@ def target_misfit(loss: str, data: Data | None) -> tuple[Location, str] | None:
 
 
 def misfit(spec: ModelSpec, data: Data | None, *, loss: str) -> tuple[Location, str] | None:
-    """Say where in `data` something does not fit `spec`, and what to change; None when nothing is wrong.
+    """Return where `data` does not fit `spec`, and what to change; None when it fits.
 
     Args:
         spec: the model.
-        data: a request's data; None, and an artifact's tensors, which are not looked at here, always fit.
+        data: a request's data. None always fits; the tensors of an artifact are not read here, so they fit, too.
         loss: a request's loss.
     """
     if isinstance(data, ArtifactData):
@@ -71,5 +71,5 @@ def _tensor_misfit(spec: ModelSpec, tensor: TensorSource) -> tuple[str, str] | N
         other = make_plan(sample, tokens=spec.input.holds_tokens, layers=spec.layers, init=spec.init)
     except SpecError as fault:
         return "shape", f"{expected}: {fault.detail}"
-    # Another length or image size is fine as long as the same network takes it.
+    # Another length or image size is fine if the same network accepts it.
     return None if other.same_parameters(spec.plan) else ("shape", f"{expected}; the parameters' sizes would differ")

@@ -1,7 +1,7 @@
-"""A policy: changes to the rules' thresholds. What it leaves out keeps the rule's default.
+"""A policy: changes to the rules' thresholds. Omitted fields keep the rule's default.
 
-Only the shape is checked here. Which rules there are, and which thresholds each of them can have, is known to
-`gradinspect.rules`; `check_policy` there checks a policy against them.
+Only the form is checked here. `gradinspect.rules.policies.check_policy` checks a policy against the rules that exist
+and the thresholds that each can have.
 """
 
 from __future__ import annotations

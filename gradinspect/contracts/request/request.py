@@ -1,4 +1,4 @@
-"""What a caller asks for: one inspection of one model. Every field but the model has a default."""
+"""The request for one inspection of one model. Every field but the model has a default."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""How parameters start: functions of `torch.nn.init` by name, with their own arguments under torch's names.
+"""Initial values of parameters: functions of `torch.nn.init` by name, with torch's argument names.
 
-`init` belongs to the whole model, on a container or on one layer; the nearest one counts. `weight` reaches the weights
-with two or more axes (matrices, kernels, embeddings, every gate of a recurrent layer) and `bias` their biases. What an
-`init` further out says leaves normalisation layers and PReLU alone, because a scale of 1 and a shift of 0 are what they
-are for; an `init` on such a layer itself is obeyed. Without `init`, torch's own defaults stay.
+`init` can be set for the whole model, a container or one layer; the nearest one counts. `weight` applies to weights
+with two or more axes (matrices, kernels, embeddings, every gate of a recurrent layer) and `bias` to their biases. An
+`init` of the model or a container does not change normalisation layers and PReLU, which are meant to start at scale 1
+and shift 0; an `init` on such a layer itself applies. Without `init`, torch's defaults apply.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NonNegative = Annotated[Finite, Field(ge=0)]
 
 
 class Initializer(Document):
-    """One function of `torch.nn.init`; `axes` is how many axes a tensor may have for it."""
+    """One function of `torch.nn.init`; `axes` is the range of axes that its tensor may have."""
 
     axes: ClassVar[tuple[int, int]] = (0, 8)
     name: str
@@ -32,7 +32,7 @@ class Initializer(Document):
         return {field: getattr(self, field) for field in type(self).model_fields if field != "name"}
 
     def obstacle(self, shape: tuple[int, ...]) -> str | None:
-        """Say why a tensor of `shape` cannot be filled, or None."""
+        """Return why a tensor of `shape` cannot be filled, or None."""
         low, high = self.axes
         if low <= len(shape) <= high:
             return None
@@ -178,7 +178,7 @@ BiasInitializer = Annotated[Zeros | Ones | Constant | Uniform | Normal | TruncNo
 
 
 class Init(Document):
-    """What weights and biases start as; a part left out keeps torch's default."""
+    """Initialisers of weights and biases; an omitted part keeps torch's default."""
 
     weight: WeightInitializer | None = None
     bias: BiasInitializer | None = None

@@ -40,9 +40,9 @@ def _expanded(preset: Preset) -> ModelSpec:
 
 
 class ModelSpec(Document):
-    """A network: what goes in, the layers it passes, and how the parameters start.
+    """A network: its input, its layers, and the initial values of its parameters.
 
-    A preset is accepted wherever a spec is, and expanded when it is read.
+    A preset is accepted wherever a spec is, and expanded on reading.
     """
 
     input: SpecInput
@@ -51,7 +51,7 @@ class ModelSpec(Document):
 
     @cached_property
     def plan(self) -> Plan:
-        """The calls, shapes and parameters that this spec would build."""
+        """The calls, shapes and parameters of this network."""
         return make_plan(self.input.shape, tokens=self.input.holds_tokens, layers=self.layers, init=self.init)
 
     @model_validator(mode="after")
@@ -63,7 +63,7 @@ class ModelSpec(Document):
         if vocabulary is None or not self.input.holds_tokens:
             return self
         if self.input.high is None:
-            # Written down where the engine and the stored document both see it; the model is still being made.
+            # Written into the field that the engine and the stored document read, while the instance is validated.
             self.__dict__["input"] = self.input.model_copy(update={"high": vocabulary})
         elif self.input.high > vocabulary:
             detail = f"tokens up to {self.input.high - 1} do not fit an Embedding of {vocabulary}"
@@ -73,7 +73,7 @@ class ModelSpec(Document):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # Any: pydantic's
         plain = handler(source)
-        if plain["type"] == "tagged-union":  # made before, and met again inside another model
+        if plain["type"] == "tagged-union":  # already built, and reused inside another model
             return plain
         preset = core_schema.no_info_after_validator_function(_expanded, handler.generate_schema(AnyPreset))
         return core_schema.tagged_union_schema({_PLAIN: plain, _PRESET: preset}, discriminator=_form)

@@ -1,4 +1,4 @@
-"""Names of a spec's layers: the paths they get in the model, and the weights that are shared by name."""
+"""Names of a spec's layers: their paths in the model, and weights shared by name."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from gradinspect.contracts.spec.plan import Call
 from gradinspect.contracts.spec.spec_error import Location, SpecError, name_layer, write_place
 from gradinspect.contracts.spelling import did_you_mean
 
-MAX_PATH = 200  # characters; with torch's suffixes a path stays under the 256 of a report's names
+MAX_PATH = 200  # characters; with torch's suffixes a path stays under the 256 allowed for names in reports
 
 
 @dataclass(slots=True)
 class Names:
-    """The names that a walk has met.
+    """The names seen by a walk.
 
     Attributes:
-        locations: name → where in the document it is given.
+        locations: name → its location in the document.
         paths: name → path of its layer in the model.
     """
 
@@ -28,13 +28,13 @@ class Names:
     def key(
         self, entry: Layer | Container, *, position: int, prefix: str, copies: tuple[int, ...], location: Location
     ) -> str:
-        """Return the name of a layer in the module that holds it: its `name`, or its position in the row.
+        """Return the name of a layer in its module: its `name`, or its position.
 
         Args:
             entry: the layer.
-            position: its index in the row.
-            prefix: path of the module that holds it, with a dot at the end.
-            copies: which copy of each surrounding repeat this is; a named layer gets the numbers as suffixes.
+            position: its index in the list of layers.
+            prefix: path of its module, with a dot at the end.
+            copies: index of the copy in each surrounding repeat; a named layer gets the indices as suffixes.
             location: of the layer in the document.
 
         Raises:
@@ -59,20 +59,20 @@ class Ties:
     """Layers that share another layer's weight.
 
     Attributes:
-        requests: each call with a `tie`, and which copy of each surrounding repeat it is.
+        requests: each call with a `tie`, and the index of the copy in each surrounding repeat.
     """
 
     requests: list[tuple[Call, tuple[int, ...]]] = field(default_factory=list)
 
     def resolve(self, calls: Mapping[str, Call], paths: Mapping[str, str]) -> dict[str, str]:
-        """Return the path of each tied call → path of the call that owns the weight.
+        """Map the path of each tied call to the path of the call that owns the weight.
 
         Args:
             calls: path → call.
             paths: name → path.
 
         Raises:
-            SpecError: there is no such weight, its shape differs, or it is shared itself.
+            SpecError: there is no such weight, its shape differs, or it is itself tied.
         """
         tied = {call.path for call, _ in self.requests}
         owners: dict[str, str] = {}
@@ -104,7 +104,7 @@ class Ties:
 
 
 def _nearest(name: str, copies: tuple[int, ...], names: Mapping[str, str]) -> str:
-    """Return the name with the suffixes of the innermost copies that exist; the name alone without any."""
+    """Return the name with the most suffixes of surrounding copies that exists; the name alone otherwise."""
     for length in range(len(copies), 0, -1):
         candidate = name + "".join(f"_{copy}" for copy in copies[:length])
         if candidate in names:

@@ -1,4 +1,4 @@
-"""The lines of a spec's text on which its layers are, for tools that point into files."""
+"""The lines of a spec's text where its layers begin, for tools that point into files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _WHITESPACE = " \t\r\n"
 
 
 def layer_lines(text: str) -> dict[str, int]:
-    """Map the path of each layer call to the line, from 1, on which the layer begins.
+    """Map the path of each layer call to the line (from 1) where the layer begins.
 
     Args:
-        text: a spec as JSON. The layers of a preset are not in it, so there are none for a preset.
+        text: a spec as JSON. A preset's text contains no layers, so its map is empty.
 
     Raises:
         ProblemError: it is not a spec.

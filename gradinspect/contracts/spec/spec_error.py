@@ -1,4 +1,4 @@
-"""A mistake in a spec, and how messages name locations and layers."""
+"""Mistakes in a spec, and the names of locations and layers in messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def name_layer(node: Layer | Container, here: Location) -> str:
 
 
 def write_place(location: Location | None) -> str:
-    """Write a location as in Python, `layers[3].layers[0]`; None is the model's input."""
+    """Write a location in Python's notation, `layers[3].layers[0]`; None is the model's input."""
     if location is None:
         return "the input"
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)

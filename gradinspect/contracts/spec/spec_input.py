@@ -1,4 +1,4 @@
-"""The input of a spec: one sample's shape and type, and how far its tokens go."""
+"""The input of a spec: shape and type of one sample, and the range of its tokens."""
 
 from __future__ import annotations
 

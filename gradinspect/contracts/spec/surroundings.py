@@ -19,13 +19,13 @@ class Surroundings:
     weight_init: tuple[Initializer, Location] | None = None
     bias_init: tuple[Initializer, Location] | None = None
     residual_init: tuple[Initializer, Location] | None = None
-    copies: tuple[int, ...] = ()  # which copy of each surrounding repeat
+    copies: tuple[int, ...] = ()  # index of the copy in each surrounding repeat
 
     def entered(self, init: object, *, frozen: bool, location: Location) -> Surroundings:
-        """Go one level inwards; `init` is the container's or the layer's own."""
+        """Return the settings one level deeper; `init` is that of the container or layer entered."""
         weight, bias, residual = self.weight_init, self.bias_init, self.residual_init
         if isinstance(init, Init):
-            residual = None if init.weight else residual  # a nearer `weight` counts for all weights
+            residual = None if init.weight else residual  # a nearer `weight` replaces outer ones for all weights
             weight = (init.weight, (*location, "init", "weight")) if init.weight else weight
             bias = (init.bias, (*location, "init", "bias")) if init.bias else bias
             residual = (init.residual, (*location, "init", "residual")) if init.residual else residual
@@ -38,10 +38,10 @@ class Surroundings:
 def initializers(
     layer: Layer, parameters: Mapping[str, Shape], context: Surroundings, here: Location
 ) -> dict[str, Initializer]:
-    """Find what fills each of a layer's parameters; those left out keep torch's default.
+    """Return the initialiser of each of a layer's parameters; parameters without one keep torch's default.
 
     Raises:
-        SpecError: the layer's own init names a part that it lacks, or an initialiser cannot fill a shape.
+        SpecError: the layer's init names a part that the layer lacks, or an initialiser cannot fill a shape.
     """
     own = layer.init if isinstance(layer.init, Init) else None
     result: dict[str, Initializer] = {}

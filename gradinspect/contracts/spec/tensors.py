@@ -1,4 +1,4 @@
-"""Types, shapes and sizes that a tensor of a request may have."""
+"""Allowed types, shapes and sizes of a request's tensors."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""From a spec to its plan: one sample is followed from the input through every layer.
+"""The plan of a spec, made by following one sample through every layer.
 
-So an error can name the layer that does not fit, what it expects, what it gets and from where.
+An error names the layer that does not fit, the expected input, the actual input and its origin.
 """
 
 from __future__ import annotations
@@ -78,13 +78,13 @@ class _Signal:
 
 @dataclass(frozen=True, slots=True)
 class _Here:
-    """Where the walk is.
+    """The current position of a walk.
 
     Attributes:
-        location: of the row or layer in the document.
-        path: in the model: of a layer, or a row's prefix, which ends in a dot.
-        signal: what arrives.
-        surroundings: what holds for everything inside.
+        location: of the layer or list of layers in the document.
+        path: of the layer in the model; for a list of layers, their common prefix, which ends in a dot.
+        signal: the input.
+        surroundings: the inherited settings.
     """
 
     location: Location
@@ -93,13 +93,13 @@ class _Here:
     surroundings: Surroundings
 
     def inside(self, *location: int | str, path: str = "") -> _Here:
-        """Go to a row of this container; `path` is appended."""
+        """Return the position of a list of layers in this container; `path` is appended."""
         return replace(self, location=(*self.location, *location), path=self.path + path)
 
 
 @dataclass(slots=True)
 class _Limits:
-    """What a spec has used of the largest size that is accepted."""
+    """The part of the largest accepted size that a spec has used."""
 
     calls: int = 0
     parameters: int = 0
@@ -130,7 +130,7 @@ class _Walk:
     loosened: dict[int, Layer] = field(default_factory=dict)
 
     def row(self, entries: Sequence[Entry], here: _Here) -> tuple[tuple[Step, ...], _Signal]:
-        """Walk entries one after the other; return their steps and what the last one gives."""
+        """Walk entries in order; return their steps and the output of the last one."""
         if here.surroundings.depth > MAX_NESTING:
             raise _too_deep(here.location)
         steps: list[Step] = []
@@ -197,14 +197,14 @@ class _Walk:
         return call
 
     def _loosen(self, layer: Layer) -> Layer:
-        """Return the layer without the sizes that can be inferred, the same object for the same layer."""
+        """Return the layer without inferable sizes; the same object for the same layer."""
         known = self.loosened.get(id(layer))
         if known is None:
             known = self.loosened[id(layer)] = layer.model_copy(update=dict.fromkeys(layer.inferable))
         return known
 
     def _block(self, container: Container, key: str, here: _Here) -> tuple[Block, bool]:
-        """Walk a container; return it and whether it gives tokens."""
+        """Walk a container; return it and whether it outputs tokens."""
         surroundings = here.surroundings.entered(container.init, frozen=container.frozen, location=here.location)
         inner = replace(here, surroundings=surroundings)
         if isinstance(container, Concat):
@@ -261,7 +261,7 @@ class _Walk:
 
 
 def _resolve(layer: Layer, here: _Here) -> Resolved:
-    """Resolve a layer's shapes for what arrives."""
+    """Resolve a layer's shapes for its input."""
     try:
         if here.signal.tokens and layer.takes == "floats":
             raise MisfitError("expects floating-point numbers; put an Embedding first", gets="integer tokens")

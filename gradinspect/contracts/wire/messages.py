@@ -56,7 +56,7 @@ class ResultFrame(Document):
 
 
 class FailureFrame(Document):
-    """The reason why there are no measurements, last frame of a job that failed."""
+    """The reason for a failure: the last frame of a job that failed."""
 
     type: Literal["failure"] = "failure"
     code: Name

@@ -58,7 +58,7 @@ class SpecLayer(Document):
 
 
 class SpecDescription(Document):
-    """The layers that a spec would build: the answer of `POST /v1/models:validate`."""
+    """The layers that a spec would build: the response of `POST /v1/models:validate`."""
 
     parameters: Count
     layers: tuple[SpecLayer, ...]

@@ -1,4 +1,4 @@
-"""What a spec would build, said to its author: layer list, shapes, parameters and memory."""
+"""The description of a spec for its author: layers, shapes, parameters and memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ITEM_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 
 def describe_spec(spec: ModelSpec) -> SpecDescription:
-    """Describe what `spec` would build. Computes nothing with tensors.
+    """Describe the network that `spec` would build, without computing with tensors.
 
     Memory is in the spec's own floating-point type (float32 for token inputs). `activation_bytes_per_sample` counts
     what autograd keeps for backward: exact for most layers, an estimate inside recurrent and attention layers.

@@ -1,7 +1,7 @@
-"""The layers of a model spec: one class for each class of `torch.nn` that is allowed, a family a file, and our few own.
+"""The layers of a model spec: one class for each allowed class of `torch.nn` and for our additions, one family a file.
 
-A class here states the constructor's arguments, their bounds and torch's defaults, and what shape goes out and which
-parameters it has for an input shape. No torch; tests/contracts compares every class with the real one.
+Each class declares the constructor's arguments, their bounds and torch's defaults, and computes output shape and
+parameters from an input shape. No torch; tests/contracts compares every class with torch's.
 """
 
 from __future__ import annotations

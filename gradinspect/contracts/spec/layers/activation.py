@@ -1,4 +1,4 @@
-"""Element-wise functions, and those that normalise or gate over one axis. Only PReLU has parameters.
+"""Element-wise functions, and those that normalise or gate along one axis. Only PReLU has parameters.
 
 Classes without arguments other than `inplace` are made from `contracts/nonlinearities`.
 """
@@ -39,7 +39,7 @@ class _InPlace(Elementwise):
 def _without_arguments(layer: TorchLayer) -> type[Layer]:
     """Make the spec layer of a class of `torch.nn` that takes no argument but `inplace`."""
     formula = f": {layer.formula}" if layer.formula else ""
-    only: Any = Literal[layer.name]  # Any: a type that is made while the program runs
+    only: Any = Literal[layer.name]  # Any: a type made at run time
     return create_model(
         layer.name,
         __base__=_InPlace if layer.has_inplace else Elementwise,

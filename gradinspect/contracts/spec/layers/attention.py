@@ -1,6 +1,6 @@
 """Self-attention and transformer blocks over (time, features). `batch_first` is always true, as everywhere in a spec.
 
-`causal` is ours: a position sees itself and those before it. `output` says what goes on, the sequence or its last step.
+`causal` is our addition: a position sees itself and those before it. `output` selects the sequence or its last step.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Attending(_Residual):
     output: Output = "sequence"
 
     def handed_on(self, shape: Shape) -> Shape:
-        """Give the output's shape."""
+        """Return the output's shape."""
         return shape if self.output == "sequence" else shape[1:]
 
     def head_check(self, width: int, heads_field: str) -> None:
@@ -111,9 +111,9 @@ class TransformerEncoderLayer(_Attending):
 
 
 class TransformerEncoder(_Residual):
-    """`torch.nn.TransformerEncoder`: `num_layers` copies of `encoder_layer`, which torch starts from equal parameters.
+    """`torch.nn.TransformerEncoder`: `num_layers` copies of `encoder_layer`, which torch initialises equally.
 
-    For copies that start apart, use {"repeat": n, "layers": [{"type": "TransformerEncoderLayer", …}]}.
+    For copies with different initial values, use {"repeat": n, "layers": [{"type": "TransformerEncoderLayer", …}]}.
     """
 
     type: Literal["TransformerEncoder"]

@@ -1,6 +1,6 @@
-"""Layers made of layers: in a row, around a shortcut, side by side, and over and over.
+"""Layers made of layers: sequences, residual blocks, parallel branches, and repetitions.
 
-The union of all layers is closed in the package's `__init__`, where these forward references are resolved.
+The package's `__init__` defines the union of all layers and resolves the forward references.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class Concat(Container):
 class Repeat(Document):
     """The same layers again and again, each copy with separate parameters.
 
-    The copies are part of the surrounding container's row, as if written out. A `name` inside gets the copy's number,
-    `fc_0`, `fc_1` …; a `tie` inside prefers the name of the same copy. From the second copy on, sizes that can
-    be inferred (`in_features` …) follow from what arrives, whatever the document says for the first.
+    The copies are part of the surrounding container, as if written out. A `name` inside gets the copy's number, `fc_0`,
+    `fc_1` …; a `tie` inside prefers the name of the same copy. From the second copy on, sizes that can be inferred
+    (`in_features` …) follow from the input, whatever the document says for the first.
     """
 
     repeat: Annotated[int, Field(ge=1, le=MAX_CALLS)]

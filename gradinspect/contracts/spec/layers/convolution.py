@@ -50,7 +50,7 @@ class _Convolution(Layer):
     dilation: PerAxis = 1
 
     def channels(self, shape: Shape) -> int:
-        """Give the input channels, refusing groups that do not divide them."""
+        """Return the input channels; refuse groups that do not divide them."""
         need_axes(shape, self.axes + 1, SPATIAL[self.axes], exact=True)
         channels = self.settle("in_channels", shape[0], "input channels")
         if channels % self.groups:
@@ -60,7 +60,7 @@ class _Convolution(Layer):
         return channels
 
     def resolved(self, spatial: Shape, weight: Shape, channels: int) -> Resolved:
-        """Put the answer together."""
+        """Return the shapes and the parameters."""
         parameters: dict[str, Shape] = {"weight": weight}
         if self.bias:
             parameters["bias"] = (self.out_channels,)

@@ -81,7 +81,7 @@ class EmbeddingBag(Layer):
 
 
 class PositionalEmbedding(Layer):
-    """Ours, not torch's: adds a learned vector for each position; one row of `weight` a position.
+    """Not in torch: adds a learned vector for each position; `weight` has one row for each.
 
     Takes (time, features) and starts from N(0, 0.02²), as GPT-2 does.
     """

@@ -1,4 +1,4 @@
-"""What every layer of a spec carries, and the question it answers: what do you hold and give for this input shape?
+"""Common base of a spec's layers: fields, and the method that computes shapes and parameters for an input shape.
 
 Shapes here leave out the batch axis; axis arguments (`dim`, `start_dim`) are torch's and count it.
 """
@@ -62,12 +62,12 @@ PaddingPerAxis = Annotated[
 
 
 class MisfitError(ValueError):
-    """A layer cannot take what arrives, or two of its arguments exclude each other.
+    """A layer cannot take its input, or two of its arguments exclude each other.
 
     Args:
-        detail: reads on from "layers[3] (Linear) ".
+        detail: continues the sentence "layers[3] (Linear) …".
         field: the argument at fault; None for the layer as a whole.
-        gets: what arrived, when that is half of the problem.
+        gets: the input, where it is part of the problem.
     """
 
     def __init__(self, detail: str, *, field: str | None = None, gets: object = None) -> None:
@@ -82,7 +82,7 @@ class Resolved(NamedTuple):
 
     output: Shape
     parameters: Mapping[str, Shape] = {}
-    inferred: Mapping[str, object] = {}  # constructor arguments that were left out
+    inferred: Mapping[str, object] = {}  # constructor arguments that were omitted
     saved: int | None = None  # elements kept for backward per sample, when that is not the output
 
 
@@ -95,11 +95,11 @@ class Node(Document):
     init: Init | None = Field(default=None, description="Stands before the init of what is around it.")
 
     def refuse(self, field: str, detail: str) -> MisfitError:
-        """Make the error for an argument that does not go with the others."""
+        """Make the error for an argument that conflicts with others."""
         return MisfitError(f"has a wrong {field}: {detail}", field=field)
 
     def chosen(self) -> list[str]:
-        """Name the fields that say something: required ones, and those that differ from their default."""
+        """Return the names of required fields and of those that differ from their default."""
         return [
             name
             for name, field in type(self).model_fields.items()
@@ -110,14 +110,14 @@ class Node(Document):
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:  # Any: JSON
         """Write only what differs from torch's defaults, so that equal specs have one form.
 
-        A null that means something (`momentum: null`) is written even where the caller leaves nulls out.
+        A meaningful null (`momentum: null`) is written even where the caller omits nulls.
         """
         written: dict[str, Any] = handler(self)
         return {name: written.get(name) for name in self.chosen()}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> Any:  # Any: pydantic's own schema dictionaries
-        # The serializer only leaves fields out; the schema of what it writes is the schema of what is read.
+        # The serializer only omits fields, so input and output have the same schema.
         return handler({key: part for key, part in schema.items() if key != "serialization"})
 
 
@@ -127,13 +127,13 @@ class Layer(Node):
     # Constructor arguments that follow from the input; repetitions after the first infer them again.
     inferable: ClassVar[frozenset[str]] = frozenset()
     takes: ClassVar[Literal["floats", "tokens", "anything"]] = "floats"
-    # False where an init further out must not reach: normalisation, PReLU.
+    # False where an init of a container or the model does not apply: normalisation, PReLU.
     inherits_init: ClassVar[bool] = True
 
     tie: LayerName | None = Field(default=None, description="Share the weight of the layer with this name.")
 
     def resolve(self, shape: Shape) -> Resolved:
-        """Answer for an input of `shape` (batch axis left out).
+        """Return output shape and parameters for an input of `shape` (without batch axis).
 
         Raises:
             MisfitError: the input or the arguments do not fit.
@@ -141,11 +141,11 @@ class Layer(Node):
         raise NotImplementedError
 
     def arguments(self, inferred: Mapping[str, object]) -> dict[str, object]:
-        """Write out the constructor's arguments, inferred sizes filled in; what equals torch's default is left out."""
+        """Return the constructor's arguments with inferred sizes, without those equal to torch's default."""
         return {name: getattr(self, name) for name in self.chosen() if name not in Layer.model_fields} | dict(inferred)
 
     def role(self, parameter: str) -> Role | None:
-        """Say which part of an `init` is meant for a parameter of this layer; None for none of them."""
+        """Return which part of an `init` applies to a parameter of this layer, or None."""
         *modules, last = parameter.split(".")
         if any(module.startswith("norm") for module in modules):
             return None
@@ -163,7 +163,7 @@ class Layer(Node):
         return value
 
     def settle(self, field: str, actual: int, what: str) -> int:
-        """Give the size that arrives, refusing an argument that says otherwise."""
+        """Return the input's size; refuse an argument that contradicts it."""
         declared = getattr(self, field)
         if declared is not None and declared != actual:
             raise MisfitError(f"expects {declared} {what}", field=field, gets=actual)

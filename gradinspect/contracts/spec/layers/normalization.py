@@ -1,4 +1,4 @@
-"""Normalisation. An `init` further out leaves these alone: a scale of 1 and a shift of 0 are what they are for."""
+"""Normalisation. An `init` of a container does not apply: these are meant to start at scale 1 and shift 0."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _ChannelNorm(_Normalization):
     eps: Positive = 1e-5
 
     def normalized(self, shape: Shape, *, affine: bool, bias: bool) -> Resolved:
-        """Hold one scale and one shift a channel."""
+        """Return one scale and one shift for each channel."""
         channels = self.settle("num_features", shape[0], "channels")
         names = ("weight", "bias") if bias else ("weight",)
         parameters: dict[str, Shape] = dict.fromkeys(names, (channels,)) if affine else {}
@@ -141,7 +141,7 @@ class _ShapeNorm(_Normalization):
     elementwise_affine: bool = True
 
     def tail(self, shape: Shape) -> Shape:
-        """Give the axes to normalise over, which must be the input's last."""
+        """Return the axes to normalise over, which must be the input's last."""
         need_axes(shape, 1, "…, features")
         if self.normalized_shape is None:
             return shape[-1:]

@@ -19,7 +19,7 @@ PadSizes = Annotated[
 
 class _Pad(Layer):
     axes: ClassVar[int]
-    # How wide the padding may be for an axis of n: any width, n − 1 (a reflection), or n (once around).
+    # The largest padding for an axis of n: unlimited, n − 1 (reflection), or n (circular).
     room: ClassVar[int | None] = None
     padding: PadSizes = Field(description="One width for all sides, or (before, after) for each axis, the last first.")
 

@@ -46,7 +46,7 @@ class _Pool(Layer):
     ceil_mode: bool = False
 
     def pooled(self, shape: Shape, *, padding: Shape, dilation: Shape) -> Resolved:
-        """Slide the window; a window that starts beyond the input and its left padding does not count."""
+        """Return the output size; a window that starts beyond the input and its left padding does not count."""
         need_axes(shape, self.axes + 1, SPATIAL[self.axes], exact=True)
         kernel = self.spread("kernel_size", self.axes)
         stride = kernel if self.stride is None else self.spread("stride", self.axes)
@@ -231,7 +231,7 @@ class _FractionalMaxPool(Layer):
                 raise self.refuse("output_ratio", f"give one number, or a list of {self.axes}")
             spatial = tuple(int(size * (ratio or 0)) for size, ratio in zip(shape[1:], ratios, strict=True))
         for size, k, output in zip(shape[1:], self.spread("kernel_size", self.axes), spatial, strict=True):
-            # torch wants one element to spare in three dimensions, and none in two.
+            # torch requires one spare element in three dimensions, and none in two.
             least = output + k - 1 + (self.axes == 3)
             if output < 1 or least > size:
                 raise MisfitError(f"expects an axis of at least {max(least, 1)}", field="kernel_size", gets=size)

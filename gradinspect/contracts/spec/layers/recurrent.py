@@ -15,7 +15,7 @@ Output = Literal["last", "sequence"]
 class _Recurrent(Layer):
     inferable: ClassVar[frozenset[str]] = frozenset({"input_size"})
     gates: ClassVar[int]
-    # Elements a step keeps for backward, in units of hidden_size, as seen with torch 2.13 on the CPU.
+    # Elements saved for backward per step, in units of hidden_size, measured with torch 2.13 on the CPU.
     saved_per_unit: ClassVar[int]
 
     input_size: Inferred = None
@@ -58,7 +58,7 @@ class _Recurrent(Layer):
         return shapes
 
     def state_size(self) -> int:
-        """Give the width of what a direction hands on."""
+        """Return the output width of one direction."""
         return self.hidden_size
 
     def arguments(self, inferred: Mapping[str, object]) -> dict[str, object]:

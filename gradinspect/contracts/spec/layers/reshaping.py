@@ -76,7 +76,7 @@ class Unflatten(Layer):
 
 
 class Permute(Layer):
-    """Ours, not torch's: `torch.permute`. `dims` counts the batch axis and keeps it first, as in [0, 2, 1]."""
+    """Not a module of torch: `torch.permute`. `dims` counts the batch axis and keeps it first, as in [0, 2, 1]."""
 
     takes: ClassVar[Literal["floats", "tokens", "anything"]] = "anything"
 
@@ -92,7 +92,7 @@ class Permute(Layer):
 
 
 class Mean(Layer):
-    """Ours, not torch's: the mean over one axis, such as time after an encoder. `dim` counts the batch axis."""
+    """Not in torch: the mean over one axis, such as time after an encoder. `dim` counts the batch axis."""
 
     type: Literal["Mean"]
     dim: AxisIndex

@@ -1,4 +1,4 @@
-"""What every preset has: an input, a number of outputs, an init of the caller's own, and an expansion."""
+"""Common base of presets: an input, a number of outputs, an optional init, and an expansion."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gradinspect.contracts.nonlinearities import NONLINEARITIES
 from gradinspect.contracts.spec.initialization import Init
 from gradinspect.contracts.spec.spec_input import SpecInput
 
-Json = dict[str, Any]  # Any: JSON, validated as a spec right after it is made
+Json = dict[str, Any]  # Any: JSON, validated as a spec immediately
 Width = Annotated[int, Field(ge=1, le=2**20)]
 Depth = Annotated[int, Field(ge=1, le=1000)]
 Drop = Annotated[Finite, Field(ge=0, lt=1)]
@@ -53,7 +53,7 @@ class Preset(Document, ABC):
 
     @abstractmethod
     def layers(self) -> list[Json]:
-        """Write the layers out.
+        """Return the layers.
 
         Raises:
             PresetError: arguments that exclude each other.
@@ -64,7 +64,7 @@ class Preset(Document, ABC):
         return None
 
     def expand(self) -> Json:
-        """Write the plain spec."""
+        """Return the plain spec."""
         spec: Json = {"input": self.input.model_dump(mode="json", exclude_none=True), "layers": self.layers()}
         init = self.recommended_init() if self.init is None else self.init.model_dump(mode="json", exclude_none=True)
         return spec if init is None else spec | {"init": init}

@@ -1,4 +1,4 @@
-"""Residual networks of basic blocks with batch normalisation: He et al. 2016, as torchvision builds and starts them."""
+"""Residual networks of basic blocks with batch normalisation: He et al. 2016, initialised as in torchvision."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 from gradinspect.contracts.spec.presets.preset import Json, Preset, PresetError, Width
 from gradinspect.contracts.spec.spec_input import SpecInput
 
-LARGE_IMAGE = 128  # chosen: from this side on, images start with ImageNet's stem (stride 2, then pooling)
+LARGE_IMAGE = 128  # chosen: images of at least this size get ImageNet's stem (stride 2, then pooling)
 HE_FAN_OUT = {"weight": {"name": "kaiming_normal_", "mode": "fan_out", "nonlinearity": "relu"}}
 
 
@@ -74,7 +74,7 @@ class ResnetPreset(Preset):
         return [block, {"type": "ReLU"}]
 
     def convolution(self, channels: int, kernel: int, stride: int) -> Json:
-        """Return a convolution without bias; He's normal by fan out unless the caller gives an init."""
+        """Return a convolution without bias; He's normal by fan-out unless the caller sets an init."""
         written: Json = {"type": "Conv2d", "out_channels": channels, "kernel_size": kernel, "bias": False}
         if stride > 1:
             written["stride"] = stride

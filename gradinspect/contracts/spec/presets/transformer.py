@@ -15,9 +15,9 @@ GPT2_STD = 0.02  # Radford et al. 2019
 
 
 class TransformerPreset(Preset):
-    """Embeddings, transformer blocks, and a head; started as GPT-2 is.
+    """Embeddings, transformer blocks, and a head; initialised as GPT-2.
 
-    Weights from N(0, 0.02²), biases 0, and what writes into the residual stream from N(0, 0.02² / (2·depth)).
+    Weights from N(0, 0.02²), biases 0, and weights that write into the residual stream from N(0, 0.02² / (2·depth)).
     An encoder takes tokens (time) or features (time, features) and classifies their mean; a decoder takes tokens, sees
     the past only, and gives scores over its vocabulary for every position.
     """
@@ -61,7 +61,7 @@ class TransformerPreset(Preset):
         def normal(std: float) -> Json:
             return {"name": "normal_", "std": std}
 
-        # Two branches a block write into the stream.
+        # Two branches of each block write into the stream.
         return {
             "weight": normal(GPT2_STD),
             "bias": {"name": "zeros_"},
