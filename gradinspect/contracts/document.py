@@ -24,7 +24,8 @@ MAX_INTEGER = 2**63 - 1  # the range of torch sizes and SQL integers
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-Name = Annotated[str, Field(min_length=1, max_length=256)]
+MAX_NAME = 512  # chosen: 80 nested modules of 5 letters each; in UTF-8 it fits a PostgreSQL index (2,704 bytes)
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 Text = Annotated[str, Field(max_length=4096)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 

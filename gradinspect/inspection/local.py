@@ -21,7 +21,7 @@ from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.engine.first_order.context import Budget
-from gradinspect.engine.first_order.memory import out_of_memory
+from gradinspect.engine.network.allocation import out_of_memory
 from gradinspect.engine.network.batch import Batch, digest, make_batch
 from gradinspect.engine.network.losses import draw_target
 from gradinspect.engine.network.reproducible import generator

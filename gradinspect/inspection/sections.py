@@ -18,7 +18,8 @@ from gradinspect.contracts.report.sections import section_document
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.contracts.sections import SECTIONS, Computation, SectionRecord
 from gradinspect.engine.first_order.context import Section, SectionInput, SectionResult
-from gradinspect.engine.first_order.memory import out_of_memory
+from gradinspect.engine.network.allocation import out_of_memory
+from gradinspect.engine.network.model_errors import is_models, read_error
 
 MOST_OF_THE_REST = 0.25  # chosen: without it two passes of a slow model had no room in a 28th of its job's time
 
@@ -76,6 +77,10 @@ def run_section(section: PlannedSection, s: SectionInput) -> SectionResult:
         )
         if s.device.type == "cuda":
             torch.cuda.empty_cache()
+    except Exception as error:
+        if not is_models(error):
+            raise
+        reason = f"the model raised {read_error(error)}"
     return SectionResult(section_document(section.record.name)(status="undetermined", reason=reason))
 
 

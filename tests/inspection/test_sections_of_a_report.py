@@ -22,7 +22,7 @@ from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.engine.first_order.context import Budget, SectionInput, SectionResult, refused
 from gradinspect.engine.first_order.first_pass import Subject, first_pass
-from gradinspect.engine.first_order.memory import out_of_memory
+from gradinspect.engine.network.allocation import out_of_memory
 from gradinspect.engine.network.batch import Batch
 from gradinspect.inspection.job import computing_seconds, run_job
 from gradinspect.inspection.measure import measure

@@ -46,6 +46,19 @@ class HugeTensor(nn.Module):
         return x * self.weight + torch.ones(68719476736).sum()
 
 
+class Raises(nn.Module):
+    """Raises the words that the kernel's refusal of a system call has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.dim() > 0:
+            raise ValueError("seek: Operation not permitted (1)")
+        return x * self.weight
+
+
 class ReadsAFile(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -18,6 +18,7 @@ from tests.support.programs import (
     EndlessLoop,
     EndlessSum,
     HugeTensor,
+    Raises,
     ReadsAFile,
     TurnsGradientsOff,
     mlp,
@@ -125,6 +126,14 @@ def test_an_operator_that_reads_files_is_refused_before_it_runs(run_child: RunCh
     assert isinstance(done.ending, Failed)
     assert done.ending.code == "unsupported_operator"
     assert "aten::from_file" in done.ending.detail
+
+
+def test_what_a_program_raises_is_named_in_its_own_words(run_child: RunChild) -> None:
+    ending = run_child(model=scripted(Raises()), sample_input=FOUR).ending
+    assert isinstance(ending, Failed), ending
+    assert ending.code == "model_error"
+    assert "the model raised ValueError: seek: Operation not permitted (1) (" in ending.detail
+    assert "in forward: raise ValueError" in ending.detail
 
 
 def test_a_file_that_is_no_model_is_an_invalid_model(run_child: RunChild) -> None:

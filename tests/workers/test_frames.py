@@ -93,7 +93,7 @@ def test_a_failure_frame_has_its_code_and_detail() -> None:
         b'{"type":"progress","stage":"forward","fraction":true}',
         b'{"type":"progress","stage":"a","stage":"b","fraction":0}',
         b'{"type":"progress","stage":"forward","fraction":0,"more":1}',
-        b'{"type":"progress","stage":"' + b"x" * 300 + b'","fraction":0}',
+        b'{"type":"progress","stage":"' + b"x" * 600 + b'","fraction":0}',
         b'{"type":"progress","stage":"\xff","fraction":0}',
         b'{"type":"failure","code":"worker_lost","detail":""}',
         b'{"type":"failure","code":"cpu_limit","detail":""}',

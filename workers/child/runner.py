@@ -6,16 +6,20 @@ of its weights and of the batch, where the job has them.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import re
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from gradinspect.contracts.document import from_json
 from gradinspect.contracts.problems import InspectionError, ProblemError
 from gradinspect.contracts.wire.messages import FailureFrame, Job, ProgressFrame, ResultFrame
-from gradinspect.engine.first_order.memory import out_of_memory
+from gradinspect.engine.network.allocation import out_of_memory
 from gradinspect.inspection.job import run_job
 from gradinspect.intake.operators import allows_node
 from gradinspect.rules import remedies_to_try
@@ -27,7 +31,7 @@ MIB = 2**20
 PIPE_BYTES = 2**16  # written in one call
 _ROWS = ("layers", "parameters")
 MOST_DETAIL = 4096  # the limit of `FailureFrame.detail`
-_FORBIDDEN = os.strerror(1)  # EPERM, as messages of torch and Python spell it
+_FORBIDDEN = re.compile(rf": {re.escape(os.strerror(errno.EPERM))}( \({errno.EPERM}\))?$")  # as C and C++ write it
 
 
 @dataclass(frozen=True)
@@ -101,13 +105,19 @@ def _limit(job: Job) -> str:
 
 
 def _forbidden_act(error: BaseException) -> FailureFrame | None:
-    """Return the failure for an error whose chain contains the kernel's refusal; the outermost error may hide it."""
+    """Check whether the kernel refused a system call, and not the model's own words.
+
+    An OSError carries the number that the kernel gave. C++ writes the kernel's text and number at the end of a line,
+    and a script's own `raise` and `assert` give a torch.jit.Error, whatever they say.
+    """
     cause: BaseException | None = error
     while cause is not None:
-        for line in str(cause).splitlines():
-            if _FORBIDDEN in line:
-                detail = f"the model tried what inspected models may not do: {line.strip()}"
-                return _failure("sandbox_violation", detail)
+        if isinstance(cause, torch.jit.Error):
+            return None
+        refused = isinstance(cause, OSError) and cause.errno == errno.EPERM
+        line = next((line for line in str(cause).splitlines() if refused or _FORBIDDEN.search(line)), None)
+        if line is not None and not isinstance(cause, InspectionError):
+            return _failure("sandbox_violation", f"the model tried what inspected models may not do: {line.strip()}")
         cause = cause.__cause__
     return None
 

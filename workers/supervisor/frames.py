@@ -20,6 +20,7 @@ REPORTABLE = frozenset(
         "invalid_model",
         "unsupported_operator",
         "data_mismatch",
+        "model_error",
         "no_gradient",
         "memory_limit",
         "sandbox_violation",

@@ -13,12 +13,17 @@ from pydantic import Field
 from gradinspect.contracts.document import Count, Document, Finite, Name, Text
 from gradinspect.contracts.optimizers import Optimizer
 from gradinspect.contracts.report.outcomes import RuleOutcome
-from gradinspect.contracts.report.rows import LayerMeasurement, Names, Number, ParameterMeasurement
+from gradinspect.contracts.report.rows import (
+    MAX_PARAMETERS,
+    LayerMeasurement,
+    Names,
+    Number,
+    ParameterMeasurement,
+)
 from gradinspect.contracts.report.sections import MAX_LAYERS, ScalesVerdict, Sections, SeedSpread
 from gradinspect.contracts.request.policy import Severity
 from gradinspect.contracts.sources import SourceKind
 
-MAX_PARAMETERS = 50_000
 SCHEMA_VERSION = 2  # of reports that this release writes
 
 Verdict = Literal["pass", "warn", "fail", "undetermined"]

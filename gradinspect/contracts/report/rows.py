@@ -18,8 +18,11 @@ from gradinspect.contracts.document import Count, Document, Finite, Fraction, Na
 Number = Finite | None
 Share = Fraction | None
 ParameterStatus = Literal["trained", "frozen", "unused", "zero"]
+MAX_AXES = 64  # torch's own limit
+MAX_PARAMETERS = 50_000  # of one call, as of one report
 Names = Annotated[tuple[Name, ...], Field(max_length=1024)]
-Sizes = Annotated[tuple[Count, ...], Field(max_length=16)]
+ParameterNames = Annotated[tuple[Name, ...], Field(max_length=MAX_PARAMETERS)]
+Sizes = Annotated[tuple[Count, ...], Field(max_length=MAX_AXES)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ class LayerMeasurement(Row):
     name: Name
     call: Index = Field(description="0 for the first call of this layer in the forward pass.")
     kind: Name = Field(description="Linear, Conv2d, LayerNorm …, or the operation's name where no module is known.")
-    parameters: Names
+    parameters: ParameterNames
     output_shape: Sizes
     activation: Annotated[ActivationStatistics | None, Mean("each_field")] = None
     preactivation: Annotated[ActivationStatistics | None, Mean("each_field")] = Field(
@@ -150,7 +153,7 @@ class ParameterMeasurement(Row):
     """One parameter tensor; a shared tensor once, with its other names as aliases."""
 
     name: Name
-    aliases: Names = ()
+    aliases: ParameterNames = ()
     layer: Name
     shape: Sizes
     numel: Index

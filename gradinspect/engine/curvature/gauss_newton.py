@@ -16,8 +16,8 @@ from torch.autograd import forward_ad
 
 from gradinspect.engine.arrays.deferred import joint_length
 from gradinspect.engine.first_order.context import SectionInput
-from gradinspect.engine.first_order.memory import out_of_memory
 from gradinspect.engine.first_order.replay import output_of, replaying, run_model, twice_differentiable
+from gradinspect.engine.network.allocation import out_of_memory
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.network.reproducible import seeded
 from gradinspect.engine.network.swap import swapped

@@ -14,7 +14,7 @@ from gradinspect.engine.curvature.hutchinson import signs
 from gradinspect.engine.curvature.lanczos import Eigenvalue, random_start, top_eigenvalue
 from gradinspect.engine.curvature.symmetry import PairedProduct, paired_product
 from gradinspect.engine.first_order.context import SectionInput, refused
-from gradinspect.engine.first_order.memory import out_of_memory
+from gradinspect.engine.network.allocation import out_of_memory
 from gradinspect.engine.network.reproducible import generator
 from gradinspect.engine.rows.layer_rows import finite
 

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from gradinspect.contracts.problems import InspectionError
+from gradinspect.contracts.report.sections import MAX_LAYERS
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.first_order.context import Budget, SectionInput
 from gradinspect.engine.first_order.freed_memory import keep_freed_memory
 from gradinspect.engine.network.autocast import HALF, casting
 from gradinspect.engine.network.batch import Batch
 from gradinspect.engine.network.losses import compute_loss
+from gradinspect.engine.network.model_errors import describe_tensors, model_errors
 from gradinspect.engine.network.optimizers import steps_of
 from gradinspect.engine.network.parameters import ParameterIndex
 from gradinspect.engine.network.reproducible import generator, left_as_found, seeded
@@ -56,9 +59,14 @@ class FixedLoss:
 
     def between(self, output: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         """Compute the loss of an output and any target."""
-        with casting(self._settings.precision, output.device):
+
+        def taken() -> str:
+            shown = f"the output {describe_tensors((output,))}"
+            return shown if target is None else f"{shown} and the target {describe_tensors((target,))}"
+
+        with casting(self._settings.precision, output.device), model_errors("the loss", taken):
             if self._custom is not None:
-                return self._custom(output, target)
+                return _one_number(self._custom(output, target))
             # A new generator for each call, so that the random cotangent is the same every time.
             return compute_loss(self._settings.loss, output, target, generator(self._subject.seed, "cotangent"))
 
@@ -96,6 +104,11 @@ def first_pass(
             casting=casting(settings.precision, device), loss_scale=_loss_scale(parameters, settings),
         ).run()  # fmt: skip
     seconds = time.perf_counter() - started
+    if len(reading.calls) > MAX_LAYERS:
+        raise InspectionError(
+            "invalid_model",
+            f"the model makes {len(reading.calls):,} layer calls; a report holds at most {MAX_LAYERS:,}",
+        )
     return SectionInput(
         model=subject.model,
         parameters=parameters,
@@ -112,6 +125,15 @@ def first_pass(
         budget=budget or Budget(None),
         rebuild=subject.rebuild,
     )
+
+
+def _one_number(value: object) -> torch.Tensor:
+    """Check what a custom loss returned."""
+    if not isinstance(value, torch.Tensor):
+        raise InspectionError("model_error", f"the loss returned {type(value).__name__}, not a tensor")
+    if value.numel() != 1 or not value.is_floating_point():
+        raise InspectionError("model_error", f"the loss returned {describe_tensors((value,))}, not one real number")
+    return value
 
 
 def _loss_scale(parameters: ParameterIndex, settings: InspectionSettings) -> float:

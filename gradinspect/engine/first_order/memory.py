@@ -1,4 +1,4 @@
-"""Recognition of failed allocations, and the batch size that would fit."""
+"""The batch size that would fit where an allocation failed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,10 @@ import torch
 
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.engine.first_order.first_pass import Subject
+from gradinspect.engine.network.allocation import out_of_memory
 from gradinspect.engine.network.batch import Batch
 from gradinspect.engine.network.reproducible import left_as_found, seeded
 from gradinspect.engine.tracing.run_pass import first_tensor
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Check whether an exception means that an allocation failed, on the CPU or on a device."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and ("allocate memory" in str(error) or "bad_alloc" in str(error))
 
 
 def memory_limit(subject: Subject, mode: str) -> InspectionError:
@@ -32,7 +26,12 @@ def memory_limit(subject: Subject, mode: str) -> InspectionError:
     samples = subject.batch.inputs[0].shape[0] if subject.batch.inputs[0].dim() else 1
     smaller = samples // 2
     while smaller:
-        if _fits(replace(subject, batch=_first_samples(subject.batch, smaller)), mode):
+        fits = _fits(replace(subject, batch=_first_samples(subject.batch, smaller)), mode)
+        if fits is None:
+            return InspectionError(
+                "memory_limit", f"a batch of {samples} samples does not fit into the memory that is left"
+            )
+        if fits:
             return InspectionError(
                 "memory_limit",
                 f"a batch of {samples} samples does not fit into the memory that is left; one of {smaller} does",
@@ -47,7 +46,8 @@ def _first_samples(batch: Batch, count: int) -> Batch:
     return replace(batch, inputs=tuple(tensor[:count] for tensor in batch.inputs))
 
 
-def _fits(subject: Subject, mode: str) -> bool:
+def _fits(subject: Subject, mode: str) -> bool | None:
+    """Try a bare pass; return None where the model does not take a smaller batch."""
     device = subject.batch.inputs[0].device
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -56,8 +56,6 @@ def _fits(subject: Subject, mode: str) -> bool:
         with left_as_found(subject.model, mode), seeded(subject.seed, device):
             output = first_tensor(subject.model(*subject.batch.inputs))
             torch.autograd.grad(output.square().mean(), parameters, allow_unused=True)  # any scalar takes as much
-    except (RuntimeError, MemoryError) as error:
-        if out_of_memory(error):
-            return False
-        raise
+    except Exception as error:  # noqa: BLE001  # the model may raise anything on a batch that it was not given
+        return False if out_of_memory(error) else None
     return True

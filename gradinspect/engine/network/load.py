@@ -11,6 +11,7 @@ from safetensors.torch import load as load_safetensors
 from torch import nn
 
 from gradinspect.contracts.problems import InspectionError
+from gradinspect.engine.network.model_errors import read_error
 
 Allows = Callable[[str], bool]
 
@@ -40,7 +41,7 @@ def load_torchscript(data: bytes, allows: Allows | None = None) -> torch.jit.Scr
 
     Raises:
         InspectionError: `invalid_model` when torch cannot read it; `unsupported_operator`, with the operator and the
-            function that uses it.
+            function that uses it; `model_error` when the file's own code raises.
 
     Cost: linear in the file's nodes; calls are not followed, so nested calls cannot multiply the work.
     """
@@ -52,6 +53,8 @@ def load_torchscript(data: bytes, allows: Allows | None = None) -> torch.jit.Scr
             parts: Any = torch._C  # Any: torch declares these functions, and most of them wrongly
             read = parts.import_ir_module_from_buffer(unit, data, torch.device("cpu"), {}, False)
             model: torch.jit.ScriptModule = torch.jit._recursive.wrap_cpp_module(read)
+    except torch.jit.Error as error:  # of a `raise` or an `assert` in the file's own `__setstate__`
+        raise InspectionError("model_error", f"loading the file raised {read_error(error)}") from error
     except (RuntimeError, ValueError, EOFError, UnicodeDecodeError) as error:
         if "allocate memory" in str(error):
             raise

@@ -36,6 +36,12 @@ def compute_loss(
     >>> math.isclose(loss, math.log(4), rel_tol=1e-6)
     True
     """
+    if output.is_complex() and name != "l1":
+        raise InspectionError(
+            "data_mismatch",
+            f"the loss {name} takes real numbers, and the output is {str(output.dtype).removeprefix('torch.')}; "
+            "return its real part or its absolute value",
+        )
     if name == "output_mean":
         return output.mean()
     if name == "random_cotangent":

@@ -13,7 +13,9 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
+from gradinspect.contracts.document import MAX_NAME
 from gradinspect.contracts.problems import InspectionError
+from gradinspect.contracts.report.rows import MAX_PARAMETERS
 
 
 @dataclass(eq=False, slots=True)
@@ -55,6 +57,11 @@ class ParameterIndex:
         self._by_storage: dict[int, list[ParameterEntry]] = {}
         for name, tensor in model.named_parameters(remove_duplicate=False):
             self._add(name, tensor)
+        if len(self.entries) > MAX_PARAMETERS:
+            raise InspectionError(
+                "invalid_model",
+                f"the model has {len(self.entries):,} parameters; a report holds at most {MAX_PARAMETERS:,}",
+            )
         self.kinds = {path: _kind(module) for path, module in model.named_modules(remove_duplicate=False)}
 
     def __iter__(self) -> Iterator[ParameterEntry]:
@@ -82,6 +89,11 @@ class ParameterIndex:
         if isinstance(tensor, UninitializedParameter):
             raise InspectionError(
                 "invalid_model", f"the parameter {name!r} of a lazy module has no shape yet; call the model once first"
+            )
+        if len(name) > MAX_NAME:
+            raise InspectionError(
+                "invalid_model",
+                f"a parameter has a name of {len(name):,} characters, {name[:40]!r}…; at most {MAX_NAME} are taken",
             )
         in_storage = self._in_storage_of(tensor)
         entry = self._by_object.get(id(tensor)) or _same_memory(tensor, in_storage)
@@ -125,6 +137,7 @@ def owner_of(name: str) -> str:
 def _kind(module: nn.Module) -> str:
     """Return the class name in the user's source, which TorchScript and parametrisations replace."""
     if isinstance(module, torch.jit.ScriptModule):
-        return str(module.original_name)
+        return str(module.original_name)[:MAX_NAME]
     kind = type(module)
-    return kind.__bases__[0].__name__ if kind.__name__ == f"Parametrized{kind.__bases__[0].__name__}" else kind.__name__
+    is_replaced = kind.__name__ == f"Parametrized{kind.__bases__[0].__name__}"
+    return (kind.__bases__[0] if is_replaced else kind).__name__[:MAX_NAME]

@@ -48,10 +48,12 @@ def ordinary_graphs() -> Iterator[None]:
 @contextmanager
 def left_as_found(model: nn.Module, mode: str) -> Iterator[None]:
     """Put the model into `mode`; restore modes and buffers afterwards (running statistics change in training)."""
-    modes = {module: module.training for module in model.modules()}
+    # A frozen TorchScript module has no mode.
+    modes = {module: module.training for module in model.modules() if hasattr(module, "training")}
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    buffers_of = {m: dict(m._buffers) for m in modes if not isinstance(m, torch.jit.ScriptModule)}
-    model.train(mode == "train")
+    buffers_of = {m: dict(m._buffers) for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)}
+    if model in modes:
+        model.train(mode == "train")
     try:
         yield
     finally:

@@ -12,8 +12,8 @@ import torch
 from torch.autograd.graph import Node
 
 from gradinspect.engine.first_order.context import SectionInput
-from gradinspect.engine.first_order.memory import out_of_memory
 from gradinspect.engine.first_order.replay import run_model
+from gradinspect.engine.network.allocation import out_of_memory
 from gradinspect.engine.network.reproducible import generator, seeded
 from gradinspect.engine.per_sample.parameter_uses import ParameterSources, Use, lowest, output_shape, parameter_uses
 from gradinspect.engine.per_sample.sample_layout import (

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from gradinspect.engine.first_order.context import SectionInput
-from gradinspect.engine.first_order.memory import out_of_memory
 from gradinspect.engine.first_order.replay import output_of, run_model
+from gradinspect.engine.network.allocation import out_of_memory
 from gradinspect.engine.network.derivatives import parameter_gradients
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.network.reproducible import seeded

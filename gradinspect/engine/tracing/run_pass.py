@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from torch import nn
 from torch.autograd.graph import Node
 
 from gradinspect.contracts.problems import InspectionError
+from gradinspect.engine.network.model_errors import describe_tensors, model_errors
 from gradinspect.engine.network.optimizers import FirstStep
 from gradinspect.engine.network.parameters import ParameterIndex
 from gradinspect.engine.tracing.backward import BackwardReader, clean_gradients
@@ -32,8 +33,6 @@ from gradinspect.engine.tracing.readings import PassReading
 from gradinspect.engine.tracing.theory import homogeneous_weights
 
 LossFunction = Callable[[torch.Tensor], torch.Tensor]
-
-_MAX_REASON = 500  # characters of torch's message that an error repeats
 
 
 def ledger_for(parameters: ParameterIndex) -> Ledger:
@@ -72,8 +71,8 @@ class TracedPass:
         """Run the model forwards and backwards once, and read both.
 
         Raises:
-            InspectionError: `data_mismatch` when the model does not take the inputs, `no_gradient` when no parameter
-                that requires a gradient reaches the loss.
+            InspectionError: `data_mismatch` when the model does not take the inputs, `model_error` when it raises for
+                another reason, `no_gradient` when no parameter that requires a gradient reaches the loss.
 
         Cost: one forward and one backward pass, plus the statistics; peak memory below that of a bare backward pass,
             because each gradient is freed once it is read. On a device one synchronization, at the end.
@@ -102,17 +101,24 @@ class TracedPass:
         """Return the loss and the shape of the model's output; the output itself is released."""
         self.on_stage("forward")
         with torch.enable_grad():
-            with self.casting, recorder or nullcontext(), _as_data_mismatch(self.inputs, recorder):
+            with self.casting, recorder or nullcontext(), self._model_errors(recorder):
                 output = first_tensor(self.model(*self.inputs))
             loss = self.loss_function(output)
         if loss.grad_fn is None:
             raise InspectionError("no_gradient", _why_no_gradient(self.model, self.parameters))
         return loss, tuple(output.shape)
 
+    def _model_errors(self, recorder: ForwardRecorder | None) -> AbstractContextManager[None]:
+        return model_errors(
+            "the model",
+            lambda: f"inputs {describe_tensors(self.inputs)}",
+            cause=lambda: recorder.failure if recorder is not None else None,
+        )
+
     def _backward(self, loss: torch.Tensor, reading: PassReading, ledger: Ledger) -> PassReading:
         self.on_stage("backward")
         reader = BackwardReader(reading, self.parameters, ledger, self.first_step)
-        with clean_gradients(self.parameters), reader.watching():
+        with clean_gradients(self.parameters), reader.watching(), model_errors("the backward pass"):
             (loss if self.loss_scale == 1.0 else loss * self.loss_scale).backward()
         _release_graph(reading)
         for entry in self.parameters:
@@ -148,35 +154,14 @@ def _float_tensors(output: Any) -> Iterator[torch.Tensor]:
             yield from _float_tensors(part)
 
 
-@contextmanager
-def _as_data_mismatch(inputs: Sequence[torch.Tensor], recorder: ForwardRecorder | None) -> Iterator[None]:
-    """Turn what a model raises on its inputs into a `data_mismatch` error."""
-    try:
-        yield
-    except InspectionError:
-        raise
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, TypeError, ValueError, IndexError, AssertionError, AttributeError, KeyError) as error:
-        cause = recorder.failure if recorder is not None and recorder.failure is not None else error
-        if "allocate memory" in str(cause):
-            raise cause from None
-        shapes = ", ".join(f"{str(t.dtype).removeprefix('torch.')}{list(t.shape)}" for t in inputs)
-        reason = _last_line(str(cause))
-        raise InspectionError("data_mismatch", f"the model does not take inputs {shapes}: {reason}") from cause
-
-
-def _last_line(message: str) -> str:
-    """Return the last line of an error message; TorchScript puts a traceback before it."""
-    lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
-    return (lines[-1] if lines else "no reason given")[:_MAX_REASON]
-
-
 def _why_no_gradient(model: nn.Module, parameters: ParameterIndex) -> str:
     count = len(parameters.entries)
     if count == 0:
         if isinstance(model, torch.jit.ScriptModule):
-            return "the model has no parameters; a frozen TorchScript file keeps its weights as constants"
+            return (
+                "the model has no parameters: a frozen TorchScript file keeps its weights as constants; save it before "
+                "torch.jit.freeze and optimize_for_inference"
+            )
         return "the model has no parameters; add a layer that has some, such as Linear"
     if not any(entry.requires_grad for entry in parameters):
         return f"all {count} parameters have requires_grad=False"

@@ -17,7 +17,7 @@ from gradinspect.contracts.report.report import Measurements, Remedy, RemedyChec
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.first_order.context import Budget, SectionInput
 from gradinspect.engine.first_order.first_pass import CustomLoss, Subject, first_pass
-from gradinspect.engine.first_order.memory import out_of_memory
+from gradinspect.engine.network.allocation import out_of_memory
 from gradinspect.engine.network.batch import Batch
 from gradinspect.engine.network.modules import Residual
 from gradinspect.engine.network.reproducible import seeded

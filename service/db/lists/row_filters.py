@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 from pydantic import Field, create_model, field_validator, model_validator
 from pydantic.config import JsonValue
 
+from gradinspect.contracts.document import MAX_NAME
 from service.db.results.flattening import Shape
 from service.query_strings import FILTER_MARK, Number, PageQuery, PlainText
 
@@ -72,7 +73,7 @@ def row_query(name: str, shape: Shape, texts: Sequence[str]) -> type[RowQuery]:
     """
     mark: dict[str, JsonValue] = {FILTER_MARK: True}
     text = (
-        Annotated[Annotated[PlainText, Field(max_length=256)] | None, Field(description="Exactly this text.")],
+        Annotated[Annotated[PlainText, Field(max_length=MAX_NAME)] | None, Field(description="Exactly this text.")],
         None,
     )
     number = (Annotated[Number | None, Field(json_schema_extra=mark)], None)
