@@ -1,10 +1,10 @@
-# Two images from one file: `api` (also runs migrations and the maintainer) has no torch, `worker` has it.
+# Two images: `api`, which also runs migrations and the maintainer, has no torch; `worker` has it.
 #
 #   docker build --target api    -t gradinspect-api .
 #   docker build --target worker -t gradinspect-worker .
 #
-# TORCH_INDEX is an additional package index for torch. Left empty, pip takes the wheel that its own index has, which on
-# x86-64 carries CUDA. PyTorch's CPU index makes a much smaller image; its index of a CUDA version makes one for that.
+# TORCH_INDEX is an additional package index for torch. If empty, pip installs the wheel of its default index, which on
+# x86-64 includes CUDA. PyTorch's CPU index gives a much smaller image, its index of a CUDA version one for that version.
 # The packages of `api` are checked against hashes; torch and what only the engine needs are pinned by version, because
 # each index has its own build of torch.
 

@@ -86,7 +86,7 @@ def read_model(path: str) -> ModelFile:
     content = read_bytes(path)
     name = "stdin" if path == "-" else Path(path).name
     if (kind := recognise(BytesIO(content))) in FILE_KINDS:
-        if (other := _other_archive(content)) is not None:
+        if kind == "torchscript" and (other := _other_archive(content)) is not None:
             raise Failure(f"{path}: {other}", exit_code=WRONG_CALL)
         return ModelFile(name, SOURCES[kind].model_validate({kind: digest_of(content)}), content)
     if content.lstrip()[:1] == b"{":

@@ -33,7 +33,7 @@ READY_SECONDS = 150  # chosen: a cold disk; usually it takes five
 STOP_SECONDS = 5.0  # in addition to `stop_seconds` of a worker's jobs
 POLL_SECONDS = 0.1
 RESTART_PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-STEADY_SECONDS = 60.0  # after so long its restarts are counted from zero
+STEADY_SECONDS = 60.0  # of running; then its restarts are counted from zero
 
 _log = structlog.get_logger(__name__)
 

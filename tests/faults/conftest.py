@@ -1,4 +1,4 @@
-"""A fleet on a database and a broker that a module of tests has to itself."""
+"""A fleet with a database and a broker for one module of tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A broker that dies and forgets, and a database that dies at every step of an inspection's life."""
+"""A broker that restarts without its data, and a database that is killed at every step of an inspection."""
 
 from __future__ import annotations
 

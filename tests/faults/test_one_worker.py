@@ -1,4 +1,4 @@
-"""What goes wrong around a worker that lives: killed runners, lost and repeated messages, poison, cancels."""
+"""Faults around one living worker: killed children, lost and repeated messages, hostile models, cancels."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_message_delivered_fifty_times_is_processed_once(fleet: Fleet, worker:
 
 
 def test_an_api_killed_between_commit_and_publish_loses_no_inspection(fleet: Fleet, worker: WorkerProcess) -> None:
-    queued = [queue_spec(fleet.database).id for _ in range(3)]  # committed, and nobody rings
+    queued = [queue_spec(fleet.database).id for _ in range(3)]  # committed, and not published
     fleet.wait_until_ended(queued)
     assert {fleet.status(one) for one in queued} == {"succeeded"}
     fleet.assert_settled(queued)

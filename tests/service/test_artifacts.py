@@ -1,4 +1,4 @@
-"""Artifacts as rows and bytes together: neither is left without the other."""
+"""Rows and bytes of artifacts are added and removed together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server's commands: what they print, and how they say that something is wrong."""
+"""The server's commands: their output and their errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole service from one command: it comes up, inspects, survives the death of its parts, leaves nothing behind."""
+"""The whole service from one command: it starts, inspects, restarts killed processes, and leaves none behind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ START_SECONDS = 120.0
 
 
 class Service:
-    """`gradinspect serve` in a process of its own."""
+    """`gradinspect serve` in a separate process."""
 
     def __init__(self, data_dir: Path, *arguments: str, working_directory: Path | None = None) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("GRADINSPECT_")}

@@ -1,4 +1,4 @@
-"""The maintainer: leases that ran out, doorbells nobody heard, and two of them at once."""
+"""The maintainer: expired leases, unpublished inspections, and two maintainers at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is past its time goes in two phases; what runs is never touched, and no file is orphaned."""
+"""Retention removes inspections in two phases, leaves active ones alone, and orphans no file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings: complete without an environment, precise about a wrong one, silent about secrets."""
+"""Settings: complete without an environment, precise errors, no secret in any output."""
 
 from __future__ import annotations
 

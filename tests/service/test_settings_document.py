@@ -1,4 +1,4 @@
-"""docs/settings.md is what the settings say, and every setting says something."""
+"""docs/settings.md is generated from the settings, and every setting has a description."""
 
 from __future__ import annotations
 

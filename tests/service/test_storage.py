@@ -1,4 +1,4 @@
-"""The store: what has a name has all its bytes, and what failed left nothing."""
+"""The store: files are complete or absent, and failures leave none."""
 
 from __future__ import annotations
 

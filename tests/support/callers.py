@@ -1,4 +1,4 @@
-"""What tests of the API say again and again: a problem has this status and code; a body that works."""
+"""Shared by tests of the API: a valid body, and assertions about problems."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REQUEST: dict[str, Any] = {"model": {"spec": SPEC}}
 
 
 def problem(response: TestResponse, code: str) -> dict[str, Any]:
-    """The problem document of an answer, which must have this code and all that goes with it."""
+    """Assert that an answer is the problem of this code; return its document."""
     assert response.mimetype == "application/problem+json", response.get_data(as_text=True)[:500]
     document: dict[str, Any] = response.get_json()
     assert document["code"] == code, document
@@ -30,5 +30,5 @@ def problem(response: TestResponse, code: str) -> dict[str, Any]:
 
 
 def pointers(document: dict[str, Any]) -> list[str]:
-    """Where the wrong fields are."""
+    """Return the pointers of the wrong fields."""
     return [error["pointer"] for error in document["errors"]]

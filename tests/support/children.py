@@ -1,4 +1,4 @@
-"""What tests say about one child of the fork server."""
+"""Types of tests that run one child of the fork server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workers.supervisor.endings import Ending
 
 @dataclass
 class Done:
-    """What one child left."""
+    """The ending of one child, with its log and progress."""
 
     ending: Ending
     log: bytes

@@ -1,4 +1,4 @@
-"""A service whose processes can be killed: workers of their own, maintainers, a database, a broker, a store."""
+"""A service whose processes tests can kill: workers, maintainers, a database, a broker, a store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.specimens import TENANT, read
 
 WARM_SECONDS = 120.0
 
-# Everything happens within seconds instead of minutes; the proportions are those of the defaults.
+# Seconds instead of minutes, in the proportions of the defaults.
 FAST = {
     "lease_seconds": 3.0,
     "heartbeat_seconds": 0.5,
@@ -73,9 +73,9 @@ class WorkerProcess:
             database.dispose()
 
     def runners(self) -> list[int]:
-        """The children of the fork server."""
+        """Return the children of the fork server."""
         servers = [pid for pid, command in descendants(self.pid).items() if "workers.child.forkserver" in command]
-        # A child of the fork server carries its parent's command line; the server itself is the one below us.
+        # A child of the fork server carries its parent's command line; the server itself is the worker's child.
         top = [pid for pid in servers if _parent(pid) == self.pid]
         return [pid for pid in servers if pid not in top]
 
@@ -86,7 +86,7 @@ class WorkerProcess:
         self.process.send_signal(number)
 
     def end(self) -> None:
-        """SIGKILL, and wait."""
+        """Kill the worker and wait for its end."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.kill()
@@ -94,7 +94,7 @@ class WorkerProcess:
 
 
 class Fleet:
-    """What a fault test works with."""
+    """The parts of a service in a fault test."""
 
     def __init__(self, settings: Settings, log: Path) -> None:
         self.settings = settings
@@ -119,7 +119,7 @@ class Fleet:
         maintainer.start()
 
     def publish(self, inspection_id: str) -> None:
-        """As the API does: without a broker it is the maintainer who rings, later."""
+        """Publish as the API does: without a broker, the maintainer publishes later."""
         with suppress(BrokerUnavailable):
             self.dispatcher.send(inspection_id, queue="cpu")
 
@@ -135,7 +135,7 @@ class Fleet:
         wait_until(lambda: all(self.status(one) in ENDED for one in inspection_ids), "all have ended", seconds)
 
     def assert_settled(self, inspection_ids: Sequence[str]) -> None:
-        """Each ended once, with one set of results where it ended well, and nothing lies in the store besides."""
+        """Assert that each ended once, with one set of results if it succeeded, and that no other report exists."""
         records = [read(self.database, one) for one in inspection_ids]
         assert {record.status for record in records} <= set(ENDED)
         for record in records:

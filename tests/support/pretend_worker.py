@@ -1,4 +1,4 @@
-"""A worker that ends an inspection when somebody looks at it, for tests of what waits for reports."""
+"""A worker that ends an inspection when it is read, for tests of waiting clients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOOK = re.compile(r"/v1/inspections/(insp_[0-9a-f-]{36})(?:/events)?")
 
 @dataclass
 class Worker:
-    """Ends an inspection just before somebody looks at it.
+    """Ends an inspection just before it is read.
 
     Attributes:
         measured: what it finds.
@@ -64,5 +64,5 @@ class Watched(httpx.BaseTransport):
         return self.inner.handle_request(request)
 
     def called(self, method: str) -> list[str]:
-        """The paths that a method was used on."""
+        """Return the paths requested with a method."""
         return [request.url.path for request in self.requests if request.method == method]

@@ -1,4 +1,4 @@
-"""Processes as /proc shows them: who descends from whom."""
+"""Descendants of a process, read from /proc."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """Every living process below `pid`, with its command line."""
+    """Return every living descendant of `pid` with its command line."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

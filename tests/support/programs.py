@@ -1,4 +1,4 @@
-"""TorchScript files for tests: healthy networks, and programs that no service should have to run."""
+"""TorchScript files for tests: healthy networks and hostile programs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class EndlessLoop(nn.Module):
 
 
 class EndlessSum(nn.Module):
-    """Works on tensors that are large enough for several threads."""
+    """Computes on tensors that are large enough for several threads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ HEALTHY: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
 
 
 def scripted(model: nn.Module) -> bytes:
-    """The file that `torch.jit.save` writes."""
+    """Return the file that `torch.jit.save` writes."""
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -135,7 +135,7 @@ def scripted(model: nn.Module) -> bytes:
 
 
 def deeply_nested() -> bytes:
-    """A file whose code is nested so deeply that torch's parser runs over the end of its stack."""
+    """Return a file whose code is nested so deeply that torch's parser overflows its stack."""
     whole, changed = zipfile.ZipFile(io.BytesIO(scripted(mlp()))), io.BytesIO()
     is_deep = False
     deep = b"    y = " + b"(" * 200_000 + b"1" + b")" * 200_000 + b"\n"

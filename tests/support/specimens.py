@@ -1,4 +1,4 @@
-"""Things that tests put into the database: models, inspections in any state, reports of any size."""
+"""Rows for tests of the service: models, inspections in any state, reports of any size, workers."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def end_well(
     model_id: str | None = None,
     **fields: Any,
 ) -> str:
-    """Queue, claim and finish an inspection; returns its id."""
+    """Queue, claim and finish an inspection; return its id."""
     inspection_id = submit(database, tenant=tenant, model_id=model_id, **fields).id
     claim = take(database, inspection_id)
     with database.write() as session:
@@ -107,7 +107,7 @@ def make_store(directory: Path) -> Store:
 
 
 def layer(position: int = 0, **fields: Any) -> LayerMeasurement:
-    """A layer call with something in every kind of field."""
+    """Return a layer call with a value in every kind of field."""
     given: dict[str, Any] = {
         "depth": position,
         "name": str(position),
@@ -126,7 +126,7 @@ def layer(position: int = 0, **fields: Any) -> LayerMeasurement:
 
 
 def parameter(position: int = 0, **fields: Any) -> ParameterMeasurement:
-    """A parameter with something in every kind of field."""
+    """Return a parameter with a value in every kind of field."""
     given: dict[str, Any] = {
         "name": f"{position}.weight",
         "aliases": ("tied.weight",),

@@ -1,4 +1,4 @@
-"""A warm fork server for the run, and a way to have one job done by a child of it."""
+"""A warm fork server for the test run, and a fixture that runs one job in a child of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One job, one child: every way in which it can end has its name, and nothing of it reaches the next job."""
+"""One child for each job: each ending has a failure code, and no state reaches the next job."""
 
 from __future__ import annotations
 

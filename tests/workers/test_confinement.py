@@ -1,4 +1,4 @@
-"""Confinement is tried before it is promised, and a kernel that refuses it is believed."""
+"""Confinement is tested before it is reported, and a kernel that refuses it lowers the level."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_confined_process_that_cannot_compute_is_not_usable() -> None:
 
 def test_landlock_alone_denies_files() -> None:
     if landlock.abi() == 0:
-        return  # the filter stands on its own, as the tests above show on this kernel
+        return  # the filter does not need Landlock, as the tests above show
 
     def open_a_file() -> str:
         refuse_privileges()

@@ -1,4 +1,4 @@
-"""Each way of dying has one name."""
+"""Each way of dying has one failure code."""
 
 from __future__ import annotations
 

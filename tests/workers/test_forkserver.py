@@ -1,4 +1,4 @@
-"""The fork server outlives what goes wrong with one request, and its keeper what goes wrong with one server."""
+"""The fork server survives a failed request, and the worker a failed fork server."""
 
 from __future__ import annotations
 

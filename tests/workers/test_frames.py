@@ -1,4 +1,4 @@
-"""What a child sends is hostile until it has been validated."""
+"""Frames of a child are untrusted until they are validated."""
 
 from __future__ import annotations
 

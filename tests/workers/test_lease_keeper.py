@@ -1,4 +1,4 @@
-"""A lease is kept alive, and its loss is noticed."""
+"""A lease is extended, and its loss is noticed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a child is given, and what is believed of what it gives back."""
+"""The input of a child, its confinement, and the corrections of its output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which process knows what: no torch beside the database, no secret beside torch."""
+"""What each process imports and inherits: no torch with the database, no secret with torch."""
 
 from __future__ import annotations
 

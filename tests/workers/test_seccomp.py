@@ -1,4 +1,4 @@
-"""The system call filter, run by an interpreter of classic BPF for both architectures, and for real on this one."""
+"""The system call filter, in an interpreter of classic BPF for both architectures and in the kernel for this one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a message to a row that has ended: what a worker does about one inspection."""
+"""One inspection in a worker, from the message to the ended row."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def _send(frame: ProgressFrame | ResultFrame | FailureFrame) -> None:
 
 
 def result_pieces(frame: ResultFrame) -> Iterator[bytes]:
-    """Yield the frame's JSON row by row: the whole text of a large report might not fit into memory beside it."""
+    """Yield the frame's JSON row by row: the whole text of a large report might not fit into memory."""
     rest = frame.model_dump_json(exclude={"measurements": set(_ROWS)}).encode()
     yield rest.removesuffix(b"}}")
     for name in _ROWS:
