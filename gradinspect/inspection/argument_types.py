@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.engine.network.batch import tensors_in
 
 A_TENSOR = "give a tensor (batch, …), or a sequence of tensors"
 
@@ -27,7 +28,9 @@ def check_types(model: object, inputs: object, targets: object, optimizer: objec
             _check_tensor(f"inputs[{index}]", each, "give a tensor (batch, …)")
     elif inputs is not None:
         _check_tensor("inputs", inputs, A_TENSOR)
-    if targets is not None:
+    if targets is not None and (
+        not tensors_in(targets) or not isinstance(targets, torch.Tensor | Mapping | list | tuple)
+    ):
         _check_tensor("targets", targets, "give a tensor, or leave it out")
     if optimizer is not None and not isinstance(optimizer, Mapping):
         raise TypeError(f'optimizer is {_name(optimizer)}; give a dict: {{"type": "sgd", "lr": 0.1}}')

@@ -22,8 +22,9 @@ from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.engine.first_order.context import Budget
 from gradinspect.engine.network.allocation import out_of_memory
-from gradinspect.engine.network.batch import Batch, digest, make_batch
+from gradinspect.engine.network.batch import Batch, Target, digest, make_batch, map_tensors, tensors_in
 from gradinspect.engine.network.losses import draw_target
+from gradinspect.engine.network.outputs import first_tensor
 from gradinspect.engine.network.reproducible import generator
 from gradinspect.inspection.argument_types import check_types
 from gradinspect.inspection.job import choose_device, run_job
@@ -35,8 +36,7 @@ from gradinspect.rules import find_policy, judge, remedies_to_try
 if TYPE_CHECKING:
     from gradinspect.contracts.request.request import Loss
     from gradinspect.contracts.sections import Diagnostic
-
-    CustomLoss = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+    from gradinspect.engine.network.fixed_loss import CustomLoss
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def memory_named() -> Iterator[None]:
 def inspect(
     model: nn.Module | dict[str, Any] | ModelSpec,  # Any: a spec is JSON until it is validated
     inputs: torch.Tensor | Sequence[torch.Tensor] | None = None,
-    targets: torch.Tensor | None = None,
+    targets: Target = None,
     *,
     loss: Loss | CustomLoss = "cross_entropy",
     optimizer: dict[str, Any] | None = None,
@@ -74,10 +74,13 @@ def inspect(
     Args:
         model: an `nn.Module` (eager, scripted or traced) or a spec as a dict. A module is restored afterwards:
             mode, gradients, hooks, buffers, random state and requires_grad.
-        inputs: (batch, …), or several tensors that share their first axis. May be left out for a spec.
-        targets: what the loss compares the output with; left out, drawn from `seed` to fit the output and the loss.
+        inputs: (batch, …), or several tensors that share their first axis. May be left out for a spec. The model
+            receives these very tensors, so a loss may differentiate by an input that requires a gradient.
+        targets: what the loss compares the output with: a tensor, or for a callable also nested dicts, lists and
+            tuples of tensors. Left out, it is drawn from `seed` to fit the output and the loss.
         loss: a name (cross_entropy, mse, l1, huber, bce_with_logits, nll, output_mean, random_cotangent), or a
-            callable of (output, target) that returns a scalar.
+            callable of (output, target). It receives what the model returned, be it a tensor, tuple, dict or
+            dataclass, and returns a scalar, or a dict of named scalars whose sum is the loss.
         optimizer: as in a request: {"type": "sgd", "lr": 0.1}; its first step gives the update ratios.
         precision: as in a request: {"intended": "float16", "loss_scale": 65536}.
         diagnostics: sections to compute.
@@ -116,7 +119,7 @@ def inspect(
         batch = partial(_spec_batch, spec, inputs, targets, settings, where)
         subjects = spec_subjects(spec, settings, device=where, batch=batch)
         reference = ModelReference(kind="spec")
-    with _random_states_restored():
+    with _random_states_restored(), _gradients_restored(inputs, targets):
         measured = measure(
             subjects, settings, device=where, custom_loss=loss if callable(loss) else None,
             budget=Budget(time_limit), suggest=remedies_to_try, progress=progress,
@@ -178,6 +181,25 @@ def _random_states_restored() -> Iterator[None]:
         np.random.set_state(numpy)
 
 
+@contextmanager
+def _gradients_restored(*arguments: object) -> Iterator[None]:
+    """Restore the gradients of the caller's tensors, which a backward pass adds to."""
+    leaves = [tensor for tensor in tensors_in(arguments) if tensor.is_leaf and tensor.requires_grad]
+    saved = [tensor.grad for tensor in leaves]
+    for tensor in leaves:
+        tensor.grad = None
+    try:
+        yield
+    finally:
+        for tensor, gradient in zip(leaves, saved, strict=True):
+            tensor.grad = gradient
+
+
+def _own(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the caller's tensor itself; one that was computed is detached, since a pass would free its graph."""
+    return tensor if tensor.is_leaf else tensor.detach().requires_grad_(tensor.requires_grad)
+
+
 def _settings(loss: object, **fields: object) -> InspectionSettings:
     """Validate the arguments as a request's settings; None and a callable loss are left out."""
     requested = {name: value for name, value in fields.items() if value is not None}
@@ -187,7 +209,7 @@ def _settings(loss: object, **fields: object) -> InspectionSettings:
 def _spec_batch(
     spec: ModelSpec,
     inputs: torch.Tensor | Sequence[torch.Tensor] | None,
-    targets: torch.Tensor | None,
+    targets: Target,
     settings: InspectionSettings,
     device: torch.device,
 ) -> Batch:
@@ -197,19 +219,18 @@ def _spec_batch(
         None, None, sample_input=spec.input, vocabulary=spec.input.high, loss=settings.loss,
         dtype=spec_dtype(settings), device=device, seed=settings.seed,
     )  # fmt: skip
-    return batch if targets is None else batch.with_target(targets.to(device))
+    return batch if targets is None else batch.with_target(map_tensors(targets, lambda tensor: tensor.to(device)))
 
 
 def _caller_batches(
     inputs: torch.Tensor | Sequence[torch.Tensor] | None,
-    targets: torch.Tensor | None,
+    targets: Target,
     settings: InspectionSettings,
 ) -> Callable[[int, int], Batch]:
     """Cut the caller's tensors into one batch per seed: (index, seed) → the batch."""
     if inputs is None:
         raise TypeError("inspect() needs inputs for a module: a tensor (batch, …), or a sequence of tensors")
-    # Detached, so that a caller's input that requires a gradient does not receive ours in its .grad.
-    whole = tuple(tensor.detach() for tensor in ((inputs,) if isinstance(inputs, torch.Tensor) else inputs))
+    whole = tuple(_own(tensor) for tensor in ((inputs,) if isinstance(inputs, torch.Tensor) else inputs))
     samples = whole[0].shape[0] if settings.seeds > 1 and whole[0].dim() else 0
     if settings.seeds > max(samples, 1):
         raise InspectionError("data_mismatch", f"seeds is {settings.seeds}, but the batch holds {samples} samples")
@@ -218,10 +239,12 @@ def _caller_batches(
         part = slice(index * samples // settings.seeds, (index + 1) * samples // settings.seeds)
         cut = tuple(tensor[part] for tensor in whole) if settings.seeds > 1 else whole
         if targets is not None:
-            target = targets[part] if settings.seeds > 1 else targets
-            return Batch(cut, lambda _output: target, False, digest((*cut, target)))
+            target = map_tensors(targets, lambda tensor: tensor[part]) if settings.seeds > 1 else targets
+            return Batch(cut, lambda _output: target, False, digest((*cut, *tensors_in(target))))
         draws = generator(seed, "target")
-        return Batch(cut, lambda output: draw_target(settings.loss, output, None, draws), True, digest(cut))
+        return Batch(
+            cut, lambda output: draw_target(settings.loss, first_tensor(output), None, draws), True, digest(cut)
+        )
 
     return batch
 

@@ -12,9 +12,10 @@ from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.report.report import Environment, Measurements
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.first_order.context import Budget, SectionInput
-from gradinspect.engine.first_order.first_pass import CustomLoss, Subject, first_pass
+from gradinspect.engine.first_order.first_pass import Subject, first_pass
 from gradinspect.engine.first_order.memory import memory_limit
 from gradinspect.engine.network.allocation import out_of_memory
+from gradinspect.engine.network.fixed_loss import CustomLoss
 from gradinspect.engine.network.reproducible import left_as_found, ordinary_graphs
 from gradinspect.inspection.peak_memory import PeakMemory
 from gradinspect.inspection.results import FirstPass, Results

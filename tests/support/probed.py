@@ -16,8 +16,9 @@ from gradinspect.contracts.document import from_python
 from gradinspect.contracts.report.sections import LrScales
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.first_order.context import Budget, SectionInput
-from gradinspect.engine.first_order.first_pass import CustomLoss, Subject, first_pass
+from gradinspect.engine.first_order.first_pass import Subject, first_pass
 from gradinspect.engine.network.batch import Batch
+from gradinspect.engine.network.fixed_loss import CustomLoss
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.network.reproducible import ordinary_graphs
 from gradinspect.probes.lr_scales import suggest_scales

@@ -6,9 +6,9 @@ import torch
 
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.first_order.replay import replaying
+from gradinspect.engine.network.outputs import first_tensor
 from gradinspect.engine.per_sample.sample_gradients import sample_gradient_moments
 from gradinspect.engine.per_sample.sample_norms import sample_norms
-from gradinspect.engine.tracing.run_pass import first_tensor
 
 
 def loop(s: SectionInput) -> dict[str, float]:

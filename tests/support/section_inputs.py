@@ -12,8 +12,9 @@ from torch import nn
 
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.first_order.context import Budget, SectionInput
-from gradinspect.engine.first_order.first_pass import CustomLoss, Subject, first_pass
+from gradinspect.engine.first_order.first_pass import Subject, first_pass
 from gradinspect.engine.network.batch import Batch
+from gradinspect.engine.network.fixed_loss import CustomLoss
 from gradinspect.engine.network.reproducible import ordinary_graphs
 
 

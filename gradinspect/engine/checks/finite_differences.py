@@ -20,10 +20,10 @@ from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.report.report import SelfCheck
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.network.autocast import HALF
+from gradinspect.engine.network.batch import map_tensors
 from gradinspect.engine.network.load import load_torchscript
 from gradinspect.engine.network.parameters import ParameterEntry, ParameterIndex
 from gradinspect.engine.network.reproducible import seeded
-from gradinspect.engine.tracing.run_pass import first_tensor
 
 NAME, NORMS = "finite_differences", "gradients_in_float64"
 STEP = 1e-5
@@ -91,7 +91,7 @@ def _loss_of(model: nn.Module, s: SectionInput, samples: int | None) -> Callable
     """Return the loss of the copy on the first samples, or on all; every call draws the same random numbers."""
     count = s.batch.inputs[0].shape[0] if s.batch.inputs and s.batch.inputs[0].dim() else 0
     inputs = [_cut(tensor, count, samples) for tensor in s.batch.inputs]
-    target = _cut(s.target, count, samples) if s.target is not None else None
+    target = map_tensors(s.target, lambda tensor: _cut(tensor, count, samples))
     model.train(s.settings.mode == "train")
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
 
@@ -100,7 +100,7 @@ def _loss_of(model: nn.Module, s: SectionInput, samples: int | None) -> Callable
             for buffer, value in buffers:
                 buffer.copy_(value)
         with seeded(s.seed, s.device):
-            return s.loss_between(first_tensor(model(*inputs)), target)
+            return s.loss_between(s.part_of(model(*inputs)), target)
 
     return loss
 

@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 
 from gradinspect.engine.arrays.deferred import joint_length
 from gradinspect.engine.first_order.context import SectionInput
-from gradinspect.engine.first_order.replay import output_of, replaying, run_model, twice_differentiable
+from gradinspect.engine.first_order.replay import only_tensor, output_of, replaying, run_model, twice_differentiable
 from gradinspect.engine.network.allocation import out_of_memory
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.network.reproducible import seeded
@@ -62,7 +62,7 @@ def forward_mode(s: SectionInput, direction: Direction) -> torch.Tensor | None:
                 for entry in s.parameters
             }
             with swapped(s.model, duals):
-                output = run_model(s, s.batch.inputs)
+                output = only_tensor(run_model(s, s.batch.inputs))
             if output.requires_grad:  # a parameter that was not swapped
                 return None
             tangent = forward_ad.unpack_dual(output).tangent
@@ -83,9 +83,9 @@ def central_difference(s: SectionInput, direction: Direction) -> torch.Tensor:
     h = RELATIVE_STEP.get(dtype, RELATIVE_STEP_LOW) * (size or 1.0) / length
     with replaying(s), torch.no_grad():
         with _moved(direction, h):
-            above = output_of(s)
+            above = only_tensor(output_of(s))
         with _moved(direction, -h):
-            below = output_of(s)
+            below = only_tensor(output_of(s))
     return (above - below) / (2 * h)
 
 

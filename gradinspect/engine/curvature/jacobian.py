@@ -22,7 +22,7 @@ from gradinspect.engine.curvature.hessian import named_operators
 from gradinspect.engine.curvature.hutchinson import signs
 from gradinspect.engine.curvature.lanczos import random_start, top_eigenvalue
 from gradinspect.engine.first_order.context import SectionInput, SectionResult, refused
-from gradinspect.engine.first_order.replay import replaying, run_model, twice_differentiable
+from gradinspect.engine.first_order.replay import only_tensor, replaying, run_model, twice_differentiable
 from gradinspect.engine.network.reproducible import generator, seeded
 from gradinspect.engine.rows.layer_rows import finite
 
@@ -98,7 +98,7 @@ def jacobian_section(s: SectionInput) -> SectionResult:
         points = [x[:samples].detach().clone() for x in s.batch.inputs]
         moving = [point.requires_grad_() for point in points if point.is_floating_point()]
         with seeded(s.seed, s.device):
-            output = run_model(s, points)
+            output = only_tensor(run_model(s, points))
         if output.grad_fn is None:
             return SectionResult(Jacobian(status="undetermined", reason="the output does not depend on the input"))
         network = _Map(moving, output, samples)

@@ -17,7 +17,8 @@ from torch import nn
 
 from gradinspect.contracts.document import Document
 from gradinspect.contracts.request.request import InspectionSettings
-from gradinspect.engine.network.batch import Batch
+from gradinspect.engine.network.batch import Batch, Target
+from gradinspect.engine.network.outputs import ModelOutput
 from gradinspect.engine.network.parameters import ParameterIndex
 from gradinspect.engine.tracing.naming import CallName
 from gradinspect.engine.tracing.readings import PassReading
@@ -56,9 +57,10 @@ class SectionInput:
         model: the model in its requested mode, on `device`.
         parameters: its parameters; tied ones are one entry.
         batch: the batch of the first-order pass; `batch.inputs` are the model's arguments.
-        loss_of: maps the model's output to the scalar, mean-reduced loss with the first pass's target.
+        loss_of: maps that part of the model's output to the scalar, mean-reduced loss with the first pass's target.
         target: that target; None for losses without one.
         loss_between: the same loss of an output and another target, such as a minibatch's.
+        part_of: maps what the model returned to the part that the loss reads.
         settings: the request.
         reading: measurements of the first-order pass.
         names: the names of `reading.calls`, in their order.
@@ -73,9 +75,10 @@ class SectionInput:
     model: nn.Module
     parameters: ParameterIndex
     batch: Batch
-    loss_of: Callable[[torch.Tensor], torch.Tensor]
-    target: torch.Tensor | None
-    loss_between: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+    loss_of: Callable[[ModelOutput], torch.Tensor]
+    target: Target
+    loss_between: Callable[[ModelOutput, Target], torch.Tensor]
+    part_of: Callable[[ModelOutput], ModelOutput]
     settings: InspectionSettings
     reading: PassReading
     names: Sequence[CallName]

@@ -16,15 +16,12 @@ from gradinspect.engine.first_order.context import Budget, SectionInput
 from gradinspect.engine.first_order.freed_memory import keep_freed_memory
 from gradinspect.engine.network.autocast import HALF, casting
 from gradinspect.engine.network.batch import Batch
-from gradinspect.engine.network.losses import compute_loss
-from gradinspect.engine.network.model_errors import describe_tensors, model_errors
+from gradinspect.engine.network.fixed_loss import CustomLoss, FixedLoss
 from gradinspect.engine.network.optimizers import steps_of
 from gradinspect.engine.network.parameters import ParameterIndex
-from gradinspect.engine.network.reproducible import generator, left_as_found, seeded
+from gradinspect.engine.network.reproducible import left_as_found, seeded
 from gradinspect.engine.tracing.naming import name_calls
 from gradinspect.engine.tracing.run_pass import TracedPass
-
-CustomLoss = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,33 +41,6 @@ class Subject:
     rebuild: Callable[[int], nn.Module] | None = None
 
 
-class FixedLoss:
-    """The scalar loss of an output, always with the target that was drawn for the first output."""
-
-    def __init__(self, subject: Subject, settings: InspectionSettings, custom: CustomLoss | None) -> None:
-        self._subject, self._settings, self._custom = subject, settings, custom
-        self._drawn = False
-        self.target: torch.Tensor | None = None
-
-    def __call__(self, output: torch.Tensor) -> torch.Tensor:
-        if not self._drawn:
-            self.target, self._drawn = self._subject.batch.target_for(output), True
-        return self.between(output, self.target)
-
-    def between(self, output: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        """Compute the loss of an output and any target."""
-
-        def taken() -> str:
-            shown = f"the output {describe_tensors((output,))}"
-            return shown if target is None else f"{shown} and the target {describe_tensors((target,))}"
-
-        with casting(self._settings.precision, output.device), model_errors("the loss", taken):
-            if self._custom is not None:
-                return _one_number(self._custom(output, target))
-            # A new generator for each call, so that the random cotangent is the same every time.
-            return compute_loss(self._settings.loss, output, target, generator(self._subject.seed, "cotangent"))
-
-
 def first_pass(
     subject: Subject,
     settings: InspectionSettings,
@@ -86,7 +56,7 @@ def first_pass(
         subject: the pass to run.
         settings: the request.
         device: the device of model and batch.
-        custom_loss: a loss from (output, target) in place of the request's.
+        custom_loss: a function of (output, target) in place of the request's loss; see `FixedLoss`.
         budget: the time left for the sections; None for no limit.
         stage: called with "forward" and "backward" when they begin.
 
@@ -95,7 +65,7 @@ def first_pass(
     """
     keep_freed_memory()
     parameters = ParameterIndex(subject.model)
-    loss_of = FixedLoss(subject, settings, custom_loss)
+    loss_of = FixedLoss(subject.batch, settings, custom_loss, device=device, seed=subject.seed)
     step = steps_of(settings.optimizer).first_step() if settings.optimizer is not None else None
     started = time.perf_counter()
     with left_as_found(subject.model, settings.mode), seeded(subject.seed, device):
@@ -116,6 +86,7 @@ def first_pass(
         loss_of=loss_of,
         target=loss_of.target,
         loss_between=loss_of.between,
+        part_of=loss_of.part_of,
         settings=settings,
         reading=reading,
         names=name_calls(reading.calls, parameters),
@@ -125,15 +96,6 @@ def first_pass(
         budget=budget or Budget(None),
         rebuild=subject.rebuild,
     )
-
-
-def _one_number(value: object) -> torch.Tensor:
-    """Check what a custom loss returned."""
-    if not isinstance(value, torch.Tensor):
-        raise InspectionError("model_error", f"the loss returned {type(value).__name__}, not a tensor")
-    if value.numel() != 1 or not value.is_floating_point():
-        raise InspectionError("model_error", f"the loss returned {describe_tensors((value,))}, not one real number")
-    return value
 
 
 def _loss_scale(parameters: ParameterIndex, settings: InspectionSettings) -> float:

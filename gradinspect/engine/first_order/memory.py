@@ -10,8 +10,8 @@ from gradinspect.contracts.problems import InspectionError
 from gradinspect.engine.first_order.first_pass import Subject
 from gradinspect.engine.network.allocation import out_of_memory
 from gradinspect.engine.network.batch import Batch
+from gradinspect.engine.network.outputs import first_tensor
 from gradinspect.engine.network.reproducible import left_as_found, seeded
-from gradinspect.engine.tracing.run_pass import first_tensor
 
 
 def memory_limit(subject: Subject, mode: str) -> InspectionError:

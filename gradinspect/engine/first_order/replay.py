@@ -8,26 +8,40 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from gradinspect.contracts.problems import InspectionError
 from gradinspect.engine.autograd import RightSecondDerivatives
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.network.autocast import casting
+from gradinspect.engine.network.outputs import ModelOutput
 from gradinspect.engine.network.reproducible import left_as_found, ordinary_graphs, seeded
 from gradinspect.engine.tracing.operator_names import ATEN_FUSED_RECURRENT
-from gradinspect.engine.tracing.run_pass import first_tensor
 
 # Fused recurrent kernels: one autograd node for all time steps, without forward mode and without a second derivative.
 
 
-def output_of(s: SectionInput) -> torch.Tensor:
-    """Compute the model's output of the first pass, with the same dropout masks. Call it inside `replaying`."""
+def output_of(s: SectionInput) -> ModelOutput:
+    """Compute what the loss read in the first pass, with the same dropout masks. Call it inside `replaying`."""
     with seeded(s.seed, s.device):
         return run_model(s, s.batch.inputs)
 
 
-def run_model(s: SectionInput, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Compute the model's output for any inputs, in the precision of the first pass."""
+def run_model(s: SectionInput, inputs: Sequence[torch.Tensor]) -> ModelOutput:
+    """Compute what the loss reads of the model's output, for any inputs, in the precision of the first pass."""
     with casting(s.settings.precision, s.device):
-        return first_tensor(s.model(*inputs))
+        return s.part_of(s.model(*inputs))
+
+
+def only_tensor(output: ModelOutput) -> torch.Tensor:
+    """Return an output that is one tensor.
+
+    Raises:
+        InspectionError: `data_mismatch` for any other, with which a section that differentiates the output is left out.
+    """
+    if isinstance(output, torch.Tensor):
+        return output
+    raise InspectionError(
+        "data_mismatch", "the loss reads several outputs of the model, and this needs a single tensor"
+    )
 
 
 @contextmanager

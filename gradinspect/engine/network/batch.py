@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.request.data import (
@@ -21,11 +23,13 @@ from gradinspect.contracts.request.data import (
 from gradinspect.contracts.request.request import Loss
 from gradinspect.contracts.spec.tensors import SampleInput
 from gradinspect.engine.network.losses import draw_target
+from gradinspect.engine.network.outputs import ModelOutput, first_tensor
 from gradinspect.engine.network.reproducible import generator
 
 DEFAULT_SAMPLES = 128
 
-TargetMaker = Callable[[torch.Tensor], torch.Tensor | None]
+Target = Any  # a tensor, None, or for the caller's own loss anything that holds tensors
+TargetMaker = Callable[[ModelOutput], Target]
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Batch:
 
     Attributes:
         inputs: the model's arguments, (samples, …) each.
-        target_for: maps the model's output to the target; None for losses without one.
+        target_for: maps what the model returned to the target; None for losses without one.
         synthetic: True if anything was drawn instead of read.
         digest: SHA-256 over dtypes, shapes and values of the inputs and of a target that was read.
     """
@@ -44,9 +48,9 @@ class Batch:
     synthetic: bool
     digest: str
 
-    def with_target(self, target: torch.Tensor) -> Batch:
+    def with_target(self, target: Target) -> Batch:
         """Return the same inputs with a known target."""
-        return Batch(self.inputs, lambda _output: target, self.synthetic, digest((*self.inputs, target)))
+        return Batch(self.inputs, lambda _output: target, self.synthetic, digest((*self.inputs, *tensors_in(target))))
 
 
 def make_batch(
@@ -82,7 +86,9 @@ def make_batch(
         moved = [_moved(tensor, dtype, device) for tensor in _read(data, tensors or {}, part=part)]
         inputs = tuple(moved[: len(data.inputs)])
         if data.target is None:
-            return Batch(inputs, lambda output: draw_target(loss, output, None, target_draws), True, digest(inputs))
+            return Batch(
+                inputs, lambda output: draw_target(loss, first_tensor(output), None, target_draws), True, digest(inputs)
+            )
         target = moved[-1] if moved[-1].is_floating_point() else moved[-1].long()
         return Batch(inputs, lambda _output: target, False, digest((*inputs, target)))
     draws = generator(seed, "inputs")
@@ -92,7 +98,24 @@ def make_batch(
         sources = (_default_source(sample_input, vocabulary, samples),)
     inputs = tuple(_moved(_draw(source, draws), dtype, device) for source in sources)
     declared = data.target if data is not None else None
-    return Batch(inputs, lambda output: draw_target(loss, output, declared, target_draws), True, digest(inputs))
+    return Batch(
+        inputs, lambda output: draw_target(loss, first_tensor(output), declared, target_draws), True, digest(inputs)
+    )
+
+
+def map_tensors(value: Target, change: Callable[[torch.Tensor], torch.Tensor]) -> Target:
+    """Apply a function to every tensor in nested dicts, lists and tuples; anything else stays as it is."""
+    return tree_map_only(torch.Tensor, change, value)
+
+
+def tensors_in(value: Target) -> list[torch.Tensor]:
+    """Return the tensors in nested dicts, lists and tuples, in order."""
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def counts_samples(target: Target, samples: int) -> bool:
+    """Check that every tensor of a target has the batch's samples on its first axis."""
+    return all(tensor.dim() > 0 and tensor.shape[0] == samples for tensor in tensors_in(target))
 
 
 def digest(tensors: Sequence[torch.Tensor]) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch.autograd.graph import Node
 
 from gradinspect.engine.first_order.context import SectionInput
-from gradinspect.engine.first_order.replay import run_model
+from gradinspect.engine.first_order.replay import only_tensor, run_model
 from gradinspect.engine.network.allocation import out_of_memory
 from gradinspect.engine.network.reproducible import generator, seeded
 from gradinspect.engine.per_sample.parameter_uses import ParameterSources, Use, lowest, output_shape, parameter_uses
@@ -76,7 +76,7 @@ def _probe_few(s: SectionInput, uses: Sequence[Use], samples: int) -> dict[Node,
     """
     try:
         with seeded(s.seed, s.device):
-            output = run_model(s, [tensor[:FEW] for tensor in s.batch.inputs])
+            output = only_tensor(run_model(s, [tensor[:FEW] for tensor in s.batch.inputs]))
     except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
         if out_of_memory(error):
             raise

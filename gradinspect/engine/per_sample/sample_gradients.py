@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 
 from gradinspect.engine.first_order.context import SectionInput
-from gradinspect.engine.first_order.replay import output_of, run_model
+from gradinspect.engine.first_order.replay import only_tensor, output_of, run_model
 from gradinspect.engine.network.allocation import out_of_memory
+from gradinspect.engine.network.batch import Target, map_tensors
 from gradinspect.engine.network.derivatives import parameter_gradients
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.network.reproducible import seeded
@@ -90,7 +91,7 @@ class _Sums:
         }
 
 
-def _sample_loss(s: SectionInput, inputs: Sequence[torch.Tensor], target: torch.Tensor | None) -> torch.Tensor:
+def _sample_loss(s: SectionInput, inputs: Sequence[torch.Tensor], target: Target) -> torch.Tensor:
     return s.loss_between(run_model(s, inputs), target)
 
 
@@ -99,18 +100,16 @@ def _by_vmap(s: SectionInput, entries: Sequence[ParameterEntry], part: slice) ->
         raise ValueError("each sample has its own cotangent")
     names = {entry.name: entry for entry in entries}
 
-    def loss(
-        values: Mapping[str, torch.Tensor], inputs: tuple[torch.Tensor, ...], target: torch.Tensor | None
-    ) -> torch.Tensor:
+    def loss(values: Mapping[str, torch.Tensor], inputs: tuple[torch.Tensor, ...], target: Target) -> torch.Tensor:
         with swapped(s.model, {names[name]: value for name, value in values.items()}):
-            row = target.unsqueeze(0) if target is not None else None
+            row = map_tensors(target, lambda tensor: tensor.unsqueeze(0))
             return _sample_loss(s, [tensor.unsqueeze(0) for tensor in inputs], row)
 
     differentiate: Callable[..., Mapping[str, torch.Tensor]] = torch.func.vmap(
         torch.func.grad(loss), in_dims=(None, 0, 0 if s.target is not None else None), randomness="different"
     )
     values = {name: entry.tensor.detach() for name, entry in names.items()}
-    target = s.target[part] if s.target is not None else None
+    target = map_tensors(s.target, lambda tensor: tensor[part])
     with seeded(s.seed, s.device), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # operations without a batching rule are slow, and correct
         gradients = differentiate(values, tuple(tensor[part] for tensor in s.batch.inputs), target)
@@ -122,7 +121,7 @@ def _one_by_one(s: SectionInput, entries: Sequence[ParameterEntry], part: slice)
         raise ValueError("each sample has its own cotangent")
 
     def gradients(index: int) -> list[torch.Tensor | None]:
-        target = s.target[index : index + 1] if s.target is not None else None
+        target = map_tensors(s.target, lambda tensor: tensor[index : index + 1])
         with seeded(s.seed, s.device):
             loss = _sample_loss(s, [tensor[index : index + 1] for tensor in s.batch.inputs], target)
         return parameter_gradients(loss, entries)
@@ -132,7 +131,7 @@ def _one_by_one(s: SectionInput, entries: Sequence[ParameterEntry], part: slice)
 
 def _masked(s: SectionInput, entries: Sequence[ParameterEntry], part: slice) -> dict[ParameterEntry, torch.Tensor]:
     """Go backwards through the whole batch's graph with the loss's slope of one sample at a time."""
-    output = output_of(s)
+    output = only_tensor(output_of(s))
     samples = output.shape[0]
     point = output.detach().requires_grad_()
     (slope,) = torch.autograd.grad(s.loss_of(point), point)

@@ -15,7 +15,8 @@ import torch
 from torch.autograd.graph import Node
 
 from gradinspect.engine.first_order.context import SectionInput
-from gradinspect.engine.first_order.replay import output_of
+from gradinspect.engine.first_order.replay import only_tensor, output_of
+from gradinspect.engine.network.batch import map_tensors
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.per_sample.first_axis import on_first_axis
 from gradinspect.engine.per_sample.formulas import factor_of, has_formula, is_elementwise
@@ -69,7 +70,7 @@ def sample_norms(s: SectionInput, samples: int) -> SampleNorms | str:
     `first_axis` a forward and a backward pass over two samples.
     """
     with torch.enable_grad():
-        output = output_of(s)
+        output = only_tensor(output_of(s))
         point = output.detach().requires_grad_()
         (slope,) = torch.autograd.grad(s.loss_of(point), point)
         if not _is_mean_over_samples(s, output.detach(), slope, samples):
@@ -92,7 +93,7 @@ def _is_mean_over_samples(s: SectionInput, output: torch.Tensor, slope: torch.Te
     if s.settings.loss == "random_cotangent" or output.shape[0] < 2:
         return True
     alone = output[:1].clone().requires_grad_()
-    target = s.target[:1] if s.target is not None else None
+    target = map_tensors(s.target, lambda tensor: tensor[:1])
     try:
         (single,) = torch.autograd.grad(s.loss_between(alone, target), alone)
     except (RuntimeError, ValueError, TypeError, IndexError):

@@ -8,11 +8,10 @@ frees it, so that never more than one gradient is in memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +20,7 @@ from torch.autograd.graph import Node
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.engine.network.model_errors import describe_tensors, model_errors
 from gradinspect.engine.network.optimizers import FirstStep
+from gradinspect.engine.network.outputs import ModelOutput, first_tensor
 from gradinspect.engine.network.parameters import ParameterIndex
 from gradinspect.engine.tracing.backward import BackwardReader, clean_gradients
 from gradinspect.engine.tracing.calls import LayerCall
@@ -32,7 +32,7 @@ from gradinspect.engine.tracing.nonlinearities import Nonlinearities, is_custom,
 from gradinspect.engine.tracing.readings import PassReading
 from gradinspect.engine.tracing.theory import homogeneous_weights
 
-LossFunction = Callable[[torch.Tensor], torch.Tensor]
+LossFunction = Callable[[ModelOutput], torch.Tensor]
 
 
 def ledger_for(parameters: ParameterIndex) -> Ledger:
@@ -48,7 +48,7 @@ class TracedPass:
     Attributes:
         model: eager, scripted or traced; its gradients are restored afterwards.
         inputs: what `model(*inputs)` takes; the first axis counts samples.
-        loss_function: from the model's output to a scalar.
+        loss_function: from what the model returned to a scalar.
         first_step: of the declared optimizer, for the norms of its updates.
         on_stage: called with "forward" and "backward" when they begin.
         ledger: takes the readings; by default `ledger_for` the parameters.
@@ -98,15 +98,16 @@ class TracedPass:
         return self.ledger if self.ledger is not None else ledger_for(self.parameters)
 
     def _forward(self, recorder: ForwardRecorder | None) -> tuple[torch.Tensor, tuple[int, ...]]:
-        """Return the loss and the shape of the model's output; the output itself is released."""
+        """Return the loss and the shape of the model's first output; the output itself is released."""
         self.on_stage("forward")
         with torch.enable_grad():
             with self.casting, recorder or nullcontext(), self._model_errors(recorder):
-                output = first_tensor(self.model(*self.inputs))
+                output = self.model(*self.inputs)
+                shape = tuple(first_tensor(output).shape)
             loss = self.loss_function(output)
         if loss.grad_fn is None:
             raise InspectionError("no_gradient", _why_no_gradient(self.model, self.parameters))
-        return loss, tuple(output.shape)
+        return loss, shape
 
     def _model_errors(self, recorder: ForwardRecorder | None) -> AbstractContextManager[None]:
         return model_errors(
@@ -127,31 +128,6 @@ class TracedPass:
         reading.loss = float(loss.detach())
         _drop_undefined_steps(reading)
         return reading
-
-
-def first_tensor(output: Any) -> torch.Tensor:  # Any: a model may return anything
-    """Return the first floating-point tensor of a model's output: itself, or in order in tuples, lists and dicts.
-
-    Raises:
-        InspectionError: `data_mismatch` when there is none.
-
-    >>> first_tensor({"labels": torch.tensor([1]), "logits": torch.zeros(2, 3)}).shape
-    torch.Size([2, 3])
-    """
-    first = next(_float_tensors(output), None)
-    if first is None:
-        kind = str(output.dtype) if isinstance(output, torch.Tensor) else type(output).__name__
-        raise InspectionError("data_mismatch", f"the model returned {kind}, which holds no floating-point tensor")
-    return first
-
-
-def _float_tensors(output: Any) -> Iterator[torch.Tensor]:
-    if isinstance(output, torch.Tensor):
-        if output.is_floating_point() or output.is_complex():
-            yield output
-    elif isinstance(output, Mapping | list | tuple):
-        for part in output.values() if isinstance(output, Mapping) else output:
-            yield from _float_tensors(part)
 
 
 def _why_no_gradient(model: nn.Module, parameters: ParameterIndex) -> str:

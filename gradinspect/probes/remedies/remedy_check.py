@@ -16,9 +16,10 @@ from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.report.report import Measurements, Remedy, RemedyCheck
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.first_order.context import Budget, SectionInput
-from gradinspect.engine.first_order.first_pass import CustomLoss, Subject, first_pass
+from gradinspect.engine.first_order.first_pass import Subject, first_pass
 from gradinspect.engine.network.allocation import out_of_memory
 from gradinspect.engine.network.batch import Batch
+from gradinspect.engine.network.fixed_loss import CustomLoss
 from gradinspect.engine.network.modules import Residual
 from gradinspect.engine.network.reproducible import seeded
 from gradinspect.engine.rows.depth_decay import depth_decay

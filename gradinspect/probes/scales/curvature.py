@@ -13,7 +13,7 @@ import torch
 from gradinspect.engine.arrays.deferred import joint_length
 from gradinspect.engine.curvature.gauss_newton import output_direction, output_hessian_product
 from gradinspect.engine.first_order.context import SectionInput
-from gradinspect.engine.first_order.replay import output_of, replaying
+from gradinspect.engine.first_order.replay import only_tensor, output_of, replaying
 from gradinspect.probes.scales.measurement import GroupMeasurement
 
 MAX_BYTES = 2**28  # chosen: what the directions of all groups together may take in output space
@@ -48,7 +48,7 @@ def measure_curvature(s: SectionInput, measured: Sequence[GroupMeasurement]) -> 
     loss's Hessian a group; memory of one output a group while that stays under `MAX_BYTES`, else of two outputs.
     """
     with replaying(s), torch.no_grad():
-        output = output_of(s)
+        output = only_tensor(output_of(s))
     count = len(measured)
     is_joint = count <= MAX_PAIRED and count * output.numel() * output.element_size() <= MAX_BYTES
     lengths = torch.zeros(count, dtype=torch.float64)

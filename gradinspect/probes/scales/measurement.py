@@ -14,6 +14,7 @@ import torch
 from gradinspect.engine.arrays.deferred import lengths
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.first_order.replay import replaying, run_model
+from gradinspect.engine.network.batch import counts_samples, map_tensors
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.network.reproducible import seeded
 from gradinspect.probes.scales.groups import ParameterGroup
@@ -61,8 +62,7 @@ def measure_groups(s: SectionInput, groups: Sequence[ParameterGroup]) -> list[Gr
     """
     samples = s.batch.inputs[0].shape[0]
     parts = max(1, min(PARTS, samples // SAMPLES_A_PART, len(groups)))
-    sliceable = s.target is None or (s.target.dim() > 0 and s.target.shape[0] == samples)
-    parts = parts if sliceable else 1
+    parts = parts if counts_samples(s.target, samples) else 1
     bounds = [(i * samples // parts, (i + 1) * samples // parts) for i in range(parts)]
     total: dict[ParameterEntry, torch.Tensor] = {}
     norms: list[list[float]] = [[] for _ in groups]
@@ -87,7 +87,7 @@ def _gradients(
         if whole:
             loss = s.loss_of(run_model(s, s.batch.inputs))
         else:
-            target = s.target[start:end] if s.target is not None else None
+            target = map_tensors(s.target, lambda tensor: tensor[start:end])
             loss = s.loss_between(run_model(s, [x[start:end] for x in s.batch.inputs]), target)
         gradients = torch.autograd.grad(loss, members, allow_unused=True)
     gradient_of = {id(member): gradient for member, gradient in zip(members, gradients, strict=True)}

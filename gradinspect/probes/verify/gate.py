@@ -225,7 +225,7 @@ def reference_loss(s: SectionInput, trainer: Trainer, start: Start) -> float:
 def _constant_losses(s: SectionInput, data: ProbeData) -> list[float]:
     """Return the losses of the best constant outputs of common losses: log frequencies, the mean, its log odds."""
     target, shape = data.target, s.reading.output_shape
-    if target is None:
+    if not isinstance(target, torch.Tensor):
         return []
     dtype = next((e.tensor.dtype for e in s.parameters if e.tensor.is_floating_point()), torch.float32)
     constants: list[torch.Tensor] = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from gradinspect.engine.first_order.context import SectionInput
+from gradinspect.engine.network.batch import Target, counts_samples, map_tensors
 from gradinspect.engine.network.reproducible import generator
 from gradinspect.probes.verify.teacher import teacher_target
 
@@ -24,7 +25,7 @@ class ProbeData:
     """
 
     inputs: tuple[torch.Tensor, ...]
-    target: torch.Tensor | None
+    target: Target
     samples: int
     batch_size: int
     is_synthetic: bool
@@ -44,11 +45,11 @@ class ProbeData:
             batches.extend(order[: whole * self.batch_size].view(whole, self.batch_size))
         return batches[:count]
 
-    def pick(self, rows: torch.Tensor | None) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
+    def pick(self, rows: torch.Tensor | None) -> tuple[tuple[torch.Tensor, ...], Target]:
         """Select inputs and target of one minibatch."""
         if rows is None:
             return self.inputs, self.target
-        target = self.target.index_select(0, rows) if self.target is not None else None
+        target = map_tensors(self.target, lambda tensor: tensor.index_select(0, rows))
         return tuple(x.index_select(0, rows) for x in self.inputs), target
 
 
@@ -58,5 +59,5 @@ def probe_data(s: SectionInput) -> ProbeData:
     target = teacher_target(s) if s.batch.synthetic else s.target
     size = 1 << max(samples // BATCHES_AN_EPOCH, 1).bit_length() - 1
     size = min(max(size, SMALLEST_BATCH), LARGEST_BATCH)
-    cuttable = samples >= 2 * size and (target is None or (target.dim() > 0 and target.shape[0] == samples))
+    cuttable = samples >= 2 * size and counts_samples(target, samples)
     return ProbeData(s.batch.inputs, target, samples, size if cuttable else samples, s.batch.synthetic)

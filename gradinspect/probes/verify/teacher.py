@@ -9,20 +9,21 @@ from __future__ import annotations
 import torch
 
 from gradinspect.engine.first_order.context import SectionInput
+from gradinspect.engine.network.batch import Target
 from gradinspect.engine.network.reproducible import generator
 
 FEATURES = 16  # chosen: few enough for 128 samples to say something about each
 TOKEN_VALUES = 8  # random numbers that represent a token
 
 
-def teacher_target(s: SectionInput) -> torch.Tensor | None:
+def teacher_target(s: SectionInput) -> Target:
     """Compute targets of the drawn target's shape, dtype and range, as a function of the inputs.
 
     Where the target's leading axes are the inputs' own (a class for each token), each position is labelled from its own
     input, else from all of the sample's.
     """
-    drawn = s.target
-    if drawn is None or not drawn.dim():
+    drawn: Target = s.target
+    if not isinstance(drawn, torch.Tensor) or not drawn.dim():
         return drawn
     draws = generator(s.seed, "teacher")
     features = _features(s.batch.inputs, drawn, draws)  # (positions, FEATURES)

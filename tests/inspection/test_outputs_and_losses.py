@@ -1,0 +1,143 @@
+"""Callable losses receive what the model returned; the caller's tensors keep their identity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import gradinspect
+from gradinspect.contracts.problems import InspectionError
+from tests.support.inspected import random
+
+X = random(32, 8).float()
+Y = torch.arange(32) % 3
+
+
+@dataclass
+class Heads:
+    """What a model with two heads returns."""
+
+    main: torch.Tensor
+    aux: torch.Tensor
+
+
+FORMS: dict[str, tuple[Callable[[torch.Tensor, torch.Tensor], Any], Callable[[Any], tuple[Any, Any]]]] = {
+    "tuple": (lambda main, aux: (main, aux), lambda output: (output[0], output[1])),
+    "dict": (lambda main, aux: {"main": main, "aux": aux}, lambda output: (output["main"], output["aux"])),
+    "nested": (lambda main, aux: {"heads": [main, {"aux": aux}]}, lambda o: (o["heads"][0], o["heads"][1]["aux"])),
+    "dataclass": (Heads, lambda output: (output.main, output.aux)),
+}
+
+
+class TwoHeads(nn.Module):
+    """A body and two heads, returned in some form."""
+
+    def __init__(self, form: str = "dict") -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.body, self.head, self.other = nn.Linear(8, 16), nn.Linear(16, 3), nn.Linear(16, 5)
+        self._form = FORMS[form][0]
+
+    def forward(self, x: torch.Tensor) -> Any:
+        h = self.body(x).relu()  # (batch, 16)
+        return self._form(self.head(h), self.other(h))
+
+
+def norms(report: gradinspect.Report) -> dict[str, float | None]:
+    return {row.name: row.grad_norm for row in report.parameters}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_callable_loss_receives_what_the_model_returned(form: str) -> None:
+    model, read = TwoHeads(form), FORMS[form][1]
+
+    def loss(output: Any, target: Any) -> torch.Tensor:
+        main, aux = read(output)
+        return functional.cross_entropy(main, target) + aux.square().mean()
+
+    report = gradinspect.inspect(model, X, Y, loss=loss)
+    model.zero_grad()
+    loss(model(X), Y).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    expected = {name: float(p.grad.norm()) for name, p in model.named_parameters() if p.grad is not None}
+    assert norms(report) == pytest.approx(expected, rel=1e-5)
+    assert all(check.status != "failed" for check in report.self_checks)
+
+
+def test_a_callable_loss_may_take_nested_targets() -> None:
+    targets = {"classes": Y, "sizes": [torch.zeros(32, 5)]}
+
+    def loss(output: Any, target: Any) -> torch.Tensor:
+        classes = functional.cross_entropy(output["main"], target["classes"])
+        return classes + functional.mse_loss(output["aux"], target["sizes"][0])
+
+    report = gradinspect.inspect(TwoHeads(), X, targets, loss=loss, seeds=2)
+    assert report.summary.loss is not None
+    assert {row.status for row in report.parameters} == {"trained"}
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (lambda output: output["main"], r"returned float32\[32, 3\], not one real number"),
+        (lambda _output: None, "returned NoneType"),
+        (lambda _output: {}, "an empty dict"),
+        (lambda output: {"main": output["main"].mean(), "aux": 1.0}, "returned float as 'aux'"),
+    ],
+)
+def test_a_loss_that_returns_no_scalar_is_refused_with_what_it_returned(
+    returned: Callable[[Any], Any], words: str
+) -> None:
+    with pytest.raises(InspectionError, match=words) as caught:
+        gradinspect.inspect(TwoHeads(), X, Y, loss=lambda output, _target: returned(output))
+    assert caught.value.code == "model_error"
+
+
+def test_the_sum_of_named_terms_is_the_loss() -> None:
+    def both(output: Any, target: Any) -> dict[str, torch.Tensor]:
+        return {"classes": functional.cross_entropy(output["main"], target), "size": output["aux"].square().mean()}
+
+    terms = gradinspect.inspect(TwoHeads(), X, Y, loss=both)
+    total = gradinspect.inspect(TwoHeads(), X, Y, loss=lambda output, target: sum(both(output, target).values()))
+    assert terms.summary.loss == total.summary.loss
+    assert norms(terms) == norms(total)
+
+
+def test_a_loss_may_differentiate_by_the_callers_own_input() -> None:
+    x = torch.linspace(0, 1, 16).unsqueeze(1).requires_grad_()
+    model = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1))
+
+    def loss(output: torch.Tensor, _target: Any) -> torch.Tensor:
+        (slope,) = torch.autograd.grad(output.sum(), x, create_graph=True)
+        return (slope - output).square().mean()
+
+    x.grad = torch.ones_like(x)
+    report = gradinspect.inspect(model, x, x.detach(), loss=loss)
+    assert report.summary.loss == pytest.approx(loss(model(x), None).item(), rel=1e-6)
+    assert x.grad.eq(1).all()  # the caller's own gradient is left as it was
+
+
+def test_the_graph_of_an_input_that_was_computed_is_left_alone() -> None:
+    weight = torch.ones(8, requires_grad=True)
+    x = (X * weight).square()
+    gradinspect.inspect(nn.Linear(8, 3), x, Y)
+    x.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    assert weight.grad is not None
+
+
+def test_sections_that_differentiate_one_output_say_that_the_loss_reads_several() -> None:
+    report = gradinspect.inspect(
+        TwoHeads(), X, Y, loss=lambda output, target: functional.cross_entropy(output["main"], target),
+        diagnostics=["noise", "curvature", "jacobian"],
+    )  # fmt: skip
+    assert report.noise is not None
+    assert report.noise.status == "undetermined"
+    assert "reads several outputs" in (report.noise.reason or "")
+    assert report.curvature is not None
+    assert report.curvature.status == "measured"
