@@ -64,7 +64,7 @@ def create_app(settings: Settings) -> APIFlask:
     app.description = DESCRIPTION
     app.tags = [{"name": name, "description": text} for name, text in TAGS.items()]
     app.config["OPENAPI_VERSION"] = "3.1.0"
-    app.config["AUTO_SERVERS"] = False  # the specification is the same wherever it is served
+    app.config["AUTO_SERVERS"] = False  # the specification does not depend on the server's address
     app.extensions[EXTENSION] = make_context(settings)
     for blueprint in BLUEPRINTS:
         app.register_blueprint(blueprint)

@@ -53,7 +53,7 @@ class ConcurrencyLimit:
 
 @dataclass(frozen=True)
 class Context:
-    """Everything that a view may need besides its request."""
+    """Everything that a view needs apart from its request."""
 
     settings: Settings
     database: Database

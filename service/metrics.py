@@ -1,8 +1,8 @@
 """Durations of HTTP requests, counted by each API process and added up at the scrape.
 
-prometheus_client has a multi-process mode that an environment variable sets before its first import, for the whole
-process. Here each process maps one small file of numbers under the data directory instead: counting is an addition in
-memory, and a scrape by any process sees all of them.
+The multi-process mode of prometheus_client must be set by an environment variable before its first import and affects
+the whole process. Instead, each process here maps one small file of numbers under the data directory: counting is an
+addition in memory, and a scrape by any process sees all files.
 """
 
 from __future__ import annotations

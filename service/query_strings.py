@@ -31,7 +31,7 @@ from gradinspect.contracts.problems import FieldError, ProblemError
 MAX_CURSOR_CHARACTERS = 1024
 MAX_LIMIT = 500
 DEFAULT_LIMIT = 50
-FILTER_MARK = "x-filter"  # marks the number filters, which are too many to be listed one by one
+FILTER_MARK = "x-filter"  # marks number filters, which are too many to list one by one
 TIME_FORM = (
     "is a time with its zone, such as 2026-01-31T12:00:00Z or 2026-01-31T12:00:00%2B00:00 (in a URL, + is written %2B)"
 )
@@ -153,7 +153,7 @@ def _unknown(name: str, model: type[BaseModel]) -> str:
     comparisons = [known.removeprefix(f"{field}__") for known in model.model_fields if known.startswith(f"{field}__")]
     if comparisons:
         return f"has no comparison {comparison[:_LONGEST_NAME]!r}; known are {', '.join(comparisons)}"
-    # Of a number filter only the plain name is listed; it stands for its comparisons too.
+    # For a number filter only the plain name is listed, without its comparisons.
     return unknown_parameter(
         [known for known, field in model.model_fields.items() if not is_number_filter(field) or "__" not in known]
     )

@@ -1,4 +1,4 @@
-"""Rows of the database as the resources that callers see. The API and the pages share them."""
+"""Database rows converted to the resources that callers see, for the API and the pages."""
 
 from __future__ import annotations
 

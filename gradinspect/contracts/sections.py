@@ -122,6 +122,8 @@ SECTIONS: tuple[SectionRecord, ...] = (
             "intended": "intended for",
             "fp16_flush_fraction": "gradients that float16 flushes to zero",
             "bf16_flush_fraction": "gradients that bfloat16 flushes to zero",
+            "fp8_e4m3_flush_fraction": "gradients that float8 (e4m3) flushes to zero",
+            "fp8_e5m2_flush_fraction": "gradients that float8 (e5m2) flushes to zero",
             "loss_scale_window": "loss scales that keep float16 gradients normal",
         },
     ),

@@ -1,5 +1,5 @@
 """The HTTP API: one file per noun, with views of a few lines that parse, call and answer.
 
-What may live here: everything that knows a request or a response. What may not: `select(` and `update(` (service.db),
-files (service.store), the environment (service.settings), pages for people (service.web), torch (nowhere in service).
+Everything that knows a request or a response is here. Elsewhere: `select(` and `update(` (service.db), files
+(service.store), the environment (service.settings), HTML pages (service.web). No part of service imports torch.
 """

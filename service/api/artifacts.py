@@ -1,4 +1,4 @@
-"""Artifacts: uploaded bytes, named by their SHA-256 and streamed to the store; the number at once is bounded."""
+"""Artifacts: uploaded bytes, named by their SHA-256 and streamed to the store; concurrent uploads are limited."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from service.resources import artifact_resource
 
 BYTES = "application/octet-stream"
 RAW_TYPES = (BYTES, "application/zip", "application/x-zip-compressed", "application/vnd.safetensors")
-RETRY_UPLOAD_SECONDS = 5  # chosen: an upload of some megabytes has ended by then
+RETRY_UPLOAD_SECONDS = 5  # chosen: the time in which an upload of a few megabytes ends
 FORM = {
     "type": "object",
     "properties": {"file": {"type": "string", "contentMediaType": BYTES}},
@@ -111,7 +111,7 @@ def upload_slot() -> Iterator[None]:
 
 
 def refuse_unconfined() -> None:
-    """Refuse uploads where a worker that may get them cannot confine them.
+    """Refuse uploads while a worker that may receive them cannot confine them.
 
     Raises:
         ProblemError: `uploads_disabled`.

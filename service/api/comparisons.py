@@ -1,4 +1,4 @@
-"""Comparisons: what changed between two inspections."""
+"""Comparisons of two inspections."""
 
 from __future__ import annotations
 

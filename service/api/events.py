@@ -1,7 +1,7 @@
-"""The progress of one inspection as server-sent events: one event whenever it changed, and one for its end.
+"""The progress of one inspection as server-sent events: one event for each change, and one for its end.
 
 Each event carries the whole inspection, so a cut stream loses nothing: a client that reconnects with Last-Event-ID
-receives what is new since, or 204 when nothing is.
+receives the current state if it has changed since, else 204.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from service.resources import inspection_resource
 
 EVENT_STREAM = "text/event-stream"
 HEARTBEAT_SECONDS = 15.0  # chosen: proxies cut connections that say nothing for 30 to 60 s
-LONGEST_STREAM_SECONDS = 900.0  # chosen: a client that comes back then loses nothing, one that is gone frees its thread
+LONGEST_STREAM_SECONDS = 900.0  # chosen: clients reconnect without a loss; frees the thread of a lost client
 RETRY_MILLISECONDS = 1000
 
 blueprint = APIBlueprint("events", __name__, tag="inspections")

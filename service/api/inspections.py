@@ -1,4 +1,4 @@
-"""Inspections: submit, list, follow, cancel. What they found is in `reports`, their events are in `events`."""
+"""Inspections: submit, list, read, cancel, delete. Their results are in `reports`, their events in `events`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from service.lifecycle.submission import publish, submit
 from service.query_strings import Query
 from service.resources import inspection_resource
 
-RETRY_SECONDS = "1"  # chosen: a small inspection takes a fraction of it
+RETRY_SECONDS = "1"  # chosen: a small inspection takes a fraction of this
 EXAMPLE: dict[str, Any] = {  # Any: JSON
     "model": {"spec": {"input": {"shape": [784]}, "layers": [
         {"repeat": 9, "layers": [{"type": "Linear", "out_features": 256}, {"type": "Sigmoid"}]},
@@ -110,7 +110,7 @@ def list_inspections(query: InspectionListQuery) -> Response:
     ],
 )
 def get_inspection(inspection_id: str, query: WaitQuery) -> Response:
-    """Return one inspection: status and progress, and after a good end verdict and summary."""
+    """Return one inspection: status and progress, and after success verdict and summary."""
     record = _read_after(inspection_id, query.wait)
     return conditional(json_answer(inspection_resource(record), headers=_retry_after(record)))
 

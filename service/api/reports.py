@@ -40,7 +40,7 @@ OTHER_TYPES = [media_type for media_type in MEDIA_TYPES.values() if media_type !
 _FORMS = {form.media_type: form for form in FORMATS}
 _SUFFIXES = {**{form.media_type: form.suffix for form in FORMATS}, CSV: "csv"}
 NO_REPORT = ["not_finished", "no_report"]
-# A page that stands alone: styles of its own, no script, nothing from elsewhere.
+# A self-contained page: inline styles, no scripts, no external resources.
 FILE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
 
 blueprint = APIBlueprint("reports", __name__, tag="reports")

@@ -11,17 +11,17 @@ from pydantic import BaseModel
 from service.db.results import flattening as rows
 from service.db.results.flattening import Shape, Value
 
-# A spreadsheet would run a name that starts so as a formula, and models name their layers as they like.
+# Spreadsheets run a name with such a start as a formula, and a model can choose any name for a layer.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def layers(measurements: Iterable[BaseModel]) -> str:
-    """Layer calls, one a line; rows of several inspections begin with whose they are."""
+    """Write layer calls, one per line; rows of several inspections begin with the inspection and the model."""
     return _table(rows.LAYERS, measurements)
 
 
 def parameters(measurements: Iterable[BaseModel]) -> str:
-    """Parameters, as `layers`."""
+    """Write parameters, in the form of `layers`."""
     return _table(rows.PARAMETERS, measurements)
 
 
@@ -31,7 +31,7 @@ def _table(shape: Shape, measurements: Iterable[BaseModel]) -> str:
     text = StringIO()
     writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180
     writer.writerow([*owners, *(field.column for field in shape.fields)])
-    first = len(shape.columns) - len(shape.fields)  # which nested objects there were says nothing in a table
+    first = len(shape.columns) - len(shape.fields)  # a table does not need the list of nested objects
     for row in found:
         values = shape.flatten(row)[first:]
         writer.writerow([*(getattr(row, name) for name in owners), *map(_cell, values)])

@@ -63,7 +63,7 @@ def remove(session: Session, artifact_id: str, *, tenant: str) -> None:
     """
     get(session, artifact_id, tenant=tenant)
     lock_bytes(session, artifact_id)
-    # Locked by a statement of its own, so that the next one sees what a transaction that held it has committed.
+    # Locked by a separate statement, so that the next one sees what the previous holder of the lock has committed.
     record = session.get(ArtifactRecord, (artifact_id, tenant), with_for_update=True, populate_existing=True)
     if record is None:
         raise ProblemError("not_found", f"there is no artifact {artifact_id}")

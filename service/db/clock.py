@@ -15,7 +15,7 @@ _SQLITE_FORMAT = "%Y-%m-%d %H:%M:%f"  # strftime's %f is seconds with millisecon
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A moment: `timestamptz` on PostgreSQL; on SQLite text with milliseconds, which sorts as time does."""
+    """A point in time: `timestamptz` on PostgreSQL; on SQLite text with milliseconds, which sorts in order of time."""
 
     impl = Text
     cache_ok = True
@@ -47,7 +47,7 @@ class _now_plus(FunctionElement[datetime]):  # noqa: N801
 
 
 class seconds_between(FunctionElement[float]):  # noqa: N801
-    """How many seconds lie between two moments of one row; null where one of them is."""
+    """Seconds between two times of one row; null where one of them is."""
 
     type = Double()
     inherit_cache = True

@@ -1,4 +1,4 @@
-"""Counts of events that leave no row of their own, for operators; every process adds to the same ones."""
+"""Counts of events that leave no row, for operators; all processes add to the same counters."""
 
 from __future__ import annotations
 

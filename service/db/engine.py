@@ -19,12 +19,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 SQLITE_WAIT_SECONDS = 30  # chosen: longer than any burst of writers we accept, shorter than a lease
 CONNECT_SECONDS = 5
-POOL_WAIT_SECONDS = 15  # chosen: a connection is held for milliseconds, so this outlasts any burst of threads
-STATEMENT_SECONDS = 60  # chosen: no statement of ours takes seconds; one that does must not hold a row for ever
+POOL_WAIT_SECONDS = 15  # chosen: a connection is held for milliseconds, so this is longer than any burst of threads
+STATEMENT_SECONDS = 60  # chosen: no statement of ours takes seconds; one that does must not lock a row for ever
 
-MAINTENANCE_LOCK = 0x6D61696E  # "main": `try_lock` lets one maintainer at a time do what two would do twice
+MAINTENANCE_LOCK = 0x6D61696E  # "main": with `try_lock`, only one maintainer works at a time
 
-# What a handler may catch to say "the database cannot be reached"; everything else is a defect.
+# The errors of an unreachable database, which handlers may catch; all others are defects.
 UNAVAILABLE: tuple[type[Exception], ...] = (OperationalError, InterfaceError, PoolTimeoutError)
 
 
@@ -84,7 +84,7 @@ class Database:
 def gave_up_on_lock(error: DBAPIError) -> bool:
     """Check whether a statement gave up waiting for a lock of another transaction.
 
-    On PostgreSQL alone: on SQLite a writing transaction has the one lock from its beginning.
+    On PostgreSQL only: on SQLite a writing transaction holds the only lock from its beginning.
     """
     return getattr(error.orig, "sqlstate", None) == "55P03"  # lock_not_available
 
@@ -92,7 +92,7 @@ def gave_up_on_lock(error: DBAPIError) -> bool:
 def try_lock(session: Session, number: int) -> bool:
     """Take an advisory lock until the transaction ends; False when another session holds it.
 
-    On SQLite a writing transaction is already alone, so there it is always taken.
+    On SQLite a writing transaction already excludes all others, so the lock is always free.
     """
     if session.get_bind().dialect.name == "sqlite":
         return True
@@ -115,7 +115,7 @@ def _postgresql_engine(url: str, pool_size: int) -> Engine:
         connect_args={
             "connect_timeout": CONNECT_SECONDS,
             "application_name": "gradinspect",
-            # Plans are made for the values at hand: of two labels, one may be on a third of all inspections.
+            # Plan for the actual values: one label may be rare while another is on a third of all inspections.
             "options": f"-c statement_timeout={STATEMENT_SECONDS}s -c idle_in_transaction_session_timeout=300s "
             "-c plan_cache_mode=force_custom_plan",
             # Behind a broken network a connection fails within half a minute, not within a quarter of an hour.
@@ -137,7 +137,7 @@ def _sqlite_engine(url: str) -> Engine:
 def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:  # Any: SQLAlchemy's pool record
     connection.isolation_level = None  # the driver would begin transactions by itself, and only before writes
     cursor = connection.cursor()
-    # Asked first: changing the mode needs the file alone and would fail beside other connections.
+    # Queried first: a change of the mode needs exclusive access and fails when there are other connections.
     if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         cursor.execute("PRAGMA journal_mode = wal")
     cursor.execute("PRAGMA synchronous = full")  # an accepted inspection survives a power cut

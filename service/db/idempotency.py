@@ -1,4 +1,4 @@
-"""Idempotency-Keys: two hundred clients with one key get one inspection.
+"""Idempotency-Keys: any number of requests with one key create one inspection.
 
 The key is reserved in the transaction that makes the inspection, so either both exist or neither. A second request with
 the key waits for that transaction for a moment and then answers as the first one did.
@@ -18,7 +18,7 @@ from service.db.engine import gave_up_on_lock
 from service.db.statements import change, insert_unless_present
 from service.db.tables import IdempotencyRecord
 
-WAIT_SECONDS = 2  # chosen: an insert takes milliseconds; whoever waits longer is told to come back
+WAIT_SECONDS = 2  # chosen: an insert takes milliseconds; after a longer wait the caller is asked to retry
 
 
 def request_digest(*parts: bytes | str) -> str:
@@ -31,7 +31,7 @@ def request_digest(*parts: bytes | str) -> str:
 
 
 def reserve(session: Session, key: str, digest: str, *, tenant: str, hours: float = 24.0) -> str | None:
-    """Reserve the key for this transaction, or find what its first request made.
+    """Reserve the key for this transaction, or return the inspection of its first request.
 
     Args:
         digest: `request_digest` of this request.

@@ -89,12 +89,12 @@ def get(session: Session, inspection_id: str, *, tenant: str) -> InspectionRecor
 def cancel(session: Session, inspection_id: str, *, tenant: str) -> Cancellation:
     """Cancel one inspection for good.
 
-    A running one keeps its lease token, so that its worker's next heartbeat, progress or result finds no running row
-    under it and the computation is killed.
+    A running one keeps its lease token, but is no longer running, so its worker's next heartbeat, progress or result
+    changes no row and the worker kills the computation.
 
     Returns:
-        `cancelled`: it was queued, or had been cancelled before; `cancelling`: it was running and its worker has yet to
-        notice; `ended`: it ended otherwise, nothing was changed.
+        `cancelled`: it was queued, or had been cancelled before; `cancelling`: it was running and its worker has not
+        noticed yet; `ended`: it had ended otherwise, and nothing changed.
 
     Raises:
         ProblemError: `not_found`.
@@ -104,7 +104,7 @@ def cancel(session: Session, inspection_id: str, *, tenant: str) -> Cancellation
         return "cancelled"
     if _cancel_from(session, inspection_id, tenant, "running"):
         return "cancelling"
-    # A worker may have claimed or lost it between the two: then it is queued again, once.
+    # A worker may have claimed or lost it between the two statements; then it is queued again, so retry once.
     if _cancel_from(session, inspection_id, tenant, "queued"):
         return "cancelled"
     record = session.get(InspectionRecord, (inspection_id, tenant), populate_existing=True)

@@ -1,4 +1,4 @@
-"""A worker's hold on an inspection: claimed, kept alive, ended once.
+"""Leases, a worker's right to an inspection: claimed, extended, ended once.
 
 Every step is one UPDATE conditional on the lease and the state it starts from. A worker that lost its lease (it
 expired, or the inspection was cancelled) changes no row and gets False, so it cannot end an inspection that another
@@ -67,7 +67,7 @@ def claim(session: Session, inspection_id: str, *, owner: str, lease_seconds: fl
     """Take a queued inspection; None when it is not queued (any more, or yet): drop the message.
 
     Args:
-        owner: who takes it, for the operator's eyes.
+        owner: name of the worker, for operators.
     """
     token = new_token()
     taken = _run(
@@ -95,7 +95,7 @@ def claim(session: Session, inspection_id: str, *, owner: str, lease_seconds: fl
     try:
         return _read_claim(session, lease)
     except (ProblemError, ValidationError) as error:
-        # Written by a version whose contracts have changed since: it must end, not come round for ever.
+        # Written by a version with other contracts: it must fail, not be retried for ever.
         fail(session, lease, code="internal", detail=f"the stored request cannot be read any more: {error}")
         return None
 
@@ -116,9 +116,9 @@ def progress(session: Session, lease: Lease, *, stage: str, fraction: float) -> 
 
 
 def finish(session: Session, lease: Lease, report: Report, *, report_key: str) -> bool:
-    """Store the rows of a report and end the inspection well; False when the lease is lost, and nothing is stored.
+    """Store the rows of a report and mark the inspection succeeded; False, with nothing stored, when the lease is lost.
 
-    May be repeated when the database was lost during the commit and nobody knows how it went.
+    May be repeated when the connection was lost during the commit and its result is unknown.
 
     Args:
         report_key: from `store.reports.put`, which has written the file.
@@ -167,7 +167,7 @@ def fail(session: Session, lease: Lease, *, code: str, detail: str) -> bool:
 
 
 def release(session: Session, lease: Lease) -> bool:
-    """Give the inspection back to the queue, because this worker was told to stop; it costs no attempt."""
+    """Return the inspection to the queue because this worker is stopping; does not count as an attempt."""
     return _run(
         session,
         _held(lease).values(
@@ -187,14 +187,14 @@ def release(session: Session, lease: Lease) -> bool:
 
 @dataclass(frozen=True)
 class Expired:
-    """What became of inspections whose workers were lost."""
+    """The outcome for inspections whose workers were lost."""
 
     requeued: Sequence[str]
     failed: Sequence[str]
 
 
 def expire(session: Session, *, max_attempts: int, retry_seconds: float) -> Expired:
-    """Take inspections from workers that were not heard of in time: back to the queue, or failed for good.
+    """Expire the leases of workers without a recent heartbeat: requeue their inspections, or mark them failed.
 
     The wait before the next attempt is `retry_seconds` times the square of the attempts made.
     """

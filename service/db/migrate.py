@@ -1,4 +1,4 @@
-"""The schema's steps, up and down, run from code. The steps themselves are in the package `migrations`."""
+"""Upgrades and downgrades of the schema, run from code. The steps are in the package `migrations`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def upgrade(url: str, revision: str = "head") -> None:
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Take the schema back to `revision`, `base` for an empty database. What only newer schemas hold is lost."""
+    """Downgrade the schema to `revision`, `base` for an empty database. Data that only newer schemas store is lost."""
     with _config(url) as config:
         command.downgrade(config, revision)
 

@@ -83,19 +83,19 @@ def register_inline(session: Session, spec: ModelSpec, *, tenant: str, name: str
         )
         .with_for_update(read=True)
     )
-    # Deleted between the two statements: the next request of that caller makes it anew.
+    # Deleted between the two statements: the caller's next request creates it again.
     return _present(found, digest)
 
 
 def delete(session: Session, model_id: str, *, tenant: str) -> None:
-    """Delete one model. Inspections of it that ended stay, and go on naming it.
+    """Delete one model. Its ended inspections remain and still refer to it.
 
     Raises:
         ProblemError: `not_found`; `in_use` while an inspection of it is queued or running.
     """
     if not is_id("mdl", model_id):
         raise _absent(model_id)
-    # Locked by a statement of its own, so that the next one sees what a transaction that held it has committed.
+    # Locked by a separate statement, so that the next one sees what the previous holder of the lock has committed.
     record = session.get(ModelRecord, (model_id, tenant), with_for_update=True, populate_existing=True)
     _present(record, model_id)
     active = exists().where(

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from service.db import clock, counters
 from service.db.tables import InspectionRecord
 
-MOST_TIMES = 16  # a queue that is merely long must not be published again and again: 30 s … 8 min
+MOST_TIMES = 16  # a long queue must not be republished constantly: 30 s … 8 min
 
 
 class Due(NamedTuple):

@@ -1,7 +1,7 @@
-"""The tables of what callers name: artifacts, models, policies, inspections with their labels, idempotency keys.
+"""The tables of artifacts, models, policies, inspections with their labels, and idempotency keys.
 
-Every table and every unique index holds the tenant. Primary keys begin with the id, so that a worker, who is told only
-an id, finds its row by the same index. The rows of results are in `result_tables`.
+Every table and every unique index contains the tenant. Primary keys begin with the id, so that a worker, which receives
+only an id, finds its row by the same index. Result rows are in `results.tables`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Json = dict[str, Any]  # Any: JSON of a contract, validated before it is written
 
 
 class Table(DeclarativeBase):
-    """What every table shares: names of constraints, and how Python types are stored."""
+    """Base of all tables: names of constraints, and column types for Python types."""
 
     metadata = MetaData(
         naming_convention={
@@ -78,7 +78,7 @@ class ModelRecord(Table):
     name: Mapped[str | None]
     kind: Mapped[str] = mapped_column(doc="contracts.sources.SourceKind")
     digest: Mapped[str] = mapped_column(doc="of the canonical document, or of the file")
-    # The columns are named after the first source of each sort; sources of other kinds use them too.
+    # The columns are named after the first source that used them; later kinds of source use them too.
     document: Mapped[Json | None] = mapped_column("spec", doc="of a source that is a document")
     file: Mapped[str | None] = mapped_column("torchscript", doc="artifact id, of a source that is a file")
     weights: Mapped[str | None] = mapped_column(doc="artifact id")
@@ -92,7 +92,7 @@ class ModelRecord(Table):
         PrimaryKeyConstraint("id", "tenant_id"),
         Index("models_newest", "tenant_id", "created_at", "id"),
         Index("models_name", "tenant_id", "name", "created_at", "id"),
-        # Nulls are distinct in a unique index, so inline models without a name need one of their own.
+        # Nulls are distinct in a unique index, so inline models without a name need a separate index.
         Index(
             "models_inline_digest",
             "tenant_id",
@@ -142,7 +142,7 @@ _QUEUED = text("status = 'queued'")
 
 
 class InspectionRecord(Table):
-    """One inspection. This row is the truth about it; the broker only says where to look."""
+    """One inspection. This row is authoritative; broker messages only name its id."""
 
     __tablename__ = "inspections"
 

@@ -10,14 +10,14 @@ from gradinspect.contracts.problems import ProblemError
 
 
 class NulError(ProblemError, DontWrapMixin):
-    """A caller's text holds a NUL character, which PostgreSQL cannot store."""
+    """A caller's text contains a NUL character, which PostgreSQL cannot store."""
 
     def __init__(self) -> None:
         super().__init__("invalid_request", "a text holds a NUL character (\\u0000); leave it out")
 
 
 class PlainText(TypeDecorator[str]):
-    """Text without NUL, refused here so that SQLite and PostgreSQL take the same."""
+    """Text without NUL, which is refused here so that SQLite and PostgreSQL accept the same texts."""
 
     impl = Text
     cache_ok = True

@@ -1,4 +1,4 @@
-"""Rows of living workers: each writes its own every few seconds, and a row counts while it is fresh.
+"""Rows of living workers: each updates its row every few seconds, and a row is valid while it is recent.
 
 A killed worker needs no clean-up: its row expires by the database's clock.
 """
@@ -59,7 +59,7 @@ class WorkerStatus(Document):
 
 
 def beat(session: Session, worker: OneWorker) -> None:
-    """Write that a worker is alive."""
+    """Record that a worker is alive."""
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     document = worker.model_dump(mode="json")
     row = dialect.insert(WorkerRecord).values(

@@ -61,7 +61,7 @@ def depth_decay(passes: Sequence[Sequence[LayerMeasurement]]) -> DepthDecay:
             totals.append(reached[0])
     gain = geometric_mean(totals)
     if not lines:
-        reason = f"{used} layer calls carry a finite, non-zero signal; a line needs {FEWEST_LAYERS}"
+        reason = f"layer calls with a finite, non-zero signal: {used}; a line needs {FEWEST_LAYERS}"
         return DepthDecay(status="undetermined", reason=reason, layers_used=used, cumulative_gain=gain)
     slopes = [line.slope for line in lines]
     stderr = lines[0].stderr if len(lines) == 1 else stdev(slopes) / math.sqrt(len(slopes))

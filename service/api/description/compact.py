@@ -14,16 +14,16 @@ Json = Any  # JSON of any type; a schema is walked as it is
 
 _BOUNDS = ("minLength", "maxLength", "minItems", "maxItems", "minimum", "maximum", "default")
 _NOTES = ("default", "description")
-_PLAIN = re.compile(r"`torch\.nn\.\w+`\.")  # a description that says no more than the type
+_PLAIN = re.compile(r"`torch\.nn\.\w+`\.")  # a description that only repeats the type
 REFERENCE = "#/components/schemas/{name}"
 
 
 def compact(schema: Json) -> Json:
-    """Return a schema without what readers can do without.
+    """Return a schema without redundant parts.
 
     Titles repeat the names of fields. `anyOf: [X, null]` is `type: [X, "null"]` in JSON Schema 2020-12. A default of
-    null says what an absent field means anyway. The alternatives of a union have constants that tell them apart, so it
-    needs no discriminator.
+    null only repeats that the field may be absent. The alternatives of a union differ in constants, so it needs no
+    discriminator.
     """
     if isinstance(schema, list):
         return [compact(item) for item in schema]
@@ -41,7 +41,7 @@ def compact(schema: Json) -> Json:
 
 
 def merge_variants(schemas: dict[str, Json], names: Collection[str]) -> dict[str, str]:
-    """Describe schemas that differ in their `type` alone once, with the types as an enumeration.
+    """Merge schemas that differ only in their `type`, with the types as an enumeration.
 
     Args:
         schemas: the components, changed in place.
@@ -78,7 +78,7 @@ def merge_variants(schemas: dict[str, Json], names: Collection[str]) -> dict[str
 
 
 def rename(node: Json, renamed: Mapping[str, str]) -> None:
-    """Make references lead to the new names; a union of alternatives names each one once. Changes the document."""
+    """Update references to the new names, each at most once in a union. Changes the document."""
     targets = {REFERENCE.format(name=old): REFERENCE.format(name=new) for old, new in renamed.items()}
     for holder, key in _objects(node):
         part = holder[key]
@@ -98,7 +98,7 @@ def flatten_union(union: Json) -> None:
 def share(document: Json, named: Mapping[str, tuple[str, ...]]) -> None:
     """Give repeated parts a name, and refer to it wherever an equal part is. Changes the document.
 
-    Parts that differ in `default` or `description` alone are equal; both may stand next to a reference.
+    Parts that differ only in `default` or `description` count as equal, because both are allowed next to a reference.
 
     Args:
         document: with `components.schemas`.
@@ -135,9 +135,9 @@ def inherit(schemas: dict[str, Json], names: Collection[str], base: str, fields:
 
 
 def open_up(schemas: dict[str, Json], names: Collection[str]) -> None:
-    """Describe answers by their types alone. Changes the schemas.
+    """Remove everything but types from the schemas of responses. Changes the schemas.
 
-    An answer may get new fields, and a reader skips what it does not know. How large an answer is, the service bounds.
+    Responses may get new fields, which readers must ignore, and the service limits their sizes.
     """
     for name in names:
         if schemas[name].get("additionalProperties") is False:

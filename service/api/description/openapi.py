@@ -40,7 +40,7 @@ SERVERS = [{"url": "/", "description": "The service that this document comes fro
 LICENSE = {"name": "Apache License 2.0", "identifier": "Apache-2.0"}
 CONTACT = {"name": "The maintainers of gradinspect"}
 
-# Problems that any operation can end in, and those that come with a body or an id in the path.
+# Problems of every operation, and those of operations with a body or an id in the path.
 ALWAYS = ("bad_request", "invalid_request")
 SERVER_ERRORS = ("internal", "unavailable")  # described as 5XX
 WITH_BODY = ("short_body", "too_large", "unsupported_media_type")
@@ -89,7 +89,7 @@ def complete_specification(app: APIFlask, skeleton: dict[str, Any]) -> dict[str,
     """Fill in what APIFlask's skeleton leaves open."""
     skeleton["info"] |= {"license": LICENSE, "contact": CONTACT}
     skeleton |= {"servers": SERVERS, "security": []}
-    # A HEAD is its GET without the body: the description of the API says so once.
+    # HEAD is GET without the body: the description of the API states it once.
     described = [(route, item) for route, item in operations_of(app) if route.method != "head"]
     schemas, names = _schemas([item for _, item in described])
     components = skeleton["components"] = {
@@ -185,7 +185,7 @@ def _without_null(schema: Schema) -> Schema:
 
 
 def _header_parameters(item: Operation) -> list[Schema]:
-    # OpenAPI leaves Accept and Content-Length to the media types and the transport.
+    # OpenAPI describes Accept by media types, and Content-Length belongs to the transport.
     return [_reference("parameters", name) for name in item.headers if name not in ("Accept", "Content-Length")]
 
 

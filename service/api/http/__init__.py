@@ -1,4 +1,4 @@
-"""How requests are read and responses written, the same for every noun.
+"""Reading of requests and writing of responses, shared by all nouns.
 
-What may live here: bodies, forms, paging, problems, waiting. What may not: a view of one noun.
+Bodies, forms, paging, problems and waiting; no view of a single noun.
 """

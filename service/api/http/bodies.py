@@ -1,4 +1,4 @@
-"""Request bodies: read in pieces, never held in memory whole, with a bound on the waiting time.
+"""Request bodies: read in pieces, never held in memory as a whole, with a limited waiting time.
 
 gunicorn shows a cut body as a normal end of file, and a stalled one as a read that does not return. Here the length is
 counted, the socket has a timeout and the sender a slowest speed.
@@ -20,7 +20,7 @@ from service.context import context
 
 PIECE_BYTES = 256 * 1024  # chosen: large enough to keep hashing ahead of Python, small enough to notice a slow sender
 STALL_SECONDS = 20.0  # chosen: longer than any pause of a working network
-LINGER_SECONDS = 0.5  # chosen: enough for an answer to cross the world
+LINGER_SECONDS = 0.5  # chosen: enough for a response to reach any client
 LINGER_BYTES = 1024 * 1024
 
 
@@ -44,7 +44,7 @@ def arriving_bytes(limit: int) -> Iterator[bytes]:
     Raises:
         ProblemError: `short_body` when it ends early or stalls, `too_large` when it exceeds `limit` bytes.
     """
-    request.max_content_length = limit + 1  # a read at the limit itself looks for the end, and would count as over it
+    request.max_content_length = limit + 1  # a read at the limit itself probes for the end and would count as over it
     slowest = context().settings.min_upload_bytes_per_second
     grace = STALL_SECONDS + PIECE_BYTES / slowest
     received, started = 0, monotonic()
@@ -111,7 +111,7 @@ def hang_up_after(response: Response) -> Response:
 def _shut_down(connection: socket.socket) -> None:
     deadline = monotonic() + LINGER_SECONDS
     with suppress(OSError):
-        connection.shutdown(socket.SHUT_WR)  # the answer is complete; a sender who looks will stop
+        connection.shutdown(socket.SHUT_WR)  # the response is complete; a sender that reads it will stop
         left = LINGER_BYTES
         while left > 0 and (remaining := deadline - monotonic()) > 0:
             connection.settimeout(remaining)

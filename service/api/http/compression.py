@@ -1,7 +1,7 @@
 """gzip for text answers, for callers that accept it.
 
-BREACH needs a secret in the same body as text of the attacker's choice. No answer of this service contains a secret, so
-compressing all of them is safe. Server-sent events are streamed and stay as they are.
+BREACH needs a secret in the same body as text chosen by the attacker. No response of this service contains a secret, so
+compression is safe for all. Server-sent events are streamed and not compressed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import gzip
 from flask import request
 from werkzeug.wrappers import Response
 
-FEWEST_BYTES = 1024  # chosen: below that the headers weigh more than what is saved
-LEVEL = 5  # chosen: nearly the size of level 9 at a third of its time
+FEWEST_BYTES = 1024  # chosen: below this, headers outweigh the savings
+LEVEL = 5  # chosen: nearly as small as level 9 in a third of the time
 _TEXT = ("text/", "application/json", "application/problem+json", "application/vnd.gradinspect", "image/svg+xml")
 
 

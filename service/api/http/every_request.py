@@ -17,7 +17,7 @@ REQUEST_ID = "X-Request-Id"
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})  # probes: one every few seconds, for ever
 
-# In a browser an answer may load and run nothing. Pages and the documentation set policies of their own.
+# In a browser, a response may load and run nothing. HTML pages and the documentation set other policies.
 API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _SECURITY_HEADERS = {
     "Content-Security-Policy": API_POLICY,

@@ -1,4 +1,4 @@
-"""Multipart bodies, read while they arrive: the file goes on to where it is kept, and no part is held whole."""
+"""Multipart bodies, read as they arrive: the file is streamed to the store, and no part is held as a whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True)
 class Form(Generic[ResultT]):
-    """A multipart body: what became of its file, and its other fields."""
+    """A multipart body: the result of receiving its file, and its other fields."""
 
     file: ResultT
     fields: dict[str, str]
@@ -36,7 +36,7 @@ def receive_form(
     Args:
         limit: most bytes of the whole body.
         receive: takes the file's pieces and reads them to the end.
-        fields: names of other parts that may come, before or after the file.
+        fields: names of other allowed parts, before or after the file.
 
     Raises:
         ProblemError: `bad_request` when it is not multipart, `invalid_request` for wrong parts, else as

@@ -4,8 +4,8 @@
     @operation(query=ModelQuery, answers=[Answer(200, "One page of models.", ModelPage)])
     def list_models(query: ModelQuery) -> Response: ...
 
-APIFlask routes and names the operations; the parsing is ours, because its own takes any content type for JSON, keeps
-the last of duplicate keys and reads NaN.
+APIFlask routes and names the operations. Its parsing is not used, because it accepts any content type as JSON, keeps
+the last of duplicate keys and accepts NaN.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Answer:
 
     Args:
         status: HTTP status.
-        description: when this is the answer.
+        description: when this response is sent.
         body: the model of its JSON body; None for an answer without one, or with other content only.
         other: other media types that the same answer comes in.
         headers: names of headers worth knowing; `openapi.HEADERS` describes them.
@@ -72,12 +72,12 @@ def operation(
     """Parse a view's request and describe the operation.
 
     Args:
-        answers: how it ends well.
+        answers: the successful responses.
         query: model of the query string, given to the view as `query`; without it every parameter is refused.
         body: model of the JSON body, given to the view as `body`.
         other_bodies: media types that the view reads by itself; `body` is then None.
-        headers: request headers with a meaning here.
-        problems: codes of `PROBLEMS` that are particular to this operation.
+        headers: request headers that the operation reads.
+        problems: codes of `PROBLEMS` specific to this operation.
         example: a JSON body that works.
     """
     described = Operation(answers, query, body, other_bodies or {}, headers, problems, example)

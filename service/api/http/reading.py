@@ -26,7 +26,7 @@ def require_content_type(accepted: Sequence[str], *, absent_is: str | None = Non
 
     Args:
         accepted: media types that the path takes.
-        absent_is: what a request without a Content-Type is taken for; None refuses it.
+        absent_is: the type assumed for a request without a Content-Type; None refuses it.
 
     Raises:
         ProblemError: `unsupported_media_type`, naming what the path takes.
@@ -81,7 +81,7 @@ def best_of(offered: Sequence[str]) -> str:
     """Return the media type to answer with, the first one when the caller has no preference.
 
     Raises:
-        ProblemError: `not_acceptable`, naming what there is.
+        ProblemError: `not_acceptable`, naming the available types.
     """
     wanted = request.headers.get("Accept", "*/*")
     if wanted in ("*/*", offered[0]):

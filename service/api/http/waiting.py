@@ -14,7 +14,7 @@ from service.context import ConcurrencyLimit
 LONGEST_WAIT_SECONDS = 30
 FIRST_PAUSE_SECONDS = 0.005  # chosen: a small inspection takes about 50 ms
 LONGEST_PAUSE_SECONDS = 0.25  # chosen: 64 waiters ask the database 256 times a second, at 0.1 ms each
-PAUSE_GROWTH = 1.15  # an end is noticed at most so much later than it came
+PAUSE_GROWTH = 1.15  # the longest delay between the end of an inspection and the response
 
 StateT = TypeVar("StateT")
 
@@ -30,7 +30,7 @@ def pauses() -> Iterator[float]:
 def wait_for(
     look: Callable[[], StateT], *, until: Callable[[StateT], bool], seconds: float, slots: ConcurrencyLimit
 ) -> StateT:
-    """Read repeatedly until the state is right or the time is over, once without a free slot; return the last state."""
+    """Read until the state is right or the time is over (only once without a free slot); return the last state."""
     state = look()
     if seconds <= 0 or until(state):
         return state

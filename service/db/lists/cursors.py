@@ -1,4 +1,4 @@
-"""Where a page of a list ended: an opaque text that fits one list, with one sort and one set of filters."""
+"""Cursors: the end of a page as an opaque text, valid for one list with one sort and one set of filters."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Key = str | int | float | datetime | None
 
 
 def binding(*parts: object) -> str:
-    """Name a list by what it is filtered and sorted by, so that its cursors fit no other list."""
+    """Identify a list by its filters and sort, so that its cursors are refused for other lists."""
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
 
 
 def encode(bound_to: str, keys: Sequence[Key]) -> str:
-    """Write where a page ended.
+    """Encode the end of a page.
 
     Args:
         keys: the sort keys of its last row.
@@ -32,7 +32,7 @@ def encode(bound_to: str, keys: Sequence[Key]) -> str:
 
 
 def decode(cursor: str, bound_to: str, kinds: Sequence[tuple[type, ...]]) -> list[Key]:
-    """Read where a page ended.
+    """Decode the end of a page.
 
     Args:
         kinds: the types that each sort key may have.

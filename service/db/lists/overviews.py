@@ -1,4 +1,4 @@
-"""What a list of inspections shows of their results, read for one page of it at a time."""
+"""The results shown in a list of inspections, read one page at a time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from service.db import clock
 from service.db.results.tables import FindingRecord, LayerRecord
 from service.db.tables import InspectionRecord, Json, ModelRecord
 
-MOST_KINDS = 3  # chosen: a cell of the list has room for so many
-MOST_POINTS = 160  # a little more than a small chart has pixels
+MOST_KINDS = 3  # chosen: as many as fit into a cell of the list
+MOST_POINTS = 160  # slightly more than the pixels of a small chart
 
 
 @dataclass

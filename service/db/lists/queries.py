@@ -1,4 +1,4 @@
-"""Lists of inspections and models, newest first, page by page; a page costs the same however deep in the list it is.
+"""Lists of inspections and models, newest first, in pages; every page costs the same, however deep in the list.
 
 A filter is a field of the query model and a condition in the function below it. Lists of layers and parameters are in
 `row_queries`.

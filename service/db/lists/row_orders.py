@@ -1,4 +1,4 @@
-"""The orders in which rows of results can be read, each with a key to go on from and an index that serves it."""
+"""The orders in which result rows can be read, each with a key to resume from and a supporting index."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Query = Select[Any]  # Any: rows are read by column name
 
 
 def unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:  # Any: an integer or a float
-    """Return an expression with the column's value that no index serves.
+    """Return an expression with the column's value that uses no index.
 
-    Within one inspection the primary key finds the rows; an index over all inspections would read everybody's.
+    Within one inspection the primary key finds the rows; an index over all inspections would read many other rows.
     """
     return column + 0
 
@@ -76,9 +76,9 @@ class NewestFirst(Order):
 
 
 class ByNumber(Order):
-    """By one field; rows without a value last, whatever the direction.
+    """By one field; rows without a value come last in both directions.
 
-    Databases disagree about where nulls go in an index, so the rows with a value and those without are read apart.
+    Databases place nulls differently in an index, so rows with and without a value are read separately.
     """
 
     kinds = ((float, int, NoneType), (str,), (int,))

@@ -1,6 +1,6 @@
-"""How many inspections ended in which way, how long they ran and how long they waited: counted from the rows.
+"""Statistics of ended inspections: their number by status, their run times and waiting times, counted from the rows.
 
-Counters must not fall when retention removes rows, so what is removed is added to `counters` under the same names.
+Counters must not fall when retention removes rows, so removed rows are added to `counters` under the same names.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rows of finished reports: their tables, and how documents become rows and back.
+"""Rows of finished reports: their tables, and the conversion of documents to rows and back.
 
-What may live here: flattening, bulk inserts, reads by inspection.
+Flattening, bulk inserts, and reads by inspection.
 """

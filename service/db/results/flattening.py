@@ -1,4 +1,4 @@
-"""Between a nested measurement of the report and its flat row: `activation.std` is the column `activation_std`."""
+"""Conversion between a nested measurement and its flat row: `activation.std` is the column `activation_std`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Field:
 
 
 class Shape:
-    """How one kind of measurement lies in its table."""
+    """The mapping of one kind of measurement to its table."""
 
     def __init__(self, measurement: type[BaseModel], *, opaque: frozenset[str] = frozenset()) -> None:
         """Args: opaque: nested objects that are kept whole, as JSON."""
@@ -59,7 +59,7 @@ class Shape:
         self._strings = [index for index, field in enumerate(self.fields) if field.is_string]
 
     def flatten(self, measurement: BaseModel) -> list[Value]:
-        """Turn a measurement into the values of `columns`, JSON as text. Five microseconds a row: keep it so."""
+        """Turn a measurement into the values of `columns`, JSON as text. Cost: five microseconds per row; keep it low."""
         values: list[Any] = [*self._plain(measurement)]  # Any: the values of any field
         present = []
         for name, of, parts, absent in self._inner:
@@ -128,7 +128,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), default=_written).encode
 
 @lru_cache(maxsize=1024)
 def _text_of_tuple(value: tuple[object, ...]) -> str:
-    """Shapes and lists of names repeat from row to row."""
+    """Write JSON, with a cache, because shapes and lists of names repeat from row to row."""
     return _encode(value)
 
 

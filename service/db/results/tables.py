@@ -1,6 +1,6 @@
 """The tables of results: layers, parameters and findings of inspections that ended well.
 
-Columns are the fields of `contracts.report`, nested ones by underscore; a test holds the two against each other. A row
+Columns are the fields of `contracts.report`, nested ones joined by an underscore; a test compares the two. A row
 repeats the model's id, so that a list across all inspections needs no join.
 """
 
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
 from service.db.tables import Json, Table
 
-# Sorted and filtered across all inspections by an index; other fields work too, by reading all rows of the tenant.
+# Have an index for sorting and filtering across all inspections; other fields need a scan of the tenant's rows.
 INDEXED_LAYER_FIELDS = (
     "signal_rms",
     "activation_std",
@@ -38,13 +38,13 @@ INDEXED_PARAMETER_FIELDS = (
 )
 
 
-# Asked for by equality, across all inspections; newest first.
+# Filtered by equality across all inspections; newest first.
 INDEXED_LAYER_TEXTS = ("name", "kind", "nonlinearity", "model_id")
 INDEXED_PARAMETER_TEXTS = ("name", "layer", "dtype", "status", "model_id")
 
 
 class _Result:
-    """A row of one inspection, at a place of its own."""
+    """A row of one inspection, with its position in the report."""
 
     __tablename__: str
 
