@@ -1,4 +1,4 @@
-"""What tests share: real servers for the run, and for each test a database, a store and settings of its own."""
+"""Fixtures of all tests: real servers for the run, and a separate database, store and settings for each test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEMPLATE = "template_gradinspect"
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
-    """A PostgreSQL server for the run, with a migrated template database."""
+    """Start a PostgreSQL server for the run, with a migrated template database."""
     for server in running(PostgresServer()):
         assert isinstance(server, PostgresServer)
         server.execute(f"CREATE DATABASE {TEMPLATE}")
@@ -30,13 +30,13 @@ def postgres() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[Server]:
-    """A broker for the run."""
+    """Start a broker for the run."""
     yield from running(ValkeyServer())
 
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite file."""
+    """Make a migrated SQLite file."""
     path = tmp_path_factory.mktemp("template") / "gradinspect.db"
     migrate.upgrade(f"sqlite:///{path}")
     return path
@@ -44,7 +44,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def postgresql_url(postgres: PostgresServer) -> Iterator[str]:
-    """A PostgreSQL database of this test's own, migrated and empty."""
+    """Create a migrated and empty PostgreSQL database for this test."""
     name = f"test_{uuid4().hex}"
     postgres.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     yield postgres.url(name)
@@ -53,7 +53,7 @@ def postgresql_url(postgres: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture
 def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """An SQLite database of this test's own, migrated and empty."""
+    """Create a migrated and empty SQLite database for this test."""
     path = tmp_path / "gradinspect.db"
     shutil.copy(sqlite_template, path)
     return f"sqlite:///{path}"
@@ -61,14 +61,14 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """A database of this test's own; the test runs once on SQLite and once on PostgreSQL."""
+    """Create a database for this test, which runs once on SQLite and once on PostgreSQL."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
 
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    """The database of this test, connected."""
+    """Connect to the database of this test."""
     found = Database(database_url)
     yield found
     found.dispose()
@@ -76,14 +76,14 @@ def database(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def broker_url(valkey: ValkeyServer) -> str:
-    """The broker of this run, empty."""
+    """Empty the broker of this run and give its URL."""
     valkey.flush()
     return valkey.url
 
 
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
-    """A directory for everything the service keeps."""
+    """Make a directory for the service's data."""
     path = tmp_path / "data"
     path.mkdir()
     return path
@@ -91,11 +91,11 @@ def data_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings(data_dir: Path, database_url: str, broker_url: str) -> Settings:
-    """Settings of a service on real servers, independent of the environment."""
+    """Make settings of a service on real servers, independent of the environment."""
     return Settings.from_environment({}, data_dir=data_dir, database_url=database_url, broker_url=broker_url)
 
 
 @pytest.fixture
 def store(settings: Settings) -> Store:
-    """The store of this test."""
+    """Make the store of this test."""
     return open_store(settings)

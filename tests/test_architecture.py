@@ -1,4 +1,4 @@
-"""Who may know whom, looked at in real processes; the import contracts in pyproject.toml are lint's."""
+"""Dependencies between parts, checked in real processes; the linter checks the import contracts in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROCESSES = {
 
 
 def modules_after(program: str, tmp_path: Path) -> set[str]:
-    """The names of all modules that are loaded once `program` has run."""
+    """Return the names of all modules loaded after `program` has run."""
     printed = subprocess.run(
         [sys.executable, "-W", "error", "-c", f"{program}\nimport sys\nprint(*sys.modules)"],
         capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120,
@@ -37,7 +37,7 @@ def modules_after(program: str, tmp_path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-def test_torch_is_loaded_by_no_process_but_the_one_that_runs_models(process: str, tmp_path: Path) -> None:
+def test_torch_is_loaded_only_by_the_process_that_runs_models(process: str, tmp_path: Path) -> None:
     assert "torch" not in modules_after(PROCESSES[process], tmp_path)
 
 
@@ -54,7 +54,7 @@ def test_the_engine_loads_no_flask(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("package", ["gradinspect", "service", "workers"])
 def test_only_settings_read_the_environment(package: str) -> None:
-    """`os.environ` stands in service/settings.py, where a child's environment is made, and for torch's own variable."""
+    """`os.environ` is used in service/settings.py, where a child's environment is made, and for torch's variable."""
     passes_on = {"service/processes/broker.py", "service/processes/embedded.py", "workers/supervisor/fork_client.py"}
     cuda_visible_devices = {"workers/supervisor/devices.py", "workers/child/forkserver.py"}
     allowed = {"service/settings.py", *passes_on, *cuda_visible_devices}
@@ -68,8 +68,8 @@ def test_only_settings_read_the_environment(package: str) -> None:
     assert readers <= allowed
 
 
-def test_nothing_unpickles() -> None:
-    """No module of the project imports pickle or its kin, or calls torch.load."""
+def test_no_module_unpickles() -> None:
+    """No module of the project imports pickle or a similar module, or calls torch.load."""
     found = [
         path.relative_to(ROOT).as_posix()
         for package in ("gradinspect", "service", "workers", "migrations")
@@ -80,8 +80,8 @@ def test_nothing_unpickles() -> None:
     assert found == []
 
 
-def test_statements_are_built_in_the_database_folder_alone() -> None:
-    """`select`, `update`, `insert` and their like are imported in service/db and in migrations, nowhere else."""
+def test_sql_statements_are_built_in_service_db_only() -> None:
+    """`select`, `update`, `insert` and similar functions are imported only in service/db and migrations."""
     builders = {"select", "update", "insert", "delete", "exists", "text", "func", "union", "union_all"}
     outside = [path for folder in ("service", "workers") for path in (ROOT / folder).rglob("*.py")]
     found = [
@@ -96,7 +96,7 @@ def test_statements_are_built_in_the_database_folder_alone() -> None:
 
 
 def test_views_have_a_few_statements() -> None:
-    """A view parses, calls and answers: at most ten statements, nested ones counted, the docstring not."""
+    """A view parses, calls and answers: at most ten statements, including nested ones, without the docstring."""
     sizes = {
         f"{path.stem}.{node.name}": sum(isinstance(part, ast.stmt) for part in ast.walk(node)) - 2
         for folder in ("api", "web")

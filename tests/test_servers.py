@@ -1,4 +1,4 @@
-"""The servers that tests run on: they keep what they promised when killed, and never outlive the run."""
+"""The servers of the tests: killed durable servers keep committed data, and no server outlives the run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize("server", [PostgresServer, ValkeyServer])
-def test_a_killed_run_takes_its_servers_along(server: type[PostgresServer | ValkeyServer]) -> None:
+def test_the_servers_of_a_killed_run_are_stopped(server: type[PostgresServer | ValkeyServer]) -> None:
     program = RUN_OF_A_SERVER.format(root=str(Path(__file__).parents[1]), server=server.__name__)
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout is not None
@@ -43,7 +43,7 @@ def test_a_killed_run_takes_its_servers_along(server: type[PostgresServer | Valk
     next_run.stop()
 
 
-def test_a_killed_durable_postgres_keeps_what_was_committed() -> None:
+def test_a_killed_durable_postgres_keeps_committed_rows() -> None:
     for server in running(PostgresServer(is_durable=True)):
         assert isinstance(server, PostgresServer)
         server.execute("CREATE TABLE kept (id int)")
@@ -55,7 +55,7 @@ def test_a_killed_durable_postgres_keeps_what_was_committed() -> None:
         database.dispose()
 
 
-def test_a_killed_durable_broker_keeps_what_it_took() -> None:
+def test_a_killed_durable_broker_keeps_accepted_messages() -> None:
     for server in running(ValkeyServer(is_durable=True)):
         assert isinstance(server, ValkeyServer)
         for expected in (None, b"value"):
@@ -67,7 +67,7 @@ def test_a_killed_durable_broker_keeps_what_it_took() -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process runs; one that only waits to be reaped does not."""
+    """Return whether the process runs; zombies do not count."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:

@@ -54,7 +54,7 @@ def test_this_release_has_its_reports() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_stored_report_is_read_as_the_store_reads_it(name: str, tmp_path: Path) -> None:
+def test_a_stored_report_is_read_by_the_store(name: str, tmp_path: Path) -> None:
     key = "insp_00000000-0000-7000-8000-0000000000ab.1"
     (tmp_path / "ab").mkdir()
     (tmp_path / "ab" / f"{key}.json.gz").write_bytes((STORED / name).read_bytes())
@@ -62,7 +62,7 @@ def test_a_stored_report_is_read_as_the_store_reads_it(name: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_stored_report_is_judged_again_as_it_was(name: str) -> None:
+def test_judging_a_stored_report_again_gives_the_same_findings(name: str) -> None:
     report = stored(name)
     again = rejudge(report, DEFAULT_POLICY)
     assert (again.verdict, rules(again)) == (report.verdict, rules(report))
@@ -127,7 +127,7 @@ def migrated(request: pytest.FixtureRequest, database_url: str) -> Iterator[Data
 
 
 def _insert(session: Session, table: str, row: dict[str, Any]) -> None:  # Any: what a column holds
-    """As the release wrote it; times are UTC, and JSON is text that PostgreSQL reads by itself."""
+    """Convert a value written by the release: times are UTC, and JSON is text that PostgreSQL parses."""
     values = {name: f"{value}+00" if _is_time(session, name, value) else value for name, value in row.items()}
     names = ", ".join(f'"{name}"' for name in values)
     marks = ", ".join(f":{name}" for name in values)

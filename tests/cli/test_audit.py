@@ -82,7 +82,7 @@ def test_the_exit_code_follows_from_the_verdict(
         (HEALTHY, ("--optimizer", "sgd,lr=-1"), "--optimizer"),
     ],
 )
-def test_a_wrong_call_exits_with_2_and_says_what_is_wrong(
+def test_wrong_arguments_exit_with_2_and_name_the_mistake(
     audit: Any, document: dict[str, Any] | str, arguments: tuple[str, ...], says: str
 ) -> None:
     result = audit(document, *arguments)
@@ -119,7 +119,7 @@ def test_the_policy_can_be_printed_edited_and_used(audit: Any) -> None:
     assert audit(HEALTHY, "--policy", "mine.json", "--quiet").exit_code == 0
 
 
-def test_without_a_model_the_call_is_wrong() -> None:
+def test_a_missing_model_is_a_usage_error() -> None:
     result = CliRunner().invoke(cli, ["audit"])
     assert result.exit_code == 2
     assert "MODEL" in result.stderr
@@ -185,7 +185,7 @@ def test_a_policy_without_the_signal_rules_can_pass_without_a_signal() -> None:
     assert audit_result(report) == "pass"
 
 
-def test_a_report_that_records_no_outcomes_is_judged_by_its_verdict() -> None:
+def test_a_report_without_outcomes_is_audited_by_its_verdict() -> None:
     report = judged(chain((), slope=1.0)).model_copy(update={"rules": (), "verdict": "pass"})
     assert audit_result(report) == "pass"
     assert audit_result(report.model_copy(update={"verdict": "undetermined"})) == "could_not_tell"

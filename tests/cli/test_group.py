@@ -101,7 +101,7 @@ def test_completion_prints_a_script(shell: str) -> None:
 
 @click.command()
 def added() -> None:
-    """Stand for a command of another package."""
+    """Act as a command of another package."""
     click.echo("ran")
 
 
@@ -214,11 +214,11 @@ def test_ctrl_c_ends_with_130_and_a_line(tmp_path: Path) -> None:
         [sys.executable, "-m", "gradinspect", "inspect", str(model)],
         stderr=subprocess.PIPE,
         text=True,
-        # Shells let what they start in the background ignore Ctrl-C, and a run of the tests may be such a one.
+        # Shells start background processes with Ctrl-C ignored, and the tests may run in one.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     writer = reached(model, child)
-    wait_until_it_reads(model, child)  # a signal between two system calls would only be seen after the second
+    wait_until_it_reads(model, child)  # a signal between two system calls would be handled only after the second
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=60)
     os.close(writer)

@@ -213,7 +213,7 @@ WRONG: list[tuple[list[str], str]] = [
 @pytest.mark.parametrize(
     ("arguments", "says"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, list) else None
 )
-def test_a_wrong_call_exits_with_2_and_names_what_is_wrong(run: Run, arguments: list[str], says: str) -> None:
+def test_wrong_arguments_exit_with_2_and_are_named(run: Run, arguments: list[str], says: str) -> None:
     Path("text.txt").write_text("neither one nor the other", encoding="utf-8")
     Path("pickle.pt").write_bytes(b"\x80\x02}.")
     torch.save({"weight": torch.zeros(1)}, "state.pt")

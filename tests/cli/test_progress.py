@@ -9,7 +9,7 @@ from gradinspect.cli.progress import shown_progress
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True

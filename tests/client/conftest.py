@@ -1,4 +1,4 @@
-"""A real application behind the client, and a worker that acts when an inspection is read."""
+"""A real application behind the client, and a fake worker that acts when an inspection is read."""
 
 from __future__ import annotations
 

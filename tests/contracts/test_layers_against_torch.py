@@ -1,4 +1,4 @@
-"""Every layer of a spec against the class of torch.nn that it describes: arguments, shapes and parameters."""
+"""Every layer of a spec compared with the class of torch.nn that it describes: arguments, shapes, parameters."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.engine.network.build import OWN_MODULES, build
 
 OURS = {"PositionalEmbedding", "Permute", "Mean"}  # torch has no class of this name
-# Arguments of torch that a spec does not take, and why not.
+# Arguments of torch that a spec does not accept, with the reason.
 LEFT_OUT = {
     "device", "dtype",  # of the whole model
     "return_indices", "include_last_offset",  # another form of output or input
     "sparse", "_weight", "_freeze", "_random_samples", "min_value", "max_value",  # internal, deprecated or sparse
     "kdim", "vdim", "enable_nested_tensor", "mask_check",  # for inputs that a spec cannot give
 }  # fmt: skip
-ADDED = {"output", "causal"}  # ours: which output goes on
+ADDED = {"output", "causal"}  # our addition: selects the output
 
 
 def torch_arguments(name: str) -> dict[str, inspect.Parameter]:
@@ -99,7 +99,7 @@ def assert_built_as_planned(spec: ModelSpec) -> None:
     dtype = torch.int64 if spec.input.holds_tokens else torch.float32
     entering = torch.zeros((2, *spec.input.shape), dtype=dtype, device="meta")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # kernels with an even size and padding "same" make torch talk about speed
+        warnings.simplefilter("ignore")  # torch warns about the speed of even kernels with padding "same"
         leaving = model(entering)
     assert isinstance(leaving, torch.Tensor)
     assert tuple(leaving.shape[1:]) == spec.plan.output_shape
@@ -149,7 +149,7 @@ def test_random_nesting_is_refused_with_a_reason_or_built_as_planned(
         assert from_python(ModelSpec, spec.model_dump(mode="json", exclude_none=True)) == spec
 
 
-def test_only_modules_that_torch_lacks_or_that_return_several_tensors_are_ours() -> None:
+def test_only_modules_that_torch_lacks_or_that_return_several_tensors_are_defined_here() -> None:
     assert set(OWN_MODULES) == OURS | {
         "RNN", "GRU", "LSTM", "MultiheadAttention", "TransformerEncoderLayer", "TransformerEncoder",
     }  # fmt: skip

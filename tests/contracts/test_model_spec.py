@@ -1,4 +1,4 @@
-"""A spec as a whole: names, repetitions, ties, inheritance, and the one form that equal specs have."""
+"""Whole specs: names, repetitions, ties, inheritance, and the canonical form of equal specs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_spec_of_the_documentation_is_nine_sigmoid_layers_and_a_head() -> No
     assert read(document).plan.parameters == (784 * 256 + 256) + 8 * (256 * 256 + 256) + (256 * 10 + 10)
 
 
-def test_names_stand_in_paths_and_copies_of_a_repeat_are_numbered() -> None:
+def test_names_are_part_of_paths_and_copies_of_a_repeat_are_numbered() -> None:
     block = {"type": "Sequential", "name": "block", "layers": [LINEAR | {"name": "inner"}, {"type": "ReLU"}]}
     found = calls(spec([4], {"repeat": 2, "layers": [block]}, LINEAR | {"name": "head"}))
     assert [call.path for call in found] == ["block_0.inner_0", "block_0.1", "block_1.inner_1", "block_1.1", "head"]
@@ -50,7 +50,7 @@ def test_a_tie_inside_a_repeat_prefers_its_own_copy() -> None:
     rows = [LINEAR | {"name": "first"}, LINEAR | {"tie": "first"}]
     found = calls(spec([4], {"repeat": 2, "layers": rows}))
     assert [call.tied_to for call in found] == [None, "first_0", None, "first_1"]
-    # Two weights and four biases: what is shared counts once.
+    # Two weights and four biases: shared weights count once.
     assert read(spec([4], {"repeat": 2, "layers": rows})).plan.parameters == 2 * 16 + 4 * 4
 
 
@@ -68,7 +68,7 @@ def test_a_tie_inside_a_repeat_prefers_its_own_copy() -> None:
         ([LINEAR | {"name": "a"}, LINEAR | {"tie": "a", "init": {"weight": {"name": "eye_"}}}], "where it is owned"),
     ],
 )
-def test_a_tie_that_cannot_be_is_refused(rows: list[dict[str, Any]], word: str) -> None:
+def test_an_impossible_tie_is_refused(rows: list[dict[str, Any]], word: str) -> None:
     with pytest.raises(ProblemError) as caught:
         read(spec([4], *rows))
     assert word in caught.value.errors[0].detail
@@ -90,7 +90,7 @@ def test_the_smallest_embedding_bounds_the_tokens_that_are_drawn() -> None:
     assert caught.value.errors[0].pointer == "/input/high"
 
 
-def test_tokens_have_to_become_numbers() -> None:
+def test_tokens_must_pass_an_embedding() -> None:
     with pytest.raises(ProblemError) as caught:
         read(spec([5], {"type": "Flatten"}, tokens=True))
     assert "start with an Embedding" in caught.value.errors[0].detail

@@ -1,4 +1,4 @@
-"""Presets: a few arguments become the plain spec of a well-known network, and that spec is what stays."""
+"""Presets: a few arguments become the plain spec of a well-known network, and that spec is stored."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def fault(**arguments: Any) -> tuple[str, str]:
 
 
 def kinds(spec: ModelSpec) -> list[str]:
-    """Layer types in the order in which they run."""
+    """List layer types in the order in which they run."""
     return [step.layer.type if hasattr(step, "layer") else step.container.type for step in spec.plan.calls()]
 
 
@@ -104,7 +104,7 @@ def test_a_resnet_starts_from_hes_normal_by_its_fan_out() -> None:
         assert float(convolution.weight.detach().std()) == pytest.approx(wanted, rel=spread)
 
 
-def test_a_resnet_may_start_as_the_identity() -> None:
+def test_residual_branches_of_a_resnet_may_start_at_zero() -> None:
     spec = expanded(preset="resnet", blocks=[1], width=4, zero_init_residual=True)
     model = build(spec, seed=0).eval()
     x = torch.rand(2, 4, 8, 8)

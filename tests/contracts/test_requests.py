@@ -1,4 +1,4 @@
-"""Requests: the defaults are complete, and a wrong field is named once, at its place, with what to change."""
+"""Requests: defaults are complete, and a wrong field is reported once, with its pointer and a correction."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_request_of_the_documentation_is_read() -> None:
     assert again == found
 
 
-def test_settings_leave_out_what_the_engine_must_not_see() -> None:
+def test_settings_omit_ids_labels_and_policy() -> None:
     settings = request(labels={"team": "vision"}, seeds=3).settings()
     assert type(settings) is InspectionSettings
     assert settings.seeds == 3

@@ -1,4 +1,4 @@
-"""What a report's rows take of memory: tens of thousands of them are in one process."""
+"""Memory of a report's rows, of which one process holds tens of thousands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gradinspect.contracts.report.rows import (
 )
 
 ROWS = 500
-SLACK = 1.1  # the list of the rows and what Pydantic makes once; a set of names for each row would make it 1.8 or 2
+SLACK = 1.1  # the list of rows and Pydantic's one-time objects; one set of names per row would give 1.8 to 2
 
 
 def numbers(kind: type[BaseModel], position: int) -> dict[str, float]:
@@ -62,7 +62,7 @@ def parameter(position: int) -> ParameterMeasurement:
 
 
 def size(value: object) -> int:
-    """Bytes of a value and of what it holds, without the names of its fields, which all rows share."""
+    """Return the bytes of a value and its contents, without the field names, which all rows share."""
     own = sys.getsizeof(value)
     if isinstance(value, BaseModel):
         return own + sys.getsizeof(value.__dict__) + sum(map(size, value.__dict__.values()))

@@ -1,4 +1,4 @@
-"""Lines of layers in a spec's text: found for every way in which a spec nests layers."""
+"""Lines of layers in a spec's text, for every form of nesting."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The one way into a contract: strict JSON, with the place of what is wrong."""
+"""Strict JSON: errors with the position of the mistake."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from gradinspect.contracts.wire.resources import ModelRegistration
 
 
 def refused(text: bytes | str) -> str:
-    """Why `text` is not strict JSON."""
+    """Return why `text` is not strict JSON."""
     with pytest.raises(ProblemError) as caught:
         parse_strict_json(text)
     assert caught.value.code == "malformed_json"
@@ -95,13 +95,13 @@ def test_any_text_is_read_or_refused_as_malformed(text: str | bytes) -> None:
 
 
 @pytest.mark.parametrize("text", [r'{"a": "\ud800"}', r'{"\uDFFF": 1}', r'["\ud83d \ude00"]'])
-def test_half_a_character_is_refused(text: str) -> None:
+def test_a_lone_surrogate_is_refused(text: str) -> None:
     with pytest.raises(ProblemError, match="is half a character") as caught:
         parse_strict_json(text)
     assert caught.value.code == "malformed_json"
 
 
-def test_an_escaped_pair_is_one_character() -> None:
+def test_an_escaped_surrogate_pair_is_one_character() -> None:
     assert parse_strict_json(r'"\ud83d\ude00"') == "\N{GRINNING FACE}"
 
 
@@ -130,7 +130,7 @@ def test_codes_are_from_the_tables() -> None:
         InspectionError("nonsense", "x")
 
 
-def test_a_problem_reads_as_its_detail_and_its_fields() -> None:
+def test_the_text_of_a_problem_has_its_detail_and_its_fields() -> None:
     with pytest.raises(ProblemError) as caught:
         from_python(InspectionRequest, {"model": {"spec": {"preset": "mlp"}}, "seeds": 0})
     assert str(caught.value) == "one field is wrong\n  /seeds: Input should be greater than or equal to 1, got 0"

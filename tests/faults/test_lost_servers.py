@@ -75,7 +75,7 @@ def test_a_database_that_is_killed_repeatedly_loses_no_inspection(
     for one in queued:
         fleet.publish(one)
     wait_until(lambda: fleet.status(queued[0]) != "queued", "the first one is claimed")
-    for pause in (0.0, 0.15, 0.4, 1.0):  # at whatever step the inspections then are: claim, beat or commit
+    for pause in (0.0, 0.15, 0.4, 1.0):  # at any step of the inspections: claim, heartbeat or commit
         sleep(pause)
         own_database.kill()
         own_database.start()

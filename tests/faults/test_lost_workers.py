@@ -31,14 +31,14 @@ def slow(fleet: Fleet) -> str:
 
 
 def owner(fleet: Fleet, inspection_id: str) -> WorkerProcess:
-    """The worker that runs it."""
+    """Return the worker that runs an inspection."""
     fleet.wait_until_running(inspection_id)
     name = str(read(fleet.database, inspection_id).lease_owner)
     return next(worker for worker in fleet.workers if name.endswith(f"-{worker.pid}"))
 
 
 def _has_let_go(worker: WorkerProcess, inspection_id: str) -> bool:
-    """Whether the log says that the lease was missed."""
+    """Return whether the log reports a lost lease."""
     said = [line for line in worker.log.read_text().splitlines() if inspection_id in line]
     return any(event in line for line in said for event in ("report_fenced", "inspection_dropped"))
 
@@ -52,7 +52,7 @@ def test_a_worker_stopped_beyond_its_lease_cannot_write_its_result(fleet: Fleet)
     finally:
         sleeper.send(signal.SIGCONT)
     assert (fleet.status(queued), read(fleet.database, queued).attempt) == ("succeeded", 2)
-    # Awake, it finds its child's result, or that the lease is gone; either way it changes nothing and works on.
+    # When resumed, it sees its child's result or the lost lease; in both cases it changes nothing and continues.
     wait_until(lambda: _has_let_go(sleeper, queued), "it has let go")
     fleet.assert_settled([queued])
     assert str(read(fleet.database, queued).report_key).endswith(".2")

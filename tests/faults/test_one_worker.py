@@ -23,7 +23,7 @@ SLOW = {"spec": WIDE, "seeds": 4, "data": {"samples": 256}}  # about a second on
 
 @pytest.fixture(scope="module")
 def fleet(make_fleet: MakeFleet) -> Fleet:
-    # Two maintainers throughout: whatever one of them may do twice, two of them do.
+    # Two maintainers throughout, so that an action that could happen twice does.
     made = make_fleet(job_wall_seconds=6.0, job_memory_bytes=2**30)
     made.start_worker()
     made.start_maintainer()
@@ -33,7 +33,7 @@ def fleet(make_fleet: MakeFleet) -> Fleet:
 
 @pytest.fixture
 def worker(fleet: Fleet) -> Iterator[WorkerProcess]:
-    """The one worker, which none of these faults may kill."""
+    """Start the only worker, which none of these faults may kill."""
     (worker,) = fleet.workers
     yield worker
     assert worker.process.poll() is None, worker.log.read_text()
@@ -129,7 +129,7 @@ def test_a_cancel_during_delivery_leaves_either_a_report_or_a_cancelled_row(
     for _ in range(20):
         one = queue_spec(fleet.database).id
         fleet.publish(one)
-        sleep(pauses.uniform(0.0, 0.12))  # the race itself: an inspection takes about as long
+        sleep(pauses.uniform(0.0, 0.12))  # the race under test: an inspection takes about as long
         with fleet.database.write() as session:
             inspections.cancel(session, one, tenant=TENANT)
         queued.append(one)
@@ -140,7 +140,7 @@ def test_a_cancel_during_delivery_leaves_either_a_report_or_a_cancelled_row(
 
 
 def test_two_maintainers_count_each_lost_worker_once(fleet: Fleet, worker: WorkerProcess) -> None:
-    # Leases of a worker that will not be heard of again.
+    # Leases of a worker that never returns.
     lost = []
     for _ in range(10):
         one = queue_spec(fleet.database).id

@@ -59,14 +59,14 @@ def test_the_estimate_is_within_a_factor_of_what_autograd_keeps(document: dict[s
     spec, samples = from_python(ModelSpec, document), 8
     told = memory_need(spec, samples=samples, dtype=FLOAT)
     kept = kept_by_autograd(spec, samples)
-    # An estimate that is a promise neither way: refusals have to be right within the factor that a batch is halved by.
+    # The estimate may be wrong in both directions, but within a factor of 2, by which a refusal halves the batch.
     assert kept / 2 <= samples * told.sample_bytes <= 2.5 * kept
 
 
 def test_fixed_memory_is_parameters_and_their_gradients() -> None:
     spec = from_python(ModelSpec, specimens.spec([3], {"type": "Linear", "out_features": 2}))
     assert memory_need(spec, samples=1, dtype=torch.float64).fixed_bytes == 8 * (8 + 8)
-    # Half precision is cast from float32 draws, which are larger than its gradients.
+    # Half precision is cast from float32 draws, which need more memory than its gradients.
     assert memory_need(spec, samples=1, dtype=torch.float16).fixed_bytes == 8 * (2 + 4)
 
 

@@ -1,4 +1,4 @@
-"""Sections inside a whole measurement: progress, budgets, seeds, refusals and memory that runs out."""
+"""Sections within a whole measurement: progress, budgets, seeds, refusals and exhausted memory."""
 
 from __future__ import annotations
 

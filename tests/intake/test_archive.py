@@ -1,4 +1,4 @@
-"""Zip archives that two readers could understand differently, or that unfold without end."""
+"""Zip archives that two readers could interpret differently, or that expand without limit."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def field(numbers: bytes) -> bytes:
     ],
     ids=["a longer one first", "two of them", "half a number", "a rest", "beyond its end", "no number"],
 )
-def test_an_entry_says_once_and_plainly_where_it_is(wide: Callable[[int, int], bytes]) -> None:
+def test_an_entry_with_an_ambiguous_offset_is_refused(wide: Callable[[int, int], bytes]) -> None:
     assert "64-bit" in refused(files.raw_zip(GOOD, hidden={"net/data.pkl": b"other"}, wide=wide))
 
 
@@ -156,7 +156,7 @@ def test_many_small_bombs_are_refused_by_their_sum(monkeypatch: pytest.MonkeyPat
     assert "unfold to 12000 bytes" in refused(bomb(4000, 3))
 
 
-def test_an_entry_that_unfolds_to_more_than_it_says_is_refused_without_unfolding_it() -> None:
+def test_an_entry_larger_than_declared_is_refused_without_decompressing_it() -> None:
     data = bytearray(bomb(4000))
     at = data.index(b"PK\x01\x02") + 24
     data[at : at + 4] = struct.pack("<I", 10)

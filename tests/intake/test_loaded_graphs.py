@@ -1,4 +1,4 @@
-"""What the source's names hide, the loaded graph shows."""
+"""Forbidden operators that a check of names in the source misses and the loaded graph shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.programs import HEALTHY, ReadsAFile, scripted
 
 
 class NamedLikeAnOperator(nn.Module):
-    """A field has an operator's name, so that a check by names takes the call for one of the field."""
+    """A field has an operator's name, so a check by names mistakes the call for one of the field."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class NamedLikeAnOperator(nn.Module):
 
 
 class InAFunction(nn.Module):
-    """The operator stands in a function that the method calls, inside a loop."""
+    """The operator is in a loop inside a function that the method calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def pinned(x: torch.Tensor) -> torch.Tensor:
 
 
 class Forks(nn.Module):
-    """Starts a thread of its own."""
+    """Starts a thread."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,15 +72,15 @@ def test_ordinary_models_load(family: str) -> None:
 )
 def test_an_operator_is_refused_wherever_the_source_hides_it(model: type[nn.Module], operator: str) -> None:
     file = scripted(model())
-    load_torchscript(file)  # torch itself has nothing against it
+    load_torchscript(file)  # torch itself accepts it
     with pytest.raises(InspectionError) as caught:
         load_torchscript(file, allows_node)
     assert caught.value.code == "unsupported_operator"
     assert operator in caught.value.detail
 
 
-def test_calls_are_not_unfolded() -> None:
-    """Twenty-eight functions that call the one before twice unfold to 2²⁷ nodes; here each is looked at once."""
+def test_calls_are_not_expanded() -> None:
+    """Twenty-eight functions that each call the previous one twice expand to 2²⁷ nodes; each is checked once."""
     looked_at: list[str] = []
 
     def allows(kind: str) -> bool:
@@ -93,7 +93,7 @@ def test_calls_are_not_unfolded() -> None:
 
 
 class Doubled(nn.Module):
-    """Calls what is inside it twice."""
+    """Calls its inner module twice."""
 
     def __init__(self, inside: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Data files: what the library writes passes, and a header that lies is refused at the tensor that it lies about."""
+"""Data files: files of the library pass, and a false header is refused with the name of the tensor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def written(header: Any, data: bytes = b"", *, length: int | None = None) -> byt
 
 
 def tensor(begin: int = 0, end: int = 8, *, dtype: Any = "F32", shape: Any = (2,)) -> dict[str, Any]:
-    """One entry of a header."""
+    """Make one entry of a header."""
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
 
@@ -99,7 +99,7 @@ def test_a_tensor_without_axes_or_elements_is_fine() -> None:
     assert [part.shape for part in facts.tensors] == [(), (0, 5)]
 
 
-def test_a_header_that_would_unfold_in_memory_is_refused_unparsed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_header_that_expands_in_memory_is_refused_unparsed(monkeypatch: pytest.MonkeyPatch) -> None:
     def parse(_: bytes) -> None:
         raise AssertionError("it was parsed")
 
@@ -108,7 +108,7 @@ def test_a_header_that_would_unfold_in_memory_is_refused_unparsed(monkeypatch: p
         assert "commas and brackets" in refused(written('{"__metadata__": ' + metadata + "}"))
 
 
-def test_as_many_tensors_as_are_taken_are_parsed() -> None:
+def test_a_header_with_the_most_tensors_allowed_is_parsed() -> None:
     count = headers.MAX_TENSORS
     parts = {f"layers.{index}.weight": tensor(8 * index, 8 * index + 8) for index in range(count)}
     facts = check_safetensors(io.BytesIO(written({"__metadata__": {"format": "pt"}, **parts}, bytes(8 * count))))

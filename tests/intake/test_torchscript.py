@@ -1,4 +1,4 @@
-"""Uploaded programs: what torch writes passes; what reaches outside a network, or was changed, is refused."""
+"""Uploaded programs: files of torch pass; programs that do more than a network, and altered files, are refused."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_frozen_model_passes_with_its_weights_among_the_constants() -> None:
     assert facts.elements == sum(p.numel() for p in files.mlp().parameters())
 
 
-def test_the_facts_are_the_models() -> None:
+def test_the_facts_are_those_of_the_model() -> None:
     facts = check_torchscript(io.BytesIO(files.scripted(files.mlp())))
     assert facts.class_name == "Sequential"
     assert facts.operators == ("aten::linear", "aten::relu", "aten::relu_", "aten::tanh")
@@ -61,7 +61,7 @@ def test_a_tied_weight_counts_once() -> None:
     assert (facts.tensors, facts.elements) == (1, 66)
 
 
-def test_a_written_program_passes_where_it_is_a_network() -> None:
+def test_a_program_with_only_network_operations_passes() -> None:
     check(files.program("return torch.mul(x, self.weight)"))
 
 
@@ -237,13 +237,13 @@ def test_a_pickle_that_torch_does_not_write_is_refused(content: bytes, reason: s
     assert any(part in detail for part in reason.split("|")), detail
 
 
-def test_an_opcode_inside_debug_information_is_looked_at_too() -> None:
+def test_opcodes_inside_debug_information_are_checked_too() -> None:
     records = files.records_of(files.scripted(files.mlp()))
     name = next(name for name in records if name.endswith(".debug_pkl"))
     assert "os.system" in refused(files.archive(records | {name: b"\x80\x02cos\nsystem\n)R."}))
 
 
-def test_debug_information_counts_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_total_size_of_debug_information_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     records = files.records_of(files.program("return x"))
     debug = {f"code/{index}.py.debug_pkl": b"\x80\x02(" + b"N" * 50 + b"t." for index in range(3)}
     check(files.archive(records | debug))
@@ -251,7 +251,7 @@ def test_debug_information_counts_as_a_whole(monkeypatch: pytest.MonkeyPatch) ->
     assert "too many opcodes" in refused(files.archive(records | debug))
 
 
-def test_code_counts_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_total_size_of_code_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchscript, "MAX_CODE_BYTES", 100)
     assert "more than 100 bytes" in refused(files.program("return x"))
 
@@ -315,7 +315,7 @@ def test_a_file_cut_off_anywhere_is_refused() -> None:
         assert refused(whole[:length])
 
 
-def test_random_damage_is_refused_or_harmless_and_never_an_error_of_ours() -> None:
+def test_random_damage_is_refused_or_harmless_and_never_an_internal_error() -> None:
     whole = files.scripted(files.mlp())
     draws = torch.Generator().manual_seed(0)
     outcomes = set()
@@ -339,7 +339,7 @@ def test_records_that_torch_does_not_write_are_refused() -> None:
     check(files.archive(records | {"extra/notes.txt": b"mine"}, deflated=("code/__torch__.py",)))
 
 
-def test_an_archive_in_an_archive_is_not_followed() -> None:
+def test_an_archive_inside_an_archive_is_not_opened() -> None:
     inner = files.program("return x")
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as outer:

@@ -1,4 +1,4 @@
-"""Which tests execute which lines, and how long each test takes."""
+"""The tests that execute each line, and the duration of each test."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
     ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
 }  # fmt: skip
 CALLS = {"min": "max", "max": "min", "any": "all", "all": "any"}
-NOT_MUTATED = (ast.JoinedStr, ast.Raise, ast.Import, ast.ImportFrom)  # texts for people, and what has no behaviour
+NOT_MUTATED = (ast.JoinedStr, ast.Raise, ast.Import, ast.ImportFrom)  # messages, and declarations without behaviour
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _constants(node: ast.Constant) -> Iterator[Change]:
 
 
 def _behaviour(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes that decide what a module does: no annotations, decorators, messages or type-checking blocks."""
+    """Yield the nodes with behaviour: no annotations, decorators, messages or type-checking blocks."""
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "type_params"):
             continue
@@ -136,7 +136,7 @@ def _behaviour(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _is_declaration(node: ast.AST) -> bool:
-    """Return whether a node declares types, fields of documents or exports, and so has no behaviour of its own."""
+    """Return whether a node only declares types, fields of documents or exports, and so has no behaviour."""
     if isinstance(node, ast.If):
         return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
     if isinstance(node, ast.Assign):

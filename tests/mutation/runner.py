@@ -25,7 +25,7 @@ LOADED_ONCE = ("torch", "numpy", "pytest", "pydantic", "sqlalchemy", "psycopg", 
 MARGIN_SECONDS = 120.0  # chosen: start of servers and collection, on a loaded machine
 MOST_TESTS = 300
 UNCHANGED = -1  # index of a change that changes nothing
-BROKEN = 3  # pytest's code for an error of its own
+BROKEN = 3  # pytest's exit code for an internal error
 
 
 def run_all(sample: Sequence[Mutant], covered: CoverageMap, *, jobs: int, seconds: float) -> list[Outcome]:

@@ -1,4 +1,4 @@
-"""From results to a verdict, and the statistic that is compared."""
+"""The verdict on a suggestion, and the statistic behind it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_candidate_that_learns_while_uniform_does_not_is_used() -> None:
     assert decide(None, {"newton": arm("newton", 0.5, 0.6, 0.7)}, REFERENCES).arm == "newton"
 
 
-def test_a_plateau_that_a_candidate_leaves_too_little_is_inconclusive() -> None:
+def test_a_candidate_that_leaves_a_plateau_too_little_is_inconclusive() -> None:
     decision = decide(PLATEAU, {"newton": arm("newton", 0.95, 0.95, 0.95)}, REFERENCES)
     assert (decision.verdict, decision.arm) == ("inconclusive_plateau", None)
 

@@ -1,4 +1,4 @@
-"""The gate: which arm is worth using, on a loss whose answer is known."""
+"""The gate: the choice of an arm, on a loss with a known answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Valley(nn.Module):
 
 
 class NotingTrainer(Trainer):
-    """Notes the seed of every run, with the arm's first learning rate divided by its second."""
+    """Records the seed of every run, with the arm's first learning rate divided by its second."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]  # passed on as they come
@@ -43,7 +43,7 @@ class NotingTrainer(Trainer):
         super().train(run, *arguments, **options)  # type: ignore[arg-type]  # passed on as they come
 
 
-def test_the_best_candidate_has_to_win_again_on_seeds_that_did_not_choose_it() -> None:
+def test_the_best_candidate_must_win_again_on_seeds_not_used_for_the_choice() -> None:
     x = normal(40, 1)
     s = section_input(Valley(), x, torch.cat([2 * x, 300 * x], dim=1), loss="mse")
     trainer = NotingTrainer(s, probe_data(s), [entry for group in make_groups(s) for entry in group.entries])

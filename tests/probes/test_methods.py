@@ -1,4 +1,4 @@
-"""Each method against its formula, computed another way, and against what must not change it."""
+"""Each method compared with its formula, computed independently, and its invariances."""
 
 from __future__ import annotations
 

@@ -57,7 +57,9 @@ def found(report: Report, rule: str) -> Finding:
         (spec("Tanh", name="normal_", std=0.01), "vanishing_signal", "initialize"),
     ],
 )
-def test_the_finding_of_a_spec_says_what_its_remedy_did(document: dict[str, Any], rule: str, action: str) -> None:
+def test_the_finding_of_a_spec_states_the_effect_of_its_remedy(
+    document: dict[str, Any], rule: str, action: str
+) -> None:
     finding = found(inspect(document), rule)
     assert finding.remedy is not None
     assert finding.remedy.action == action
@@ -67,7 +69,7 @@ def test_the_finding_of_a_spec_says_what_its_remedy_did(document: dict[str, Any]
     assert "not enough" not in finding.explanation
 
 
-def test_what_was_measured_is_what_the_changed_network_shows() -> None:
+def test_the_measured_effect_is_that_of_the_changed_network() -> None:
     document = spec(name="normal_", std=0.01)
     remedy = found(inspect(document), "vanishing_signal").remedy
     assert remedy is not None

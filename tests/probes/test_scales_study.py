@@ -45,7 +45,7 @@ def test_the_table_counts_wins_and_losses_on_unseen_seeds() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_scales_help_where_they_were_found_to_help(tmp_path: Path) -> None:
+def test_scales_help_on_the_networks_where_the_study_found_a_gain(tmp_path: Path) -> None:
     # The other unevenly scaled network learns almost as well with one rate: its gain is within its seeds' scatter.
     # Three unseen seeds of wine end between 0.009 and 0.94 of uniform: too far apart to hold their mean against 0.15.
     left_out = {"ReLU 4×32 uneven ÷5 ×5, digits", "sigmoid 4×32 Glorot, wine"}
@@ -70,7 +70,7 @@ def test_ten_glorot_sigmoid_layers_learn_with_a_remedy_alone(tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_gate_does_not_accept_scales_that_mean_nothing(tmp_path: Path) -> None:
+def test_the_gate_rejects_random_scales(tmp_path: Path) -> None:
     # At the goal's rate of 2 in 64, more than two of 24 are accepted by chance in 4 % of such studies; the cells are
     # seeded, so this one either passes or does not.
     run(list(null_cells(24)), tmp_path / "study.jsonl")

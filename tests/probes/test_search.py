@@ -130,7 +130,7 @@ def test_all_seeds_of_the_best_rate_are_run_and_their_mean_decides() -> None:
     assert all(math.isfinite(score) for score in found.scores)
 
 
-def test_the_fastest_rate_that_no_seed_diverges_at_replaces_a_best_rate_that_one_diverges_at() -> None:
+def test_a_best_rate_at_which_a_seed_diverges_is_replaced_by_the_fastest_stable_rate() -> None:
     class Squared(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -245,7 +245,7 @@ def test_an_epoch_has_every_sample_at_most_once_and_is_the_same_for_every_arm() 
         assert len(epoch.unique()) == 96
 
 
-def test_what_learning_must_beat_is_the_best_constant_output_where_the_first_loss_is_higher() -> None:
+def test_the_reference_loss_is_that_of_the_best_constant_output_where_the_first_loss_is_higher() -> None:
     model = mlp(4, 6, 3)
     with torch.no_grad():
         model[2].bias.copy_(torch.tensor([9.0, 0.0, 0.0]))
@@ -258,7 +258,7 @@ def test_what_learning_must_beat_is_the_best_constant_output_where_the_first_los
         assert reference_loss(s, trainer, trainer.starts(1)[0]) == pytest.approx(entropy, rel=1e-9)
 
 
-def test_what_learning_must_beat_in_a_regression_is_the_targets_variance() -> None:
+def test_the_reference_loss_of_a_regression_is_the_variance_of_the_targets() -> None:
     x, y = normal(60, 4), 3.0 + normal(60, 3, seed=1)
     s = section_input(mlp(4, 6, 3), x, y, loss="mse")
     trainer = make_trainer(s)

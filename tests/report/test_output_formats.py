@@ -1,4 +1,4 @@
-"""The output formats: every one of them renders every report."""
+"""The output formats: each one renders every report."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""SARIF: valid by the standard's schema, one result a finding, every rule described."""
+"""SARIF: valid by the standard's schema, one result per finding, every rule described."""
 
 from __future__ import annotations
 

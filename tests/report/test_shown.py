@@ -1,4 +1,4 @@
-"""The report that people hold: the contract's fields, and every form of showing them."""
+"""The report object that `inspect` returns: the contract's fields, and all ways to display them."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from gradinspect.report.words.headline import headline
 from tests.support.sample_reports import full, sick
 
 
-def test_it_holds_the_contract_s_fields_and_parts() -> None:
+def test_it_has_the_fields_and_parts_of_the_contract() -> None:
     contract = full()
     report = Report.of(contract)
     assert report.model_dump() == contract.model_dump()

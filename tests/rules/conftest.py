@@ -1,4 +1,4 @@
-"""Small networks: more threads than one would cost more than they give, most of all beside other tests."""
+"""One thread for the tests of rules: their networks are too small to gain from more."""
 
 from __future__ import annotations
 

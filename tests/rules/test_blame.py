@@ -1,4 +1,4 @@
-"""Which factor is responsible for a signal that shrinks or grows, and what the remedy then is."""
+"""The factor blamed for a signal that shrinks or grows, and the remedy for it."""
 
 import math
 
@@ -29,7 +29,7 @@ def test_small_weights_behind_sigmoids_still_leave_the_slope_to_blame() -> None:
     assert "by 0.25, the weights by 0.63" in found.sentence
 
 
-def test_xavier_weights_before_relus_are_blamed_not_the_relu() -> None:
+def test_xavier_weights_before_relus_are_blamed_instead_of_the_relus() -> None:
     found = blamed(chain((math.sqrt(0.5),) * 30, slope=math.sqrt(0.5)))
     assert found.cause == "weight_scale"
     assert "by 1 a layer where 1.4 would balance" in found.sentence

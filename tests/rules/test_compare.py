@@ -1,4 +1,4 @@
-"""What changed from one report to another: rules, findings, layers, and what of it chance explains."""
+"""Comparison of two reports: rules, findings, layers, and the part that chance explains."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_values_of_rules_that_passed_are_known_too() -> None:
     assert (entry.base_value, entry.head_value) == (pytest.approx(0.5**5), pytest.approx(0.9**5))
 
 
-def test_a_head_that_cannot_be_judged_is_not_called_no_worse() -> None:
+def test_a_head_that_cannot_be_judged_makes_the_comparison_undetermined() -> None:
     found = compared(chain(), chain(()))
     assert (found.change, found.verdict_worse) == ("undetermined", False)
 
@@ -125,7 +125,7 @@ def test_multiplying_the_loss_is_no_change(factor: float) -> None:
     assert found.layers[0].cumulative_backward_gain.difference == "same"
 
 
-def test_a_finding_that_stays_says_which_layers_joined_and_left_it() -> None:
+def test_a_remaining_finding_lists_the_layers_added_and_removed() -> None:
     base, head = chain((0.1, 0.1, 1.0, 0.05)), chain((0.1, 0.05, 0.1, 0.9))
     (still,) = [entry for entry in compared(base, head).findings.still if entry.rule == "vanishing_signal"]
     assert (still.base.layers, still.head.layers) == (("0",), ("0",))
@@ -166,7 +166,7 @@ def named(*names: str, kind: str = "Linear") -> list[LayerMeasurement]:
     return [layer(depth, name=name, kind=kind) for depth, name in enumerate(names)]
 
 
-def test_layers_are_matched_by_name_wherever_they_stand() -> None:
+def test_layers_are_matched_by_name_at_any_position() -> None:
     found = match_layers(named("a", "b", "c"), named("c", "a"))
     assert [(pair.base, pair.head, pair.by) for pair in found.pairs] == [(2, 0, "name"), (0, 1, "name")]
     assert (found.only_base, found.only_head) == ((1,), ())

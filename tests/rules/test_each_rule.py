@@ -132,7 +132,7 @@ CASES = {
         "info", "`1.weight`",
     ),
 }  # fmt: skip
-# These look at the loss together with a declared number, or at an absolute one on purpose.
+# These compare the loss with a declared number, or use an absolute threshold on purpose.
 DECLARED = {"update_ratio", "sharpness", "low_precision_underflow", "low_precision_overflow", "absolute_gradient_floor"}
 
 
@@ -304,7 +304,7 @@ def test_a_report_with_scales_is_not_advised_to_ask_for_them(
     assert (remedy_in_words(found.remedy) if found.remedy is not None else None) == words
 
 
-def test_units_that_are_off_because_samples_are_parallel_are_no_dead_units() -> None:
+def test_units_that_are_off_because_samples_are_parallel_do_not_count_as_dead() -> None:
     measured = changed(chain(), "4", dead_unit_fraction=0.3, sample_similarity=0.96)
     assert finding(measured, "dead_units") is None
     found = finding(measured, "correlation_collapse")

@@ -14,7 +14,7 @@ from gradinspect.rules import RULE_IDS
 from gradinspect.testing.reference_networks import inspect_reference
 from tests.support.rule_pairs import PAIRS
 
-# It looks at an absolute number on purpose, and never changes a verdict.
+# Its threshold is absolute on purpose, and it never changes a verdict.
 ABSOLUTE = "absolute_gradient_floor"
 # Its expected value is that of a named loss; a multiplied one has none. tests/rules/test_each_rule.py multiplies both.
 NAMED_LOSS = "initial_loss"

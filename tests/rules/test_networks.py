@@ -1,4 +1,4 @@
-"""The reference set through the real engine: healthy networks pass, sick ones fail for the right reason.
+"""The reference networks, measured by the engine: healthy ones pass, sick ones fail for the right reason.
 
 Each network is drawn once from a fixed seed; every threshold is at least a third away from what healthy draws show.
 """
@@ -53,7 +53,7 @@ def test_a_healthy_network_passes_whatever_its_loss_is_multiplied_by(name: str, 
     assert report.verdict == "pass"
 
 
-def test_the_set_is_large_enough_to_mean_something() -> None:
+def test_the_set_has_enough_networks() -> None:
     assert len(HEALTHY) >= 12
     assert len(SICK) >= 20
 
@@ -72,7 +72,7 @@ def test_the_ailment_of_a_sick_network_is_found(name: str) -> None:
 
 
 def test_the_page_has_the_findings_of_every_network() -> None:
-    """Every cell: verdicts, rules, causes, and what other tools' rules say."""
+    """Compare every cell: verdicts, rules, causes, and the findings of other tools' rules."""
     found, written = document(inspected).splitlines(), PAGE.read_text(encoding="utf-8").splitlines()
     changed = [line for line in found if line not in written]
     assert changed == [], "run: python -m gradinspect.testing.sick_networks > docs/sick-networks.md"
@@ -92,7 +92,7 @@ def test_the_code_of_a_remedy_cures_the_network(name: str) -> None:
 
 
 def test_the_published_ratio_rule_misses_a_failure_that_the_signal_shows() -> None:
-    """Xavier before ReLU: signal and activations both shrink 0.707-fold a layer, so the gradient's ratio cancels."""
+    """Xavier before ReLU: signal and activations both shrink 0.707-fold per layer and cancel in the ratio."""
     torch.manual_seed(0)
     report = inspect(
         net.chain(nn.ReLU, nn.init.xavier_normal_, depth=30, width=256),
@@ -109,7 +109,7 @@ def test_the_published_ratio_rule_misses_a_failure_that_the_signal_shows() -> No
 
 
 @pytest.mark.parametrize("preset", ["mlp", "cnn", "resnet", "rnn", "transformer"])
-def test_a_preset_as_it_comes_passes(preset: str) -> None:
+def test_a_preset_with_default_arguments_passes(preset: str) -> None:
     shape = from_python(ModelSpec, {"preset": preset}).input.shape
     few = torch.randn(16, *shape) if preset in ("cnn", "resnet") else None  # 128 images would take seconds
     report = inspect({"preset": preset}, few)

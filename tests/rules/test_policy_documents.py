@@ -1,4 +1,4 @@
-"""Policies: what they may say, and errors that name the rule and the field."""
+"""Policies: valid documents, and errors that name the rule and the field."""
 
 import json
 
@@ -43,7 +43,7 @@ def test_numbers_that_are_not_finite_are_refused() -> None:
         from_json(Policy, '{"name": "mine", "rules": {"dead_units": {"warn": NaN}}}')
 
 
-def test_a_name_is_needed() -> None:
+def test_a_policy_needs_a_name() -> None:
     with pytest.raises(ProblemError) as caught:
         from_python(Policy, {"rules": {}})
     assert caught.value.errors[0].pointer == "/name"

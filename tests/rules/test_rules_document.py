@@ -1,4 +1,4 @@
-"""docs/rules.md is what the rules say, and every rule says enough."""
+"""docs/rules.md is generated from the rules, and every rule is fully described."""
 
 from pathlib import Path
 

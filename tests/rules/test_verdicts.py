@@ -1,4 +1,4 @@
-"""From findings to a verdict, and judging a stored report again."""
+"""Verdicts from findings, and judging a stored report again."""
 
 import pytest
 from hypothesis import given
@@ -108,7 +108,7 @@ def test_rules_without_their_measurement_are_listed_with_the_reason() -> None:
         ("poor_initialization", chain(()), "0 layers feed a nonlinearity"),
     ],
 )
-def test_one_layer_is_spoken_of_as_one(rule: str, measured: Measurements, said: str) -> None:
+def test_one_layer_is_named_in_the_singular(rule: str, measured: Measurements, said: str) -> None:
     assert said in (outcomes(judged(measured))[rule].reason or "")
 
 
@@ -207,7 +207,7 @@ def test_multiplying_the_loss_changes_no_verdict(gains: list[float], exponent: i
 
 
 @pytest.mark.parametrize(("predicted", "measured_gain"), [(1e-300, 1e300), (1e300, 1e-300)])
-def test_gains_whose_quotient_no_number_holds_leave_their_rule_open(predicted: float, measured_gain: float) -> None:
+def test_gains_whose_quotient_overflows_leave_their_rule_not_judged(predicted: float, measured_gain: float) -> None:
     measured = chain()
     for name in ("0", "1", "2"):
         measured = changed(measured, name, predicted_chi1=predicted, measured_chi1=measured_gain)
@@ -243,7 +243,7 @@ ANY_PARAMETER = st.builds(
 
 
 @given(layers=st.lists(ANY_LAYER, max_size=8), parameters=st.lists(ANY_PARAMETER, max_size=6), loss=NUMBERS)
-def test_absurd_measurements_from_a_hostile_child_never_stop_the_judge(
+def test_extreme_measurements_from_a_hostile_child_never_fail_the_judge(
     layers: list[LayerMeasurement], parameters: list[ParameterMeasurement], loss: float | None
 ) -> None:
     settings = InspectionSettings(optimizer=Sgd(type="sgd"))

@@ -1,4 +1,4 @@
-"""The application on real servers, a client for it, and inspections in any state."""
+"""The application on real servers, a test client, and inspections in any state."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Ended = Callable[..., str]
 
 @pytest.fixture
 def app(settings: Settings) -> Iterator[APIFlask]:
-    """The application of this test; the test runs on both databases."""
+    """Make the application of this test, which runs on both databases."""
     application = create_app(settings)
     yield application
     here: Context = application.extensions[EXTENSION]
@@ -38,19 +38,19 @@ def app(settings: Settings) -> Iterator[APIFlask]:
 
 @pytest.fixture
 def settings_of_sqlite(data_dir: Path, sqlite_url: str) -> Settings:
-    """Settings of a service on SQLite whose broker is away: what most of the API does not depend on."""
+    """Make settings of a service on SQLite without a broker, which suffices for most of the API."""
     return Settings.from_environment({}, data_dir=data_dir, database_url=sqlite_url)
 
 
 @pytest.fixture
 def client(app: APIFlask) -> FlaskClient:
-    """A caller; the test runs on both databases."""
+    """Make a test client; the test runs on both databases."""
     return app.test_client()
 
 
 @pytest.fixture
 def ended(app: APIFlask) -> Ended:
-    """Makes inspections that ended well, with measurements of one's choice; each call returns an id."""
+    """Return a function that makes a successful inspection with the measurements passed to it and returns its id."""
     here: Context = app.extensions[EXTENSION]
     return lambda measured=None, **fields: end(here.database, here.store, measured or chain((0.1,) * 5), **fields)
 

@@ -114,7 +114,7 @@ def test_concurrent_uploads_and_deletions_leave_a_row_exactly_if_there_are_bytes
         if number % 2:
             keep_or_not(database, store)
         else:
-            with suppress(ProblemError):  # there may be none at the moment
+            with suppress(ProblemError):  # there may be none at this moment
                 artifacts.delete(database, store, DIGEST, tenant=TENANT)
 
     with ThreadPoolExecutor(8) as pool:

@@ -19,7 +19,7 @@ UNSET = dict.fromkeys(name for name in os.environ if name.startswith("GRADINSPEC
 
 @pytest.fixture
 def run(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    # Logs of the commands would be set up for this whole process.
+    # The commands would configure logging for this whole process.
     monkeypatch.setattr(commands, "configure_logs", lambda **_: None)
 
     def invoke(name: str, *arguments: str) -> Result:

@@ -86,7 +86,7 @@ def call(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    # A directory whose path is as short as a person's would be.
+    # A directory with a short path, as in normal use.
     with tempfile.TemporaryDirectory(prefix="gi-serve-") as directory:
         yield Path(directory)
 

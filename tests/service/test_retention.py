@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def end_days_ago(database: Database, store: Store, days: float, *, tenant: str = TENANT) -> str:
-    """An inspection with a label, a report on disk and rows, that ended so long ago."""
+    """Make an inspection with a label, a report on disk and rows, that ended this many days ago."""
     record = submit(database, tenant=tenant, labels={"team": "vision"})
     assert deliver(database, store, take(database, record.id), make_report((layer(),), (), (finding(),)))
     shift(database, record.id, "finished_at", days)
@@ -68,7 +68,7 @@ def test_an_inspection_past_its_retention_is_hidden_first_and_removed_later(data
     assert reports(store) == []
 
 
-def test_young_and_active_inspections_stay(database: Database, store: Store) -> None:
+def test_recent_and_active_inspections_are_kept(database: Database, store: Store) -> None:
     end_days_ago(database, store, 29)
     running = submit(database).id
     take(database, running)
@@ -79,12 +79,12 @@ def test_young_and_active_inspections_stay(database: Database, store: Store) -> 
     assert count_rows(database)[0] == 3
 
 
-def test_without_a_retention_every_inspection_stays(database: Database, store: Store) -> None:
+def test_without_a_retention_period_every_inspection_is_kept(database: Database, store: Store) -> None:
     end_days_ago(database, store, 10_000)
     assert retention.clean_rows(database, store, kept_days=None).marked == 0
 
 
-def test_a_fenced_worker_leaves_no_report_behind(database: Database, store: Store) -> None:
+def test_a_worker_without_its_lease_leaves_no_report(database: Database, store: Store) -> None:
     inspection_id = submit(database).id
     claim = take(database, inspection_id)
     with database.write() as session:
@@ -109,7 +109,7 @@ def test_the_sweep_removes_reports_that_no_row_names(database: Database, store: 
     take(database, running)
     kept = [
         f"{ended}.1",
-        store.reports.put(make_report(), inspection_id=running, attempt=1),  # its commit may be on the way
+        store.reports.put(make_report(), inspection_id=running, attempt=1),  # its commit may follow
     ]
     store.reports.put(make_report(), inspection_id=ended, attempt=2)
     store.reports.put(make_report(), inspection_id=end_well(database), attempt=7)

@@ -18,7 +18,7 @@ def read(**variables: str) -> Settings:
     return Settings.from_environment({PREFIX + name: value for name, value in variables.items()})
 
 
-def test_an_empty_environment_is_complete() -> None:
+def test_every_setting_has_a_default() -> None:
     settings = Settings.from_environment({"XDG_DATA_HOME": "/somewhere"})
     assert settings.data_dir == Path("/somewhere/gradinspect")
     assert settings.database_url == "sqlite:////somewhere/gradinspect/gradinspect.db"
@@ -28,7 +28,7 @@ def test_an_empty_environment_is_complete() -> None:
     settings.check_bind()
 
 
-def test_every_setting_has_a_variable_and_a_variable_has_a_type() -> None:
+def test_every_setting_is_read_from_its_variable_and_validated() -> None:
     settings = read(
         DATA_DIR="/data",
         PORT="9000",
@@ -87,7 +87,7 @@ def test_a_wrong_value_is_named_with_its_variable_and_the_fix(variable: str, val
     assert message in str(error.value)
 
 
-def test_variables_of_other_programs_pass() -> None:
+def test_variables_of_other_programs_are_ignored() -> None:
     assert read(SERVER="http://example.org").port == 8080
 
 

@@ -100,7 +100,7 @@ def test_tenants_do_not_see_each_others_bytes(store: Store) -> None:
         ({"limit": len(BYTES), "expected_digest": f"sha256:{'0' * 64}"}, "digest_mismatch"),
     ],
 )
-def test_an_upload_that_breaks_its_promise_leaves_no_file(
+def test_an_upload_that_differs_from_its_declaration_leaves_no_file(
     store: Store, tmp_path: Path, promise: dict[str, object], code: str
 ) -> None:
     with pytest.raises(ProblemError) as problem:

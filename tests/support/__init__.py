@@ -1,1 +1,1 @@
-"""What tests share: servers, specimens, callers, small models. Imported by its full name."""
+"""Code shared by tests: servers, specimens, callers, small models. Imported by its full name."""

@@ -40,7 +40,7 @@ def span(hessian: HessianProducts, index: int) -> slice:
 
 
 class Force(nn.Module):
-    """Minus the slope of a learned energy: a model that differentiates itself."""
+    """The negative gradient of a learned energy: a model that differentiates itself."""
 
     def __init__(self, *normalised: nn.Module) -> None:
         super().__init__()

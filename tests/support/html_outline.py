@@ -45,5 +45,5 @@ class HtmlOutline(HTMLParser):
 
     @property
     def text(self) -> str:
-        """All text with single spaces, without style sheets."""
+        """Return all text with single spaces, without style sheets."""
         return " ".join(" ".join(self.words).split())

@@ -1,4 +1,4 @@
-"""What the engine's tests share: models with given weights, reports of them in every form a model can take."""
+"""Shared code of the engine's tests: models with given weights, and their reports in every form of a model."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from gradinspect.contracts.sources import SpecSource, TorchScriptSource
 from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.inspection.job import run_job
 
-torch.set_num_threads(1)  # models this small only wait for one another's threads
+torch.set_num_threads(1)  # more threads would only slow down models of this size
 FLOAT64 = 2.0**-52
-NO_DIGEST = "sha256:" + "0" * 64  # the bytes come as arguments
-# A sum of n ≤ 4,096 products in float64 is off by at most n·2⁻⁵³ of its terms; four times that for two such factors
-# and the division between them.
+NO_DIGEST = "sha256:" + "0" * 64  # the bytes are arguments
+# A sum of n ≤ 4,096 products in float64 has a relative error of at most n·2⁻⁵³; four times that for two such factors
+# and their quotient.
 ROUNDING = 4 * 4096 * FLOAT64
 
 
 def linear_chain(*weights: torch.Tensor, activation: type[nn.Module] | None = None) -> nn.Sequential:
-    """Bias-free linear layers with the given weights, each but the last followed by the activation."""
+    """Build bias-free linear layers with the given weights, each but the last followed by the activation."""
     layers: list[nn.Module] = []
     for weight in weights:
         layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype)
@@ -42,44 +42,44 @@ def linear_chain(*weights: torch.Tensor, activation: type[nn.Module] | None = No
 
 
 def squared_error(output: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-    """Half the mean over samples of the squared error."""
+    """Compute half the mean over samples of the squared error."""
     assert target is not None
     return (output - target).square().sum() / (2 * output.shape[0])
 
 
 def output_sum(output: torch.Tensor, _target: torch.Tensor | None) -> torch.Tensor:
-    """The plainest scalar: δ at the output is 1."""
+    """Sum the output, so that δ at the output is 1."""
     return output.sum()
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    """N(0, 1) values that depend on nothing but shape and seed."""
+    """Draw N(0, 1) values that depend only on shape and seed."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def layer(report: Report | Measurements, name: str, call: int = 0) -> LayerMeasurement:
-    """The row of one layer call."""
+    """Return the row of one layer call."""
     found = [row for row in report.layers if (row.name, row.call) == (name, call)]
     assert found, f"no layer {name!r}: {[(row.name, row.call) for row in report.layers]}"
     return found[0]
 
 
 def parameter(report: Report | Measurements, name: str) -> ParameterMeasurement:
-    """The row of one parameter."""
+    """Return the row of one parameter."""
     found = [row for row in report.parameters if row.name == name]
     assert found, f"no parameter {name!r}: {[row.name for row in report.parameters]}"
     return found[0]
 
 
 def scripted(model: nn.Module) -> torch.jit.ScriptModule:
-    """The model after torch.jit.script, save and load."""
+    """Return the model after torch.jit.script, save and load."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is deprecated upstream
         return saved_and_loaded(torch.jit.script(model))
 
 
 def traced(model: nn.Module, *inputs: torch.Tensor) -> torch.jit.ScriptModule:
-    """The model after torch.jit.trace, save and load."""
+    """Return the model after torch.jit.trace, save and load."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return saved_and_loaded(torch.jit.trace(model, inputs, check_trace=False))
@@ -93,7 +93,7 @@ def saved_and_loaded(model: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
 
 
 def file_of(model: torch.jit.ScriptModule) -> bytes:
-    """The bytes of a TorchScript file."""
+    """Return the bytes of a TorchScript file."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -109,7 +109,7 @@ def as_job(
     target: torch.Tensor | None = None,
     **settings: Any,
 ) -> Measurements:
-    """What a worker's child measures: bytes in, measurements out."""
+    """Measure as a worker's child does: bytes in, measurements out."""
     data: bytes | None = None
     if inputs is not None:
         tensors = dict(inputs) if target is None else {**inputs, "y": target}
@@ -129,7 +129,7 @@ def as_job(
 
 
 def numbers(document: Document | Sequence[Document]) -> dict[str, float | None]:
-    """Every number of a document by its path."""
+    """Yield every number of a document with its path."""
     dumped = document.model_dump() if isinstance(document, Document) else [part.model_dump() for part in document]
     return dict(_leaves("", dumped))
 

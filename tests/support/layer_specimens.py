@@ -18,7 +18,7 @@ BLOCK = {"type": "TransformerEncoderLayer", "nhead": 2, "dim_feedforward": 16}
 
 
 def spec(shape: list[int], *layers: Json, tokens: bool = False, **more: Any) -> Json:
-    """A spec of these layers."""
+    """Make a spec of these layers."""
     return {"input": {"shape": shape, "dtype": "int64" if tokens else "float32"}, "layers": list(layers), **more}
 
 
@@ -131,7 +131,7 @@ EVERY_LAYER = [*_spatial(), *_elementwise(), *_rest()]
 
 
 def label(document: Json) -> str:
-    """What a test calls a specimen."""
+    """Return the test id of a specimen."""
     layer = document["layers"][0]
     chosen = "-".join(f"{key}={value}" for key, value in layer.items() if key not in ("type", "layers", "branches"))
     return f"{layer.get('type', 'repeat')}[{chosen}]"[:70]
@@ -173,7 +173,7 @@ def _values(name: str, field: FieldInfo) -> st.SearchStrategy[Any]:
 
 
 NAMES = sorted(kind for kind, made in LAYER_TYPES.items() if issubclass(made, Layer))
-# Fit most inputs, so that random rows of them often do.
+# These accept most inputs, so random sequences of them are often valid.
 EASY = [
     "ReLU", "GELU", "Tanh", "SiLU", "Identity", "Dropout", "Linear", "LayerNorm", "RMSNorm", "Flatten", "Softmax",
     "PReLU", "LSTM", "MultiheadAttention", "Conv2d", "BatchNorm1d", "MaxPool1d",
@@ -182,7 +182,7 @@ EASY = [
 
 @st.composite
 def layers(draw: st.DrawFn, names: st.SearchStrategy[str]) -> Json:
-    """One layer with arguments that may or may not fit."""
+    """Draw one layer with arguments that may or may not fit."""
     name = draw(names)
     made = LAYER_TYPES[name]
     layer: Json = {"type": name}
@@ -199,7 +199,7 @@ def layers(draw: st.DrawFn, names: st.SearchStrategy[str]) -> Json:
 
 
 def nested(depth: int = 2) -> st.SearchStrategy[Json]:
-    """A layer, or a container of layers."""
+    """Draw a layer or a container of layers."""
     single = layers(st.one_of(st.sampled_from(EASY), st.sampled_from(EASY), st.sampled_from(NAMES)))
     if depth == 0:
         return single
@@ -223,7 +223,7 @@ SHAPES: st.SearchStrategy[list[int]] = st.sampled_from(
 
 @st.composite
 def single_layers(draw: st.DrawFn) -> Json:
-    """A spec of one layer, mostly with an input of as many axes as the layer takes."""
+    """Draw a spec of one layer, mostly with an input of the number of axes that the layer takes."""
     layer = draw(layers(st.sampled_from(NAMES)))
     name: str = layer["type"]
     takes: list[list[int]] = {"1": [LINE, SEQUENCE], "2": [IMAGE, [2, 5, 7]], "3": [VOLUME]}.get(
@@ -237,7 +237,7 @@ def single_layers(draw: st.DrawFn) -> Json:
 
 
 def covered() -> set[str]:
-    """Layer types that appear in EVERY_LAYER."""
+    """Return the layer types that appear in EVERY_LAYER."""
     return {layer["type"] for document in EVERY_LAYER for layer in document["layers"] if "type" in layer}
 
 

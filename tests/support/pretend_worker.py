@@ -23,8 +23,8 @@ class Worker:
     """Ends an inspection just before it is read.
 
     Attributes:
-        measured: what it finds.
-        failure: code and detail, when it shall fail.
+        measured: the measurements of a success.
+        failure: code and detail; None for a success.
         is_away: leaves inspections queued.
     """
 
@@ -50,7 +50,7 @@ class Worker:
 
 
 class Watched(httpx.BaseTransport):
-    """Lets the worker act, notes the requests, and passes them on to the application."""
+    """Runs the fake worker, records each request, and passes it to the application."""
 
     def __init__(self, inner: httpx.BaseTransport, worker: Worker) -> None:
         self.inner, self.worker = inner, worker

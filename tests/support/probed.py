@@ -1,4 +1,4 @@
-"""What the tests of learning-rate scales share: small networks, data, and first passes over them."""
+"""Shared code of the tests of learning-rate scales: small networks, data, and first passes over them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def section_input(
     seconds: float | None = None,
     **settings: Any,
 ) -> SectionInput:
-    """A first pass over a model, with learning-rate scales asked for."""
+    """Run the first pass over a model, with learning-rate scales requested."""
     asked = from_python(InspectionSettings, {"lr_scales": {}, "seed": seed, **settings})
     batch = Batch((inputs,), lambda _output: target, synthetic, "")
     subject = Subject(model, batch, seed, rebuild)
@@ -60,7 +60,7 @@ def measured(s: SectionInput) -> list[GroupMeasurement]:
 
 
 def drawn(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
-    """A module drawn from a seed, without touching the global random state."""
+    """Initialise a module from a seed, without changing the global random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()
@@ -109,7 +109,7 @@ def digits(samples: int = 1797) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def scripted(model: nn.Module) -> torch.jit.ScriptModule:
-    """The model as a TorchScript file gives it back."""
+    """Return the model loaded from its TorchScript file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         file = io.BytesIO()

@@ -12,7 +12,7 @@ def descendants(pid: int) -> dict[int, str]:
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:
-            continue  # it ended just now
+            continue  # it has just ended
         if fields[0] != "Z":
             parents[int(stat.parent.name)] = int(fields[1])
     found: dict[int, str] = {}

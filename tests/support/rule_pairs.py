@@ -1,4 +1,4 @@
-"""For every rule a real network on which it fires, and a near miss: close to it, on the other side of its threshold."""
+"""For every rule, a real network on which it fires and a similar one just on the other side of its threshold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gradinspect.testing.reference_networks import Reference
 
 
 class Pair(NamedTuple):
-    """`near` is silent, `fires` is not."""
+    """Two networks: the rule fires on `fires` and not on `near`."""
 
     fires: Reference
     near: Reference
@@ -44,7 +44,7 @@ def orthogonal(gain: float) -> Reference:
 
 
 def moved(factor: float) -> Reference:
-    """One layer larger and the next smaller: with ReLUs between them the loss stays, and their gradients part."""
+    """Scale one layer up and the next down: with ReLUs between them the loss is unchanged, and the gradients differ."""
 
     def change(model: nn.Module) -> None:
         linears(model)[1].weight.mul_(factor)
@@ -72,7 +72,7 @@ def dead(share: float, depth: int) -> Reference:
 
 
 def with_head(*, weight: float | None) -> Reference:
-    """A second head: forgotten by forward(), or called and multiplied by a constant."""
+    """Add a second head: unused by forward(), or called and multiplied by a constant."""
 
     class Heads(net.WithUnusedHead):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -89,10 +89,10 @@ def normalised(activation: type[nn.Module]) -> Reference:
 
 
 def opposed(share: float) -> Reference:
-    """One input, targets ±1 + √share: single gradients are ±1 + √share times the same vector.
+    """Build one input with targets ±1 + √share: per-sample gradients are ±1 + √share times the same vector.
 
-    tr Σ is 128/127 in units of that vector's square, the square of the mean share; of it the unbiased estimate takes
-    tr Σ/128 away, so the noise scale is 1.0079 / (share − 0.00787).
+    In units of that vector's square, tr Σ is 128/127 and the squared mean is `share`, from which the unbiased estimate
+    subtracts tr Σ/128; so the noise scale is 1.0079 / (share − 0.00787).
     """
 
     def batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -108,7 +108,7 @@ def opposed(share: float) -> Reference:
 
 
 def curved(lr: float) -> Reference:
-    """Linear regression whose inputs are √64 times unit vectors: the Hessian is twice the identity."""
+    """Build a linear regression whose inputs are √64 times unit vectors: the Hessian is twice the identity."""
 
     def batch() -> tuple[torch.Tensor, torch.Tensor]:
         return 8.0 * torch.eye(64), torch.randn(64, 1)

@@ -1,4 +1,4 @@
-"""Mean squared norms of per-sample gradients: as the engine finds them, and one sample's own loss after the other."""
+"""Mean squared norms of per-sample gradients: by the engine, and by a loop over the losses of single samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gradinspect.engine.per_sample.sample_norms import sample_norms
 
 
 def loop(s: SectionInput) -> dict[str, float]:
-    """mean ‖g_n‖² of each parameter, one sample's own loss after the other."""
+    """Compute mean ‖g_n‖² of each parameter by a loop over the losses of single samples."""
     totals: dict[str, float] = {}
     trained = {entry.name: entry.tensor for entry in s.parameters if entry.requires_grad}
     samples = s.batch.inputs[0].shape[0]

@@ -25,7 +25,7 @@ class Attending(nn.Module):
 
 
 class Placed(nn.Module):
-    """Learned positions, a learned scale, a class token for each sample, and a table whose rows come up repeatedly."""
+    """Learned positions, a learned scale, a class token for each sample, and a table whose rows are used repeatedly."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Recurrent(nn.Module):
 
 
 class Centred(nn.Module):
-    """Subtracts the batch's mean: samples mix without any normalisation layer to tell by."""
+    """Subtracts the batch's mean: samples mix without a normalisation layer."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x - x.mean(0)
@@ -70,7 +70,7 @@ def cnn() -> nn.Module:
 
 
 def flat(*layers: nn.Module) -> nn.Module:
-    """The layers, and a head of three outputs over everything they give."""
+    """Build the layers with a head of three outputs over all their output."""
     return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(3))
 
 
@@ -126,7 +126,7 @@ class Squared(nn.Module):
 
 
 def build(name: str, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, torch.Tensor]:
-    """A model and its inputs, in training mode."""
+    """Build a model in training mode with its inputs."""
     make, inputs = MODELS[name]
     torch.manual_seed(0)
     model = make().to(dtype)

@@ -1,4 +1,4 @@
-"""Reports that every form has to survive: healthy, sick, huge, strange, empty, with every section."""
+"""Reports that every output format must handle: healthy, sick, huge, strange, empty, with every section."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.rules import judge
 from gradinspect.testing.measurements import MODEL, bias, chain, changed, layer, measurements, parameter
 
-# What a stranger may call a layer: terminal escapes, right-to-left override, markup of every kind, a line break.
+# Names that a hostile model may give to layers: terminal escapes, right-to-left override, markup, a line break.
 STRANGE = [
     "\x1b[31mred\x1b[0m\x07", "\u202egnp.exe", "<script>alert(1)</script>", "a|b`c``d*e_f[g](h)", "[bold]x[/bold]",
     "line\nbreak", "\u200bzero", "'; drop table --", "層.重み", "{__class__}", "\x9b31m", "https://evil.test @everyone",
@@ -52,7 +52,7 @@ def huge(depth: int = 1500) -> Report:
 
 
 def strange() -> Report:
-    """Every name is one of the strange ones, and every layer is in a finding."""
+    """Make a report in which every name is hostile and every layer is in a finding."""
     layers, parameters = [], []
     for depth, name in enumerate(STRANGE):
         owned = (f"{name}.weight", f"{name}.bias")
@@ -88,7 +88,7 @@ def scales(**fields: Any) -> LrScales:
 
 
 def full() -> Report:
-    """Every section is there."""
+    """Make a report with every section."""
     return judged(chain(
         (0.5,) * 5,
         lr_scales=scales(),

@@ -1,4 +1,4 @@
-"""What the tests of the sections are given: a first pass over a small model, ready for any section."""
+"""Inputs of the tests of sections: a first pass over a small model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def section_input(
     seed: int = 0,
     **settings: Any,
 ) -> SectionInput:
-    """Run the first pass and give what it leaves to the sections."""
+    """Run the first pass and return its results for the sections."""
     asked = InspectionSettings(loss=loss, **settings)
     batch = Batch((inputs,), lambda _output: target, False, "")
     with ordinary_graphs():
@@ -40,7 +40,7 @@ def section_input(
 
 
 def scripted(model: nn.Module) -> torch.jit.ScriptModule:
-    """The model as a TorchScript file gives it back."""
+    """Return the model loaded from its TorchScript file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         file = io.BytesIO()
@@ -50,7 +50,7 @@ def scripted(model: nn.Module) -> torch.jit.ScriptModule:
 
 
 def draws(seed: int) -> torch.Generator:
-    """A generator for a test's own tensors."""
+    """Make a generator for the tensors of a test."""
     return torch.Generator().manual_seed(seed)
 
 
@@ -60,7 +60,7 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> to
 
 
 def mlp(*widths: int, activation: type[nn.Module] = nn.Tanh, seed: int = 0) -> nn.Sequential:
-    """Linear layers with an activation between them, in float64."""
+    """Build linear layers with an activation between them, in float64."""
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
     for before, after in pairwise(widths):

@@ -24,7 +24,7 @@ from typing import Any
 import psycopg
 import redis
 
-START_SECONDS = 60  # chosen: a loaded machine with two cores needs ten at worst
+START_SECONDS = 60  # chosen: a busy machine with two cores needs at most ten
 DISK = Path("/tmp")
 MEMORY = Path("/dev/shm")  # cloning a database takes a tenth of the time there
 ROOM_BYTES = 2**30
@@ -33,7 +33,7 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 
 class ServerError(Exception):
-    """A server that tests need cannot be found or started. Tests without it would prove nothing, so the run fails."""
+    """A server that tests need cannot be found or started. The run fails, because skipped tests prove nothing."""
 
 
 class Server:

@@ -186,7 +186,7 @@ def make_report(
 
 
 def write_worker(settings: Settings, worker: OneWorker) -> None:
-    """Write that a worker is alive."""
+    """Record that a worker is alive."""
     database = Database(settings.database_url)
     with database.write() as session:
         workers.beat(session, worker)

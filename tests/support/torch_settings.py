@@ -1,4 +1,4 @@
-"""Fixtures that set torch up for tests on small networks."""
+"""Fixtures that configure torch for tests on small networks."""
 
 from __future__ import annotations
 

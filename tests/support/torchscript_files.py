@@ -1,4 +1,4 @@
-"""TorchScript files to look at: real ones that torch writes, and copies of them that were changed."""
+"""TorchScript files for tests: original ones written by torch, and altered copies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MANGLED = "code/__torch__/torch/nn/modules/linear.py"
 
 
 class Sequence(nn.Module):
-    """An LSTM between an embedding and a head, as people write it."""
+    """An LSTM between an embedding and a head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Tied(nn.Module):
 
 
 class Branching(nn.Module):
-    """Loops, branches, lists, dicts, strings, attributes of many types, and a function of its own."""
+    """Loops, branches, lists, dicts, strings, attributes of many types, and a free function."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Branching(nn.Module):
 
 
 def scaled(x: torch.Tensor, by: float) -> torch.Tensor:
-    """A free function, which gets a file of its own."""
+    """Double a tensor in a free function, which is stored in a separate file."""
     with torch.no_grad():
         largest = x.abs().max()
     return x * by / (largest + 1)
@@ -122,28 +122,28 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], torch.Tensor]] = {
 
 
 def saved(module: nn.Module) -> bytes:
-    """What torch.jit.save writes."""
+    """Return the file that torch.jit.save writes."""
     file = io.BytesIO()
     torch.jit.save(module, file)
     return file.getvalue()
 
 
 def scripted(model: nn.Module) -> bytes:
-    """A scripted model's file."""
+    """Return the file of a scripted model."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return saved(torch.jit.script(model))
 
 
 def traced(model: nn.Module, example: torch.Tensor) -> bytes:
-    """A traced model's file."""
+    """Return the file of a traced model."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return saved(torch.jit.trace(model.eval(), example, check_trace=False))
 
 
 def loaded(data: bytes) -> nn.Module:
-    """What torch makes of a file."""
+    """Load a file with torch."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded: nn.Module = torch.jit.load(io.BytesIO(data))
@@ -151,7 +151,7 @@ def loaded(data: bytes) -> nn.Module:
 
 
 def program(source: str) -> bytes:
-    """A file whose only module has this `forward`, with `x: Tensor` and a `weight` of 3 elements."""
+    """Return a file whose only module has this `forward`, with `x: Tensor` and a `weight` of 3 elements."""
     code = (
         'class Net(Module):\n  __parameters__ = ["weight", ]\n  __buffers__ = []\n  weight : Tensor\n'
         "  training : bool\n  def forward(self: __torch__.Net,\n    x: Tensor) -> Tensor:\n"
@@ -168,7 +168,7 @@ def program(source: str) -> bytes:
 def tensor_pickle(
     *, numel: int = 3, kind: bytes = b"FloatStorage", offset: int = 0, size: int = 3, stride: int = 1
 ) -> bytes:
-    """The opcodes of one tensor of one axis, on the storage `0`."""
+    """Return the opcodes of a one-axis tensor on the storage `0`."""
 
     def number(value: int) -> bytes:
         return b"J" + struct.pack("<i", value)
@@ -181,7 +181,7 @@ def tensor_pickle(
 
 
 def archive(records: Mapping[str, bytes], *, root: str = "net", deflated: tuple[str, ...] = ()) -> bytes:
-    """A zip archive of these records, stored unless named in `deflated`."""
+    """Make a zip archive of these records, uncompressed unless named in `deflated`."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as written:
         for name, data in records.items():
@@ -191,13 +191,13 @@ def archive(records: Mapping[str, bytes], *, root: str = "net", deflated: tuple[
 
 
 def records_of(data: bytes) -> dict[str, bytes]:
-    """The records of a file, by path below its folder."""
+    """Return the records of a file, by path below its folder."""
     with zipfile.ZipFile(io.BytesIO(data)) as read:
         return {name.partition("/")[2]: read.read(name) for name in read.namelist()}
 
 
 def changed(data: bytes, **replaced: bytes) -> bytes:
-    """The same file with records replaced; `data_pkl` stands for `data.pkl`."""
+    """Return the file with records replaced; `data_pkl` is the argument for `data.pkl`."""
     records = records_of(data)
     for name, content in replaced.items():
         records[name.replace("_pkl", ".pkl")] = content
@@ -213,11 +213,11 @@ def raw_zip(
     hidden: Mapping[str, bytes] | None = None,
     wide: Callable[[int, int], bytes] = lambda *_: b"",
 ) -> bytes:
-    """A zip archive written by hand, so that its parts can contradict each other.
+    """Make a zip archive byte by byte, so that its parts can contradict each other.
 
     Args:
-        hidden: by name, other data of the same length that lies behind an entry and that no directory lists.
-        wide: the extra field of such an entry in the directory, from the offsets of what is listed and what is hidden.
+        hidden: by name, other data of the same length, stored after an entry and not listed in the directory.
+        wide: makes the extra field of such an entry in the directory from the offsets of listed and hidden data.
     """
     body, directory = bytearray(prefix), bytearray()
     for name, data in entries:

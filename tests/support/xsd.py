@@ -1,7 +1,7 @@
-"""Hold XML against an XML Schema: the part of XSD 1.0 that schemas of test reports use, and no more.
+"""Validation of XML by an XML Schema: only the part of XSD 1.0 that schemas of test reports use.
 
-Known are elements by name and by reference, sequence, choice, occurrence, mixed content, attributes with their use, and
-patterns of strings. Anything else in a schema is an error here, so that nothing is passed over in silence.
+Supported: elements by name and by reference, sequence, choice, occurrence, mixed content, attributes with their use,
+and patterns of strings. Anything else in a schema is an error, so that nothing is ignored silently.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Schema:
         self._types = {node.get("name"): node for node in root if node.tag in (f"{XS}complexType", f"{XS}simpleType")}
 
     def problems(self, document: str) -> list[str]:
-        """What is wrong with a document; empty when it is valid."""
+        """Return the errors of a document; empty when it is valid."""
         root = ElementTree.fromstring(document)
         declared = self._elements.get(root.tag)
         if declared is None:
@@ -51,7 +51,7 @@ class Schema:
             yield from self._element(child, declarations[child.tag], f"{place}/{child.tag}[{index}]")
 
     def _type(self, declared: Element) -> Element | None:
-        """The type of an element or attribute; None for xs:string."""
+        """Return the type of an element or attribute; None for xs:string."""
         inline = next((part for part in declared if part.tag in (f"{XS}complexType", f"{XS}simpleType")), None)
         name = declared.get("type")
         if inline is not None or name in (None, "xs:string"):
@@ -63,7 +63,7 @@ class Schema:
         return self._elements[reference] if reference is not None else declared
 
     def _pattern(self, model: Element) -> str:
-        """A content model as a regular expression over child tags."""
+        """Return a content model as a regular expression over child tags."""
         if model.tag == f"{XS}element":
             inner = f"<{re.escape(self._resolved(model).get('name') or '')}>"
         elif model.tag in (f"{XS}sequence", f"{XS}choice"):

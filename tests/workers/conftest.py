@@ -16,7 +16,7 @@ from workers.supervisor.children import Child
 from workers.supervisor.fork_client import ForkServers
 from workers.supervisor.supervise import Watch, supervise
 
-NO_DIGEST = f"sha256:{'0' * 64}"  # the bytes come as files
+NO_DIGEST = f"sha256:{'0' * 64}"  # the bytes are files
 
 
 @pytest.fixture(scope="session")

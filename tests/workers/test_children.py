@@ -79,7 +79,7 @@ def test_weights_and_data_of_an_upload_reach_the_model(run_child: RunChild) -> N
     data = {"artifact": f"sha256:{'0' * 64}", "inputs": ["x"], "target": "y"}
     done = run_child(spec=SPEC, weights=save(weights), data=save(batch), settings={"data": data})
     found = measured(done.ending)
-    # Every logit is the same, so the loss is that of guessing, whatever the batch.
+    # All logits are equal, so the loss is that of uniform predictions for any batch.
     assert found.summary.loss == pytest.approx(torch.log(torch.tensor(3.0)).item(), rel=1e-6)
     assert not found.environment.synthetic_data
     assert found.environment.confinement == "full"
@@ -151,7 +151,7 @@ def test_a_crash_is_reported_with_its_signal(run_child: RunChild, number: signal
     assert done.ending == Failed("model_crashed", f"the process that ran the uploaded model died of {number.name}")
 
 
-def test_a_child_killed_from_outside_may_be_retried(run_child: RunChild) -> None:
+def test_a_job_whose_child_was_killed_from_outside_may_be_retried(run_child: RunChild) -> None:
     done = run_child(model=scripted(EndlessLoop()), sample_input=FOUR, meanwhile=lambda child: child.kill())
     assert isinstance(done.ending, Died)
 
@@ -204,7 +204,7 @@ def test_a_confined_child_uses_all_its_threads(run_child: RunChild) -> None:
 
     def look(child: Child) -> None:
         deadline = monotonic() + 20
-        while threads[-1:] != ["3"]:  # the first one, and two for the parts of a sum
+        while threads[-1:] != ["3"]:  # the main thread, and two for the parts of a sum
             assert monotonic() < deadline, set(threads)
             status = Path(f"/proc/{child.pid}/status").read_text()
             threads.append(status.partition("Threads:\t")[2].split("\n")[0])

@@ -13,7 +13,7 @@ from workers.child.sandbox import refuse_privileges
 
 
 def in_a_child(work: object) -> str:
-    """What `work` returns in a forked process that is then gone."""
+    """Run `work` in a forked process and return its result."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -30,7 +30,7 @@ def in_a_child(work: object) -> str:
     return said
 
 
-def test_full_confinement_is_reachable_on_this_kernel() -> None:
+def test_full_confinement_is_available_on_this_kernel() -> None:
     assert reachable_level(lambda: sum(range(1000))) == ("full", "")
 
 
@@ -44,7 +44,7 @@ def test_every_forbidden_act_fails_in_a_confined_process() -> None:
 
 
 def test_each_forbidden_act_is_possible_without_confinement(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Otherwise the test above could not fail. A program that ran would replace the process, so it is left out.
+    # Otherwise the test above could not fail. Running a program would replace the process, so that act is omitted.
     acts = {name: act for name, act in FORBIDDEN.items() if name not in ("run a program", "write a file")}
     monkeypatch.setattr(confinement, "FORBIDDEN", acts)
     level, reason = in_a_child(lambda: "|".join(without_confinement())).split("|")
@@ -83,4 +83,4 @@ def test_landlock_alone_denies_files() -> None:
         return Path("/etc/passwd").read_text()
 
     assert "Permission" in in_a_child(open_a_file)
-    assert Path("/etc/passwd").exists()  # and readable to this process, which is as free as before
+    assert Path("/etc/passwd").exists()  # and readable by this process, which is not confined

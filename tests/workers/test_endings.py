@@ -32,7 +32,7 @@ def test_each_signal_has_a_failure_code(number: int, code: str) -> None:
     assert ending.code in FAILURES
 
 
-def test_a_kill_from_outside_is_no_failure_of_the_model() -> None:
+def test_a_kill_from_outside_is_not_a_failure_of_the_model() -> None:
     assert isinstance(of_exit(signal.SIGKILL, LIMITS, is_upload=True, out_of_memory_kills=0), Died)
 
 

@@ -63,7 +63,7 @@ class PretendProcess:
 
 
 class PretendServer:
-    """A server that is warm at once."""
+    """A fake server that is warm immediately."""
 
     made = 0
 
@@ -84,7 +84,7 @@ class PretendServer:
 
 @pytest.fixture
 def keep(monkeypatch: pytest.MonkeyPatch) -> Iterator[ForkServers]:
-    """The keeper of pretended servers; not started."""
+    """Make a keeper of fake servers, not started."""
     monkeypatch.setattr(PretendServer, "made", 0)
     monkeypatch.setattr(fork_client, "_Server", PretendServer)
     monkeypatch.setattr(fork_client, "FIRST_PAUSE_SECONDS", 0.05)

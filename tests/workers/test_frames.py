@@ -29,7 +29,7 @@ def pipe() -> Iterator[tuple[int, int]]:
     reading, writing = os.pipe()
     yield reading, writing
     for descriptor in (reading, writing):
-        with suppress(OSError):  # the test closed it
+        with suppress(OSError):  # closed by the test
             os.close(descriptor)
 
 

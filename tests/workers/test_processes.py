@@ -114,7 +114,7 @@ def test_a_wrong_setting_is_reported_in_one_line_with_exit_status_2(arguments: l
     assert "Traceback" not in done.stderr
 
 
-def test_check_tells_whether_a_worker_of_this_host_is_alive(data_dir: Path) -> None:
+def test_check_reports_whether_a_worker_of_this_host_is_alive(data_dir: Path) -> None:
     given = Settings.from_environment({}, data_dir=data_dir)
     arguments = ["--check", "--data-dir", str(data_dir)]
     assert CliRunner().invoke(worker, arguments, env=dict.fromkeys(GIVEN)).exit_code == 1  # no database either

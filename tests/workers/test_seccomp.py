@@ -28,7 +28,7 @@ REFUSED = {
 
 
 def run(program: list[Instruction], data: bytes) -> int:
-    """Classic BPF as the kernel runs it: load, jump forwards, return."""
+    """Interpret classic BPF as the kernel does: load, jump forwards, return."""
     accumulator = place = 0
     while True:
         code, if_true, if_false, operand = program[place]
@@ -76,7 +76,7 @@ def test_everything_that_is_not_listed_is_refused(machine: str) -> None:
     assert found == dict.fromkeys(REFUSED[machine], EPERM)
 
 
-def test_no_number_is_allowed_by_accident(machine: str) -> None:
+def test_only_the_listed_call_numbers_are_allowed(machine: str) -> None:
     numbers = ARCHITECTURES[machine].numbers
     allowed = {number for number in range(600) if outcome(machine, number, 0, 0, 0) == ALLOW}
     # prlimit64 with a null pointer only reads a limit.

@@ -59,7 +59,7 @@ class Shape:
         self._strings = [index for index, field in enumerate(self.fields) if field.is_string]
 
     def flatten(self, measurement: BaseModel) -> list[Value]:
-        """Turn a measurement into the values of `columns`, JSON as text. Cost: five microseconds per row; keep it low."""
+        """Turn a measurement into the values of `columns`, JSON as text. Cost: about 5 µs per row; keep it low."""
         values: list[Any] = [*self._plain(measurement)]  # Any: the values of any field
         present = []
         for name, of, parts, absent in self._inner:

@@ -1,4 +1,4 @@
-"""Sums that wait on a device, until all are fetched."""
+"""Sums that stay on a device until all are fetched together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_sums_in_host_memory_are_numbers_at_once() -> None:
+def test_sums_in_host_memory_are_available_at_once() -> None:
     left, right = normal(3, 4), normal(3, 4, seed=1)
     assert inner_product(left, right) == pytest.approx(float((left * right).sum()), rel=1e-14)
     assert length(left) == pytest.approx(float(left.norm()), rel=1e-14)
@@ -25,13 +25,13 @@ def test_sums_in_host_memory_are_numbers_at_once() -> None:
     assert joint_length([]) == 0.0
 
 
-def test_a_norm_of_broken_values_is_not_finite() -> None:
+def test_a_norm_of_nan_or_infinity_is_not_finite() -> None:
     assert not math.isfinite(lengths([torch.tensor([1.0, math.inf])])[0])
     assert not math.isfinite(lengths([torch.tensor([1.0, math.nan])])[0])
 
 
 class _ElsewhereMode(TorchDispatchMode):
-    """Counts how often a value is fetched."""
+    """Counts the values fetched from the device."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class _ElsewhereMode(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_what_lies_on_a_device_is_reduced_there_and_fetched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensors_on_a_device_are_reduced_there_and_fetched_once(monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = [normal(3, 4, seed=seed) for seed in range(5)]
     monkeypatch.setattr(deferred, "_in_host_memory", lambda _tensor: False)
     with _ElsewhereMode() as mode:

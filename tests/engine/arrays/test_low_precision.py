@@ -1,4 +1,4 @@
-"""What low precision would flush to zero: the error function for normal gradients, the window of loss scales."""
+"""Gradients that low precision flushes to zero: the error function for normal gradients, the loss-scale window."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.inspected import inspect, parameter, random
 
 
 class Weights(nn.Module):
-    """A model that is one parameter, so that any gradient can be given to it."""
+    """A model with one parameter, which can be given any gradient."""
 
     def __init__(self, *values: torch.Tensor) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def test_the_flushed_share_of_normal_gradients_is_the_error_function(s: float, s
     assert (s, round(expected, 3)) in {(3e-8, 0.679), (1e-7, 0.234), (1e-6, 0.024)}
 
 
-def test_a_loss_scale_moves_the_flush_threshold_down_by_its_factor() -> None:
+def test_a_loss_scale_divides_the_flush_threshold_by_its_factor() -> None:
     gradient = torch.tensor([2.0**-25, 2.0**-26, 2.0**-41, 2.0**-42], dtype=torch.float64)
     scales = {1.0: 1.0, 2.0: 0.75, 2.0**16: 0.5, 2.0**17: 0.25, 2.0**18: 0.0}
     for scale, expected in scales.items():
@@ -64,7 +64,7 @@ def test_the_bfloat16_threshold_is_where_bfloat16_itself_rounds_to_zero() -> Non
     assert flush_fractions(distribution(values), 1.0)[1] == share == 0.25
 
 
-def test_zeros_do_not_count_as_flushed() -> None:
+def test_exact_zeros_do_not_count_as_flushed() -> None:
     report = with_gradients(torch.tensor([0.0, 0.0, 1e-9, 1.0], dtype=torch.float64))
     assert parameter(report, "parts.0").fp16_flush_fraction == 0.5
     nothing = with_gradients(torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64))
@@ -100,7 +100,7 @@ def test_without_a_finite_gradient_the_section_is_undetermined() -> None:
 
 
 def test_a_half_precision_gradient_is_unscaled_in_full_precision() -> None:
-    # 1e-8 is under float16's smallest number, and 65536 times that is not.
+    # 1e-8 is below float16's smallest number, and 65536 times 1e-8 is not.
     model = Weights(nn.Parameter(torch.ones(10, dtype=torch.float16)))
     report = inspect(
         model, torch.ones(2, 1, dtype=torch.float16), loss=lambda output, _target: (output.float() * 1e-8).sum(),

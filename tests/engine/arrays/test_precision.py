@@ -1,4 +1,4 @@
-"""Low precision: what it would flush, against the formats themselves, and autocast runs against float32 ones."""
+"""Low precision: flushed shares compared with torch's conversions, and autocast runs with float32 runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def section_of(values: torch.Tensor, **settings: Any) -> PrecisionSection:
 
 
 @pytest.mark.parametrize("field", FORMATS)
-def test_a_format_flushes_what_its_own_rounding_makes_zero(field: str) -> None:
+def test_a_format_flushes_exactly_the_values_that_it_rounds_to_zero(field: str) -> None:
     exponents = torch.linspace(-148, 3, SAMPLE, dtype=torch.float64)
     values = torch.exp2(exponents).float()  # subnormals of float32 included
     scaled = values.to(FORMATS[field]).float()
@@ -42,7 +42,7 @@ def test_a_format_flushes_what_its_own_rounding_makes_zero(field: str) -> None:
 
 
 @pytest.mark.parametrize("field", ["fp16_flush_fraction", "fp8_e4m3_flush_fraction", "fp8_e5m2_flush_fraction"])
-def test_half_of_the_smallest_subnormal_is_flushed_and_its_neighbour_is_not(field: str) -> None:
+def test_half_of_the_smallest_subnormal_is_flushed_and_the_next_larger_value_is_not(field: str) -> None:
     limit = {"fp16": 2.0**-25, "fp8_e4m3": 2.0**-10, "fp8_e5m2": 2.0**-17}[field.removesuffix("_flush_fraction")]
     edge = np.float32(limit)
     values = torch.tensor([edge, np.nextafter(edge, np.float32(1))])
@@ -57,7 +57,7 @@ def test_normal_gradients_are_flushed_as_often_as_the_error_function_says() -> N
     assert section_of(values).fp16_flush_fraction == pytest.approx(truth, abs=0.0165)
 
 
-def test_a_loss_scale_moves_gradients_away_from_the_limit() -> None:
+def test_a_larger_loss_scale_flushes_fewer_gradients() -> None:
     values = torch.tensor([2.0**-26, 2.0**-20])
     assert section_of(values).fp16_flush_fraction == 0.5
     assert section_of(values, loss_scale=2.0**10).fp16_flush_fraction == 0.0
@@ -84,11 +84,11 @@ def test_an_autocast_run_rounds_in_half_precision_and_keeps_float32_weights(comp
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     for name, value in plain.items():
         error = abs(half[name] - value) / value
-        assert error < 20 * epsilon, name  # some ten roundings of the format on the way
+        assert error < 20 * epsilon, name  # about ten roundings in this format
     assert max(abs(half[name] - value) / value for name, value in plain.items()) > epsilon / 100
 
 
-def test_a_loss_scale_saves_what_half_precision_would_flush_and_is_taken_out_again() -> None:
+def test_a_loss_scale_prevents_flushing_and_is_divided_out_of_the_gradients() -> None:
     def faint(output: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
         assert target is not None
         return (output - target).square().mean() * 1e-8
@@ -123,7 +123,7 @@ def test_sections_run_in_the_precision_of_the_first_pass() -> None:
     assert trace[0].loss == s.reading.loss
 
 
-def test_a_report_says_which_precision_was_computed_in() -> None:
+def test_a_report_names_the_precision_of_the_computation() -> None:
     spec = {"input": {"shape": [4]}, "layers": [{"type": "Linear", "out_features": 3}]}
     report = inspect(spec, precision={"compute": "bfloat16", "intended": "bfloat16"})
     assert report.precision is not None

@@ -1,4 +1,4 @@
-"""From tensors to numbers: sums against float64, whatever the size, the magnitude, the layout and the dtype."""
+"""Statistics of tensors compared with float64, for any size, magnitude, layout and dtype."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_values_that_are_not_finite_are_counted_exactly(values: np.ndarray) -> N
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-25, 1e-18, 1.0, 1e18, 1e30])
-def test_float32_magnitudes_whose_squares_leave_float32_are_summed_all_the_same(scale: float) -> None:
+def test_float32_values_whose_squares_overflow_float32_are_summed_correctly(scale: float) -> None:
     values = (scale * random(3000)).float()
     exact = values.double()
     for found in (moments(values).norm, norm(values), amplitude(values).norm):
@@ -59,15 +59,15 @@ def test_float32_magnitudes_whose_squares_leave_float32_are_summed_all_the_same(
     assert moments(values).abs_mean == pytest.approx(float(exact.abs().mean()), rel=FLOAT32_SUM)
 
 
-def test_a_large_float32_tensor_is_summed_to_better_than_a_hundred_thousandth() -> None:
-    values = torch.full((3 * BLOCK + 17,), 0.1)  # equal values are the worst: every rounding goes one way
+def test_a_large_float32_tensor_is_summed_with_a_relative_error_below_1e_5() -> None:
+    values = torch.full((3 * BLOCK + 17,), 0.1)  # equal values are the worst case: all roundings have the same sign
     exact = float(values[0].double())
     assert moments(values).total == pytest.approx(exact * values.numel(), rel=FLOAT32_SUM)
     assert norm(values) == pytest.approx(exact * math.sqrt(values.numel()), rel=FLOAT32_SUM)
     assert amplitude(values).mean == pytest.approx(exact, rel=FLOAT32_SUM)
 
 
-def test_one_value_that_is_not_finite_in_the_last_block_is_found() -> None:
+def test_a_single_non_finite_value_in_the_last_block_is_found() -> None:
     values = torch.ones(2 * BLOCK + 5)
     values[-1] = math.nan
     assert moments(values).nan_count == 1
@@ -81,7 +81,7 @@ def test_half_precision_is_read_without_loss(dtype: torch.dtype) -> None:
     assert moments(values).norm == pytest.approx(float(values.double().norm()), rel=FLOAT32_SUM)
 
 
-def test_memory_in_another_order_is_read_where_it_lies() -> None:
+def test_a_tensor_with_permuted_strides_is_read_without_a_copy() -> None:
     image = random(2, 3, 4, 5).to(memory_format=torch.channels_last)
     assert flat_values(image).data_ptr() == image.data_ptr()
     assert torch.equal(flat_values(image, in_order=True), image.contiguous().reshape(-1))
@@ -98,17 +98,17 @@ def test_views_count_each_of_their_elements(view: object) -> None:
     assert found.norm == pytest.approx(float(values.norm()), rel=100 * FLOAT64)
 
 
-def test_a_product_pairs_elements_by_their_place_not_by_their_memory() -> None:
+def test_a_product_pairs_elements_by_index_not_by_memory_order() -> None:
     left, right = random(7, 9), random(9, 7, seed=1).t()
     assert dot(left, right) == pytest.approx(float((left * right).sum()), rel=100 * FLOAT64)
 
 
-def test_complex_values_have_their_modulus() -> None:
+def test_complex_values_count_by_their_modulus() -> None:
     values = torch.complex(random(20), random(20, seed=1))
     assert norm(values) == pytest.approx(float(values.norm()), rel=100 * FLOAT64)
 
 
-def test_an_empty_tensor_has_no_mean_and_no_norm_to_speak_of() -> None:
+def test_an_empty_tensor_has_no_mean_and_a_norm_of_zero() -> None:
     found = moments(torch.empty(0))
     assert (found.norm, found.nonzero) == (0.0, 0)
     assert math.isnan(found.mean)
@@ -126,7 +126,7 @@ def test_quantiles_are_numpys_up_to_the_sample_size(values: np.ndarray) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("size", [100, SAMPLE, SAMPLE + 1, 300_000])
-def test_the_histogram_counts_every_value_that_was_looked_at_by_its_exponent(size: int, dtype: torch.dtype) -> None:
+def test_the_histogram_counts_every_value_read_by_its_exponent(size: int, dtype: torch.dtype) -> None:
     values = (random(size) * torch.logspace(-30, 3, size, dtype=torch.float64)).to(dtype)
     values[::7] = 0.0
     found = distribution(values)
@@ -148,7 +148,7 @@ def test_binned_quantiles_are_within_their_bin_and_the_samples_rank_error() -> N
         assert rank == pytest.approx(level, abs=4.9 * math.sqrt(level * (1 - level) / found.magnitudes.size) + 2.0**-8)
 
 
-def test_quantiles_of_a_sample_are_zero_as_far_as_its_zeros_reach() -> None:
+def test_quantiles_of_a_sample_are_zero_up_to_its_share_of_zeros() -> None:
     values = 1 + torch.rand(300_000, generator=torch.Generator().manual_seed(0))
     values[torch.arange(300_000) % 10 < 3] = -0.0
     found = distribution(values)
@@ -157,7 +157,7 @@ def test_quantiles_of_a_sample_are_zero_as_far_as_its_zeros_reach() -> None:
     assert all(1 <= quantile <= 2 for quantile in found.quantiles[3:])
 
 
-def test_subnormal_gradients_are_no_zeros() -> None:
+def test_subnormal_gradients_do_not_count_as_zeros() -> None:
     found = distribution(torch.full((SAMPLE + 1,), 1e-42))
     assert found.zeros == 0
     assert found.lowest_exponent == -127  # where all of float32's subnormals are counted

@@ -1,4 +1,4 @@
-"""One set of rows from several passes: what is averaged how."""
+"""Averages of the rows of several passes."""
 
 from __future__ import annotations
 
@@ -54,21 +54,21 @@ def test_gains_and_norms_are_averaged_geometrically_shares_and_means_arithmetica
     assert (row.activation.mean, row.activation.std) == (1.0, pytest.approx(2.0))
 
 
-def test_counts_keep_their_largest_value_and_places_stay() -> None:
+def test_counts_keep_their_largest_value_and_positions_stay() -> None:
     (row,) = average_parameters([[parameter(nan_count=1)], [parameter(nan_count=5)]])
     assert (row.nan_count, row.numel) == (5, 2)
     (call,) = average_layers([[layer(nonfinite_count=0)], [layer(nonfinite_count=7)]], ())
     assert (call.nonfinite_count, call.depth, call.call) == (7, 0, 0)
 
 
-def test_a_value_that_one_pass_lacks_is_the_mean_of_the_others() -> None:
+def test_a_value_missing_in_one_pass_is_the_mean_of_the_others() -> None:
     (row,) = average_parameters([[parameter(grad_norm=2.0)], [parameter()], [parameter(grad_norm=8.0)]])
     assert row.grad_norm == pytest.approx(4.0)
     (late,) = average_parameters([[parameter()], [parameter(grad_norm=3.0)]])
     assert late.grad_norm == pytest.approx(3.0)
 
 
-def test_a_signal_that_one_pass_lacks_is_the_mean_of_the_others() -> None:
+def test_a_signal_missing_in_one_pass_is_the_mean_of_the_others() -> None:
     (row,) = average_layers([[layer()], [layer(signal=SignalStatistics(norm=4.0, rms=1.0))]], ())
     assert row.signal is not None
     assert (row.signal.norm, row.signal.rms) == (pytest.approx(4.0), pytest.approx(1.0))
@@ -103,7 +103,7 @@ def test_calls_are_matched_by_name_where_the_passes_differ_in_structure() -> Non
     assert (first.forward_gain, second.forward_gain) == (1.0, pytest.approx(4.0))
 
 
-def test_a_layers_gradient_norm_is_that_of_its_parameters_averages() -> None:
+def test_a_layers_gradient_norm_follows_from_the_averages_of_its_parameters() -> None:
     passes = [[parameter(grad_norm=2.0)], [parameter(grad_norm=8.0)]]
     rows = average_parameters(passes)
     named = layer(parameters=(rows[0].name,), grad_norm=2.0), layer(parameters=(rows[0].name,), grad_norm=8.0)
@@ -137,7 +137,7 @@ def test_a_row_inside_a_row_without_a_rule_is_an_error() -> None:
         averaging_rules(Outer)
 
 
-def test_gradient_norms_of_several_parameters_join_unless_one_is_not_finite() -> None:
+def test_gradient_norms_of_several_parameters_are_combined_unless_one_is_not_finite() -> None:
     weight, bias = parameter(name="w", grad_norm=3.0), parameter(name="b", grad_norm=4.0)
     rows = {row.name: row for row in (weight, bias)}
     assert joint_gradient_norm(("w", "b"), rows) == pytest.approx(5.0)

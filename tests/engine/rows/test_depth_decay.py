@@ -20,7 +20,7 @@ from tests.support.inspected import ROUNDING, as_job, inspect, linear_chain, out
 
 
 def rows(rms: list[float | None], widths: list[int] | None = None) -> list[LayerMeasurement]:
-    """Layer rows from the input to the output; a signal of None is one that no gradient reached."""
+    """Make layer rows from input to output; a signal of None means that no gradient arrived."""
     norms = [None if value is None else value * math.sqrt((widths or [1] * len(rms))[i]) for i, value in enumerate(rms)]
     last = next((value for value in reversed(norms) if value is not None), None)
     return [
@@ -38,7 +38,7 @@ def found(*passes: list[LayerMeasurement]) -> DepthDecay:
 
 
 @pytest.mark.parametrize("factor", [0.25, 0.999, 1.0, 3.0])
-def test_a_constant_factor_a_layer_is_a_straight_line_with_its_logarithm_as_slope(factor: float) -> None:
+def test_a_constant_factor_per_layer_gives_a_straight_line_with_its_logarithm_as_slope(factor: float) -> None:
     decay = found(rows([factor ** (9 - place) for place in range(10)]))
     assert decay.slope_log10_per_layer == pytest.approx(math.log10(factor), abs=1e-12)
     assert decay.stderr == pytest.approx(0.0, abs=1e-12)
@@ -81,7 +81,7 @@ def test_several_passes_have_the_mean_slope_and_its_standard_error_from_their_sp
     assert decay.r2 == pytest.approx(1.0)
 
 
-def test_layers_without_a_signal_are_left_out_of_the_line_but_keep_their_place() -> None:
+def test_layers_without_a_signal_are_omitted_from_the_fit_but_keep_their_depth() -> None:
     signals: list[float | None] = [0.5 ** (9 - place) for place in range(10)]
     signals[3] = signals[4] = None
     signals[0] = 0.0
@@ -113,9 +113,9 @@ def spec(depth: int) -> dict[str, Any]:
     }
 
 
-def test_over_seeds_the_slope_of_a_xavier_relu_net_is_half_a_factor_of_two() -> None:
-    # χ1 = 1/2: the norm shrinks by √½ a layer. A t-test over 16 seeds with a false-alarm rate of 1e-4 (t₁₅ = 5.24),
-    # widened by the finite-width correction of order 1/64 a layer.
+def test_over_seeds_the_signal_of_a_xavier_relu_net_shrinks_by_the_root_of_a_half_per_layer() -> None:
+    # χ1 = 1/2: the norm shrinks by √½ per layer. A t-test over 16 seeds with a false-alarm rate of 1e-4 (t₁₅ = 5.24),
+    # widened by the finite-width correction of order 1/64 per layer.
     measured = as_job(spec=spec(12), loss="random_cotangent", seeds=16)
     decay = measured.depth_decay
     assert decay is not None
@@ -138,10 +138,10 @@ def test_seeds_of_a_spec_vary_its_weights_and_keep_its_data() -> None:
 @pytest.mark.parametrize(
     ("values", "expected"), [([], None), ([0.0, 2.0], 0.0), ([1.0, 4.0], 2.0), ([1e-300] * 3, 1e-300)]
 )
-def test_the_geometric_mean_is_zero_where_a_value_is(values: list[float], expected: float | None) -> None:
+def test_the_geometric_mean_is_zero_when_a_value_is_zero(values: list[float], expected: float | None) -> None:
     assert geometric_mean(values) == (expected if not expected else pytest.approx(expected, rel=1e-12))
 
 
-def test_without_signals_asked_for_there_is_no_decay() -> None:
+def test_without_requested_signals_there_is_no_decay() -> None:
     report = inspect(nn.Linear(3, 3), random(2, 3, dtype=torch.float32), loss="output_mean", diagnostics=("gradients",))
     assert report.depth_decay is None

@@ -1,4 +1,4 @@
-"""Every field of `parameters[]` against its definition, computed from the gradients that plain autograd gives."""
+"""Every field of `parameters[]` compared with its definition, computed from plain autograd's gradients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.inspected import ROUNDING, inspect, parameter, random
 
 X, Y = random(40, 12, seed=1), torch.arange(40) % 4
 SCALE = 2.0**-18  # a loss scale at which some gradients flush and others do not
-# The sections of their own (noise, curvature) fill these.
+# Filled by other sections (noise, curvature).
 OF_SECTIONS = {"grad_snr", "noise_scale", "hessian_trace", "curvature_along_gradient", "top_eigenvalue"}
 OPTIMIZERS: dict[str, tuple[dict[str, Any], Any]] = {
     "sgd": ({"type": "sgd", "lr": 0.3}, lambda p: torch.optim.SGD(p, lr=0.3)),
@@ -50,13 +50,13 @@ def network() -> nn.Sequential:
     torch.manual_seed(3)
     model = nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 4)).double()
     with torch.no_grad():
-        model[2].bias[:4] = -30.0  # four units never on: their rows of the gradient are exactly zero
+        model[2].bias[:4] = -30.0  # four units are always off: their rows of the gradient are exactly zero
     return model
 
 
 @cache
 def gradients() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Name → weight, gradient."""
+    """Map each name to weight and gradient."""
     model = network()
     functional.cross_entropy(model(X), Y).backward()  # type: ignore[no-untyped-call]
     return {name: (p.detach().numpy(), p.grad.numpy()) for name, p in model.named_parameters() if p.grad is not None}
@@ -78,7 +78,7 @@ def histogram(g: np.ndarray) -> dict[str, Any]:
 
 
 def flushed(g: np.ndarray, dtype: torch.dtype) -> float:
-    """By the conversion itself: scaled gradients that were something and become nothing."""
+    """Count non-zero scaled gradients that the conversion turns into zero."""
     scaled = torch.tensor(np.abs(g[g != 0])) * SCALE
     return float((scaled.to(dtype) == 0).double().mean())
 
@@ -103,16 +103,16 @@ def expected(field: str, name: str) -> Any:
 
 @pytest.mark.parametrize("name", [f"{layer}.{kind}" for layer in (0, 2, 4) for kind in ("weight", "bias")])
 @pytest.mark.parametrize("field", [f for f in ParameterMeasurement.model_fields if f not in OF_SECTIONS])
-def test_a_parameters_field_is_what_its_definition_says(field: str, name: str) -> None:
+def test_each_field_of_a_parameter_equals_its_definition(field: str, name: str) -> None:
     found, target = parameter(report(), name).model_dump()[field], expected(field, name)
     if isinstance(target, float) or field == "grad_quantiles":
-        # The mean of the head's gradient is 0 but for rounding, at the scale of its largest element.
+        # The mean of the head's gradient is 0 up to rounding, relative to its largest element.
         assert found == pytest.approx(target, rel=ROUNDING, abs=ROUNDING * expected("grad_abs_max", name))
     else:
         assert found == target
 
 
-def test_the_network_of_these_tests_shows_something_in_every_field() -> None:
+def test_the_test_network_has_a_value_in_every_field() -> None:
     assert expected("zero_fraction", "2.weight") > 0.25
     assert 0 < expected("fp16_flush_fraction", "0.weight") < 1
     assert expected("log2_histogram", "2.weight")["zeros"] >= 80
@@ -128,7 +128,7 @@ def test_the_update_is_the_first_step_that_torchs_optimizer_takes(name: str) -> 
     make(model.parameters()).step()
     for (path, moved), still in zip(model.named_parameters(), before.parameters(), strict=True):
         row, step = parameter(report, path), float((moved - still).detach().norm())
-        assert row.update_norm == pytest.approx(step, rel=1e-9)  # θ − (θ − Δθ) loses some digits of Δθ
+        assert row.update_norm == pytest.approx(step, rel=1e-9)  # θ − (θ − Δθ) loses digits of Δθ
         assert row.update_to_weight == pytest.approx(step / float(still.detach().norm()), rel=1e-9)
 
 
@@ -149,7 +149,7 @@ class Parts(nn.Module):
         return out
 
 
-def test_trained_frozen_unused_and_zero_parameters_are_told_apart() -> None:
+def test_trained_frozen_unused_and_zero_parameters_are_distinguished() -> None:
     rows = {row.name: row for row in inspect(Parts(), random(5, 3, dtype=torch.float32), loss="mse").parameters}
     statuses = {name: row.status for name, row in rows.items()}
     assert statuses == {
@@ -224,7 +224,7 @@ def test_zero_initialised_parameters_have_no_ratio_to_their_weight() -> None:
     assert row.update_norm is not None
 
 
-def test_large_gradients_are_described_from_a_sample_and_say_so() -> None:
+def test_large_gradients_are_described_by_a_sample_whose_size_is_reported() -> None:
     size = 200_000
     model = nn.Linear(size, 1, bias=False, dtype=torch.float64)
     x = random(1, size, seed=5)

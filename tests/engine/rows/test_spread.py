@@ -1,4 +1,4 @@
-"""How far passes over seeds lie apart, per layer."""
+"""The spread of passes over seeds, per layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def passes(*signals: float | None) -> list[list[LayerMeasurement]]:
     ]
 
 
-def test_one_pass_says_nothing_about_chance() -> None:
+def test_one_pass_has_no_spread() -> None:
     assert seed_spread(passes(1.0)) is None
 
 
@@ -42,7 +42,7 @@ def test_a_number_that_is_zero_or_missing_in_any_pass_has_no_spread() -> None:
         assert found.layers[0].grad_norm is None
 
 
-def test_a_layer_call_that_one_pass_did_not_make_has_no_spread() -> None:
+def test_a_layer_call_missing_in_one_pass_has_no_spread() -> None:
     layers = passes(1.0, 2.0)
     layers[0].append(layer(1, signal=SignalStatistics(rms=1.0)))
     found = seed_spread(layers)

@@ -1,4 +1,4 @@
-"""Nonlinearities: their slopes against autograd, whichever way they are written, and what counts as saturated."""
+"""Nonlinearities in any form: slopes compared with autograd's, and the saturated share."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def row_of(activation: nn.Module, **options: Any) -> LayerMeasurement:
 
 
 def slopes(activation: nn.Module) -> torch.Tensor:
-    """φ′ at the pre-activations, by autograd."""
+    """Compute φ′ at the pre-activations by autograd."""
     model = around(activation)
     z = model[0](X).detach().requires_grad_()
     return torch.autograd.grad(model[1](z.clone()).sum(), z)[0]
@@ -95,20 +95,20 @@ def assert_reads(activation: nn.Module, name: str, largest: float | None) -> Non
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
-def test_the_mean_squared_slope_and_the_saturated_share_are_autograds(name: str) -> None:
+def test_the_mean_squared_slope_and_the_saturated_share_equal_autograds(name: str) -> None:
     make, shown, largest = ELEMENTWISE[name]
     assert_reads(make(), shown, largest)
 
 
 @pytest.mark.parametrize("name", IN_PLACE)
-def test_an_activation_in_place_reads_as_the_one_that_is_not(name: str) -> None:
+def test_an_in_place_activation_gives_the_values_of_the_out_of_place_one(name: str) -> None:
     plain, in_place = row_of(ELEMENTWISE[name][0]()), row_of(IN_PLACE[name]())
     assert plain.nonlinearity == in_place.nonlinearity
     assert_same(plain, in_place, relative=2.0**-23 if name == "CELU" else ROUNDING)
 
 
 @pytest.mark.parametrize("name", [n for n in ELEMENTWISE if "RReLU" not in n])
-def test_a_scripted_activation_reads_as_the_eager_one(name: str) -> None:
+def test_a_scripted_activation_gives_the_values_of_the_eager_one(name: str) -> None:
     model = around(ELEMENTWISE[name][0]())
     eager = inspect(model, X, loss="random_cotangent").layers[0]
     script = as_job(scripted(model), inputs={"x": X}, loss="random_cotangent").layers[0]
@@ -118,7 +118,7 @@ def test_a_scripted_activation_reads_as_the_eager_one(name: str) -> None:
     assert script.activation_gain == pytest.approx(eager.activation_gain, rel=ROUNDING)
 
 
-def test_rrelu_draws_its_slopes_and_they_are_the_ones_that_are_read() -> None:
+def test_the_slopes_drawn_by_rrelu_are_the_ones_measured() -> None:
     row = row_of(nn.RReLU(0.2, 0.4))
     assert row.nonlinearity == "rrelu"
     assert row.mean_squared_slope is not None
@@ -128,7 +128,7 @@ def test_rrelu_draws_its_slopes_and_they_are_the_ones_that_are_read() -> None:
 
 
 class Rectify(torch.autograd.Function):
-    """An author's own node in the graph."""
+    """A custom autograd function."""
 
     @staticmethod
     def forward(context: Any, z: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
@@ -153,18 +153,18 @@ WRITTEN: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_a_nonlinearity_of_several_operations_is_read_from_the_signals_on_both_sides(name: str) -> None:
+def test_a_nonlinearity_of_several_operations_is_measured_from_the_signals_on_both_sides(name: str) -> None:
     function, shown = WRITTEN[name]
     row, slope = row_of(Written(function)), slopes(Written(function))
     assert row.nonlinearity == shown
-    # δ_z/δ_φ(z) element by element: some roundings more than the product that autograd makes
+    # δ_z/δ_φ(z) by element: a few more roundings than autograd's product
     assert row.mean_squared_slope == pytest.approx(float(slope.square().mean()), rel=1e-10)
     assert row.activation_gain is not None
     assert row.weight_gain is not None
     assert row.backward_gain == pytest.approx(row.activation_gain * row.weight_gain, rel=ROUNDING)
 
 
-def test_an_authors_own_function_has_a_gain_but_no_slope_that_anyone_could_vouch_for() -> None:
+def test_a_custom_autograd_function_has_a_gain_but_no_slope() -> None:
     row = row_of(Written(Rectify.apply))
     assert row.nonlinearity == "Rectify"
     assert row.mean_squared_slope is None
@@ -194,17 +194,17 @@ def test_a_gate_that_halves_its_input_has_a_gain() -> None:
     assert row.activation_gain is not None
 
 
-def test_a_scaled_output_alone_is_no_nonlinearity() -> None:
+def test_a_scaled_output_is_not_a_nonlinearity() -> None:
     row = row_of(Written(lambda z: 0.5 * z + 1))
     assert (row.nonlinearity, row.mean_squared_slope) == (None, None)
 
 
-def test_an_output_that_goes_past_its_activation_too_has_no_gain_of_its_own() -> None:
+def test_an_output_that_also_bypasses_its_activation_has_no_activation_gain() -> None:
     row = row_of(Written(lambda z: torch.cat([torch.relu(z), z.roll(1, 0)], 0)[:50]))
     assert row.nonlinearity is None
 
 
-def test_large_outputs_are_sampled_for_slopes_and_counted_as_such() -> None:
+def test_slopes_of_large_outputs_are_sampled_and_reported_as_such() -> None:
     model = nn.Sequential(nn.Linear(16, 2000), nn.Tanh(), nn.Linear(2000, 2)).double()
     x = 2 * random(100, 16, seed=3)
     report = inspect(model, x, loss="random_cotangent")
@@ -212,8 +212,8 @@ def test_large_outputs_are_sampled_for_slopes_and_counted_as_such() -> None:
     z = model[0](x).detach()
     slope = (1 - torch.tanh(z) ** 2).square()
     row = report.layers[0]
-    # 200,000 elements, of which a sixteenth is drawn: five standard errors of independent draws, widened by the
-    # correlation within units: at most a run of 16 neighbours is drawn together.
+    # A sixteenth of 200,000 elements is drawn: five standard errors of independent draws, widened by the correlation
+    # within units, because runs of at most 16 neighbours are drawn together.
     error = float(slope.std()) / math.sqrt(200_000 / 4 / 16)
     assert row.mean_squared_slope == pytest.approx(float(slope.mean()), abs=5 * error)
     assert row.activation is not None

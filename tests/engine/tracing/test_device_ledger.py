@@ -1,7 +1,7 @@
-"""Readings on a device: the host's numbers, without waiting for the device before the end.
+"""Readings on a device: equal to the host's, without waiting for the device before the end.
 
-The device's ledger runs on any device; here it runs on the CPU, under a mode that forbids every operation which would
-make a program wait for an accelerator.
+The device ledger runs on any device; here it runs on the CPU, in a mode that refuses every operation that would make a
+program wait for an accelerator.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def assert_equal(left: list[Any], right: list[Any], relative: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_the_devices_ledger_gives_the_hosts_rows(dtype: torch.dtype) -> None:
+def test_the_device_ledger_gives_the_rows_of_the_host(dtype: torch.dtype) -> None:
     host, device = rows(HostLedger(), dtype=dtype), rows(DeviceLedger(), dtype=dtype)
     relative = 1e-11 if dtype == torch.float64 else 1e-4  # float32 blocks against sums in float64
     assert_equal(host[0], device[0], relative)
@@ -102,7 +102,7 @@ def test_values_that_are_not_finite_are_counted_on_the_device_as_on_the_host(poi
 
 
 def readings(ledger: Ledger) -> list[Any]:
-    """Ask for every kind of reading once; they are complete after `settle`."""
+    """Request every kind of reading once; they are complete after `settle`."""
     found: list[Any] = [None] * 6
     output = torch.relu(random(20, 30, 40))
     take: Callable[[int], Any] = lambda place: partial(found.__setitem__, place)  # noqa: E731
@@ -115,7 +115,7 @@ def readings(ledger: Ledger) -> list[Any]:
     return found
 
 
-def test_nothing_waits_for_the_device_before_the_end() -> None:
+def test_no_operation_waits_for_the_device_before_the_end() -> None:
     ledger = DeviceLedger()
     with NoWaiting():
         found = readings(ledger)
@@ -124,12 +124,12 @@ def test_nothing_waits_for_the_device_before_the_end() -> None:
     assert None not in found
 
 
-def test_the_host_would_be_caught_waiting() -> None:
+def test_the_mode_of_these_tests_detects_the_waits_of_the_host_ledger() -> None:
     with NoWaiting(), pytest.raises(WaitsError):
         readings(HostLedger())
 
 
-def test_every_reading_is_the_hosts_once_it_is_settled() -> None:
+def test_every_settled_reading_equals_that_of_the_host() -> None:
     on_host, on_device = HostLedger(), DeviceLedger()
     host, device = readings(on_host), readings(on_device)
     on_host.settle()
@@ -152,7 +152,7 @@ def test_every_reading_is_the_hosts_once_it_is_settled() -> None:
     assert product == pytest.approx(other_product, rel=1e-12)
 
 
-def test_a_whole_pass_waits_for_nothing_but_the_transfer_at_its_end() -> None:
+def test_a_whole_pass_waits_only_for_the_transfer_at_its_end() -> None:
     class Counting(NoWaiting):
         waited = 0
 
@@ -167,4 +167,4 @@ def test_a_whole_pass_waits_for_nothing_but_the_transfer_at_its_end() -> None:
 
     with Counting():
         passed(DeviceLedger())
-    assert Counting.waited == 1  # the loss; `tolist` of the stacked numbers copies memory that is already there
+    assert Counting.waited == 1  # the loss; `tolist` of the stacked numbers copies memory that is already on the host

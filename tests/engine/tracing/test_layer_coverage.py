@@ -1,4 +1,4 @@
-"""Which rows a model gives: every kind of layer, however it is called, wrapped, shared, frozen or left out."""
+"""The rows of a model, for every kind of layer: called, wrapped, shared, frozen or unused in any way."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IMAGES = random(4, 4, 6, 6, dtype=torch.float32)
 
 
 class Calls(nn.Module):
-    """Modules, and a function that says how they are called."""
+    """Modules with a function that calls them."""
 
     def __init__(self, function: Callable[..., Any], *parts: nn.Module) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ def calls(report: Report) -> list[tuple[str, int, str]]:
 
 
 def agrees_with_autograd(model: nn.Module, *inputs: torch.Tensor) -> Report:
-    """Inspect with the mean of the squared output as loss, and compare every parameter's gradient norm."""
+    """Inspect with the mean squared output as loss, and compare every parameter's gradient norm with autograd's."""
 
     def loss(output: torch.Tensor, _target: torch.Tensor | None = None) -> torch.Tensor:
         return output.square().mean()
@@ -57,7 +57,7 @@ def agrees_with_autograd(model: nn.Module, *inputs: torch.Tensor) -> Report:
             assert row.grad_norm is None, name
         else:
             expected = float(tensor.grad.norm())
-            # float32 sums in another order; what is zero but for rounding stays below 1e-7
+            # float32 sums in another order; gradients that are zero up to rounding are below 1e-7
             assert row.grad_norm == pytest.approx(expected, rel=1e-4, abs=1e-7), name
     return report
 
@@ -114,7 +114,7 @@ class Recurrent(nn.Module):
 
 
 @pytest.mark.parametrize("cell", [nn.RNN, nn.GRU])
-def test_an_unrolled_recurrence_gives_one_row_a_time_step_in_which_its_state_meets_the_weight(
+def test_an_unrolled_recurrence_gives_one_row_for_each_time_step_whose_state_is_multiplied_by_the_weight(
     cell: Callable[..., nn.Module],
 ) -> None:
     report = agrees_with_autograd(Recurrent(cell), SEQUENCE)
@@ -126,18 +126,18 @@ def test_an_unrolled_recurrence_gives_one_row_a_time_step_in_which_its_state_mee
     assert all(row.signal is not None for row in report.layers)
 
 
-def test_a_fused_recurrence_says_that_its_time_steps_are_hidden() -> None:
+def test_a_fused_recurrence_reports_that_its_time_steps_are_hidden() -> None:
     report = agrees_with_autograd(Recurrent(nn.LSTM), SEQUENCE)
     assert calls(report) == [("cell", 0, "LSTM (time steps fused)"), ("head", 0, "Linear")]
     assert len(report.layers[0].parameters) == 4
 
 
-def test_a_fused_recurrence_of_which_only_the_last_state_is_used_has_a_signal() -> None:
+def test_a_fused_recurrence_has_a_signal_when_only_its_last_state_is_used() -> None:
     model = Calls(lambda part, x: part[1](part[0](x)[1][0][-1]), nn.LSTM(8, 5, batch_first=True), nn.Linear(5, 2))
     assert agrees_with_autograd(model, SEQUENCE).layers[0].signal is not None
 
 
-def test_layers_and_directions_of_a_recurrence_are_rows_of_their_own() -> None:
+def test_each_layer_and_direction_of_a_recurrence_has_a_row() -> None:
     report = agrees_with_autograd(Recurrent(nn.LSTM, num_layers=2, bidirectional=True), SEQUENCE)
     assert [row.name for row in report.layers] == [
         "cell.weight_ih_l0", "cell.weight_ih_l0_reverse", "cell.weight_ih_l1", "cell.weight_ih_l1_reverse", "head",
@@ -169,7 +169,7 @@ def test_packed_self_attention_is_one_projection_and_an_output() -> None:
     assert report.layers[0].parameters == ("part.0.in_proj_weight", "part.0.in_proj_bias")
 
 
-def test_cross_attention_projects_query_key_and_value_in_calls_of_their_own() -> None:
+def test_cross_attention_projects_query_key_and_value_in_separate_calls() -> None:
     memory = random(3, 6, 8, dtype=torch.float32, seed=1)
     report = agrees_with_autograd(
         Calls(attend, nn.MultiheadAttention(8, 2, batch_first=True)), SEQUENCE, memory, memory
@@ -204,7 +204,7 @@ def test_the_fast_path_of_a_frozen_encoder_layer_is_one_row_named_after_the_modu
     assert {row.status for row in report.parameters[:12]} == {"frozen"}
 
 
-def test_a_residual_block_measures_the_branch_against_what_follows_it() -> None:
+def test_the_gain_of_a_residual_branch_is_relative_to_the_call_after_the_sum() -> None:
     def run(part: nn.ModuleList, x: torch.Tensor) -> torch.Tensor:
         h = part[0](x)
         out: torch.Tensor = part[2](h + torch.relu(part[1](h)))
@@ -217,7 +217,7 @@ def test_a_residual_block_measures_the_branch_against_what_follows_it() -> None:
     assert last.signal is not None
     assert first.backward_gain == pytest.approx((first.signal.norm or 0) / (branch.signal.norm or 1))
     assert branch.backward_gain == pytest.approx((branch.signal.norm or 0) / (last.signal.norm or 1))
-    assert first.predicted_chi1 is None  # its output goes two ways: the theory of a chain has nothing to say
+    assert first.predicted_chi1 is None  # its output has two uses, so the theory of chains does not apply
 
 
 def test_a_module_called_twice_gives_two_calls_and_one_gradient() -> None:
@@ -230,7 +230,7 @@ def test_a_module_called_twice_gives_two_calls_and_one_gradient() -> None:
 
 
 class Tied(nn.Module):
-    """An embedding whose weight is the head's too."""
+    """An embedding that shares its weight with the head."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -252,7 +252,7 @@ def test_tied_weights_are_one_parameter_and_two_layers(wrap: Callable[[nn.Module
     assert [(row.name, row.aliases) for row in report.parameters] == [("embed.weight", ("head.weight",))]
 
 
-def test_parametrised_weights_belong_to_the_module_whose_weight_they_become() -> None:
+def test_parametrised_weights_belong_to_the_module_that_uses_them() -> None:
     parametrised = nn.utils.parametrizations
     model = nn.Sequential(
         parametrised.weight_norm(nn.Linear(8, 8)), nn.ReLU(), parametrised.orthogonal(nn.Linear(8, 8))
@@ -275,14 +275,14 @@ class Root(nn.Module):
         return functional.linear(x, self.weight, self.bias).unsqueeze(1) + self.scale
 
 
-def test_a_parameter_of_the_root_gives_its_own_name_to_its_call() -> None:
+def test_a_call_with_a_parameter_of_the_root_module_has_the_name_of_the_parameter() -> None:
     report = agrees_with_autograd(Root(), FLAT)
     assert [(row.name, row.parameters) for row in report.layers] == [
         ("weight", ("weight", "bias")), ("scale", ("scale",)),
     ]  # fmt: skip
 
 
-def test_a_bias_and_a_gain_in_operations_of_their_own_belong_to_the_call_before() -> None:
+def test_a_bias_and_a_gain_in_separate_operations_belong_to_the_call_before() -> None:
     class Pieces(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -311,7 +311,7 @@ def test_checkpointed_layers_keep_their_rows_and_gradients(reentrant: bool) -> N
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_autocast_is_seen_through_and_gradients_are_not_scaled(frozen: bool) -> None:
+def test_autocast_casts_are_not_layer_calls_and_gradients_are_not_scaled(frozen: bool) -> None:
     def run(part: nn.ModuleList, x: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             out: torch.Tensor = part[1](torch.relu(part[0](x)))
@@ -324,7 +324,7 @@ def test_autocast_is_seen_through_and_gradients_are_not_scaled(frozen: bool) -> 
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_models_in_another_precision_are_measured_in_it(dtype: torch.dtype) -> None:
+def test_models_in_another_precision_are_measured_in_that_precision(dtype: torch.dtype) -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, 3)).to(dtype)
     report = seen(model, FLAT.to(dtype))
     assert report.environment.dtype == str(dtype).removeprefix("torch.")
@@ -341,7 +341,7 @@ OUTPUTS: dict[str, Callable[[torch.Tensor], Any]] = {
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_the_loss_takes_the_first_float_tensor_of_what_a_model_returns(name: str) -> None:
+def test_the_loss_uses_the_first_float_tensor_that_a_model_returns(name: str) -> None:
     report = seen(Calls(lambda part, x: OUTPUTS[name](part[0](x)), nn.Linear(8, 3)), FLAT, loss="output_mean")
     # mean over 18 outputs: dL/db = 6/18 each of three
     assert parameter(report, "part.0.bias").grad_norm == pytest.approx(math.sqrt(3) / 3, rel=1e-6)
@@ -353,7 +353,7 @@ def test_several_inputs_reach_the_model() -> None:
     assert [row.name for row in report.layers] == ["part.0", "part.1"]
 
 
-def test_a_nan_weight_is_found_where_it_is() -> None:
+def test_a_nan_weight_is_reported_at_its_parameter() -> None:
     model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(3)))
     with torch.no_grad():
         model[1].weight[0, 0] = math.nan
@@ -368,7 +368,7 @@ def test_a_nan_weight_is_found_where_it_is() -> None:
     assert report.verdict == "fail"
 
 
-def test_a_finite_model_counts_nothing_as_not_finite() -> None:
+def test_a_finite_model_has_no_non_finite_counts() -> None:
     assert seen(nn.Linear(8, 3), FLAT).summary.nonfinite_count == 0
 
 
@@ -389,7 +389,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_measured_is_refused_with_the_reason(name: str) -> None:
+def test_models_that_cannot_be_measured_are_refused_with_the_reason(name: str) -> None:
     make, code, words = REFUSED[name]
     with pytest.raises(InspectionError) as caught:
         seen(make(), FLAT)
@@ -423,7 +423,7 @@ class Branching(nn.Module):
 
 
 @pytest.mark.parametrize(("sign", "names"), [(1.0, ["first", "head"]), (-1.0, ["second", "second", "head"])])
-def test_a_scripted_model_with_control_flow_shows_the_way_that_was_taken(sign: float, names: list[str]) -> None:
+def test_a_scripted_model_with_control_flow_has_the_layers_of_the_branch_taken(sign: float, names: list[str]) -> None:
     x = sign * torch.ones(6, 8)
     script = scripted(Branching())
     report = as_job(script, inputs={"x": x}, loss="random_cotangent")
@@ -432,7 +432,7 @@ def test_a_scripted_model_with_control_flow_shows_the_way_that_was_taken(sign: f
     assert statuses["second.weight" if sign > 0 else "first.weight"] == "unused"
 
 
-def test_layers_below_the_first_trained_parameter_are_read_forwards_only() -> None:
+def test_layers_before_the_first_trained_parameter_have_forward_values_only() -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
     model[0].requires_grad_(False)
     first, second, _ = seen(model, FLAT).layers
@@ -441,18 +441,18 @@ def test_layers_below_the_first_trained_parameter_are_read_forwards_only() -> No
     assert second.signal is not None
 
 
-def test_a_model_under_no_grad_in_the_callers_code_is_measured_all_the_same() -> None:
+def test_a_model_is_measured_although_the_caller_has_disabled_gradients() -> None:
     with torch.no_grad():
         assert parameter(seen(nn.Linear(8, 3), FLAT), "weight").status == "trained"
 
 
-def test_dropout_between_a_layer_and_its_activation_is_no_part_of_either() -> None:
+def test_dropout_between_a_layer_and_its_activation_belongs_to_neither() -> None:
     report = seen(nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 3)), FLAT)
     assert [row.name for row in report.layers] == ["0", "3"]
     assert report.layers[0].predicted_chi1 is None
 
 
-def test_a_concatenated_token_and_added_positions_are_calls_of_their_own() -> None:
+def test_a_concatenated_token_and_added_positions_are_separate_calls() -> None:
     class Tokens(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""Every field of `layers[]` against its definition, computed from tensors that plain autograd gives."""
+"""Every field of `layers[]` compared with its definition, computed from plain autograd's tensors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IMAGES, CLASSES = random(12, 3, 8, 8, seed=1), torch.arange(12) % 5
 
 
 class Net(nn.Module):
-    """A convolution, a norm and three linear layers, each followed by another nonlinearity or by none."""
+    """A convolution, a norm and three linear layers, each followed by a different nonlinearity or by none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Net(nn.Module):
         self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
         self.first, self.second, self.head = nn.Linear(4 * 36, 30), nn.Linear(30, 20), nn.Linear(20, 5)
         with torch.no_grad():
-            self.norm.bias[1] = -30.0  # one of four channels is never on
+            self.norm.bias[1] = -30.0  # one of four channels is always off
             self.first.weight.mul_(12.0)  # enough for some sigmoids to saturate
         self.double()
 
@@ -49,7 +49,7 @@ class Net(nn.Module):
 
 
 class Truth:
-    """One layer call's tensors: what entered, z, φ(z), and their gradients."""
+    """One layer call's tensors: input, z, φ(z), and their gradients."""
 
     def __init__(self, entered: torch.Tensor, z: torch.Tensor, a: torch.Tensor) -> None:
         assert z.grad is not None
@@ -118,7 +118,7 @@ def dead_share(values: np.ndarray) -> float:
 
 
 def expected(field: str, place: int) -> Any:
-    """The definition of a field, written down anew."""
+    """Compute a field independently, by its definition."""
     all_truths = truths()
     own = all_truths[place]
     above = all_truths[place + 1] if place + 1 < len(all_truths) else None
@@ -153,7 +153,7 @@ def expected(field: str, place: int) -> Any:
 
 
 def predicted(place: int) -> float | None:
-    """σ_w²·E[φ′(√q Z)²], where an affine layer follows directly: behind the sigmoid and the tanh."""
+    """Compute σ_w²·E[φ′(√q Z)²] where an affine layer follows directly: after the sigmoid and the tanh."""
     weight = {1: "first", 2: "second", 3: "head"}.get(place)
     if weight is None:
         return None
@@ -168,18 +168,18 @@ def predicted(place: int) -> float | None:
 
 @pytest.mark.parametrize("place", range(5))
 @pytest.mark.parametrize("field", LayerMeasurement.model_fields)
-def test_a_layers_field_is_what_its_definition_says(field: str, place: int) -> None:
+def test_each_field_of_a_layer_equals_its_definition(field: str, place: int) -> None:
     found = layer(report(), NAMES[place]).model_dump()[field]
     target = expected(field, place)
     if field == "predicted_chi1" and target is not None:
-        assert found == pytest.approx(target, rel=2e-3)  # two quadratures of one integral, each good to 1e-3
+        assert found == pytest.approx(target, rel=2e-3)  # two quadratures of one integral, each accurate to 1e-3
     elif isinstance(target, float | dict):
         assert found == pytest.approx(target, rel=ROUNDING, abs=ROUNDING)
     else:
         assert found == target
 
 
-def test_the_network_of_these_tests_shows_something_in_every_field() -> None:
+def test_the_test_network_has_a_value_in_every_field() -> None:
     assert [expected("dead_unit_fraction", place) for place in range(5)] == [0.0, 0.25, 0.0, 0.0, 0.0]
     assert 0.1 < expected("saturated_fraction", 2) < 0.9
     assert expected("predicted_chi1", 1) is not None
@@ -198,7 +198,7 @@ def test_values_that_are_not_finite_are_counted_and_blank_the_statistics(value: 
 
 
 class ChangedInPlace(nn.Module):
-    """Two linear layers, with an in-place change of what one passes to the other."""
+    """Two linear layers, with an in-place change of the tensor between them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,7 +211,7 @@ class ChangedInPlace(nn.Module):
         return self.second(h)  # type: ignore[no-any-return]  # a module's output
 
 
-def test_an_input_that_was_changed_in_place_is_read_again() -> None:
+def test_an_input_changed_in_place_is_measured_again() -> None:
     model, x = ChangedInPlace(), random(7, 6)
     with torch.no_grad():
         entered = model.first(x) + 5.0

@@ -1,4 +1,4 @@
-"""All figures of an output from one visit: the same as those of its parts, and a rectifier's slope."""
+"""The statistics of an output from one pass over it: equal to those of its parts, and a rectifier's slope."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_nan_is_not_positive() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_the_amplitude_is_that_of_the_values_in_whatever_order_they_lie(dtype: torch.dtype) -> None:
+def test_the_amplitude_does_not_depend_on_the_order_in_memory(dtype: torch.dtype) -> None:
     image = random(4, 3, 6, 5).to(dtype)
     for output in (image, image.to(memory_format=torch.channels_last), image.transpose(1, 3), image[:, :, ::2]):
         found = read_output(output, OutputLayout(tuple(output.shape), 4, channels_first=True))
@@ -47,6 +47,6 @@ def test_the_amplitude_is_that_of_the_values_in_whatever_order_they_lie(dtype: t
         assert found.units.dead_fraction == 0.0
 
 
-def test_an_output_without_values_has_no_figures() -> None:
+def test_an_output_without_elements_has_no_statistics() -> None:
     found = read_output(torch.empty(0, 5), OutputLayout((0, 5), 0))
     assert (found.amplitude.numel, found.units.dead_fraction, found.units.similarity) == (0, None, None)

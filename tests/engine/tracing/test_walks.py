@@ -1,4 +1,4 @@
-"""Cost that grows with the model and no faster: counted in calls of Python functions, not in seconds."""
+"""Cost grows linearly with the model: counted in calls of Python functions, not in seconds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.inspected import inspect, random
 
 
 class Branches(nn.Module):
-    """Residual branches in a row: the number of ways through the graph doubles with each."""
+    """Successive residual branches: each doubles the number of paths through the graph."""
 
     def __init__(self, blocks: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Branches(nn.Module):
 
 
 class Scattered(nn.Module):
-    """Many small tensors that meet the data one by one."""
+    """Many small tensors added to the data one by one."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def chain(layers: int) -> nn.Module:
 
 
 def python_calls(run: Callable[[], Any]) -> int:
-    """How many Python functions `run` calls."""
+    """Count the Python functions that `run` calls."""
     count = 0
 
     def count_call(_frame: FrameType, event: str, _argument: Any) -> None:
@@ -78,9 +78,9 @@ def whole_pass(model: nn.Module, inputs: torch.Tensor) -> None:
 @pytest.mark.parametrize(
     ("make", "width"), [(chain, 4), (Branches, 4), (Scattered, 3)], ids=["chain", "branches", "scattered"]
 )
-def test_twice_the_layers_make_twice_the_work(make: Callable[[int], nn.Module], width: int) -> None:
+def test_twice_the_layers_need_at_most_about_twice_the_calls(make: Callable[[int], nn.Module], width: int) -> None:
     inputs = random(5, width, dtype=torch.float32)
-    whole_pass(make(20), inputs)  # what is set up once is set up now
+    whole_pass(make(20), inputs)  # one-time setup happens here
     small, large = (python_calls(lambda n=n: whole_pass(make(n), inputs)) for n in (100, 200))
     assert large < 2.1 * small
 
@@ -91,7 +91,7 @@ def test_a_chain_of_two_thousand_layers_is_walked_without_recursion() -> None:
     assert report.depth_decay is not None
 
 
-def test_every_node_stands_behind_the_nodes_that_use_it() -> None:
+def test_every_node_comes_after_the_nodes_that_use_it() -> None:
     x = random(3, 4).requires_grad_()
     y = x * 2
     root = ((y + 1) * y.sin()).sum().grad_fn
@@ -103,7 +103,7 @@ def test_every_node_stands_behind_the_nodes_that_use_it() -> None:
         assert all(place[user] < place[node] for user in users)
 
 
-def test_a_branching_signal_goes_on_to_the_call_that_is_used_first() -> None:
+def test_a_branching_signal_continues_at_the_call_used_first() -> None:
     x = random(3, 4).requires_grad_()
     first = x * 2
     left, right = first.sin(), first.cos()

@@ -1,4 +1,4 @@
-"""Nets whose gradients can be written down: linear chains, centred sigmoids, uniform logits, linear recurrences."""
+"""Nets with closed-form gradients: linear chains, centred sigmoids, uniform logits, linear recurrences."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def product(matrices: list[torch.Tensor], size: int) -> torch.Tensor:
 
 
 def error() -> torch.Tensor:
-    """R: the gradient of the loss with respect to the output."""
+    """Compute R, the gradient of the loss with respect to the output."""
     return (X @ product([w.T for w in WEIGHTS], 5) - T) / len(X)
 
 
@@ -39,7 +39,7 @@ def test_a_deep_linear_nets_gradient_is_the_product_of_the_other_factors(index: 
 
 
 @pytest.mark.parametrize("index", range(4))
-def test_a_deep_linear_nets_signal_is_the_error_carried_back_through_the_later_weights(index: int) -> None:
+def test_a_deep_linear_nets_signal_is_the_error_times_the_later_weights(index: int) -> None:
     signal = error() @ product(WEIGHTS[index + 1 :][::-1], WIDTHS[-1])
     row = layer(inspect(linear_chain(*WEIGHTS), X, T, loss=squared_error), str(index))
     assert row.signal is not None
@@ -50,7 +50,7 @@ def test_a_deep_linear_nets_signal_is_the_error_carried_back_through_the_later_w
 
 
 @pytest.mark.parametrize("activation", [None, nn.ReLU, nn.LeakyReLU])
-def test_weight_times_gradient_is_the_same_for_every_layer_of_a_homogeneous_chain(
+def test_weight_times_gradient_is_equal_for_all_layers_of_a_homogeneous_chain(
     activation: type[nn.Module] | None,
 ) -> None:
     model = linear_chain(*WEIGHTS, activation=activation)
@@ -59,10 +59,10 @@ def test_weight_times_gradient_is_the_same_for_every_layer_of_a_homogeneous_chai
     assert check.status == "passed"
     squared_error(model(X), T).backward()  # type: ignore[no-untyped-call]
     products = [float((w.detach() * w.grad).sum()) for w in model.parameters() if w.grad is not None]
-    assert products == pytest.approx([products[0]] * 4, rel=1e-9)  # by plain autograd, the identity itself
+    assert products == pytest.approx([products[0]] * 4, rel=1e-9)  # the identity itself, by plain autograd
 
 
-def test_ten_centred_sigmoids_shrink_the_signal_to_a_quarter_each_exactly() -> None:
+def test_each_of_ten_centred_sigmoids_shrinks_the_signal_to_exactly_a_quarter() -> None:
     model = nn.Sequential()
     for index in range(10):
         linear = nn.Linear(1, 1, dtype=torch.float64)
@@ -84,7 +84,7 @@ def test_orthogonal_linear_layers_keep_the_signal_exactly() -> None:
 
 
 @pytest.mark.parametrize(("samples", "classes"), [(32, 10), (7, 3), (128, 1000)])
-def test_uniform_logits_have_a_loss_of_ln_k_and_the_gradient_that_goes_with_it(samples: int, classes: int) -> None:
+def test_uniform_logits_have_a_loss_of_ln_k_and_its_gradient(samples: int, classes: int) -> None:
     head = nn.Linear(6, classes, dtype=torch.float64)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)

@@ -1,4 +1,4 @@
-"""Every layer that a spec may name, alone and nested at random: plain autograd's gradients, or a reason."""
+"""Every layer type of specs, alone and nested at random: gradients equal autograd's, or the reason is given."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CPU = torch.device("cpu")
 
 
 def planned_or_none(document: specimens.Json) -> ModelSpec | None:
-    """The spec; None when it is refused with a reason."""
+    """Return the spec, or None when it is refused with a reason."""
     try:
         return from_python(ModelSpec, document, code="invalid_spec")
     except ProblemError as error:
@@ -42,7 +42,7 @@ def planned_or_none(document: specimens.Json) -> ModelSpec | None:
 
 
 def reported_or_none(spec: ModelSpec, mode: str) -> Measurements | None:
-    """What the engine measures; None when it says by name why it cannot."""
+    """Return the engine's report, or None when it refuses with a known reason."""
     asked = InspectionSettings.model_validate(
         {"loss": "mse", "data": {"samples": SAMPLES}, "precision": {"compute": "float64"}, "mode": mode}
     )
@@ -57,7 +57,7 @@ def reported_or_none(spec: ModelSpec, mode: str) -> Measurements | None:
 
 
 def drawn(spec: ModelSpec, mode: str) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
-    """The model, inputs and target of a job with that spec, and nothing of the engine's readings."""
+    """Return the model, inputs and target of a job with that spec, without measuring."""
     model = build(spec, seed=0, dtype=torch.float64).train(mode == "train")
     batch = make_batch(
         InspectionSettings.model_validate({"data": {"samples": SAMPLES}}).data, None, sample_input=spec.input,
@@ -96,11 +96,11 @@ def assert_gradients_are_autograds(spec: ModelSpec, report: Measurements, mode: 
 
 
 def check(spec: ModelSpec | None, mode: str) -> bool:
-    """Whether there was a report; its gradients are then autograd's."""
+    """Return whether there was a report, whose gradients must equal autograd's."""
     if spec is None or spec.plan.parameters > 200_000:
         return False
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch talks about even kernels and about softmax without an axis
+        warnings.simplefilter("ignore")  # torch warns about even kernels and about softmax without an axis
         report = reported_or_none(spec, mode)
         if report is not None:
             assert_gradients_are_autograds(spec, report, mode)
@@ -108,7 +108,7 @@ def check(spec: ModelSpec | None, mode: str) -> bool:
 
 
 def between_weights(document: specimens.Json) -> ModelSpec:
-    """The layer with a weight before it, so that a signal passes through, and a head behind, as its shapes allow."""
+    """Put a weight before the layer, so that a signal passes through it, and a head after it, as shapes allow."""
     shape, layers = document["input"]["shape"], document["layers"]
     front = [] if document["input"]["dtype"] == "int64" else [{"type": "Linear", "out_features": shape[-1]}]
     head = [{"type": "Flatten"}, {"type": "Linear", "out_features": 3}]
@@ -143,7 +143,7 @@ def test_every_layer_has_the_per_sample_norms_of_a_loop_or_says_that_samples_mix
 
 
 def as_far_as_it_fits(shape: list[int], row: list[specimens.Json]) -> ModelSpec | None:
-    """A weight, then those of the layers that take what arrives, then a head."""
+    """Return a weight, then the layers that accept their input, then a head."""
     kept: list[specimens.Json] = [{"type": "Linear", "out_features": shape[-1]}] if shape else []
     for layer in [*row, {"type": "Flatten"}, {"type": "Linear", "out_features": 3}]:
         if planned_or_none(specimens.spec(shape, *kept, layer)) is not None:

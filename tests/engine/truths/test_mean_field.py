@@ -1,7 +1,7 @@
-"""Wide random nets against mean field theory: what one layer does to the norm of the backward signal.
+"""Wide random nets compared with mean-field theory: the gain of one layer on the norm of the backward signal.
 
 Each net is drawn from several seeds. The mean over seeds of a layer's squared gain is compared with χ1 by a t-test with
-a false-alarm rate of 1e-4 a case, widened by 5/width: the theory's first correction for finite width is of that order
+a false-alarm rate of 1e-4 per case, widened by 5/width, the order of the first correction for finite width
 (Hanin and Nica 2019, "Products of many large random matrices and gradients in deep neural networks", theorem 1).
 """
 
@@ -48,7 +48,7 @@ def expectation(function: Function, q: float) -> float:
 
 
 def fixed_point(activation: str, weight_variance: float, bias_variance: float = 0.0) -> float:
-    """The pre-activation variance that depth converges to."""
+    """Compute the pre-activation variance to which deep networks converge."""
     phi = FUNCTIONS[activation][0]
     q = 1.0
     for _ in range(500):
@@ -81,7 +81,7 @@ def reports(document: dict[str, Any], samples: int = SAMPLES, features: int = WI
 
 
 def squared_gains(found: list[Measurements], first: int, last: int, *, stride: int = 1) -> list[float]:
-    """For each seed, the mean squared norm gain of the layer calls between two places."""
+    """Return, for each seed, the mean squared norm gain of the layer calls between two depths."""
     means = []
     for report in found:
         start, end = report.layers[first].signal, report.layers[last].signal
@@ -123,7 +123,7 @@ def test_the_squared_gain_of_a_layer_is_chi1(name: str) -> None:
     assert_mean(squared_gains(found, settled, settled + 6), expected)
 
 
-def test_the_gain_per_layer_of_an_orthogonal_linear_net_is_1_to_the_precision_of_its_draw() -> None:
+def test_the_gain_per_layer_of_an_orthogonal_linear_net_is_1_up_to_rounding_of_its_weights() -> None:
     # A spec's weights are drawn in float32: the columns' inner products of 256 terms are off by at most 256·2⁻²⁴.
     document = spec(None, 10, {"name": "orthogonal_"})
     report = as_job(spec=document, loss="random_cotangent", precision={"compute": "float64"})
@@ -132,7 +132,7 @@ def test_the_gain_per_layer_of_an_orthogonal_linear_net_is_1_to_the_precision_of
 
 def test_batch_normalisation_makes_the_signal_of_a_relu_net_grow_by_pi_over_pi_minus_1() -> None:
     found = reports(spec("ReLU", 7, {"name": "kaiming_normal_", "nonlinearity": "relu"}, norm=True), samples=256)
-    # Two layer calls, the linear map and its norm, make one layer.
+    # Two layer calls, the linear map and its norm, form one layer.
     assert_mean(squared_gains(found, 2, 12, stride=2), math.pi / (math.pi - 1))
 
 
@@ -160,7 +160,7 @@ def test_the_engines_mean_squared_slope_is_the_gaussian_integral(activation: str
     model = nn.Sequential(nn.Linear(4, 4), getattr(nn, activation)(), nn.Linear(4, 4))
     call = first_activation(model)
     slope = FUNCTIONS[activation][1]
-    # 4,096 equal-probability nodes: the error of the midpoint rule is below 1e-3, as its docstring says.
+    # 4,096 nodes of equal probability: the error of the midpoint rule is below 1e-3, as its docstring states.
     assert mean_squared_slope(call, q) == pytest.approx(expectation(lambda z: slope(z) ** 2, q), rel=1e-3)
 
 
@@ -185,7 +185,7 @@ def test_predicted_and_measured_chi1_agree_for_a_freshly_drawn_net() -> None:
 
 
 def test_measured_chi1_does_not_depend_on_the_widths_of_the_two_layers() -> None:
-    # Each unit of the narrower layer collects the signal of four times as many above it, and σ_w² counts the fan-in.
+    # Each unit of the narrower layer sums the signal of four times as many units above it, and σ_w² uses the fan-in.
     document = {
         "input": {"shape": [512], "dtype": "float32"},
         "layers": [

@@ -1,4 +1,4 @@
-"""What must not change when nothing that matters has changed, and how gradients follow what has."""
+"""Transformations with a known effect on a report: rescaled losses, moved factors, permuted samples."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def scaled_report(factor: float) -> Report:
 
 
 def scaled(value: Any, factor: float) -> Any:
-    """A dumped field times a factor, however deep it is."""
+    """Multiply a dumped field by a factor at any depth."""
     if isinstance(value, dict):
         return {key: scaled(inner, factor) for key, inner in value.items()}
     return None if value is None else value * factor
@@ -72,7 +72,7 @@ def test_a_scaled_loss_scales_gradients_and_signals_and_nothing_else(factor: flo
 
 
 def judged(report: Report) -> list[tuple[str, tuple[str, ...]]]:
-    """Findings that decide the verdict."""
+    """List the findings that decide the verdict."""
     return [(finding.rule, finding.layers) for finding in report.findings if finding.severity != "info"]
 
 
@@ -81,7 +81,7 @@ def assert_close(before: list[Any], after: list[Any], field: str, *, absolute: f
     left, right = ([part for part in parts if isinstance(part, float)] for parts in (before, after))
     assert right == pytest.approx(left, rel=1e-9, abs=absolute), (
         field
-    )  # means of the head's gradient are 0 but for rounding
+    )  # means of the head's gradient are 0 up to rounding
 
 
 def flat(value: Any) -> list[Any]:
@@ -102,7 +102,9 @@ def test_a_loss_scaled_by_a_power_of_two_shifts_the_histogram_by_its_exponent() 
 
 
 @pytest.mark.parametrize("factor", [0.25, 8.0])
-def test_moving_a_factor_from_one_relu_layer_to_the_next_leaves_the_loss_and_moves_the_gradients(factor: float) -> None:
+def test_moving_a_factor_from_one_relu_layer_to_the_next_keeps_the_loss_and_rescales_the_gradients(
+    factor: float,
+) -> None:
     weights = [random(8, 8, seed=seed) for seed in range(4)]
     moved = [w.clone() for w in weights]
     moved[1] *= factor
@@ -130,7 +132,7 @@ def test_the_order_of_the_samples_changes_nothing() -> None:
     assert_same(one.parameters, other.parameters, relative=1e-9, absolute=1e-13, but=("log2_histogram",))
 
 
-def test_a_second_inspection_gives_the_same_numbers_to_the_last_bit() -> None:
+def test_a_second_inspection_gives_bit_equal_numbers() -> None:
     one, other = inspect(network(), IMAGES, CLASSES), inspect(network(), IMAGES, CLASSES)
     assert one.layers == other.layers
     assert one.parameters == other.parameters

@@ -1,4 +1,4 @@
-"""Artifacts: uploaded raw and as a form, recognised, read back, deleted; and models made of them."""
+"""Artifacts: uploaded raw and as a form, recognised, read back, deleted; and models registered from them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def digest(data: bytes) -> str:
 
 
 def safetensors(**tensors: tuple[int, ...]) -> bytes:
-    """A file of zeros with these names and shapes, written by hand."""
+    """Write a safetensors file of zeros with these names and shapes, without the library."""
     header, end = {}, 0
     for name, shape in tensors.items():
         size = 4
@@ -46,7 +46,7 @@ def safetensors(**tensors: tuple[int, ...]) -> bytes:
 
 @pytest.fixture
 def scripted(tmp_path: Path) -> bytes:
-    """A small TorchScript file."""
+    """Make a small TorchScript file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         path = tmp_path / "model.pt"
@@ -62,7 +62,7 @@ def post(client: FlaskClient, address: str, data: bytes, **fields: str):
     return client.post(address, data={"file": (BytesIO(data), "model.pt"), **fields})
 
 
-def test_bytes_are_kept_once_under_their_digest(client: FlaskClient) -> None:
+def test_bytes_are_stored_once_under_their_digest(client: FlaskClient) -> None:
     first, second = put(client, BYTES), put(client, BYTES)
     assert (first.status_code, second.status_code) == (201, 200)
     found = ArtifactResource.model_validate_json(first.get_data())
@@ -72,7 +72,7 @@ def test_bytes_are_kept_once_under_their_digest(client: FlaskClient) -> None:
     assert client.head(first.headers["Location"]).status_code == 200
 
 
-def test_bytes_come_back_as_they_went_in(client: FlaskClient) -> None:
+def test_downloaded_bytes_equal_the_uploaded_ones(client: FlaskClient) -> None:
     place = put(client, BYTES).headers["Location"]
     answer = client.get(place, headers={"Accept": "application/octet-stream"})
     assert (answer.mimetype, answer.get_data()) == ("application/octet-stream", BYTES)
@@ -82,7 +82,7 @@ def test_bytes_come_back_as_they_went_in(client: FlaskClient) -> None:
     assert (head.content_length, head.get_data()) == (len(BYTES), b"")
 
 
-def test_a_form_is_taken_too(client: FlaskClient) -> None:
+def test_a_multipart_form_is_accepted(client: FlaskClient) -> None:
     answer = post(client, "/v1/artifacts", BYTES)
     assert (answer.status_code, answer.get_json()["id"]) == (201, digest(BYTES))
     assert client.get(answer.headers["Location"]).status_code == 200
@@ -93,7 +93,7 @@ def test_kinds_are_recognised(client: FlaskClient, scripted: bytes) -> None:
     assert put(client, safetensors(x=(8, 4))).get_json()["kind"] == "safetensors"
 
 
-def test_a_wrong_digest_keeps_nothing(client: FlaskClient) -> None:
+def test_an_upload_with_a_wrong_digest_is_not_stored(client: FlaskClient) -> None:
     name = digest(b"others")
     problem(put(client, BYTES, name), "digest_mismatch")
     problem(client.get(f"/v1/artifacts/{name}"), "not_found")
@@ -101,7 +101,7 @@ def test_a_wrong_digest_keeps_nothing(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("name", ["sha256:ABC", "sha256:" + "A" * 64, "md5:" + "0" * 32, "model.pt", "%00"])
-def test_a_name_that_is_no_digest_is_refused(client: FlaskClient, name: str) -> None:
+def test_a_name_that_is_not_a_digest_is_refused(client: FlaskClient, name: str) -> None:
     assert pointers(problem(put(client, BYTES, name), "invalid_request")) == ["/path/artifact_id"]
     problem(client.get(f"/v1/artifacts/{name}"), "not_found")
     problem(client.delete(f"/v1/artifacts/{name}"), "not_found")
@@ -114,7 +114,7 @@ def test_an_upload_without_a_length_is_refused(client: FlaskClient) -> None:
     problem(answer, "length_required")
 
 
-def test_a_cut_body_keeps_nothing(client: FlaskClient) -> None:
+def test_a_truncated_upload_is_not_stored(client: FlaskClient) -> None:
     length = {"CONTENT_LENGTH": str(len(BYTES))}
     answer = put(client, BYTES[:100], digest(BYTES), environ_overrides=length)
     problem(answer, "short_body")
@@ -145,7 +145,7 @@ def test_a_full_disk_is_a_507(client: FlaskClient, monkeypatch: pytest.MonkeyPat
     problem(client.get(f"/v1/artifacts/{digest(BYTES)}"), "not_found")
 
 
-def test_only_so_many_uploads_are_taken_at_once(settings_of_sqlite: Settings) -> None:
+def test_the_number_of_concurrent_uploads_is_limited(settings_of_sqlite: Settings) -> None:
     app = create_app(settings_of_sqlite.model_copy(update={"max_concurrent_uploads": 1}))
     here: Context = app.extensions[EXTENSION]
     assert here.uploads.acquire()
@@ -156,7 +156,7 @@ def test_only_so_many_uploads_are_taken_at_once(settings_of_sqlite: Settings) ->
     assert put(app.test_client(), BYTES).status_code == 201
 
 
-def test_where_uploads_cannot_be_confined_they_are_refused_and_specs_are_not(settings_of_sqlite: Settings) -> None:
+def test_without_confinement_uploads_are_refused_and_specs_accepted(settings_of_sqlite: Settings) -> None:
     worker = OneWorker(
         name="w1", queues=("cpu",), slots=1, torch_version="2", confinement="limits", reason="no Landlock",
         limits=Limits(),
@@ -195,13 +195,13 @@ def test_a_model_without_an_input_needs_data(client: FlaskClient, scripted: byte
     [(BYTES, "zip"), (b"", "empty"), (b"\x80\x04K\x01.", "pickle"), (b"PK\x03\x04" + b"x" * 100, "")],
     ids=["prose", "nothing", "a pickle", "half an archive"],
 )
-def test_what_is_no_torchscript_is_refused_with_advice(client: FlaskClient, data: bytes, word: str) -> None:
+def test_a_file_that_is_not_torchscript_is_refused_with_advice(client: FlaskClient, data: bytes, word: str) -> None:
     found = problem(post(client, "/v1/models", data), "invalid_model")
     assert word in found["detail"]
     problem(client.get(f"/v1/artifacts/{digest(data)}"), "not_found")
 
 
-def test_an_artifact_of_another_kind_is_no_model(client: FlaskClient) -> None:
+def test_an_artifact_of_another_kind_cannot_be_registered_as_a_model(client: FlaskClient) -> None:
     put(client, BYTES)
     found = problem(client.post("/v1/models", json={"torchscript": digest(BYTES)}), "invalid_model")
     assert pointers(found) == ["/torchscript"]
@@ -215,7 +215,7 @@ def test_a_wrong_field_of_the_form_is_named(client: FlaskClient, scripted: bytes
     problem(client.post("/v1/models", data={"name": "no file"}, content_type="multipart/form-data"), "invalid_request")
 
 
-def test_an_artifact_in_use_stays(client: FlaskClient, scripted: bytes) -> None:
+def test_an_artifact_in_use_cannot_be_deleted(client: FlaskClient, scripted: bytes) -> None:
     model = post(client, "/v1/models", scripted).get_json()["id"]
     problem(client.delete(f"/v1/artifacts/{digest(scripted)}"), "in_use")
     client.delete(f"/v1/models/{model}")
@@ -258,7 +258,7 @@ def test_data_of_another_kind_is_refused(client: FlaskClient) -> None:
     problem(client.post("/v1/inspections", json={**REQUEST, "data": data}), "invalid_data")
 
 
-def test_data_in_use_stays(client: FlaskClient) -> None:
+def test_data_in_use_cannot_be_deleted(client: FlaskClient) -> None:
     data = safetensors(x=(8, 16))
     put(client, data)
     answer = client.post("/v1/inspections", json={**REQUEST, "data": {"artifact": digest(data), "inputs": ["x"]}})
@@ -272,7 +272,7 @@ def test_a_hostile_safetensors_file_is_refused(client: FlaskClient) -> None:
     problem(put(client, struct.pack("<Q", len(text)) + text + b"\0" * 4), "invalid_data")
 
 
-def test_nobody_sees_another_tenants_bytes(app: APIFlask, client: FlaskClient) -> None:
+def test_the_bytes_of_another_tenant_are_not_found(app: APIFlask, client: FlaskClient) -> None:
     put(client, BYTES)
     here: Context = app.extensions[EXTENSION]
     assert has_bytes(here.store, digest(BYTES), tenant="default")

@@ -1,4 +1,4 @@
-"""Two inspections compared over HTTP; what a comparison says is tested with the rules."""
+"""Comparison of two inspections over HTTP; its contents are tested with the rules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_two_inspections_are_compared(client: FlaskClient, ended) -> None:
     assert again.status_code == 304
 
 
-def test_both_are_judged_by_a_policy_that_is_given(client: FlaskClient, ended) -> None:
+def test_both_are_judged_by_the_requested_policy(client: FlaskClient, ended) -> None:
     base, head = ended(chain((0.9,) * 5)), ended(chain((0.1,) * 5))
     client.post("/v1/policies", json={"name": "blind", "rules": {"vanishing_signal": {"enabled": False}}})
     answer = client.get(f"/v1/comparisons?base={base}&head={head}&policy=blind")
@@ -33,7 +33,7 @@ def test_both_are_judged_by_a_policy_that_is_given(client: FlaskClient, ended) -
     assert pointers(wrong) == ["/query/policy"]
 
 
-def test_both_must_be_given_exist_and_have_a_report(client: FlaskClient, ended) -> None:
+def test_both_inspections_are_required_and_must_have_a_report(client: FlaskClient, ended) -> None:
     base = ended()
     assert pointers(problem(client.get(f"/v1/comparisons?base={base}"), "invalid_request")) == ["/query/head"]
     assert pointers(problem(client.get("/v1/comparisons?base=1&head=2"), "invalid_request")) == [

@@ -1,4 +1,4 @@
-"""gzip: every text answer over 1 KB, for callers that accept it, with ETag and Vary right."""
+"""gzip for every text response over 1 KB when the caller accepts it, with correct ETag and Vary."""
 
 from __future__ import annotations
 

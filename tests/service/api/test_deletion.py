@@ -1,4 +1,4 @@
-"""DELETE of an inspection: rows, labels and report go together, and only when it has ended."""
+"""DELETE of an ended inspection removes rows, labels and report together."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_deleted_inspection_still_counts_in_the_metrics(client: FlaskClient, e
     assert 'gradinspect_inspections_total{status="succeeded"} 1.0' in client.get("/metrics").get_data(as_text=True)
 
 
-def test_a_name_beside_an_inline_spec_is_the_models_name(client: FlaskClient) -> None:
+def test_a_name_next_to_an_inline_spec_is_the_models_name(client: FlaskClient) -> None:
     spec = {"input": {"shape": [4]}, "layers": [{"type": "Linear", "out_features": 2}]}
 
     def sent(**name: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Progress as server-sent events: heard as it happens, resumed, ended, bounded in number."""
+"""Progress as server-sent events: immediate, resumable, finite, and limited in number."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def context_of(app: APIFlask) -> Context:
 
 
 def heard(pieces: Iterator[bytes]) -> Iterator[tuple[str, str, dict[str, object]]]:
-    """The events of a stream as id, name and data."""
+    """Parse the events of a stream into id, name and data."""
     for piece in pieces:
         lines = dict(line.split(": ", 1) for line in piece.decode().splitlines() if line and not line.startswith(":"))
         if "event" in lines:
@@ -35,7 +35,9 @@ def submitted(client: FlaskClient) -> str:
     return str(client.post("/v1/inspections", json=REQUEST).get_json()["id"])
 
 
-def test_a_stream_tells_every_change_and_ends_with_the_inspection(app: APIFlask, client: FlaskClient) -> None:
+def test_a_stream_has_an_event_for_every_change_and_ends_with_the_inspection(
+    app: APIFlask, client: FlaskClient
+) -> None:
     inspection_id, database = submitted(client), context_of(app).database
     answer = client.get(f"/v1/inspections/{inspection_id}/events")
     assert (answer.status_code, answer.mimetype) == (200, "text/event-stream")
@@ -54,7 +56,7 @@ def test_a_stream_tells_every_change_and_ends_with_the_inspection(app: APIFlask,
     answer.close()
 
 
-def test_what_was_heard_is_not_told_again(client: FlaskClient) -> None:
+def test_a_resumed_stream_does_not_repeat_events(client: FlaskClient) -> None:
     place = f"/v1/inspections/{submitted(client)}"
     answer = client.get(f"{place}/events")
     known = next(heard(iter(answer.response)))[0]
@@ -67,7 +69,7 @@ def test_what_was_heard_is_not_told_again(client: FlaskClient) -> None:
     assert (nothing.status_code, nothing.get_data()) == (204, b"")
 
 
-def test_a_quiet_stream_says_that_it_is_there(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quiet_stream_sends_heartbeats(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "HEARTBEAT_SECONDS", 0.0)
     answer = client.get(f"/v1/inspections/{submitted(client)}/events")
     pieces = iter(answer.response)
@@ -75,14 +77,14 @@ def test_a_quiet_stream_says_that_it_is_there(client: FlaskClient, monkeypatch: 
     answer.close()
 
 
-def test_a_stream_does_not_last_for_ever(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_duration_of_a_stream_is_limited(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "LONGEST_STREAM_SECONDS", 0.0)
     answer = client.get(f"/v1/inspections/{submitted(client)}/events")
     assert [name for _, name, _ in heard(iter(answer.response))] == ["progress"]
     answer.close()
 
 
-def test_only_so_many_streams_are_open_and_a_closed_one_leaves_its_place(settings_of_sqlite: Settings) -> None:
+def test_the_number_of_streams_is_limited_and_a_closed_one_frees_its_slot(settings_of_sqlite: Settings) -> None:
     client = create_app(settings_of_sqlite.model_copy(update={"max_long_polls": 2})).test_client()
     place = f"/v1/inspections/{submitted(client)}/events"
     first = client.get(place)
@@ -95,12 +97,12 @@ def test_only_so_many_streams_are_open_and_a_closed_one_leaves_its_place(setting
     client.get(place).close()
 
 
-def test_a_stream_is_only_for_those_who_take_one(client: FlaskClient) -> None:
+def test_a_caller_that_does_not_accept_event_streams_is_refused(client: FlaskClient) -> None:
     place = f"/v1/inspections/{submitted(client)}/events"
     problem(client.get(place, headers={"Accept": "application/json"}), "not_acceptable")
 
 
-def test_many_streams_hear_the_same_end(app: APIFlask) -> None:
+def test_many_streams_receive_the_same_last_event(app: APIFlask) -> None:
     client = app.test_client()
     inspection_id = submitted(client)
     ends: list[str] = []

@@ -1,4 +1,4 @@
-"""Multipart bodies are read while they arrive, and told what is wrong with them."""
+"""Multipart bodies are read as they arrive, and errors name the mistake."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def problem(post, body: bytes, limit: int = LIMIT, **more) -> ProblemError:
     return caught.value
 
 
-def test_a_file_comes_out_as_it_went_in(post) -> None:
+def test_a_file_of_a_form_is_received_unchanged(post) -> None:
     content = bytes(range(256)) * 5000 + b"\r\n--X" + b"\r\n"
     with post(form(FILE + content)):
         assert receive_form(LIMIT, collect).file == content
@@ -66,19 +66,19 @@ def test_a_file_is_handed_over_in_pieces_of_bounded_size(post) -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_fields_may_stand_before_or_after_the_file(post, order: tuple[int, int]) -> None:
+def test_fields_may_come_before_or_after_the_file(post, order: tuple[int, int]) -> None:
     parts = (FILE + b"bytes", part("name", "näme".encode()))
     with post(form(*(parts[index] for index in order))):
         read = receive_form(LIMIT, collect, fields=("name",))
     assert (read.file, read.fields) == (b"bytes", {"name": "näme"})
 
 
-def test_an_empty_file_is_a_file(post) -> None:
+def test_an_empty_file_is_accepted(post) -> None:
     with post(form(FILE)):
         assert receive_form(LIMIT, collect).file == b""
 
 
-def test_a_form_without_a_file_is_told_what_to_add(post) -> None:
+def test_the_error_for_a_form_without_a_file_says_what_to_add(post) -> None:
     found = problem(post, form(part("name", b"x")))
     assert (found.code, found.errors[0].pointer) == ("invalid_request", "/file")
     assert "-F file=@" in found.detail
@@ -94,7 +94,7 @@ def test_a_second_file_is_refused(post) -> None:
     assert "given twice" in problem(post, form(FILE + b"x", FILE + b"y")).detail
 
 
-def test_a_field_of_any_size_is_not_held(post) -> None:
+def test_a_large_field_is_refused_without_being_held_in_memory(post) -> None:
     assert problem(post, form(part("name", b"x" * (MAX_FIELD_BYTES + 1)), FILE)).errors[0].pointer == "/name"
 
 
@@ -116,7 +116,7 @@ def test_a_form_that_never_ends_its_file_is_refused(post) -> None:
     [b"hello", b"--XX\r\nno disposition\r\n\r\nx\r\n--XX--\r\n", b"--XX\r\n" + b"h: " + b"x" * 400_000],
     ids=["prose", "no disposition", "endless header"],
 )
-def test_what_is_not_multipart_is_refused(post, body: bytes) -> None:
+def test_a_body_that_is_not_multipart_is_refused(post, body: bytes) -> None:
     assert problem(post, body).code == "bad_request"
 
 

@@ -1,4 +1,4 @@
-"""For operators: alive, ready, counted."""
+"""Endpoints for operators: liveness, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ def context_of(app: APIFlask) -> Context:
 
 
 def away(settings: Settings, tmp_path: Path) -> FlaskClient:
-    """A caller of a service whose database cannot be opened."""
+    """Make a test client of a service whose database cannot be opened."""
     return create_app(settings.model_copy(update={"database_url": f"sqlite:///{tmp_path}/no/such.db"})).test_client()
 
 
 def samples(client: FlaskClient) -> dict[str, float]:
-    """Every sample of a scrape, by name and labels."""
+    """Return every sample of a scrape, by name and labels."""
     text = client.get("/metrics").get_data(as_text=True)
     found = re.findall(r"^(gradinspect_\S+(?:\{.*\})?) (\S+)$", text, re.MULTILINE)
     return {name: float(value) for name, value in found}
 
 
-def test_alive_asks_nobody_else(settings_of_sqlite: Settings, tmp_path: Path) -> None:
+def test_liveness_depends_on_no_other_process(settings_of_sqlite: Settings, tmp_path: Path) -> None:
     answer = away(settings_of_sqlite, tmp_path).get("/healthz")
     assert (answer.status_code, answer.get_json()["status"]) == (200, "alive")
 
 
-def test_ready_says_what_is_there_and_how_much_is_taken(client: FlaskClient) -> None:
+def test_readiness_lists_limits_and_their_use(client: FlaskClient) -> None:
     client.post("/v1/inspections", json=REQUEST)
     answer = client.get("/readyz")
     found = Readiness.model_validate_json(answer.get_data())
@@ -59,23 +59,21 @@ def test_ready_says_what_is_there_and_how_much_is_taken(client: FlaskClient) -> 
     assert (found.uploads, found.confinement, found.workers) == ("unknown", None, ())
 
 
-def test_without_a_broker_it_is_degraded_and_still_a_200(settings_of_sqlite: Settings) -> None:
+def test_readiness_without_a_broker_is_degraded_with_status_200(settings_of_sqlite: Settings) -> None:
     answer = create_app(settings_of_sqlite).test_client().get("/readyz")
     found = Readiness.model_validate_json(answer.get_data())
     assert (answer.status_code, found.status, found.broker) == (200, "degraded", "down")
     assert found.queues == {"cpu": None}
 
 
-def test_without_a_database_it_is_a_503_that_says_when_to_come_back(
-    settings_of_sqlite: Settings, tmp_path: Path
-) -> None:
+def test_readiness_without_a_database_is_a_503_with_retry_after(settings_of_sqlite: Settings, tmp_path: Path) -> None:
     for address in ("/readyz", "/v1/models", "/v1/layers"):
         answer = away(settings_of_sqlite, tmp_path).get(address)
         problem(answer, "unavailable")
         assert int(answer.headers["Retry-After"]) > 0
 
 
-def test_ready_says_what_the_workers_are(settings_of_sqlite: Settings) -> None:
+def test_readiness_describes_the_workers(settings_of_sqlite: Settings) -> None:
     worker = OneWorker(
         name="w1", queues=("cpu",), slots=2, torch_version="2.13.0", confinement="limits", reason="no Landlock here",
         limits=Limits(),
@@ -94,7 +92,7 @@ def test_metrics_have_the_documented_names(client: FlaskClient, ended) -> None:
     assert set(NAMES) <= found
 
 
-def test_inspections_are_counted_by_how_they_ended(client: FlaskClient, ended) -> None:
+def test_inspections_are_counted_by_their_outcome(client: FlaskClient, ended) -> None:
     ended()
     waiting = client.post("/v1/inspections", json=REQUEST).get_json()["id"]
     before = samples(client)
@@ -136,7 +134,7 @@ def test_expired_leases_and_second_publications_are_counted(app: APIFlask, clien
     assert found["gradinspect_redispatch_total"] == 1
 
 
-def test_without_a_database_there_are_still_metrics(settings_of_sqlite: Settings, tmp_path: Path) -> None:
+def test_metrics_are_available_without_a_database(settings_of_sqlite: Settings, tmp_path: Path) -> None:
     found = samples(away(settings_of_sqlite, tmp_path))
     assert found["gradinspect_database_up"] == 0
     assert found["gradinspect_broker_up"] == 0

@@ -1,4 +1,4 @@
-"""Inspections: accepted once, waited for, listed, cancelled."""
+"""Inspections: submission, idempotency, waiting, lists and cancellation."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_an_accepted_inspection_is_published_at_once(app: APIFlask, client: Flas
     assert record.dispatches == 1
 
 
-def test_a_broker_that_is_down_loses_nothing(settings_of_sqlite: Settings) -> None:
+def test_an_inspection_submitted_without_a_broker_is_not_lost(settings_of_sqlite: Settings) -> None:
     app = create_app(settings_of_sqlite)
     answer = app.test_client().post("/v1/inspections", json=REQUEST)
     assert answer.status_code == 202
@@ -106,7 +106,7 @@ def test_a_model_without_parameters_is_not_queued(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("value", ["2026-01-01", "2026-01-01T00:00:00", "2026-01-01T00:00:00+00:00", "then", "5"])
-def test_a_time_that_cannot_be_read_is_shown_the_right_form(client: FlaskClient, value: str) -> None:
+def test_the_error_for_an_unreadable_time_shows_the_right_form(client: FlaskClient, value: str) -> None:
     found = problem(client.get(f"/v1/inspections?created_after={value}"), "invalid_request")
     assert pointers(found) == ["/query/created_after"]
     for detail in (found["detail"], found["errors"][0]["detail"]):
@@ -114,7 +114,7 @@ def test_a_time_that_cannot_be_read_is_shown_the_right_form(client: FlaskClient,
         assert "%2B" in detail
 
 
-def test_a_time_in_the_form_that_is_shown_is_read(client: FlaskClient) -> None:
+def test_a_time_in_the_shown_form_is_accepted(client: FlaskClient) -> None:
     mine = submitted(client)
     for value in ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00%2B00:00"):
         assert ids(client.get(f"/v1/inspections?created_after={value}")) == [mine]
@@ -126,7 +126,7 @@ def test_a_spec_takes_one_input(client: FlaskClient) -> None:
     assert pointers(problem(answer, "invalid_request")) == ["/data/inputs"]
 
 
-def test_data_is_held_against_a_registered_spec(client: FlaskClient) -> None:
+def test_data_is_checked_against_a_registered_spec(client: FlaskClient) -> None:
     model = client.post("/v1/models", json={"spec": SPEC}).get_json()["id"]
     wide = {"inputs": [{"kind": "normal", "shape": [4, 17]}]}
     many = {"target": {"kind": "classes", "num_classes": 5}}
@@ -135,7 +135,7 @@ def test_data_is_held_against_a_registered_spec(client: FlaskClient) -> None:
         assert pointers(problem(answer, "invalid_request")) == [place]
 
 
-def test_a_gpu_that_is_not_there_is_a_wrong_field(client: FlaskClient) -> None:
+def test_a_missing_gpu_is_a_wrong_field(client: FlaskClient) -> None:
     found = problem(client.post("/v1/inspections", json={**REQUEST, "device": "cuda"}), "invalid_request")
     assert pointers(found) == ["/device"]
 
@@ -153,7 +153,7 @@ def test_the_same_inline_spec_is_one_model(app: APIFlask, client: FlaskClient) -
         assert session.scalar(select(func.count()).select_from(ModelRecord)) == 1
 
 
-def test_a_full_queue_is_a_429_that_says_when_to_come_back(settings_of_sqlite: Settings) -> None:
+def test_a_full_queue_is_a_429_with_retry_after(settings_of_sqlite: Settings) -> None:
     client = create_app(settings_of_sqlite.model_copy(update={"max_queued": 2})).test_client()
     submitted(client)
     submitted(client)
@@ -165,7 +165,7 @@ def test_a_full_queue_is_a_429_that_says_when_to_come_back(settings_of_sqlite: S
 def test_a_key_gives_the_first_inspection_again(client: FlaskClient) -> None:
     headers = {"Idempotency-Key": "a1"}
     first = client.post("/v1/inspections", json=REQUEST, headers=headers)
-    # The same request in other words: defaults written out, keys in another order.
+    # The same request in another form: defaults written out, keys in another order.
     again = client.post("/v1/inspections", json={"seed": 0, "loss": "cross_entropy", **REQUEST}, headers=headers)
     assert (first.status_code, again.status_code) == (202, 202)
     assert first.get_json()["id"] == again.get_json()["id"]
@@ -180,12 +180,12 @@ def test_a_key_of_another_request_is_refused(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "a b", "k" * 256, "schlüssel"])
-def test_a_key_that_is_none_is_refused(client: FlaskClient, key: str) -> None:
+def test_a_malformed_key_is_refused(client: FlaskClient, key: str) -> None:
     answer = client.post("/v1/inspections", json=REQUEST, headers={"Idempotency-Key": key})
     assert pointers(problem(answer, "invalid_request")) == ["/headers/Idempotency-Key"]
 
 
-def test_a_request_that_was_refused_leaves_its_key_free(client: FlaskClient) -> None:
+def test_a_refused_request_does_not_reserve_its_key(client: FlaskClient) -> None:
     headers = {"Idempotency-Key": "a1"}
     problem(client.post("/v1/inspections", json={**REQUEST, "policy": "nobody"}, headers=headers), "invalid_request")
     assert client.post("/v1/inspections", json=REQUEST, headers=headers).status_code == 202
@@ -210,7 +210,7 @@ def test_two_hundred_clients_with_one_key_get_one_inspection(app: APIFlask) -> N
 
 
 def finish_later(app: APIFlask, inspection_id: str) -> Callable[[], None]:
-    """Cancel an inspection once somebody waits for it."""
+    """Cancel an inspection once a request waits for it."""
 
     def finish() -> None:
         here, deadline = context_of(app), monotonic() + WAIT_SECONDS
@@ -238,22 +238,22 @@ def test_a_long_poll_that_times_out_shows_the_present_state(client: FlaskClient)
 
 
 @pytest.mark.parametrize("wait", ["31", "-1", "nan", "soon", ""])
-def test_a_wait_that_cannot_be_is_refused(client: FlaskClient, wait: str) -> None:
+def test_an_invalid_wait_is_refused(client: FlaskClient, wait: str) -> None:
     found = problem(client.get(f"/v1/inspections/{submitted(client)}?wait={wait}"), "invalid_request")
     assert pointers(found) == ["/query/wait"]
 
 
-def test_who_finds_no_place_to_wait_is_answered_at_once(settings_of_sqlite: Settings) -> None:
+def test_a_request_without_a_free_waiting_slot_is_answered_at_once(settings_of_sqlite: Settings) -> None:
     app = create_app(settings_of_sqlite.model_copy(update={"max_long_polls": 1}))
     inspection_id = submitted(app.test_client())
     assert context_of(app).long_polls.acquire()
     started = monotonic()
     answer = app.test_client().get(f"/v1/inspections/{inspection_id}?wait=30")
     assert answer.get_json()["status"] == "queued"
-    assert monotonic() - started < WAIT_SECONDS  # it would have waited all of it
+    assert monotonic() - started < WAIT_SECONDS  # otherwise the request would have waited for the whole time
 
 
-def test_a_preferred_wait_is_applied_and_said(client: FlaskClient) -> None:
+def test_a_preferred_wait_is_applied_and_confirmed(client: FlaskClient) -> None:
     answer = client.post("/v1/inspections", json=REQUEST, headers={"Prefer": "respond-async, wait=0"})
     assert (answer.status_code, answer.headers["Preference-Applied"]) == (202, "wait=0")
 
@@ -268,13 +268,13 @@ def test_an_inspection_that_ended_within_the_wait_is_a_200(client: FlaskClient) 
 
 
 @pytest.mark.parametrize("preference", ["wait=soon", "handling=lenient", "wait=-1", "wait"])
-def test_a_preference_that_cannot_be_read_is_no_preference(client: FlaskClient, preference: str) -> None:
+def test_an_unreadable_preference_is_ignored(client: FlaskClient, preference: str) -> None:
     answer = client.post("/v1/inspections", json=REQUEST, headers={"Prefer": preference})
     assert answer.status_code == 202
     assert "Preference-Applied" not in answer.headers
 
 
-def test_an_inspection_that_did_not_change_is_not_sent_again(client: FlaskClient) -> None:
+def test_an_unchanged_inspection_is_a_304(client: FlaskClient) -> None:
     inspection_id = submitted(client)
     tag = client.get(f"/v1/inspections/{inspection_id}").headers["ETag"]
     same = client.get(f"/v1/inspections/{inspection_id}", headers={"If-None-Match": tag})
@@ -316,7 +316,7 @@ def test_cancelling_a_running_inspection_is_a_202(app: APIFlask, client: FlaskCl
         assert not leases.is_held(session, claim.lease)
 
 
-def test_what_has_ended_cannot_be_cancelled(client: FlaskClient, ended) -> None:
+def test_an_ended_inspection_cannot_be_cancelled(client: FlaskClient, ended) -> None:
     problem(client.post(f"/v1/inspections/{ended()}/cancel"), "already_ended")
 
 

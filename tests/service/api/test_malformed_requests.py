@@ -1,4 +1,4 @@
-"""Forty requests that are wrong in forty ways: each is told which field and what to change, and none is a 500."""
+"""Forty different malformed requests: each response names the field and what to change, and none is a 500."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def file(data: bytes, **fields: str) -> Send:
 TEXT = json.dumps(REQUEST)
 SPEC_AT = "/model/spec"
 
-# name → (request, code, a pointer that must be named or "", a word that the problem must say)
+# name → (request, code, a pointer that the problem must have or "", a word that it must contain)
 WRONG: dict[str, tuple[Send, str, str, str]] = {
     # Wrong as JSON
     "no body": (raw(b""), "malformed_json", "", "empty"),
@@ -144,12 +144,12 @@ WRONG: dict[str, tuple[Send, str, str, str]] = {
 }  # fmt: skip
 
 
-def test_there_are_at_least_forty() -> None:
+def test_there_are_at_least_forty_malformed_requests() -> None:
     assert len(WRONG) >= 40
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_request_is_told_what_to_change(client: FlaskClient, name: str) -> None:
+def test_the_problem_of_a_malformed_request_says_what_to_change(client: FlaskClient, name: str) -> None:
     send, code, pointer, word = WRONG[name]
     answer = send(client)
     assert answer.mimetype == "application/problem+json"
@@ -161,7 +161,7 @@ def test_a_wrong_request_is_told_what_to_change(client: FlaskClient, name: str) 
     assert found["hint"]
     if pointer:
         assert pointer in pointers(found), found
-    assert client.post(INSPECTIONS, json=REQUEST).status_code == 202  # and the service goes on
+    assert client.post(INSPECTIONS, json=REQUEST).status_code == 202  # and the service continues to work
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_an_unknown_parameter_is_refused_everywhere(client: FlaskClient, address
 
 
 @pytest.mark.parametrize("address", ["/v1/models", "/healthz", "/metrics", "/v1/layers", "/openapi.json"])
-def test_a_representation_that_there_is_not_is_refused(client: FlaskClient, address: str) -> None:
+def test_an_unavailable_representation_is_refused(client: FlaskClient, address: str) -> None:
     answer = client.get(address, headers={"Accept": "image/png"})
     assert (answer.status_code, answer.get_json()["code"]) == (406, "not_acceptable")
 
@@ -198,7 +198,7 @@ def test_a_head_is_a_get_without_its_body(client: FlaskClient, address: str) -> 
     assert (head.status_code, head.get_data(), head.mimetype) == (got.status_code, b"", got.mimetype)
 
 
-def test_a_caller_s_request_id_comes_back_and_a_wrong_one_is_replaced(client: FlaskClient) -> None:
+def test_the_callers_request_id_is_returned_and_an_invalid_one_replaced(client: FlaskClient) -> None:
     for given, kept in (("abc-1", True), ("a b", False), ("x" * 200, False)):
         answer = client.get("/v1/models/x", headers={"X-Request-Id": given})
         assert (answer.headers["X-Request-Id"] == given) is kept

@@ -1,4 +1,4 @@
-"""Request durations are counted by each process and seen by all."""
+"""Request durations are counted by each process and read by all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROUTES = ["/healthz", "/v1/models"]
 
 
 def samples(durations: HttpDurations) -> dict[tuple[str, str, str], float]:
-    """Every sample as (name, route, le) → value, the way a scrape sees it."""
+    """Map (name, route, le) to the value of every sample of a scrape."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(durations)
     return {
@@ -24,7 +24,7 @@ def samples(durations: HttpDurations) -> dict[tuple[str, str, str], float]:
     }  # fmt: skip
 
 
-def test_a_request_falls_into_the_bucket_that_holds_it_and_all_above(tmp_path: Path) -> None:
+def test_a_request_counts_in_its_bucket_and_all_larger_ones(tmp_path: Path) -> None:
     durations = HttpDurations(tmp_path, ROUTES)
     durations.observe("/healthz", 0.003)
     seen = samples(durations)
@@ -57,7 +57,7 @@ def _observe_in_child(folder: Path) -> None:
         durations.observe("/v1/models", 1.0)
 
 
-def test_processes_see_each_others_requests(tmp_path: Path) -> None:
+def test_processes_see_the_requests_of_the_others(tmp_path: Path) -> None:
     children = [multiprocessing.get_context("spawn").Process(target=_observe_in_child, args=(tmp_path,)) for _ in "ab"]
     for child in children:
         child.start()

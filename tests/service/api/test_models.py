@@ -1,4 +1,4 @@
-"""Models: registered from specs and files, listed, deleted; specs checked without being registered."""
+"""Models: registered from specs and files, listed, deleted; specs validated without registration."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_lists_are_newest_first_and_leave_specs_out(client: FlaskClient) -> None
     assert first["items"][0]["spec"] is None
 
 
-def test_a_deleted_model_is_gone(client: FlaskClient) -> None:
+def test_a_deleted_model_is_not_found(client: FlaskClient) -> None:
     model = client.post("/v1/models", json={"spec": SPEC}).get_json()["id"]
     assert client.delete(f"/v1/models/{model}").status_code == 204
     problem(client.get(f"/v1/models/{model}"), "not_found")
@@ -53,7 +53,7 @@ def test_a_deleted_model_is_gone(client: FlaskClient) -> None:
     assert pointers(problem(client.post("/v1/inspections", json={"model": model}), "invalid_request")) == ["/model"]
 
 
-def test_a_model_in_use_stays_until_its_inspection_has_ended(client: FlaskClient) -> None:
+def test_a_model_in_use_cannot_be_deleted_until_its_inspection_has_ended(client: FlaskClient) -> None:
     model = client.post("/v1/models", json={"spec": SPEC}).get_json()["id"]
     inspection = client.post("/v1/inspections", json={"model": model}).get_json()["id"]
     problem(client.delete(f"/v1/models/{model}"), "in_use")
@@ -62,7 +62,7 @@ def test_a_model_in_use_stays_until_its_inspection_has_ended(client: FlaskClient
     assert client.get(f"/v1/inspections/{inspection}").get_json()["model"] == model
 
 
-def test_a_model_has_one_source(client: FlaskClient) -> None:
+def test_a_model_has_exactly_one_source(client: FlaskClient) -> None:
     for body in ({"name": "empty"}, {"spec": SPEC, "torchscript": f"sha256:{'0' * 64}"}):
         problem(client.post("/v1/models", json=body), "invalid_request")
 

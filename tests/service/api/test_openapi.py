@@ -1,4 +1,4 @@
-"""The specification is valid, current, complete, and what the service does."""
+"""The specification is valid, current and complete, and describes what the service does."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ def test_every_promised_path_and_method_is_there(specification: str) -> None:
     assert {path: set(methods) for path, methods in paths.items()} == PROMISED
 
 
-def test_the_service_gives_its_specification(client: FlaskClient, specification: str) -> None:
+def test_the_service_serves_its_specification(client: FlaskClient, specification: str) -> None:
     answer = client.get("/openapi.json")
     assert answer.get_json() == json.loads(specification)
     again = client.get("/openapi.json", headers={"If-None-Match": answer.headers["ETag"]})
     assert again.status_code == 304
 
 
-def test_the_documentation_needs_nothing_from_elsewhere(client: FlaskClient) -> None:
+def test_the_documentation_loads_no_external_resources(client: FlaskClient) -> None:
     answer = client.get("/docs")
     assert answer.mimetype == "text/html"
     text = answer.get_data(as_text=True)

@@ -1,4 +1,4 @@
-"""What only a real server shows: bodies that are cut or slow, and many of them at once."""
+"""Tests that need a real server: truncated, slow and concurrent bodies."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BYTES = os.urandom(100_000)
 
 @dataclass(frozen=True)
 class Served:
-    """A server of this test's own."""
+    """A separate server for this test."""
 
     port: int
     data_dir: Path
@@ -48,13 +48,13 @@ class Served:
             yield opened
 
     def kept_files(self) -> list[Path]:
-        """Everything in the store, finished or not."""
+        """List all files in the store, complete or not."""
         return [path for path in (self.data_dir / "store").rglob("*") if path.is_file()]
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """gunicorn with the threads that it has by default, on a free port, gone with the module."""
+    """Start gunicorn with its default threads on a free port, for the tests of this module."""
     folder = tmp_path_factory.mktemp("served")
     migrate.upgrade(f"sqlite:///{folder}/gradinspect.db")
     with socket.socket() as listening:
@@ -93,7 +93,7 @@ def heading(name: str, *headers: str) -> bytes:
 
 
 def answer(connection: socket.socket) -> tuple[int, dict[str, object]]:
-    """Status and JSON of what the server says before it hangs up."""
+    """Return status and JSON of the response that the server sends before it closes the connection."""
     said = b""
     while piece := connection.recv(65536):
         said += piece
@@ -101,7 +101,7 @@ def answer(connection: socket.socket) -> tuple[int, dict[str, object]]:
     return int(head.split()[1]), json.loads(body)
 
 
-def test_a_whole_upload_is_kept(served: Served) -> None:
+def test_a_complete_upload_is_stored(served: Served) -> None:
     with served.connection() as connection:
         connection.sendall(heading(digest(BYTES), f"Content-Length: {len(BYTES)}") + BYTES)
         status, found = answer(connection)
@@ -109,7 +109,7 @@ def test_a_whole_upload_is_kept(served: Served) -> None:
     assert served.get(f"/v1/artifacts/{digest(BYTES)}").status_code == 200
 
 
-def test_a_cut_upload_is_a_400_and_leaves_no_file(served: Served) -> None:
+def test_a_truncated_upload_is_a_400_and_leaves_no_file(served: Served) -> None:
     before = served.kept_files()
     data = os.urandom(50_000)
     with served.connection() as connection:
@@ -121,7 +121,7 @@ def test_a_cut_upload_is_a_400_and_leaves_no_file(served: Served) -> None:
     assert served.kept_files() == before
 
 
-def test_a_sender_who_is_gone_leaves_no_file(served: Served) -> None:
+def test_an_aborted_upload_leaves_no_file(served: Served) -> None:
     before = served.kept_files()
     data = os.urandom(50_000)
     with served.connection() as connection:
@@ -143,7 +143,7 @@ def test_a_wrong_digest_is_a_422_and_leaves_no_file(served: Served) -> None:
 
 
 @pytest.mark.parametrize("end", [b"", b"5\r\nby", b"5\r\nbytes\r\n0\r\n\r\n"], ids=["nothing", "cut", "whole"])
-def test_a_chunked_upload_is_asked_for_its_length(served: Served, end: bytes) -> None:
+def test_a_chunked_upload_is_refused_for_its_missing_length(served: Served, end: bytes) -> None:
     with served.connection() as connection:
         connection.sendall(heading(digest(b"bytes"), "Transfer-Encoding: chunked") + end)
         status, found = answer(connection)
@@ -165,7 +165,7 @@ def test_the_server_answers_while_a_hundred_uploads_are_slow(served: Served) -> 
             connection.sendall(heading(digest(data), f"Content-Length: {len(data)}") + data[: 100 + place])
         probes = list(pool.map(served.get, ["/healthz"] * 40 + ["/v1/models"] * 10))
         assert [probe.status_code for probe in probes] == [200] * 50
-        # Two processes take sixteen at once each; the others were told to come back, and no file of theirs is left.
+        # Two processes accept sixteen uploads each; the others were asked to retry, and left no file.
         assert 0 < len(list((served.data_dir / "store" / "incoming").iterdir())) <= 32
     deadline = monotonic() + ANSWER_SECONDS
     while list((served.data_dir / "store" / "incoming").iterdir()):
@@ -173,7 +173,7 @@ def test_the_server_answers_while_a_hundred_uploads_are_slow(served: Served) -> 
         sleep(0.02)
 
 
-def test_many_clients_wait_and_others_are_served(served: Served) -> None:
+def test_other_requests_are_served_while_many_clients_wait(served: Served) -> None:
     body = {"model": {"spec": {"input": {"shape": [4]}, "layers": [{"type": "Linear", "out_features": 2}]}}}
     place = httpx.post(f"http://127.0.0.1:{served.port}/v1/inspections", json=body).headers["Location"]
     with ThreadPoolExecutor(100) as pool:
@@ -186,7 +186,7 @@ def test_many_clients_wait_and_others_are_served(served: Served) -> None:
     assert "cancelled" in found
 
 
-def test_events_arrive_while_they_happen(served: Served) -> None:
+def test_events_arrive_without_delay(served: Served) -> None:
     body = {"model": {"spec": {"input": {"shape": [4]}, "layers": [{"type": "Linear", "out_features": 2}]}}}
     place = httpx.post(f"http://127.0.0.1:{served.port}/v1/inspections", json=body).headers["Location"]
     address = f"http://127.0.0.1:{served.port}{place}"
@@ -201,7 +201,7 @@ def test_events_arrive_while_they_happen(served: Served) -> None:
 
 
 @pytest.mark.slow
-def test_a_stalled_upload_is_cut_off(served: Served) -> None:
+def test_a_stalled_upload_is_aborted(served: Served) -> None:
     with served.connection() as connection:
         connection.settimeout(90)
         connection.sendall(heading(digest(BYTES), f"Content-Length: {len(BYTES)}") + BYTES[:100])

@@ -37,7 +37,7 @@ def test_a_version_that_exists_is_a_conflict(client: FlaskClient) -> None:
     problem(client.post("/v1/policies", json={"name": "default"}), "conflict")
 
 
-def test_a_policy_is_exported_with_every_threshold_that_holds(client: FlaskClient) -> None:
+def test_a_policy_is_exported_with_every_threshold(client: FlaskClient) -> None:
     place = client.post("/v1/policies", json=STRICT).headers["Location"]
     answer = client.get(f"{place}?format=file")
     exported = check_policy(from_json(Policy, answer.get_data()))
@@ -48,7 +48,7 @@ def test_a_policy_is_exported_with_every_threshold_that_holds(client: FlaskClien
     assert again.status_code == 201
 
 
-def test_a_deleted_policy_is_gone(client: FlaskClient) -> None:
+def test_a_deleted_policy_is_not_found(client: FlaskClient) -> None:
     place = client.post("/v1/policies", json=STRICT).headers["Location"]
     assert client.delete(place).status_code == 204
     problem(client.get(place), "not_found")
@@ -68,6 +68,8 @@ def test_a_deleted_policy_is_gone(client: FlaskClient) -> None:
         ({"vanishing_signal": {"severity": "warn"}}, "/rules/vanishing_signal/severity"),
     ],
 )
-def test_a_mistake_names_its_rule_and_field(client: FlaskClient, rules: dict[str, object], pointer: str) -> None:
+def test_an_invalid_policy_names_the_rule_and_field(
+    client: FlaskClient, rules: dict[str, object], pointer: str
+) -> None:
     found = problem(client.post("/v1/policies", json={"name": "wrong", "rules": rules}), "invalid_request")
     assert pointer in pointers(found)

@@ -1,4 +1,4 @@
-"""What an inspection found, in every form it can be asked for."""
+"""The results of an inspection in every representation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SUGGESTION = LrScales(
 )  # fmt: skip
 
 
-def test_the_whole_report_is_json_unless_asked_otherwise(client: FlaskClient, ended) -> None:
+def test_the_report_is_json_by_default(client: FlaskClient, ended) -> None:
     inspection = ended(chain((0.1,) * 5, noise=Noise(status="undetermined", reason="one sample")))
     answer = client.get(f"/v1/inspections/{inspection}/report")
     assert (answer.status_code, answer.mimetype) == (200, "application/json")
@@ -28,10 +28,10 @@ def test_the_whole_report_is_json_unless_asked_otherwise(client: FlaskClient, en
     assert (report.inspection, report.verdict, len(report.layers)) == (inspection, "warn", 6)
     found = answer.get_json()
     assert found["noise"]["status"] == "undetermined"
-    assert "curvature" not in found  # it was not asked for
+    assert "curvature" not in found  # it was not requested
 
 
-def test_a_report_that_the_caller_has_is_not_sent_again(client: FlaskClient, ended) -> None:
+def test_an_unchanged_report_is_a_304(client: FlaskClient, ended) -> None:
     place = f"/v1/inspections/{ended()}/report"
     tag = client.get(place).headers["ETag"]
     again = client.get(place, headers={"If-None-Match": tag})
@@ -41,7 +41,7 @@ def test_a_report_that_the_caller_has_is_not_sent_again(client: FlaskClient, end
 
 
 @pytest.mark.parametrize(("query", "accept"), [("", "text/csv"), ("?format=csv", "*/*")])
-def test_the_parameters_are_a_table(client: FlaskClient, ended, query: str, accept: str) -> None:
+def test_parameters_are_available_as_csv(client: FlaskClient, ended, query: str, accept: str) -> None:
     answer = client.get(f"/v1/inspections/{ended()}/report{query}", headers={"Accept": accept})
     assert answer.mimetype == "text/csv"
     rows = list(csv.DictReader(StringIO(answer.get_data(as_text=True))))
@@ -49,7 +49,7 @@ def test_the_parameters_are_a_table(client: FlaskClient, ended, query: str, acce
     assert (float(rows[0]["grad_norm"]), rows[0]["shape"], rows[0]["hessian_trace"]) == (0.5, "[64,64]", "")
 
 
-def test_the_layers_are_a_table_too(client: FlaskClient, ended) -> None:
+def test_layers_are_available_as_csv(client: FlaskClient, ended) -> None:
     answer = client.get(f"/v1/inspections/{ended()}/report?format=csv&table=layers")
     rows = list(csv.DictReader(StringIO(answer.get_data(as_text=True))))
     assert len(rows) == 6
@@ -57,14 +57,14 @@ def test_the_layers_are_a_table_too(client: FlaskClient, ended) -> None:
     assert "attachment" in answer.headers["Content-Disposition"]
 
 
-def test_a_name_that_a_spreadsheet_would_run_is_disarmed(client: FlaskClient, ended) -> None:
+def test_a_name_that_a_spreadsheet_would_run_is_escaped(client: FlaskClient, ended) -> None:
     measured = changed(chain(), "2", name='=HYPERLINK("http://example.com")')
     text = client.get(f"/v1/inspections/{ended(measured)}/report?format=csv&table=layers").get_data(as_text=True)
     names = [row["name"] for row in csv.DictReader(StringIO(text))]
     assert names[2].startswith("'=")
 
 
-def test_the_page_stands_alone(client: FlaskClient, ended) -> None:
+def test_the_html_report_is_self_contained(client: FlaskClient, ended) -> None:
     answer = client.get(f"/v1/inspections/{ended()}/report", headers={"Accept": "text/html"})
     assert answer.mimetype == "text/html"
     text = answer.get_data(as_text=True)
@@ -74,12 +74,12 @@ def test_the_page_stands_alone(client: FlaskClient, ended) -> None:
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
 
 
-def test_a_representation_that_there_is_not_is_a_406(client: FlaskClient, ended) -> None:
+def test_an_unavailable_representation_is_a_406(client: FlaskClient, ended) -> None:
     problem(client.get(f"/v1/inspections/{ended()}/report", headers={"Accept": "image/png"}), "not_acceptable")
 
 
 @pytest.mark.parametrize("part", ["report", "findings", "lr-scales", "layers", "parameters"])
-def test_what_is_not_there_yet_is_a_409(client: FlaskClient, part: str) -> None:
+def test_results_of_an_unfinished_inspection_are_a_409(client: FlaskClient, part: str) -> None:
     inspection = client.post("/v1/inspections", json=REQUEST).get_json()["id"]
     answer = client.get(f"/v1/inspections/{inspection}/{part}")
     problem(answer, "not_finished")
@@ -104,7 +104,7 @@ def test_a_stored_report_is_judged_by_another_policy(client: FlaskClient, ended)
         assert (found["verdict"], found["items"][0]["severity"]) == ("fail", "fail")
         assert found["policy"] == {"name": "strict", "version": 1}
     assert client.get(f"/v1/inspections/{inspection}/findings?policy=default").get_json()["verdict"] == "warn"
-    assert client.get(f"/v1/inspections/{inspection}").get_json()["verdict"] == "warn"  # nothing was changed
+    assert client.get(f"/v1/inspections/{inspection}").get_json()["verdict"] == "warn"  # the stored report is unchanged
 
 
 def test_a_policy_that_does_not_exist_is_a_wrong_parameter(client: FlaskClient, ended) -> None:
@@ -119,11 +119,11 @@ def test_scales_come_as_json_and_as_code(client: FlaskClient, ended) -> None:
         assert (answer.mimetype, answer.get_data(as_text=True)) == ("text/x-python", SUGGESTION.code)
 
 
-def test_scales_that_were_not_asked_for_are_a_409(client: FlaskClient, ended) -> None:
+def test_scales_that_were_not_requested_are_a_409(client: FlaskClient, ended) -> None:
     problem(client.get(f"/v1/inspections/{ended()}/lr-scales"), "not_requested")
 
 
-def test_scales_without_code_say_why(client: FlaskClient, ended) -> None:
+def test_scales_without_code_give_the_reason(client: FlaskClient, ended) -> None:
     nothing = LrScales(status="undetermined", reason="the loss is not finite")
     inspection = ended(chain(lr_scales=nothing))
     found = problem(client.get(f"/v1/inspections/{inspection}/lr-scales?format=torch"), "not_requested")

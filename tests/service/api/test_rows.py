@@ -1,4 +1,4 @@
-"""Layers and parameters as rows, of one inspection and across all of them."""
+"""Lists of layers and parameters, of one inspection and across all."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_layers_are_found_by_the_gradient_of_their_parameters(client: FlaskClien
         assert names == ["1", "0", "2"]
 
 
-def test_which_models_have_a_layer_with_such_a_number(client: FlaskClient, ended) -> None:
+def test_rows_name_the_models_that_have_such_a_layer(client: FlaskClient, ended) -> None:
     ended(chain((0.9,) * 3))
     sick = ended(chain((1e-3, 0.9)))
     found = client.get("/v1/layers?backward_gain__lt=0.1").get_json()["items"]
@@ -68,7 +68,7 @@ def test_pages_follow_each_other_by_the_link_header(client: FlaskClient, ended) 
     assert len(seen) == len(set(seen)) == 12
 
 
-def test_a_page_is_a_table_with_the_next_one_in_the_link(client: FlaskClient, ended) -> None:
+def test_a_csv_page_has_a_link_to_the_next_one(client: FlaskClient, ended) -> None:
     inspection = ended()
     for answer in (
         client.get(f"/v1/layers?limit=4&sort=depth&inspection={inspection}&format=csv"),
@@ -114,5 +114,5 @@ def test_a_cursor_of_another_list_is_refused(client: FlaskClient, ended) -> None
         assert pointers(problem(client.get(other), "invalid_request")) == ["/query/cursor"]
 
 
-def test_bytes_that_are_no_utf8_are_refused(client: FlaskClient) -> None:
+def test_a_query_that_is_not_utf8_is_refused(client: FlaskClient) -> None:
     problem(client.get("/v1/layers?name=%FF"), "bad_request")

@@ -1,4 +1,4 @@
-"""Requests made from the specification, right ones and wrong ones, get only answers that the specification names."""
+"""Valid and invalid requests generated from the specification get only responses that it describes."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from service.context import EXTENSION, Context
 from service.openapi_document import document
 from service.settings import Settings
 
-EXAMPLES = 6  # of each kind for each operation; longer runs are made by hand
+EXAMPLES = 6  # of each kind for each operation; longer runs are started manually
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-SKIPPED = "/v1/inspections/{inspection_id}/events"  # an endless answer to a queued inspection
-# A wrong spec takes a minute to invent; those of inspections stand for the others.
+SKIPPED = "/v1/inspections/{inspection_id}/events"  # an endless response for a queued inspection
+# Generating an invalid spec takes a minute, so only the operation for inspections gets them.
 ONLY_RIGHT = ("/v1/models", "/v1/models:validate")
 
 
 def cases() -> Iterator[tuple[str, str, GenerationMode]]:
-    """Method, path and whether requests are right or wrong, for each operation that can be asked wrongly."""
+    """List method, path and kind of requests (valid or invalid) for each operation; invalid only where possible."""
     specification = json.loads(document())
     shared = specification["components"]["parameters"]
     for path, methods in specification["paths"].items():

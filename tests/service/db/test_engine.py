@@ -1,4 +1,4 @@
-"""Many threads and processes share one database, and nobody is refused for being at it together."""
+"""Concurrent use of one database by many threads and processes."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def count(database: Database) -> int:
         return session.scalar(select(func.count()).select_from(InspectionRecord)) or 0
 
 
-def test_threads_that_write_at_once_all_succeed(database: Database) -> None:
+def test_concurrent_writes_of_threads_all_succeed(database: Database) -> None:
     with ThreadPoolExecutor(32) as pool:
         list(pool.map(lambda _: submit(database), range(128)))
     assert count(database) == 128
 
 
-def test_processes_that_write_at_once_all_succeed(database: Database) -> None:
+def test_concurrent_writes_of_processes_all_succeed(database: Database) -> None:
     arguments = [sys.executable, "-c", SUBMITTING, str(Path(__file__).parents[3]), database.url]
     runs = [subprocess.Popen(arguments, stderr=subprocess.PIPE) for _ in range(3)]
     for run in runs:
@@ -102,7 +102,7 @@ def test_time_is_utc_and_the_databases(database: Database) -> None:
     assert created.tzinfo is UTC
 
 
-def test_times_from_other_zones_are_compared_as_moments(database: Database) -> None:
+def test_times_of_other_zones_are_converted_before_comparison(database: Database) -> None:
     record = submit(database)
     east = record.created_at.astimezone(tz=None) + timedelta(milliseconds=5)
     with database.read() as session:
@@ -128,7 +128,7 @@ def test_a_lock_is_always_free_on_sqlite_where_a_writer_is_alone(sqlite_url: str
     database.dispose()
 
 
-def test_a_database_that_is_not_there_is_unavailable_and_no_defect(tmp_path: Path) -> None:
+def test_a_missing_database_is_reported_as_unavailable(tmp_path: Path) -> None:
     for url in (f"sqlite:///{tmp_path}/missing/name.db", f"postgresql+psycopg://postgres@/x?host={tmp_path}"):
         database = Database(url)
         with pytest.raises(UNAVAILABLE):
@@ -136,7 +136,7 @@ def test_a_database_that_is_not_there_is_unavailable_and_no_defect(tmp_path: Pat
         database.dispose()
 
 
-def test_a_restarted_database_is_noticed_by_nobody(postgresql_url: str) -> None:
+def test_a_restart_of_the_database_is_invisible_to_callers(postgresql_url: str) -> None:
     database = Database(postgresql_url)
     submit(database)
     other = Database(postgresql_url)

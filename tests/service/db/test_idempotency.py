@@ -1,4 +1,4 @@
-"""One key, one inspection, however many clients send it."""
+"""Any number of requests with one key create one inspection."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def test_digests_differ_wherever_requests_do() -> None:
     assert len({idempotency.request_digest(*parts) for parts in requests}) == len(requests)
 
 
-def test_a_repeated_request_gets_the_first_one_s_inspection(database: Database) -> None:
+def test_a_repeated_request_gets_the_inspection_of_the_first(database: Database) -> None:
     assert submit(database) == submit(database)
     assert count(database) == 1
 
 
-def test_keys_of_two_tenants_have_nothing_to_do_with_each_other(database: Database) -> None:
+def test_equal_keys_of_two_tenants_are_independent(database: Database) -> None:
     assert submit(database, tenant="ours") != submit(database, tenant="theirs")
 
 
@@ -58,7 +58,7 @@ def test_a_key_cannot_be_used_for_another_request(database: Database) -> None:
     assert count(database) == 1
 
 
-def test_a_request_that_failed_leaves_its_key_free(database: Database) -> None:
+def test_a_failed_request_does_not_reserve_its_key(database: Database) -> None:
     with database.write() as session:
         assert idempotency.reserve(session, "key", DIGEST, tenant=TENANT) is None
         session.rollback()
@@ -73,7 +73,7 @@ def test_a_key_is_free_again_after_its_time(database: Database) -> None:
     assert submit(database) != first
 
 
-def test_expired_keys_are_forgotten_and_others_kept(database: Database) -> None:
+def test_expired_keys_are_deleted_and_others_kept(database: Database) -> None:
     submit(database, key="old")
     with database.write() as session:
         session.execute(update(IdempotencyRecord).values(expires_at=clock.now_plus(-1)))
@@ -91,10 +91,10 @@ def test_fifty_clients_with_one_key_get_one_inspection(database: Database) -> No
     assert count(database) == 1
 
 
-def test_whoever_waits_too_long_for_the_first_request_is_told_so(
+def test_a_request_that_waits_too_long_for_the_first_one_is_refused(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # PostgreSQL only: on SQLite the first request holds the lock of the whole database, and the wait is the database's.
+    # PostgreSQL only: on SQLite the first request locks the whole database, so the wait is for that lock.
     monkeypatch.setattr(idempotency, "WAIT_SECONDS", 0.05)
     database = Database(postgresql_url)
     with database.write() as first:

@@ -112,10 +112,10 @@ def test_a_label_with_a_nul_is_the_callers_mistake_on_every_database(database: D
     assert problem.value.code in {"invalid_request", "malformed_json"}
 
 
-def test_an_inspection_that_is_given_back_during_a_cancel_is_cancelled_all_the_same(
+def test_an_inspection_requeued_during_a_cancel_is_cancelled(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker gives it back after it was looked for among the queued ones, before it is among the running ones."""
+    """The worker releases it between the update of queued inspections and that of running ones."""
     inspection_id = submit(database).id
     claim = take(database, inspection_id)
     cancel_from = inspections._cancel_from

@@ -1,4 +1,4 @@
-"""A worker's hold on an inspection: taken once, kept alive, lost for good."""
+"""Leases: claimed once, extended, lost for good."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ResultT = TypeVar("ResultT")
 
 
 def together(work: Callable[[int], ResultT], count: int) -> list[ResultT]:
-    """Run `work` in so many threads that start at the same moment."""
+    """Run `work` in several threads that start at the same moment."""
     barrier, results, failures = threading.Barrier(count), [], []
 
     def run(number: int) -> None:
@@ -41,14 +41,14 @@ def together(work: Callable[[int], ResultT], count: int) -> list[ResultT]:
 
 
 def expire_lease(database: Database, inspection_id: str) -> None:
-    """Let the lease end, as if its worker had slept."""
+    """Expire the lease, as if its worker had been suspended."""
     with database.write() as session:
         past = update(InspectionRecord).where(InspectionRecord.id == inspection_id)
         session.execute(past.values(lease_until=clock.now_plus(-1)))
 
 
 def make_available(database: Database, inspection_id: str) -> None:
-    """Let the backoff end."""
+    """End the backoff."""
     with database.write() as session:
         past = update(InspectionRecord).where(InspectionRecord.id == inspection_id)
         session.execute(past.values(available_at=clock.now_plus(-1)))
@@ -59,7 +59,7 @@ def expire(database: Database, *, max_attempts: int = 3) -> leases.Expired:
         return leases.expire(session, max_attempts=max_attempts, retry_seconds=5)
 
 
-def test_a_claim_brings_all_that_a_worker_needs(database: Database) -> None:
+def test_a_claim_has_everything_that_a_worker_needs(database: Database) -> None:
     inspection_id = submit(database, loss="mse", seed=7).id
     claim = take(database, inspection_id, owner="host:1")
     assert (claim.lease.inspection_id, claim.attempt, claim.tenant, claim.queue) == (inspection_id, 1, TENANT, "cpu")
@@ -128,7 +128,7 @@ def test_a_repeated_finish_is_true_and_stores_nothing_twice(database: Database) 
     assert count_layers(database, inspection_id) == 1
 
 
-def test_a_finish_teaches_the_model_its_parameters_once(database: Database) -> None:
+def test_the_first_finish_stores_the_models_number_of_parameters(database: Database) -> None:
     inspection_id = submit(database).id
     with database.write() as session:
         session.execute(update(ModelRecord).values(parameters=None))
@@ -156,7 +156,7 @@ def test_only_known_failures_can_be_stored(database: Database) -> None:
         leases.fail(session, leases.Lease("insp", "token"), code="bad_luck", detail="")
 
 
-def test_a_lost_worker_s_inspection_comes_back_after_a_wait(database: Database) -> None:
+def test_the_inspection_of_a_lost_worker_is_requeued_with_a_delay(database: Database) -> None:
     inspection_id = submit(database).id
     take(database, inspection_id)
     expire_lease(database, inspection_id)
@@ -183,7 +183,7 @@ def test_the_wait_grows_with_the_attempts(database: Database) -> None:
     assert waits == [5, 20]
 
 
-def test_the_third_lost_worker_is_the_last(database: Database) -> None:
+def test_the_third_lost_worker_fails_the_inspection(database: Database) -> None:
     inspection_id = submit(database).id
     for _ in range(3):
         make_available(database, inspection_id)
@@ -195,7 +195,7 @@ def test_the_third_lost_worker_is_the_last(database: Database) -> None:
     assert (record.status, record.error_code, record.error_attempt) == ("failed", "worker_lost", 3)
 
 
-def test_a_released_inspection_is_free_at_once_and_has_lost_no_attempt(database: Database) -> None:
+def test_a_released_inspection_is_available_at_once_and_keeps_its_attempts(database: Database) -> None:
     inspection_id = submit(database).id
     for _ in range(5):
         claim = take(database, inspection_id)
@@ -207,7 +207,7 @@ def test_a_released_inspection_is_free_at_once_and_has_lost_no_attempt(database:
     assert expire(database).requeued == [inspection_id]
 
 
-def test_a_zombie_cannot_end_what_another_worker_has_taken_over(database: Database) -> None:
+def test_a_worker_with_a_lost_lease_cannot_end_an_inspection_taken_over_by_another(database: Database) -> None:
     inspection_id = submit(database).id
     zombie = take(database, inspection_id, owner="zombie")
     expire_lease(database, inspection_id)
@@ -224,7 +224,7 @@ def test_a_zombie_cannot_end_what_another_worker_has_taken_over(database: Databa
     assert count_layers(database, inspection_id) == 1
 
 
-def test_a_worker_past_its_lease_may_finish_while_nobody_else_has_it(database: Database) -> None:
+def test_a_worker_with_an_expired_lease_may_finish_until_another_takes_over(database: Database) -> None:
     inspection_id = submit(database).id
     claim = take(database, inspection_id)
     expire_lease(database, inspection_id)
@@ -242,7 +242,7 @@ def test_maintainers_that_expire_together_requeue_each_inspection_once(database:
     assert sorted(requeued) == sorted(ids)
 
 
-def test_of_a_cancel_and_a_finish_at_once_exactly_one_counts(database: Database) -> None:
+def test_of_a_concurrent_cancel_and_finish_exactly_one_succeeds(database: Database) -> None:
     report = make_report((layer(),))
     for _ in range(10):
         inspection_id = submit(database).id
@@ -255,7 +255,7 @@ def test_of_a_cancel_and_a_finish_at_once_exactly_one_counts(database: Database)
         assert count_layers(database, inspection_id) == (1 if has_won else 0)
 
 
-def test_a_request_that_cannot_be_read_any_more_ends(database: Database) -> None:
+def test_an_inspection_whose_request_can_no_longer_be_read_fails(database: Database) -> None:
     inspection_id = submit(database).id
     with database.write() as session:
         session.execute(update(InspectionRecord).values(request={"loss": "of an older version"}))

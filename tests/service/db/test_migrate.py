@@ -1,4 +1,4 @@
-"""The schema goes up, down and up again, and is what the tables say."""
+"""Upgrades and downgrades of the schema, and its equality with the tables."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from service.db.tables import Table
 from tests.support.specimens import end_well, finding, layer, make_report, parameter, submit, take
 
 
-def test_the_migrated_schema_is_what_the_tables_say(database: Database) -> None:
+def test_the_migrated_schema_equals_the_tables(database: Database) -> None:
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Table.metadata) == []
 
 
-def test_check_constraints_are_what_the_tables_say(database: Database) -> None:
+def test_migrated_check_constraints_equal_those_of_the_tables(database: Database) -> None:
     # Alembic compares no check constraints.
     with database.engine.connect() as connection:
         found = {check["name"] for check in inspect(connection).get_check_constraints("inspections")}
     assert found == {"inspections_status_check", "inspections_lease_check"}
 
 
-def test_down_leaves_nothing_behind_and_up_works_again(database: Database) -> None:
+def test_a_downgrade_removes_everything_and_an_upgrade_restores_it(database: Database) -> None:
     migrate.downgrade(database.url, "base")
     with database.engine.connect() as connection:
         assert set(inspect(connection).get_table_names()) == {"alembic_version"}
@@ -37,7 +37,7 @@ def test_down_leaves_nothing_behind_and_up_works_again(database: Database) -> No
     assert migrate.current(database.url) == migrate.head()
 
 
-def test_a_full_database_goes_down_and_up_again(database: Database) -> None:
+def test_a_database_with_rows_is_downgraded_and_upgraded(database: Database) -> None:
     end_well(database, report=make_report((layer(),), (parameter(),), (finding(),)), labels={"team": "vision"})
     take(database, submit(database).id)
     migrate.downgrade(database.url, "base")
@@ -50,7 +50,7 @@ def test_upgrading_an_upgraded_database_changes_nothing(database: Database) -> N
     assert migrate.current(database.url) == migrate.head()
 
 
-def test_processes_that_upgrade_together_upgrade_once(database: Database) -> None:
+def test_concurrent_upgrades_of_processes_run_once(database: Database) -> None:
     migrate.downgrade(database.url, "base")
     failures: list[BaseException] = []
 
@@ -69,7 +69,7 @@ def test_processes_that_upgrade_together_upgrade_once(database: Database) -> Non
     assert migrate.current(database.url) == migrate.head()
 
 
-def test_the_scripts_refuse_to_run_without_a_database() -> None:
+def test_migrations_refuse_to_run_without_a_database() -> None:
     from alembic import command
 
     with pytest.raises(RuntimeError, match="gradinspect migrate"):

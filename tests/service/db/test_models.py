@@ -1,4 +1,4 @@
-"""Registered models: made of a spec or a file, deleted when nothing that has yet to run needs them."""
+"""Registered models: created from a spec or a file, deletable when no unfinished inspection needs them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def problem_of(database: Database, model_id: str, *, tenant: str = TENANT) -> st
     return problem.value.code
 
 
-def test_a_spec_is_stored_as_it_will_be_built(database: Database) -> None:
+def test_a_spec_is_stored_with_document_and_digest(database: Database) -> None:
     model_id = register(database)
     with database.read() as session:
         record = models.get(session, model_id, tenant=TENANT)
@@ -48,7 +48,7 @@ def test_registering_a_spec_twice_gives_two_models_of_one_digest(database: Datab
         assert len({models.get(session, model_id, tenant=TENANT).digest for model_id in ids}) == 1
 
 
-def test_a_spec_inside_a_request_is_one_model_however_often_it_comes(database: Database) -> None:
+def test_a_repeated_inline_spec_is_one_model(database: Database) -> None:
     assert submit(database).model_id == submit(database).model_id
     assert submit(database, tenant="other").model_id != submit(database).model_id
     with database.write() as session:
@@ -56,7 +56,7 @@ def test_a_spec_inside_a_request_is_one_model_however_often_it_comes(database: D
     assert other.id != submit(database).model_id
 
 
-def test_an_inline_model_that_was_deleted_is_made_anew(database: Database) -> None:
+def test_a_deleted_inline_model_is_created_again(database: Database) -> None:
     first = read(database, end_well(database)).model_id
     with database.write() as session:
         models.delete(session, first, tenant=TENANT)
@@ -75,7 +75,7 @@ def test_a_torchscript_model_needs_its_file(database: Database) -> None:
     assert record.input == {"shape": [4], "dtype": "float32"}
 
 
-def test_a_file_of_another_kind_is_no_model(database: Database) -> None:
+def test_a_file_of_another_kind_cannot_be_registered(database: Database) -> None:
     upload(database, kind="safetensors")
     with database.write() as session, pytest.raises(ProblemError) as problem:
         models.register(session, TorchScriptSource(torchscript=FILE), tenant=TENANT, name=None)

@@ -1,4 +1,4 @@
-"""Queued inspections are published until a worker takes them, ever more rarely."""
+"""Queued inspections are published at growing intervals until a worker claims them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_new_inspection_is_due_at_once_and_not_again_once_published(database: 
     assert read(database, inspection_id).dispatched_at is not None
 
 
-def test_an_inspection_that_nobody_claimed_is_due_again_after_ever_longer_waits(database: Database) -> None:
+def test_an_unclaimed_inspection_is_due_again_after_doubling_waits(database: Database) -> None:
     inspection_id = submit(database).id
     waits = []
     for _ in range(6):
@@ -43,7 +43,7 @@ def test_an_inspection_that_nobody_claimed_is_due_again_after_ever_longer_waits(
     assert due(database) == [inspection_id]
 
 
-def test_what_runs_is_not_published(database: Database) -> None:
+def test_running_inspections_are_not_published(database: Database) -> None:
     inspection_id = submit(database).id
     take(database, inspection_id)
     assert due(database) == []

@@ -1,4 +1,4 @@
-"""What a list shows of results: thinned signals, counted findings, names of models."""
+"""Results shown in lists: subsampled signals, counted findings, names of models."""
 
 import math
 
@@ -21,7 +21,7 @@ SPEC = {"input": {"shape": [8]}, "layers": [{"type": "Linear", "out_features": 4
 
 
 def ended(database: Database, measured: Measurements | None, *, name: str | None = "net") -> InspectionRecord:
-    """One inspection: with a report when there are measurements, else queued."""
+    """Make an inspection: with a report when there are measurements, else queued."""
     spec = from_python(ModelSpec, SPEC)
     request = from_python(InspectionRequest, {"model": {"spec": SPEC}})
     with database.write() as session:
@@ -55,7 +55,7 @@ def test_each_inspection_has_its_signals_and_counts(database: Database) -> None:
     assert not found[second.id].severities
 
 
-def test_deep_networks_are_thinned_out_and_keep_both_ends(database: Database) -> None:
+def test_signals_of_deep_networks_are_subsampled_with_both_ends(database: Database) -> None:
     record = ended(database, chain((0.99,) * 1000))
     with database.read() as session:
         signals = overviews.of_inspections(session, [record], tenant=DEFAULT_TENANT)[record.id].signals
@@ -81,7 +81,7 @@ def test_a_model_without_a_name_is_described_by_its_layers(database: Database) -
     assert names == {named.model_id: "net", nameless.model_id: "1 Linear"}
 
 
-def test_the_time_is_the_database_s_with_its_zone(database: Database) -> None:
+def test_the_time_is_that_of_the_database_with_its_zone(database: Database) -> None:
     with database.read() as session:
         assert overviews.now(session).tzinfo is not None
 

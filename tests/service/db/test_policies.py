@@ -21,8 +21,8 @@ def insert(database: Database, document: Policy, tenant: str = TENANT) -> str:
         return policies.insert(session, document, tenant=tenant).id
 
 
-def test_a_policy_comes_back_as_it_was_said(database: Database) -> None:
-    # A level left out keeps its default and null switches it off: what was not said must not come back as null.
+def test_a_stored_policy_equals_the_submitted_one(database: Database) -> None:
+    # An omitted level keeps its default and null switches it off, so an omitted level must not be read back as null.
     said = policy(vanishing_signal={"warn": 0.1}, exploding_signal={"fail": None})
     policy_id = insert(database, said)
     with database.read() as session:
@@ -60,7 +60,7 @@ def test_an_unknown_policy_is_not_found(database: Database, reference: str) -> N
     assert problem.value.code == "not_found"
 
 
-def test_a_policy_is_its_tenants_own(database: Database) -> None:
+def test_the_policy_of_another_tenant_is_not_found(database: Database) -> None:
     policy_id = insert(database, policy(), tenant="theirs")
     with database.write() as session:
         with pytest.raises(ProblemError):

@@ -1,4 +1,4 @@
-"""Lists of inspections and models: newest first, filtered, in pages that neither miss nor repeat."""
+"""Lists of inspections and models: newest first, filtered, in pages that miss and repeat nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from service.db.tables import InspectionRecord, LabelRecord
 from service.query_strings import validate_query
 from tests.support.specimens import TENANT, end_well, finding, make_report, read, spec, submit, take
 
-MOST_PAGES = 50  # more than any list here has: a cursor that does not move on fails instead of hanging
+MOST_PAGES = 50  # more than any list here has, so that a cursor without progress fails instead of hanging
 
 
 def page(database: Database, tenant: str = TENANT, **params: object) -> Listing[InspectionRecord]:
@@ -130,7 +130,7 @@ def test_filters_by_the_rule_that_fired(database: Database) -> None:
     assert listed(database, rule="sharpness") != [dead]
 
 
-def test_labels_and_findings_of_another_tenant_under_the_same_id_are_not_looked_at(database: Database) -> None:
+def test_labels_and_findings_of_another_tenant_with_the_same_id_are_ignored(database: Database) -> None:
     mine, theirs = submit(database), submit(database, tenant="other")
     with database.write() as session:
         twin = {column.key: getattr(theirs, column.key) for column in InspectionRecord.__table__.columns}
@@ -146,7 +146,7 @@ def test_labels_and_findings_of_another_tenant_under_the_same_id_are_not_looked_
     assert listed(database, rule="dead_units") == []
 
 
-def test_filters_by_time_which_is_exclusive(database: Database) -> None:
+def test_filters_by_time_are_exclusive(database: Database) -> None:
     old, new = submit(database).id, submit(database).id
     with database.write() as session:
         one = update(InspectionRecord).where(InspectionRecord.id == old)
@@ -224,7 +224,7 @@ def test_an_invalid_cursor_is_refused(database: Database) -> None:
         assert problem_of(database, cursor=other)[0] == "/query/cursor", other
 
 
-def test_a_cursor_fits_its_own_list_only(database: Database) -> None:
+def test_a_cursor_is_valid_for_its_list_only(database: Database) -> None:
     for _ in range(2):
         submit(database)
     cursor = page(database, limit=1).next_cursor

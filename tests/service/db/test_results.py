@@ -1,4 +1,4 @@
-"""Rows of a report come back as what was stored, on both databases, for every field of the contract."""
+"""Rows of a report are read back as stored, on both databases, for every field of the contract."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_every_number_can_be_filtered_and_the_indexed_ones_exist() -> None:
     assert set(INDEXED_PARAMETER_FIELDS) <= rows.PARAMETERS.numbers
 
 
-def test_a_report_s_rows_come_back_as_they_were(database: Database) -> None:
+def test_the_rows_of_a_report_are_read_back_unchanged(database: Database) -> None:
     layers = (layer(0), layer(1, activation=None, signal=None, backward_gain=None))
     parameters = (parameter(0), parameter(1, grad_quantiles=None, log2_histogram=None, aliases=()))
     findings = (finding(), finding("dead_units", remedy=None, value=None, threshold=None))

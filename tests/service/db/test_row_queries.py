@@ -1,4 +1,4 @@
-"""Lists of layers and parameters: any number filters and sorts, nulls come last, pages neither miss nor repeat."""
+"""Lists of layers and parameters: filters and sorts by any number, nulls last, pages that miss and repeat nothing."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from service.query_strings import validate_query
 from tests.support.specimens import TENANT, end_well, layer, make_report, parameter, spec
 
 GAINS = (0.25, None, 4.0, 0.25, None, 1e-7, -0.0)
-MOST_PAGES = 50  # more than any list here has: a cursor that does not move on fails instead of hanging
+MOST_PAGES = 50  # more than any list here has, so that a cursor without progress fails instead of hanging
 
 
 @pytest.fixture
 def inspections(database: Database) -> list[str]:
-    """Two inspections, oldest first, whose layers have the gains above; and one of another tenant."""
+    """Make two inspections, oldest first, whose layers have the gains above, and one of another tenant."""
     report = make_report(
         tuple(
             layer(position, backward_gain=gain, kind="Linear" if position % 2 else "Conv2d")
@@ -112,7 +112,7 @@ def test_rows_with_equal_values_come_in_the_same_order_every_time(database: Data
         ("backward_gain", lambda gain: gain == 0.25),
     ],
 )
-def test_every_comparison_means_what_it_says_and_null_meets_none(
+def test_every_comparison_selects_its_rows_and_null_matches_none(
     database: Database, inspections: list[str], name: str, holds: Callable[[float], bool]
 ) -> None:
     rows = walk(database, limit=2, **{name: "0.25"})
@@ -127,14 +127,14 @@ def test_filtered_rows_across_inspections_come_in_the_order_of_the_filter(
     assert found == sorted(found, key=float)  # type: ignore[arg-type]  # no null meets a filter
 
 
-def test_a_range_and_a_text_can_be_asked_for_together(database: Database, inspections: list[str]) -> None:
+def test_filters_by_a_range_and_a_text_are_combined(database: Database, inspections: list[str]) -> None:
     found = page(database, backward_gain__gte="0.1", backward_gain__lt="4", kind="Linear")
     assert gains(list(found.items)) == [0.25, 0.25]
     nested = page(database, signal_rms__lt="1e-6", activation_std__eq="0.25", depth__lt="3")
     assert [row.depth for row in nested.items] == [2, 2]
 
 
-def test_rows_can_be_asked_for_by_model_and_by_inspection(database: Database, inspections: list[str]) -> None:
+def test_rows_are_filtered_by_model_and_by_inspection(database: Database, inspections: list[str]) -> None:
     with database.write() as session:
         other = models.register(session, SpecSource(spec=spec()), tenant=TENANT, name="other").id
     end_well(database, report=make_report((layer(),)), model_id=other)
@@ -210,7 +210,7 @@ def test_the_rows_of_one_inspection_are_not_filtered_by_inspection(database: Dat
     assert "inspection" not in row_queries.InspectionLayerQuery.model_fields
 
 
-def test_a_cursor_fits_its_own_filters_and_sort_only(database: Database, inspections: list[str]) -> None:
+def test_a_cursor_is_valid_for_its_filters_and_sort_only(database: Database, inspections: list[str]) -> None:
     cursor = page(database, sort="backward_gain", limit="2").next_cursor
     assert cursor is not None
     for params in ({}, {"sort": "-backward_gain"}, {"sort": "backward_gain", "depth__gt": "0"}):
@@ -226,7 +226,7 @@ def test_a_cursor_of_another_tenant_is_refused(database: Database, inspections: 
         row_queries.layers(session, layer_query(cursor=cursor), tenant="other")
 
 
-def test_across_inspections_a_number_without_an_index_leaves_the_newest_first(
+def test_a_filter_without_an_index_keeps_the_newest_first_across_inspections(
     database: Database, inspections: list[str]
 ) -> None:
     rows = walk(database, depth__gte="5", limit=1)
@@ -240,7 +240,7 @@ value = st.none() | st.floats(allow_nan=False, allow_infinity=False, width=16)
 
 @given(drawn=st.lists(value, min_size=1, max_size=12), limit=st.integers(1, 5), is_descending=st.booleans())
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_pages_together_are_the_sorted_list(
+def test_all_pages_together_are_the_sorted_list(
     database: Database, drawn: list[float | None], limit: int, is_descending: bool
 ) -> None:
     layers = tuple(layer(position, backward_gain=gain) for position, gain in enumerate(drawn))
@@ -252,7 +252,7 @@ def test_pages_together_are_the_sorted_list(
     assert gains(rows) == [*present, *[None] * drawn.count(None)]
 
 
-def test_a_list_of_one_inspection_reads_its_own_rows_alone(sqlite_url: str) -> None:
+def test_a_list_of_one_inspection_reads_only_its_rows(sqlite_url: str) -> None:
     database = Database(sqlite_url)
     inspection = end_well(database, report=make_report((layer(),)))
     statements: list[str] = []

@@ -1,4 +1,4 @@
-"""Rows of living workers: fresh ones count, and the weakest decides about uploads."""
+"""Rows of living workers: recent ones count, and the weakest confinement decides about uploads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages over HTTP: every state, without a script, nothing from other hosts, all names escaped."""
+"""The pages over HTTP: every state, without scripts or external resources, all names escaped."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def context_of(app: APIFlask) -> Context:
 
 
 def show(client: FlaskClient, address: str, status: int = 200) -> HtmlOutline:
-    """Read a page, which must keep the promises of all pages."""
+    """Read a page and check what is true of all pages."""
     answer = client.get(address)
     assert answer.status_code == status, answer.get_data(as_text=True)[:500]
     assert answer.mimetype == "text/html"
@@ -76,12 +76,12 @@ def show(client: FlaskClient, address: str, status: int = 200) -> HtmlOutline:
     return found
 
 
-def test_the_empty_page_is_the_line_that_makes_the_first_inspection(client: FlaskClient) -> None:
+def test_the_empty_list_shows_the_command_for_the_first_inspection(client: FlaskClient) -> None:
     found = show(client, "/")
     assert "curl -s http://localhost/v1/inspections" in found.text
 
 
-def test_the_list_shows_every_inspection_and_what_became_of_it(app: APIFlask, client: FlaskClient, ended) -> None:
+def test_the_list_shows_every_inspection_and_its_outcome(app: APIFlask, client: FlaskClient, ended) -> None:
     database = context_of(app).database
     with database.write() as session:
         named = models.register(session, SpecSource(spec=spec()), tenant="default", name="my model").id
@@ -103,7 +103,7 @@ def test_a_spec_without_a_name_is_described_by_its_layers(client: FlaskClient, e
     assert model not in found.text
 
 
-def test_filters_are_in_the_address(client: FlaskClient, ended) -> None:
+def test_filters_are_part_of_the_address(client: FlaskClient, ended) -> None:
     sick, healthy = ended(chain((0.01,) * 5)), ended(chain((0.9,) * 5))
     rows = [row.get("id") for row in show(client, "/?verdict=fail&rule=vanishing_signal").all("tr") if row.get("id")]
     assert rows == [f"row-{sick}"]
@@ -122,7 +122,7 @@ def test_a_long_list_has_pages(client: FlaskClient, app: APIFlask) -> None:
     assert len([row for row in rest.all("tr") if row.get("id")]) == 1
 
 
-def test_a_report_has_everything_in_its_order(client: FlaskClient, ended) -> None:
+def test_a_report_page_has_all_parts_in_order(client: FlaskClient, ended) -> None:
     inspection = ended(chain((0.1,) * 40, lr_scales=SCALES))
     found = show(client, f"/inspections/{inspection}")
     headings = [attributes["id"] for tag, attributes in found.elements if tag == "h2" and "id" in attributes]
@@ -137,7 +137,7 @@ def test_a_report_has_everything_in_its_order(client: FlaskClient, ended) -> Non
     assert len(links) == len(FORMATS) + 2
 
 
-def test_the_layers_can_be_sorted_and_shown_all(client: FlaskClient, ended) -> None:
+def test_layers_can_be_sorted_and_all_be_shown(client: FlaskClient, ended) -> None:
     place = f"/inspections/{ended(chain((0.9,) * 60))}"
     assert len([row for row in show(client, place).all("tr") if "data-depth" in row]) == 25
     rows = [
@@ -148,11 +148,11 @@ def test_the_layers_can_be_sorted_and_shown_all(client: FlaskClient, ended) -> N
 
 @pytest.mark.parametrize("layers", ["", "worst", "all", "x"])
 @pytest.mark.parametrize("sort", ["", "depth", "-signal_rms", "__class__", "%00"])
-def test_no_address_breaks_a_report(client: FlaskClient, ended, layers: str, sort: str) -> None:
+def test_invalid_queries_do_not_break_a_report_page(client: FlaskClient, ended, layers: str, sort: str) -> None:
     show(client, f"/inspections/{ended()}?layers={layers}&sort={sort}")
 
 
-def test_the_four_states(app: APIFlask, client: FlaskClient) -> None:
+def test_each_state_of_an_inspection_has_a_page(app: APIFlask, client: FlaskClient) -> None:
     database = context_of(app).database
     inspection = submit(database).id
     place = f"/inspections/{inspection}"
@@ -162,7 +162,7 @@ def test_the_four_states(app: APIFlask, client: FlaskClient) -> None:
         leases.progress(session, claim.lease, stage="backward", fraction=0.4)
     running = show(client, place)
     assert "Inspecting: backward" in running.text
-    assert any(meta.get("http-equiv") == "refresh" for meta in running.all("meta"))  # for those without a script
+    assert any(meta.get("http-equiv") == "refresh" for meta in running.all("meta"))  # for browsers without scripts
     with database.write() as session:
         leases.fail(session, claim.lease, code="memory_limit", detail=EVIL)
     failed = show(client, place)
@@ -174,7 +174,7 @@ def test_the_four_states(app: APIFlask, client: FlaskClient) -> None:
     assert "was cancelled" in show(client, f"/inspections/{other}").text
 
 
-def test_strangers_text_is_text(client: FlaskClient, ended) -> None:
+def test_text_from_models_is_escaped(client: FlaskClient, ended) -> None:
     measured = changed(chain((0.01,) * 5), "2", name=EVIL, kind=EVIL, nonlinearity=EVIL)
     inspection = ended(measured, labels={"note": EVIL[:100]})
     for address in ("/", f"/inspections/{inspection}", f"/compare?base={inspection}&head={inspection}"):
@@ -184,7 +184,7 @@ def test_strangers_text_is_text(client: FlaskClient, ended) -> None:
         )
 
 
-def test_a_page_that_did_not_change_is_not_sent_again(client: FlaskClient, app: APIFlask) -> None:
+def test_an_unchanged_page_is_a_304(client: FlaskClient, app: APIFlask) -> None:
     place = f"/inspections/{submit(context_of(app).database).id}"
     answer = client.get(place)
     text = re.sub(r"\d+ seconds? ago|just now", "", answer.get_data(as_text=True))
@@ -193,12 +193,12 @@ def test_a_page_that_did_not_change_is_not_sent_again(client: FlaskClient, app: 
 
 
 @pytest.mark.parametrize("name", ["insp_1", "insp_00000000-0000-7000-8000-000000000000", "%00"])
-def test_an_inspection_that_does_not_exist_is_a_page_too(client: FlaskClient, name: str) -> None:
+def test_a_missing_inspection_has_an_error_page(client: FlaskClient, name: str) -> None:
     assert "There is nothing here" in show(client, f"/inspections/{name}", 404).text
     show(client, f"/compare?base={name}&head={name}", 404)
 
 
-def test_assets_are_kept_for_ever_and_have_their_types(client: FlaskClient) -> None:
+def test_assets_are_cached_for_ever_and_have_their_types(client: FlaskClient) -> None:
     found = show(client, "/")
     addresses = [*(link["href"] for link in found.all("link")), *(script["src"] for script in found.all("script"))]
     assert len(addresses) == 4
@@ -238,7 +238,7 @@ def test_layers_of_one_side_only_are_listed(client: FlaskClient, ended) -> None:
     assert "Only in the head" in found.text
 
 
-def test_two_are_ticked_in_the_list(client: FlaskClient, ended) -> None:
+def test_two_inspections_are_selected_in_the_list(client: FlaskClient, ended) -> None:
     older, newer = ended(), ended()
     boxes = [box["value"] for box in show(client, "/").all("input") if box.get("type") == "checkbox"]
     assert boxes == [newer, older]
@@ -247,12 +247,12 @@ def test_two_are_ticked_in_the_list(client: FlaskClient, ended) -> None:
     assert "Tick two inspections, not 1" in show(client, f"/compare?of={newer}").text
 
 
-def test_a_comparison_without_two_sides_asks_for_them(client: FlaskClient) -> None:
+def test_a_comparison_page_without_two_inspections_asks_for_them(client: FlaskClient) -> None:
     fields = [field.get("name") for field in show(client, "/compare").all("input")]
     assert fields == ["base", "head"]
 
 
-def test_what_has_no_report_cannot_be_compared(app: APIFlask, client: FlaskClient, ended) -> None:
+def test_inspections_without_a_report_cannot_be_compared(app: APIFlask, client: FlaskClient, ended) -> None:
     waiting = submit(context_of(app).database).id
     assert "has not ended yet" in show(client, f"/compare?base={ended()}&head={waiting}", 409).text
 
@@ -290,7 +290,7 @@ def test_the_page_of_a_wrong_method_says_which_are_allowed(client: FlaskClient) 
     assert "GET" in answer.headers["Allow"]
 
 
-def test_the_documentation_has_the_way_back_to_the_pages(client: FlaskClient) -> None:
+def test_the_documentation_links_back_to_the_pages(client: FlaskClient) -> None:
     found = HtmlOutline(client.get("/docs").get_data(as_text=True))
     assert {"/", "/compare"} <= {link.get("href") for link in found.all("a")}
     (icon,) = [link["href"] for link in found.all("link") if link.get("rel") == "icon"]
