@@ -61,7 +61,7 @@ def depth_decay(passes: Sequence[Sequence[LayerMeasurement]]) -> DepthDecay:
             totals.append(reached[0])
     gain = geometric_mean(totals)
     if not lines:
-        reason = f"layer calls with a finite, non-zero signal: {used}; a line needs {FEWEST_LAYERS}"
+        reason = _why_no_line(used, any(passes))
         return DepthDecay(status="undetermined", reason=reason, layers_used=used, cumulative_gain=gain)
     slopes = [line.slope for line in lines]
     stderr = lines[0].stderr if len(lines) == 1 else stdev(slopes) / math.sqrt(len(slopes))
@@ -73,6 +73,17 @@ def depth_decay(passes: Sequence[Sequence[LayerMeasurement]]) -> DepthDecay:
         cumulative_gain=gain,
         layers_used=used,
     )
+
+
+def _why_no_line(used: int, has_rows: bool) -> str:
+    """Return why there is no line.
+
+    >>> _why_no_line(1, True)
+    'layer calls with a finite, non-zero signal: 1; a line needs 3'
+    """
+    if not has_rows:
+        return "no layer call was recognised"
+    return f"layer calls with a finite, non-zero signal: {used}; a line needs {FEWEST_LAYERS}"
 
 
 def geometric_mean(values: Sequence[float]) -> float | None:

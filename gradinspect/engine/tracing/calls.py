@@ -59,6 +59,8 @@ class LayerCall:
         output: amplitude before any nonlinearity.
         units: dead units and similarity of the output where no nonlinearity follows.
         sampled: whether slopes or similarities were read from a sample of the elements.
+        has_met_data: whether the inputs determine what the parameters are applied to; else it is a constant.
+        has_computed_weight: whether a parameter enters as a function of it (weight norm, a mask, a low-rank product).
         applied: the operations that make up the call: the first one, and those of a bias or a gain after it.
     """
 
@@ -77,6 +79,8 @@ class LayerCall:
     units: UnitReading | None = None
     activation: ActivationCall | None = None
     sampled: bool = False
+    has_met_data: bool = False
+    has_computed_weight: bool = False
     applied: tuple[str, ...] = ()
 
     @property

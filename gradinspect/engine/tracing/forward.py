@@ -32,7 +32,7 @@ from gradinspect.engine.tracing.operator_names import (
     ATEN_NONLINEARITY_PARTS,
     ATEN_WITH_TENSOR_ARGUMENT,
 )
-from gradinspect.engine.tracing.origins import DATA, Origins, tensors_in
+from gradinspect.engine.tracing.origins import Origins, tensors_in
 from gradinspect.engine.tracing.units import ACTIVATION_SAMPLE
 
 Arguments = tuple[Any, ...]  # Any: arguments and results of ATen operations
@@ -58,13 +58,14 @@ class ForwardRecorder(TorchDispatchMode):
         self.nonlinearities = Nonlinearities()
         self.failure: Exception | None = None  # TorchScript drops the message of an exception raised here
         self._ledger = ledger if ledger is not None else HostLedger()
-        self._origins = Origins(parameters, inputs)
-        self._layers = LayerCalls(self._ledger, inputs[0].shape[0] if inputs and inputs[0].dim() else 1)
+        samples = inputs[0].shape[0] if inputs and inputs[0].dim() else 1
+        self._origins = Origins(parameters, inputs, samples)
+        self._layers = LayerCalls(self._ledger, samples)
         self._unsettled: Returned | None = None
 
     @property
     def calls(self) -> list[LayerCall]:
-        """The layer calls, in the order in which they ran."""
+        """The layer calls in the order in which they ran, also those that have met no data (see `chosen_calls`)."""
         return self._layers.calls
 
     @classmethod
@@ -124,13 +125,13 @@ class ForwardRecorder(TorchDispatchMode):
         activation = find_activation(name, args, keywords) if may_be_nonlinear else None
         self._settle(next_input=args[0] if activation is not None else None)
         tensors = [*tensors_in(args), *tensors_in(keywords.values())] if keywords else list(tensors_in(args))
-        entries, data, mark = self._origins.sort(tensors, name)
-        operation = Operation(name, entries, data, mark, activation=activation)
-        if may_be_nonlinear and (not entries or name in ATEN_WITH_TENSOR_ARGUMENT):
+        sources = self._origins.sort(tensors, name)
+        operation = Operation(name, sources, activation=activation)
+        if may_be_nonlinear and (not sources.entries or name in ATEN_WITH_TENSOR_ARGUMENT):
             operation.step = self.nonlinearities.step(name, tensors)
         if activation is not None:
             operation.follows = self._call_before(args[0], operation.step)
-        if entries:
+        if sources.entries:
             operation.arguments = scalars_of(args)
         return operation
 
@@ -152,10 +153,11 @@ class ForwardRecorder(TorchDispatchMode):
         Args:
             input_sample: the nonlinearity's input, where its slope is computed from that.
         """
-        if operation.mark is not None:
-            self._origins.mark(output, operation.name, operation.mark)
+        self._origins.mark(output, operation.name, operation.sources.mark, args)
         first = output[0] if isinstance(output, tuple | list) and output else output
-        if operation.mark is not DATA or not isinstance(first, torch.Tensor) or not first.is_floating_point():
+        if not operation.is_followed or not isinstance(first, torch.Tensor):
+            return
+        if not (first.is_floating_point() or first.is_complex()):
             return
         made, call = None, operation.follows
         if operation.activation is not None and call is not None:
@@ -193,11 +195,11 @@ class ForwardRecorder(TorchDispatchMode):
         if returned is None:
             return
         operation, node = returned.operation, returned.output.grad_fn
-        if node is not None and not operation.entries and operation.step is None:
+        if node is not None and not operation.sources.entries and operation.step is None:
             operation.step = self.nonlinearities.custom_step(node)
         if operation.step is not None and node is not None:
             self._extend(returned, operation.step, node)
-        elif operation.entries:
+        elif operation.sources.entries:
             is_activated = next_input is not None and shares_memory(next_input, returned.output)
             call = self._layers.add(returned, node, is_activated=is_activated)
             if node is not None:

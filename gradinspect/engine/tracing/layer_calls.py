@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,10 +11,11 @@ from torch.autograd.graph import Node
 
 from gradinspect.engine.network.parameters import ParameterEntry, owner_of
 from gradinspect.engine.tracing.calls import ActivationCall, LayerCall
-from gradinspect.engine.tracing.graph import through_reshapes
+from gradinspect.engine.tracing.graph import Graph, through_reshapes
 from gradinspect.engine.tracing.ledger import Ledger
 from gradinspect.engine.tracing.operations import Returned
 from gradinspect.engine.tracing.operator_names import ATEN_BIAS_OR_GAIN, ATEN_CHANNELS_FIRST
+from gradinspect.engine.tracing.origins import DATA
 from gradinspect.engine.tracing.outputs import OutputReading
 from gradinspect.engine.tracing.units import ACTIVATION_SAMPLE, OutputLayout
 
@@ -58,14 +60,16 @@ class LayerCalls:
             node: of its output; None below the first trained parameter.
             is_activated: whether a nonlinearity takes the output next; units are then counted behind it.
         """
-        operation = returned.operation
+        operation, sources = returned.operation, returned.operation.sources
         call = self._earlier_call(returned, node)
         if call is not None:
-            call.entries.extend(entry for entry in operation.entries if entry not in call.entries)
+            call.entries.extend(entry for entry in sources.entries if entry not in call.entries)
         else:
-            call = LayerCall(len(self.calls), operation.name, list(operation.entries), (), operation.arguments)
+            call = LayerCall(len(self.calls), operation.name, list(sources.entries), (), operation.arguments)
             self.calls.append(call)
-            self._read_input(call, operation.data)
+            self._read_input(call, sources.data)
+        call.has_met_data |= sources.mark is DATA
+        call.has_computed_weight |= sources.has_computed_weight
         call.applied += (operation.name.rstrip("_"),)
         call.output_shape, call.output_numel = tuple(returned.shape), returned.output.numel()
         self._read_output(call, returned, is_activated=is_activated)
@@ -112,19 +116,39 @@ class LayerCalls:
 
     def _earlier_call(self, returned: Returned, node: Node | None) -> LayerCall | None:
         """Return the earlier call that a separate bias or gain belongs to."""
-        operation = returned.operation
-        if operation.name not in ATEN_BIAS_OR_GAIN or not self.calls or not all(map(_is_vector, operation.entries)):
+        operation, entries = returned.operation, returned.operation.sources.entries
+        if operation.name not in ATEN_BIAS_OR_GAIN or not self.calls or not all(map(_is_vector, entries)):
             return None
         if node is None:
             earlier: LayerCall | None = self.calls[-1]
         else:
             sources = [through_reshapes(child) for child, _ in node.next_functions if child is not None]
             earlier = next((self._by_node[source] for source in sources if source in self._by_node), None)
-        if earlier is None or set(earlier.entries) & set(operation.entries):
+        if earlier is None or set(earlier.entries) & set(entries):
             return None
         if operation.name.rstrip("_") in earlier.applied:
             return None  # a layer has one bias and one gain; a second of a kind starts another call
-        return earlier if _owners(earlier.entries) & _owners(operation.entries) else None
+        return earlier if _owners(earlier.entries) & _owners(entries) else None
+
+
+def chosen_calls(calls: Sequence[LayerCall], graph: Graph) -> list[LayerCall]:
+    """Choose the layer calls of the report, and number them.
+
+    Args:
+        calls: all calls, also those of parameters with constants.
+        graph: of the loss.
+
+    Returns:
+        The calls that have met data: what parameters and constants make apart from those is a weight, or the state
+        before the first step of a recurrence. All calls where none of these is on the way to the loss: the model's
+        input is then a stored tensor or a parameter.
+    """
+    chosen = [call for call in calls if call.has_met_data]
+    if not any(node in graph.sources for call in chosen for node in call.nodes):
+        chosen = list(calls)
+    for order, call in enumerate(chosen):
+        call.order = order
+    return chosen
 
 
 def shares_memory(left: torch.Tensor, right: torch.Tensor) -> bool:

@@ -7,23 +7,20 @@ from typing import Any
 
 import torch
 
-from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.tracing.activations import Activation
 from gradinspect.engine.tracing.calls import ActivationCall, LayerCall
 from gradinspect.engine.tracing.nonlinearities import Step
 from gradinspect.engine.tracing.operator_names import ATEN_SHAPE_GIVING
-from gradinspect.engine.tracing.origins import Mark
+from gradinspect.engine.tracing.origins import DATA, Sources
 
 
 @dataclass(eq=False, slots=True)
 class Operation:
-    """An operation about to run; it holds no tensor but its data and, once it has run, its output.
+    """An operation about to run; it holds no tensor but its data.
 
     Attributes:
         name: of the ATen operation.
-        entries: the parameters among its tensors.
-        data: the first tensor that comes from the inputs.
-        mark: origin of its output.
+        sources: its parameters and data, and the origin of its output.
         step: what it continues, where it may be a part of a nonlinearity.
         activation: the nonlinearity that it computes alone.
         follows: the layer call whose output that nonlinearity takes.
@@ -31,13 +28,16 @@ class Operation:
     """
 
     name: str
-    entries: list[ParameterEntry]
-    data: torch.Tensor | None
-    mark: Mark | None
+    sources: Sources
     step: Step | None = None
     activation: Activation | None = None
     follows: LayerCall | None = None
     arguments: tuple[Any, ...] = ()  # Any: scalars of an ATen call
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether its output may be that of a layer call, or of a nonlinearity behind one."""
+        return self.sources.mark is DATA or bool(self.sources.entries) or self.step is not None
 
 
 @dataclass(eq=False, slots=True)

@@ -14,16 +14,29 @@ ATEN_AFFINE = frozenset(
 )  # fmt: skip
 ATEN_MATRIX_PRODUCTS = frozenset({"addmm", "mm", "bmm", "addmv", "mv", "baddbmm"})
 ATEN_LOOKUPS = frozenset({"embedding", "embedding_bag", "_embedding_bag", "_embedding_bag_forward_only"})
+ATEN_NORMALIZATIONS = frozenset(
+    {"native_layer_norm", "native_group_norm", "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm",
+     "_batch_norm_with_update", "_fused_rms_norm"}
+)  # fmt: skip
 # A bias or a gain that is applied by a separate operation belongs to the layer call before it.
 ATEN_BIAS_OR_GAIN = frozenset(
     {"add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "addcmul", "addcmul_"}
 )  # fmt: skip
 # One kernel and one autograd node for all time steps of a recurrent layer.
 ATEN_FUSED_RECURRENT = frozenset({"mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn"})
+# What applies parameters to constants as a layer, and does not only compute a weight from them.
+ATEN_LAYERS = ATEN_AFFINE | ATEN_MATRIX_PRODUCTS | ATEN_NORMALIZATIONS | ATEN_FUSED_RECURRENT
+ATEN_WITH_WEIGHT_OPERAND = ATEN_AFFINE - {"bmm"}
 # Units are on axis 1 of the output; elsewhere they are on the last axis.
 ATEN_CHANNELS_FIRST = frozenset(
     {"convolution", "_convolution", "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm",
      "_batch_norm_with_update", "native_group_norm", "mkldnn_convolution", "cudnn_convolution"}
+)  # fmt: skip
+
+# Draw random numbers, by the name without the underscore of the in-place form
+ATEN_RANDOM = frozenset(
+    {"rand", "randn", "randint", "rand_like", "randn_like", "randint_like", "normal", "uniform", "random",
+     "exponential", "bernoulli", "log_normal", "cauchy", "poisson", "normal_functional"}
 )  # fmt: skip
 
 # Reshapes

@@ -26,7 +26,8 @@ from gradinspect.engine.tracing.backward import BackwardReader, clean_gradients
 from gradinspect.engine.tracing.calls import LayerCall
 from gradinspect.engine.tracing.device_ledger import DeviceLedger
 from gradinspect.engine.tracing.forward import ForwardRecorder
-from gradinspect.engine.tracing.graph import consumers, next_calls, read_graph
+from gradinspect.engine.tracing.graph import Graph, consumers, next_calls, read_graph
+from gradinspect.engine.tracing.layer_calls import chosen_calls
 from gradinspect.engine.tracing.ledger import HostLedger, Ledger
 from gradinspect.engine.tracing.nonlinearities import Nonlinearities, is_custom, users_of
 from gradinspect.engine.tracing.readings import PassReading
@@ -80,9 +81,11 @@ class TracedPass:
         ledger = self._ledger()
         recorder = ForwardRecorder(self.parameters, self.inputs, ledger)
         loss, shape = self._forward(recorder)
-        reading = PassReading(math.nan, shape, recorder.calls, loss_scale=self.loss_scale)
         assert loss.grad_fn is not None
-        _trace_graph(loss.grad_fn, reading, recorder.nonlinearities)
+        graph = read_graph(loss.grad_fn)
+        calls = chosen_calls(recorder.calls, graph)
+        reading = PassReading(math.nan, shape, calls, loss_scale=self.loss_scale)
+        _trace_graph(graph, reading, recorder.nonlinearities)
         return self._backward(loss, reading, ledger)
 
     def run_for_gradients(self) -> PassReading:
@@ -144,9 +147,8 @@ def _why_no_gradient(model: nn.Module, parameters: ParameterIndex) -> str:
     return "no parameter that requires a gradient reaches the output; look for detach() or no_grad() on the way"
 
 
-def _trace_graph(root: Node, reading: PassReading, nonlinearities: Nonlinearities) -> None:
+def _trace_graph(graph: Graph, reading: PassReading, nonlinearities: Nonlinearities) -> None:
     """Find each call's nonlinearity, the next call, and the weights of a homogeneous chain."""
-    graph = read_graph(root)
     call_of = {node: call.order for call in reading.calls for node in call.nodes}
     reading.following = next_calls(graph, call_of)
     used_by = consumers(graph)

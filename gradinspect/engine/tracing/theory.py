@@ -48,12 +48,14 @@ def mean_squared_slope(call: ActivationCall, q: float) -> float | None:
 
 
 def weight_variance(call: LayerCall, weights: Mapping[ParameterEntry, MeanAndRms] | None = None) -> float | None:
-    """Compute σ_w² = fan_in·Var W of an affine call, with the fan-in of one output unit; None for other calls.
+    """Compute σ_w² = fan_in·Var W of an affine call, with the fan-in of one output unit.
+
+    None for other calls, and where the parameter is not itself the weight (weight norm, a mask, a scale).
 
     Args:
         weights: readings of the parameters; without them the weight is read.
     """
-    if call.operation not in ATEN_AFFINE:
+    if call.operation not in ATEN_AFFINE or call.has_computed_weight:
         return None
     matrices = [entry for entry in call.entries if entry.tensor.dim() >= 2]
     if len(matrices) != 1 or not matrices[0].tensor.numel():
@@ -111,7 +113,8 @@ def homogeneous_weights(calls: Sequence[LayerCall]) -> set[ParameterEntry]:
         is_homogeneous = call.activation is None or (known is not None and known.facts.is_positively_homogeneous)
         matrices = [entry for entry in call.entries if entry.tensor.dim() >= 2]
         biases = [entry.tensor for entry in call.entries if entry.tensor.dim() < 2]
-        if call.operation not in ATEN_AFFINE or len(matrices) != 1 or not is_homogeneous:
+        is_affine = call.operation in ATEN_AFFINE and len(matrices) == 1 and not call.has_computed_weight
+        if not is_affine or not is_homogeneous:
             return set()
         if any(bias.is_cpu and flat_array(bias).any() for bias in biases):
             return set()

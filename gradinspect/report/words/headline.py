@@ -18,6 +18,8 @@ def headline(report: Report) -> str:
         return min(counting, key=lambda finding: _importance(finding, order)).message
     if report.verdict == "undetermined":
         return f"This could not be judged: {_why_undetermined(report)}."
+    if report.summary.layers == 0:
+        return "No layer call was recognised: the parameters were judged, the way of the signal was not."
     gain = report.depth_decay.cumulative_gain if report.depth_decay is not None else None
     layers = counted(report.summary.layers, "layer call")
     if gain is None or gain <= 0:

@@ -57,6 +57,7 @@ def _behind_gates(evidence: Evidence, gates: dict[str, str], thresholds: Thresho
     severity: Severity = "info"
     gate = next(iter(gates.values()))
     layers = {row.name: row.layer for row in evidence.parameters}
+    verb = "gets" if len(gates) == 1 else "get"
     return RULE.finding(
         severity=severity,
         layers=[layers[name] for name in gates],
@@ -64,7 +65,7 @@ def _behind_gates(evidence: Evidence, gates: dict[str, str], thresholds: Thresho
         value=1.0,
         threshold=thresholds.crossed(thresholds.severity(1.0) or "fail", 1.0),
         message=(
-            f"{counted(len(gates), 'parameter')} ({listed(list(gates))}) get no gradient in the first step, because "
+            f"{counted(len(gates), 'parameter')} ({listed(list(gates))}) {verb} no gradient in the first step, because "
             f"{quoted(gate)} starts at zero; it gets one itself, so the way opens with the first step."
         ),
         explanation="Starting a branch at zero is a known and sound choice; it is listed only for information.",
