@@ -14,6 +14,7 @@ from gradinspect.contracts.document import from_python
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.request.request import InspectionRequest
 from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.contracts.spec.plan import Call
 from gradinspect.contracts.wire.resources import ModelRegistration
 from gradinspect.engine.network.build import build
 
@@ -78,9 +79,7 @@ def test_a_residual_mlp_skips_where_the_width_stays() -> None:
 def test_a_cnn_halves_between_stages_on_any_number_of_axes() -> None:
     for shape in ([2, 16], [2, 16, 16], [2, 16, 16, 16]):
         spec = expanded(preset="cnn", input={"shape": shape}, channels=[4, 6], convolutions_per_stage=2)
-        pooled = next(
-            step for step in spec.plan.calls() if getattr(step, "layer", None) and "MaxPool" in step.layer.type
-        )
+        pooled = next(step for step in spec.plan.calls() if isinstance(step, Call) and "MaxPool" in step.layer.type)
         assert pooled.output_shape == (4, *[8] * (len(shape) - 1))
         assert sum(kind.startswith("Conv") for kind in kinds(spec)) == 4
 

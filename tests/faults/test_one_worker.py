@@ -7,6 +7,7 @@ import random
 import signal
 from collections.abc import Iterator
 from time import sleep
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.support.queueing import queue_spec, queue_upload, wait_until
 from tests.support.specimens import TENANT, read
 
 WIDE = {"input": {"shape": [512]}, "layers": [{"type": "Linear", "out_features": 512}, {"type": "ReLU"}] * 20}
-SLOW = {"spec": WIDE, "seeds": 4, "data": {"samples": 256}}  # about a second on an idle CPU
+SLOW: dict[str, Any] = {"spec": WIDE, "seeds": 4, "data": {"samples": 256}}  # about a second on an idle CPU
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import random
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ MODES: dict[str, Callable[[nn.Module], object]] = {
 
 @pytest.mark.parametrize("name", MODES)
 @pytest.mark.parametrize("asked", ["train", "eval"])
-def test_every_module_keeps_its_mode(name: str, asked: str) -> None:
+def test_every_module_keeps_its_mode(name: str, asked: Literal["train", "eval"]) -> None:
     net = model()
     MODES[name](net)
     before = [module.training for module in net.modules()]
@@ -76,7 +76,8 @@ def test_gradients_stay_the_same_objects_with_the_same_values() -> None:
     inspect(net, *batch())
     for parameter, (object_before, value_before) in zip(net.parameters(), kept, strict=True):
         assert parameter.grad is object_before
-        assert value_before is None or torch.equal(parameter.grad, value_before)
+        if parameter.grad is not None and value_before is not None:
+            assert torch.equal(parameter.grad, value_before)
 
 
 def test_weights_and_buffers_keep_their_values() -> None:
@@ -114,7 +115,7 @@ def test_a_buffer_that_the_model_replaces_is_restored() -> None:
 
 def test_requires_grad_is_restored() -> None:
     net = model()
-    net[0].weight.requires_grad_(False)
+    net.get_parameter("0.weight").requires_grad_(False)
     before = [parameter.requires_grad for parameter in net.parameters()]
     inspect(net, *batch())
     assert [parameter.requires_grad for parameter in net.parameters()] == before
@@ -133,7 +134,7 @@ def test_the_callers_hooks_remain_and_ours_are_removed() -> None:
     net = model()
     seen: list[str] = []
     net[0].register_forward_hook(lambda *_: seen.append("forward"))
-    net[0].weight.register_hook(lambda _: seen.append("backward"))
+    net.get_parameter("0.weight").register_hook(lambda _: seen.append("backward"))
     before = hooks_of(net)
     inspect(net, *batch())
     assert hooks_of(net) == before
@@ -176,18 +177,21 @@ def test_an_input_that_requires_a_gradient_gets_none() -> None:
 
 def test_the_model_is_restored_when_inspecting_fails() -> None:
     net = model().eval()
-    net[0].weight.grad = torch.ones_like(net[0].weight)
+    weight = net.get_parameter("0.weight")
+    weight.grad = torch.ones_like(weight)
     before = hooks_of(net)
     with pytest.raises(InspectionError):
         inspect(net, torch.randn(4, 7), batch(4)[1])
     assert hooks_of(net) == before
     assert not net.training
-    assert torch.equal(net[0].weight.grad, torch.ones_like(net[0].weight))
+    assert weight.grad is not None
+    assert torch.equal(weight.grad, torch.ones_like(weight))
 
 
 def test_every_section_restores_the_model() -> None:
     net = model()
-    net[0].weight.grad = torch.ones_like(net[0].weight)
+    weight = net.get_parameter("0.weight")
+    weight.grad = torch.ones_like(weight)
     before, hooks = copy.deepcopy(net.state_dict()), hooks_of(net)
     kept = list(net.parameters())
     torch.manual_seed(7)
@@ -204,7 +208,8 @@ def test_every_section_restores_the_model() -> None:
     after = net.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert [a is b for a, b in zip(net.parameters(), kept, strict=True)] == [True] * len(kept)
-    assert torch.equal(net[0].weight.grad, torch.ones_like(net[0].weight))
+    assert weight.grad is not None
+    assert torch.equal(weight.grad, torch.ones_like(weight))
     assert [parameter.grad is None for parameter in net.parameters()] == [False] + [True] * (len(kept) - 1)
     assert all(parameter.requires_grad for parameter in net.parameters())
     assert net.training
@@ -222,7 +227,9 @@ def numbers(report: Report) -> list[float | None]:
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_eager_scripted_and_traced_models_give_the_same_numbers() -> None:
     net = model()
-    net[3].p = 0.0  # a traced dropout draws at another place of the random stream
+    dropout = net[3]
+    assert isinstance(dropout, nn.Dropout)
+    dropout.p = 0.0  # a traced dropout draws at another place of the random stream
     net.eval()  # tracing checks the trace, which training-mode BatchNorm would change
     inputs, targets = batch()
     eager = inspect(net, inputs, targets, mode="eval")
@@ -256,7 +263,12 @@ def test_a_preset_is_taken_as_a_spec() -> None:
 def test_a_callable_is_a_loss() -> None:
     inputs, targets = batch()
     net = model().eval()
-    own = inspect(net, inputs, targets, loss=lambda out, want: nn.functional.cross_entropy(out, want), mode="eval")
+
+    def own_loss(output: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+        assert target is not None
+        return nn.functional.cross_entropy(output, target)
+
+    own = inspect(net, inputs, targets, loss=own_loss, mode="eval")
     assert numbers(own) == numbers(inspect(net, inputs, targets, mode="eval"))
 
 

@@ -65,7 +65,7 @@ def test_five_percent_below_the_reference_is_learning(final: float, learned: boo
 
 def test_ratios_are_of_the_seeds_geometric_means() -> None:
     comparison = compare(arm("newton", 0.5, 2.0), arm("uniform", 1.0, 4.0))
-    assert comparison.per_seed == (pytest.approx(0.5), pytest.approx(0.5))
+    assert comparison.per_seed == pytest.approx((0.5, 0.5))
     assert comparison.ratio == pytest.approx(0.5)
 
 

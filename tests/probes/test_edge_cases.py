@@ -51,10 +51,10 @@ def test_one_group_has_nothing_to_scale() -> None:
 def test_scales_within_half_a_decade_keep_uniform_without_a_probe() -> None:
     model = mlp(8, 8, 8, activation=nn.Identity)
     with torch.no_grad():  # two orthogonal layers: equal norms of weights and gradients
-        model[0].weight.copy_(torch.eye(8))
-        model[2].weight.copy_(torch.eye(8))
-        model[0].bias.zero_()
-        model[2].bias.zero_()
+        model.get_parameter("0.weight").copy_(torch.eye(8))
+        model.get_parameter("2.weight").copy_(torch.eye(8))
+        model.get_parameter("0.bias").zero_()
+        model.get_parameter("2.bias").zero_()
     s = section_input(model, normal(64, 8), normal(64, 8, seed=1), loss="mse", optimizer=SGD)
     found = suggestion(s)
     assert (found.verdict, found.method, found.evidence) == ("keep_uniform", "uniform", None)
@@ -95,8 +95,8 @@ def test_an_unused_module_and_one_whose_gradient_is_zero_keep_scale_one() -> Non
 def test_equalize_replaces_the_trust_ratio_of_a_group_of_zero_weights() -> None:
     model = sigmoid_net()
     with torch.no_grad():
-        model[6].weight.zero_()
-        model[0].weight.mul_(2.0)
+        model.get_parameter("6.weight").zero_()
+        model.get_parameter("0.weight").mul_(2.0)
     # The head's weights are zero, so no gradient passes it: it alone moves, and its trust ratio is 0/‖g‖.
     found = suggestion(section_input(model, normal(128, 8), classes(3, 128), lr_scales=UNTESTED))
     assert {g.layer: g.note for g in candidate(found, "trust_ratio").groups} == {
@@ -129,7 +129,7 @@ def test_a_loss_that_is_not_convex_in_the_output_has_no_newton() -> None:
 def test_a_weight_that_is_not_finite_ends_the_suggestion_with_its_name() -> None:
     model = sigmoid_net()
     with torch.no_grad():
-        model[4].weight[0, 0] = math.nan
+        model.get_parameter("4.weight")[0, 0] = math.nan
     found = suggestion(section_input(model, normal(128, 8), classes(3, 128)))
     assert (found.status, found.verdict, found.groups) == ("undetermined", "undetermined", ())
     assert "4.weight" in (found.reason or "")
@@ -175,9 +175,13 @@ def test_a_suggestion_costs_at_most_twice_two_forwards_a_group_and_a_backward() 
     s = section_input(model, normal(128, 8), classes(3, 128), lr_scales=UNTESTED)
     forwards: list[int] = []
     backwards: list[int] = []
+
+    def count_backward(_module: nn.Module, _inputs: object, outputs: tuple[torch.Tensor, ...] | torch.Tensor) -> None:
+        backwards.append(outputs[0].shape[0])
+
     model.register_forward_hook(lambda _m, inputs, _output: forwards.append(inputs[0].shape[0]))
     # Below the head, the hook's input needs a gradient, which is when torch calls it.
-    model[6].register_full_backward_hook(lambda _m, _g, outputs: backwards.append(outputs[0].shape[0]))
+    model[6].register_full_backward_hook(count_backward)
     suggestion(s)
     samples, groups = 128, 4
     assert sum(forwards) <= 2 * 2 * groups * samples
@@ -189,8 +193,9 @@ def test_a_suggestion_restores_the_model() -> None:
         nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Sigmoid(), nn.Dropout(0.1), nn.Linear(16, 16), nn.Sigmoid(),
         nn.Linear(16, 3),
     )  # fmt: skip
-    model[4].bias.requires_grad_(False)
-    model[0].weight.grad = torch.ones_like(model[0].weight)
+    model.get_parameter("4.bias").requires_grad_(False)
+    first = model.get_parameter("0.weight")
+    first.grad = torch.ones_like(first)
     model.eval()
     s = section_input(
         model, normal(128, 8, dtype=torch.float32), classes(3, 128), optimizer=SGD,
@@ -203,7 +208,8 @@ def test_a_suggestion_restores_the_model() -> None:
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     assert torch.equal(torch.get_rng_state(), random_state)
-    assert bool((model[0].weight.grad == 1).all())
-    assert model[6].weight.grad is None
+    assert first.grad is not None
+    assert torch.equal(first.grad, torch.ones_like(first))
+    assert model.get_parameter("6.weight").grad is None
     assert not model.training
-    assert not model[4].bias.requires_grad
+    assert not model.get_parameter("4.bias").requires_grad

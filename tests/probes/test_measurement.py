@@ -27,6 +27,11 @@ class Lookup(nn.Module):
         return output
 
 
+def gradient(tensor: torch.Tensor) -> torch.Tensor:
+    assert tensor.grad is not None
+    return tensor.grad
+
+
 def test_parts_of_the_batch_add_up_to_its_gradient() -> None:
     model = mlp(4, 6, 6, 6, 3)
     x, y = normal(130, 4), classes(3, 130)  # 130 samples in four parts: 32, 33, 32, 33
@@ -36,8 +41,8 @@ def test_parts_of_the_batch_add_up_to_its_gradient() -> None:
         for entry in group.group.entries:
             # Sums of at most 130 products in another order: n·2⁻⁵³ each, far under 1e-12.
             torch.testing.assert_close(group.gradient[entry], entry.tensor.grad, rtol=1e-12, atol=1e-15)
-        square = sum(float(entry.tensor.grad.square().sum()) for entry in group.group.entries)
-        assert group.grad_norm == pytest.approx(math.sqrt(square), rel=1e-12)
+        norms = [float(gradient(entry.tensor).norm()) for entry in group.group.entries]
+        assert group.grad_norm == pytest.approx(math.hypot(*norms), rel=1e-12)
 
 
 def test_the_variation_is_that_of_the_parts_norms() -> None:
@@ -49,7 +54,7 @@ def test_the_variation_is_that_of_the_parts_norms() -> None:
         model.zero_grad()
         rows = slice(32 * part, 32 * part + 32)
         nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
-        norms.append(math.hypot(float(model[0].weight.grad.norm()), float(model[0].bias.grad.norm())))
+        norms.append(math.hypot(*(float(gradient(p).norm()) for p in model[0].parameters())))
     spread = torch.tensor(norms, dtype=torch.float64)
     assert found[0].cv == pytest.approx(float(spread.std() / spread.mean()), rel=1e-9)
 
@@ -91,7 +96,7 @@ def test_a_zero_gradient_and_an_unused_parameter_have_no_gradient() -> None:
 def test_a_weight_that_is_not_finite_is_distinguished_from_the_gradients_that_it_spoils() -> None:
     model = mlp(4, 6, 3)
     with torch.no_grad():
-        model[2].bias[0] = math.nan
+        model.get_parameter("2.bias")[0] = math.nan
     first, second = measured(section_input(model, normal(8, 4), classes(3, 8)))
     assert (first.broken_weight, first.broken_gradient) == (None, "0.weight")
     assert (second.broken_weight, second.broken_gradient) == ("2.bias", "2.weight")
@@ -99,7 +104,7 @@ def test_a_weight_that_is_not_finite_is_distinguished_from_the_gradients_that_it
 
 def test_measuring_changes_no_gradient() -> None:
     model = mlp(4, 6, 3)
-    model[0].weight.grad = torch.ones_like(model[0].weight)
+    model.get_parameter("0.weight").grad = torch.ones_like(model.get_parameter("0.weight"))
     measured(section_input(model, normal(8, 4), classes(3, 8)))
-    assert bool((model[0].weight.grad == 1).all())
-    assert model[2].weight.grad is None
+    assert bool((gradient(model.get_parameter("0.weight")) == 1).all())
+    assert model.get_parameter("2.weight").grad is None

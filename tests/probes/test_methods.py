@@ -147,8 +147,8 @@ def test_a_factor_moved_from_one_relu_layer_to_the_next_moves_the_scales_by_its_
     def net(first: float, second: float) -> nn.Sequential:
         model = nn.Sequential(nn.Linear(4, 5, bias=False), nn.ReLU(), nn.Linear(5, 3, bias=False)).double()
         with torch.no_grad():
-            model[0].weight.copy_(first * weights[0])
-            model[2].weight.copy_(second * weights[1])
+            model.get_parameter("0.weight").copy_(first * weights[0])
+            model.get_parameter("2.weight").copy_(second * weights[1])
         return model
 
     x, y = normal(10, 4, seed=3), classes(3, 10)

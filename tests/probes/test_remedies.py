@@ -28,7 +28,7 @@ def test_a_linear_layer_gets_the_gain_that_makes_its_weight_variance_one() -> No
     found = gains_of(model)
     assert set(found) == {"2.weight", "4.weight"}  # neither the first layer nor the head
     for place in (2, 4):
-        expected = 1 / math.sqrt(variance(model[place].weight))
+        expected = 1 / math.sqrt(variance(model.get_parameter(f"{place}.weight")))
         assert found[f"{place}.weight"] == pytest.approx(expected, rel=1e-5)  # printed in six digits
 
 
@@ -38,9 +38,11 @@ def test_a_tanh_layer_is_rescaled_by_the_slopes_under_the_weights_rescaled_befor
     found = gains_of(model)
     with torch.no_grad():
         hidden = torch.tanh(model[0](x))
-        first = nn.functional.linear(hidden, model[2].weight * found["2.weight"], model[2].bias)
+        first = nn.functional.linear(
+            hidden, model.get_parameter("2.weight") * found["2.weight"], model.get_parameter("2.bias")
+        )
         slope = float((1 - torch.tanh(first).square()).square().mean())
-    expected = 1 / math.sqrt(variance(model[4].weight) * slope)
+    expected = 1 / math.sqrt(variance(model.get_parameter("4.weight")) * slope)
     assert found["4.weight"] == pytest.approx(expected, rel=1e-4)
 
 
@@ -59,22 +61,22 @@ def test_a_torchscript_file_gets_the_gains_of_its_eager_module() -> None:
 def test_a_layer_that_passes_the_signal_on_already_keeps_its_weight() -> None:
     model = mlp(8, 16, 16, 3, activation=nn.Identity)
     with torch.no_grad():
-        model[2].weight.mul_(1 / math.sqrt(variance(model[2].weight)))
+        model.get_parameter("2.weight").mul_(1 / math.sqrt(variance(model.get_parameter("2.weight"))))
     assert gains_of(model) == {}
 
 
 def test_a_gain_has_a_limit() -> None:
     model = mlp(8, 16, 16, 3, activation=nn.Identity)
     with torch.no_grad():
-        model[2].weight.mul_(1e-6)
+        model.get_parameter("2.weight").mul_(1e-6)
     assert gains_of(model) == {"2.weight": LARGEST}
 
 
 def test_frozen_and_dead_layers_are_not_rescaled() -> None:
     model = mlp(8, 16, 16, 16, 3, activation=nn.ReLU)
-    model[2].weight.requires_grad_(False)
+    model.get_parameter("2.weight").requires_grad_(False)
     with torch.no_grad():
-        model[2].bias.fill_(-100.0)  # every unit of the second layer is off: no slope reaches the third
+        model.get_parameter("2.bias").fill_(-100.0)  # every unit of the second layer is off: no slope reaches the third
     assert gains_of(model) == {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +16,6 @@ from gradinspect.contracts.optimizers import ASSUMED
 from gradinspect.contracts.request.request import LrScalesRequest
 from gradinspect.engine.network.optimizers import steps_of
 from gradinspect.probes.scales.groups import make_groups
-from gradinspect.probes.verify import budget
 from gradinspect.probes.verify.budget import ProbeBudget
 from gradinspect.probes.verify.probe_data import probe_data
 from gradinspect.probes.verify.search import Arm, RateSearch
@@ -172,7 +172,7 @@ def test_a_first_run_is_dropped_when_the_seconds_are_over(monkeypatch: pytest.Mo
 
 def test_a_budget_in_seconds_ends_when_they_have_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 100.0
-    monkeypatch.setattr(budget.time, "perf_counter", lambda: clock)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock)
     s = section_input(nn.Linear(1, 1, dtype=torch.float64), normal(4, 1), normal(4, 1), loss="mse")
     probes = ProbeBudget(s, LrScalesRequest(max_seconds=5.0))
     clock = 104.9

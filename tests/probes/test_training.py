@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -38,11 +39,11 @@ def declared(optimizer: dict[str, Any]) -> Optimizer:
 
 
 def as_torch(optimizer: dict[str, Any], groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer["type"]]
-    result: torch.optim.Optimizer = kind(
-        groups, **{name: value for name, value in optimizer.items() if name not in ("type", "lr")}
-    )
-    return result
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW,
+    }  # fmt: skip
+    options = {name: value for name, value in optimizer.items() if name not in ("type", "lr")}
+    return kinds[optimizer["type"]](groups, **options)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: "-".join(map(str, o.values())))
@@ -183,8 +184,8 @@ def test_every_start_of_an_upload_has_the_files_own_weights_and_another_order() 
 def test_a_start_of_a_spec_is_a_fresh_initialisation() -> None:
     s = section_input(dropping(0), normal(100, 4), classes(3, 100), rebuild=lambda seed: dropping(seed), seed=0)
     first, second = make_trainer(s).starts(2)
-    assert torch.equal(first.weights().parameters[0], dropping(0)[0].weight)
-    assert torch.equal(second.weights().parameters[0], dropping(1)[0].weight)
+    assert torch.equal(first.weights().parameters[0], dropping(0).get_parameter("0.weight"))
+    assert torch.equal(second.weights().parameters[0], dropping(1).get_parameter("0.weight"))
 
 
 def test_a_tied_tensor_of_a_file_moves_by_the_sum_of_its_gradients() -> None:
@@ -248,7 +249,7 @@ def test_an_epoch_has_every_sample_at_most_once_and_is_the_same_for_every_arm() 
 def test_the_reference_loss_is_that_of_the_best_constant_output_where_the_first_loss_is_higher() -> None:
     model = mlp(4, 6, 3)
     with torch.no_grad():
-        model[2].bias.copy_(torch.tensor([9.0, 0.0, 0.0]))
+        model.get_parameter("2.bias").copy_(torch.tensor([9.0, 0.0, 0.0]))
     y = torch.tensor([0] * 10 + [1] * 20 + [2] * 30)
     s = section_input(model, normal(60, 4), y)
     trainer = make_trainer(s)

@@ -67,8 +67,11 @@ def trained(s: SectionInput, code: str, seed: int, steps: int) -> list[float]:
     exec(code, script)
     data = probe_data(s)
     losses = []
-    for rows in data.minibatches(seed, steps) or [None] * steps:
+    minibatches = data.minibatches(seed, steps)
+    for step in range(steps):
+        rows = None if minibatches is None else minibatches[step]
         (x,), y = data.pick(rows)
+        assert y is not None
         loss = nn.functional.cross_entropy(model(x), y)
         script["optimizer"].zero_grad()
         loss.backward()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradinspect.contracts.report.comparison import LayerComparison, Ratio
+from gradinspect.contracts.report.comparison import Difference, LayerComparison, Ratio
 from gradinspect.contracts.report.report import Measurements, Report
 from gradinspect.contracts.request.policy import DEFAULT_POLICY
 from gradinspect.contracts.request.request import InspectionSettings
@@ -30,13 +31,13 @@ def judged(measured: Measurements) -> Report:
     return judge(measured, policy=DEFAULT_POLICY, model=MODEL, inspection=None, settings=InspectionSettings())
 
 
-def layer(name: str, ratio: Ratio, **fields: object) -> LayerComparison:
+def layer(name: str, ratio: Ratio, **fields: Any) -> LayerComparison:  # Any: fields of LayerComparison
     return LayerComparison(
         base=name, head=name, call=0, kind="Linear", head_kind="Linear", matched_by="name", signal_rms=ratio, **fields
     )
 
 
-def ratio(log2: float | None, difference: str = "larger", noise: float | None = None) -> Ratio:
+def ratio(log2: float | None, difference: Difference = "larger", noise: float | None = None) -> Ratio:
     return Ratio(base=1.0, head=2.0, log2_ratio=log2, difference=difference, noise=noise)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -22,7 +23,7 @@ from gradinspect.report.charts.scale_charts import (
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def group(layer: str, scale: float | None, **fields: object) -> ScaleGroup:
+def group(layer: str, scale: float | None, **fields: Any) -> ScaleGroup:  # Any: fields of ScaleGroup
     return ScaleGroup(layer=layer, parameters=(f"{layer}.weight",), scale=scale, **fields)
 
 

@@ -100,7 +100,7 @@ def test_values_of_rules_that_passed_are_known_too() -> None:
         entry for entry in compared(chain((0.5,) * 5), chain((0.9,) * 5)).rules if entry.rule == "vanishing_signal"
     )
     assert (entry.base, entry.head) == ("pass", "pass")
-    assert (entry.base_value, entry.head_value) == (pytest.approx(0.5**5), pytest.approx(0.9**5))
+    assert (entry.base_value, entry.head_value) == pytest.approx((0.5**5, 0.9**5))
 
 
 def test_a_head_that_cannot_be_judged_makes_the_comparison_undetermined() -> None:
