@@ -200,11 +200,11 @@ def test_the_names_in_the_help_are_those_of_the_request() -> None:
     from typing import get_args
 
     from gradinspect.cli import options
-    from gradinspect.contracts.request import data, request
+    from gradinspect.contracts.request.request import Loss
+    from gradinspect.contracts.spec.tensors import FloatType, IntegerType
 
-    assert get_args(request.Loss) == options.LOSSES
-    assert get_args(request.Diagnostic) == options.DIAGNOSTICS
-    assert {*get_args(data.FloatType), *get_args(data.IntegerType)} == set(options.DTYPES)
+    assert get_args(Loss) == options.LOSSES
+    assert {*get_args(FloatType), *get_args(IntegerType)} == set(options.DTYPES)
 
 
 def test_ctrl_c_ends_with_130_and_a_line(tmp_path: Path) -> None:

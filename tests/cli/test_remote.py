@@ -14,7 +14,6 @@ from click.testing import CliRunner, Result
 
 from gradinspect.cli import cli
 from gradinspect.client import Client
-from gradinspect.client import client as client_module
 from gradinspect.contracts.document import from_json
 from gradinspect.contracts.report.report import Report
 from gradinspect.testing.measurements import chain
@@ -34,7 +33,7 @@ def watched(data_dir: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) ->
     app = create_app(Settings.from_environment({}, data_dir=data_dir, database_url=sqlite_url))
     context: Context = app.extensions[EXTENSION]
     transport = Watched(httpx.WSGITransport(app=app), Worker(context))
-    monkeypatch.setattr(client_module.httpx, "HTTPTransport", lambda: transport)
+    monkeypatch.setattr(httpx, "HTTPTransport", lambda: transport)
     with structlog.testing.capture_logs():  # the application logs to stdout, which is the command's here
         yield transport
     context.database.dispose()
@@ -143,7 +142,9 @@ def test_an_inspection_that_takes_too_long_exits_with_3(run: Run, watched: Watch
     assert "has not ended within 1 s; it continues" in result.stderr
 
 
-def test_an_interrupt_cancels_the_inspection_and_exits_with_130(run: Run, watched: Watched) -> None:
+def test_an_interrupt_cancels_the_inspection_and_exits_with_130(
+    run: Run, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Interrupted(Watched):
         def handle_request(self, request: httpx.Request) -> httpx.Response:
             if request.method == "GET" and request.url.path.startswith("/v1/inspections/"):
@@ -151,7 +152,7 @@ def test_an_interrupt_cancels_the_inspection_and_exits_with_130(run: Run, watche
             return super().handle_request(request)
 
     interrupted = Interrupted(watched.inner, watched.worker)
-    client_module.httpx.HTTPTransport = lambda: interrupted  # type: ignore[assignment,misc]  # the fixture restores it
+    monkeypatch.setattr(httpx, "HTTPTransport", lambda: interrupted)
     result = run()
     assert result.exit_code == 130
     assert "cancelled insp_" in result.stderr
@@ -165,7 +166,7 @@ def test_a_service_that_does_not_answer_exits_with_3(monkeypatch: pytest.MonkeyP
 
     from gradinspect.client import transport
 
-    monkeypatch.setattr(client_module.httpx, "HTTPTransport", lambda: httpx.MockTransport(refuse))
+    monkeypatch.setattr(httpx, "HTTPTransport", lambda: httpx.MockTransport(refuse))
     monkeypatch.setattr(transport, "FIRST_PAUSE_SECONDS", 0.0)
     result = run()
     assert result.exit_code == 3

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any  # Any: fields of a request
 
 import pytest
 from apiflask import APIFlask
@@ -20,10 +21,9 @@ from service.db.engine import Database
 from service.lifecycle.delivery import deliver
 from service.settings import Settings
 from service.store.storage import Store
-from tests.support.specimens import submit, take
+from tests.support.specimens import Ended, submit, take
 
 MODEL = ModelReference(kind="spec", name="chain")
-Ended = Callable[..., str]
 
 
 @pytest.fixture
@@ -52,11 +52,15 @@ def client(app: APIFlask) -> FlaskClient:
 def ended(app: APIFlask) -> Ended:
     """Return a function that makes a successful inspection with the measurements passed to it and returns its id."""
     here: Context = app.extensions[EXTENSION]
-    return lambda measured=None, **fields: end(here.database, here.store, measured or chain((0.1,) * 5), **fields)
+
+    def end_one(measured: Measurements | None = None, *, policy: Policy = DEFAULT_POLICY, **fields: Any) -> str:
+        return end(here.database, here.store, measured or chain((0.1,) * 5), policy=policy, **fields)
+
+    return end_one
 
 
 def end(
-    database: Database, store: Store, measured: Measurements, *, policy: Policy = DEFAULT_POLICY, **fields: object
+    database: Database, store: Store, measured: Measurements, *, policy: Policy = DEFAULT_POLICY, **fields: Any
 ) -> str:
     """Submit, claim, judge and deliver one inspection, as a worker does."""
     inspection_id = submit(database, **fields).id

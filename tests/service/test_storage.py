@@ -9,6 +9,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -16,7 +17,7 @@ from typing import NoReturn
 import pytest
 
 from gradinspect.contracts.problems import ProblemError
-from service.store import durable_files, report_files, stream_writing
+from service.store import report_files, stream_writing
 from service.store.local import LocalStore
 from service.store.storage import Store
 from tests.support.specimens import has_bytes, make_report, store_bytes
@@ -160,7 +161,7 @@ def test_no_space_at_any_step_is_disk_full_and_leaves_no_file(
         case "write_all":
             monkeypatch.setattr("service.store.stream_writing.write_all", refuse)
         case "mkstemp":
-            monkeypatch.setattr(durable_files.tempfile, "mkstemp", refuse)
+            monkeypatch.setattr(tempfile, "mkstemp", refuse)
         case "fsync":
             monkeypatch.setattr(os, "fsync", refuse)
         case "replace":

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.report.report import Environment, Finding, ModelReference, Remedy, Report, Summary, Verdict
+from gradinspect.contracts.report.report import (
+    Environment,
+    Finding,
+    Measurements,
+    ModelReference,
+    Remedy,
+    Report,
+    Summary,
+    Verdict,
+)
 from gradinspect.contracts.report.rows import (
     ActivationStatistics,
     LayerMeasurement,
@@ -17,7 +26,7 @@ from gradinspect.contracts.report.rows import (
     Quantiles,
     SignalStatistics,
 )
-from gradinspect.contracts.request.policy import DEFAULT_POLICY
+from gradinspect.contracts.request.policy import DEFAULT_POLICY, Policy
 from gradinspect.contracts.request.request import InspectionRequest
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from service.db import inspections, leases, models, workers
@@ -34,6 +43,14 @@ SPEC: dict[str, Any] = {
     "input": {"shape": [4]},
     "layers": [{"type": "Linear", "in_features": 4, "out_features": 2}],
 }
+
+
+class Ended(Protocol):
+    """Make an inspection that ended well and return its id."""
+
+    def __call__(
+        self, measured: Measurements | None = None, *, policy: Policy = DEFAULT_POLICY, **fields: Any
+    ) -> str: ...
 
 
 def spec(out_features: int = 2) -> ModelSpec:

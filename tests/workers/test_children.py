@@ -222,7 +222,9 @@ def test_a_child_is_confined_while_it_runs(run_child: RunChild) -> None:
         while seen.get("Seccomp") != "2":
             assert monotonic() < deadline, seen
             status = Path(f"/proc/{child.pid}/status").read_text()
-            seen.update(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+            for line in status.splitlines():
+                key, _, value = line.partition(":\t")
+                seen[key] = value
 
     run_child(model=scripted(EndlessLoop()), sample_input=FOUR, meanwhile=look, is_lost=lambda: "NoNewPrivs" in seen)
     assert seen["NoNewPrivs"] == "1"

@@ -29,7 +29,7 @@ def out_of_processes(*_: object, **__: object) -> None:
 
 def test_a_failed_fork_fails_one_job_and_not_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    monkeypatch.setattr(forkserver.os, "fork", out_of_processes)
+    monkeypatch.setattr(os, "fork", out_of_processes)
     server = threading.Thread(target=forkserver._serve, args=(theirs,), daemon=True)
     server.start()
     header = json.dumps({"files": [], "limits": Limits().model_dump(), "level": "limits", "cuda_device": None})

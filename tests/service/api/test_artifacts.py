@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 import warnings
 from io import BytesIO
 from pathlib import Path
+from typing import Any  # Any: arguments of werkzeug
 
 import pytest
 import torch
 from apiflask import APIFlask
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from gradinspect.contracts.wire.messages import Limits
 from gradinspect.contracts.wire.resources import ArtifactResource
@@ -20,7 +23,6 @@ from service.app import create_app
 from service.context import EXTENSION, Context
 from service.db.workers import OneWorker
 from service.settings import Settings
-from service.store import durable_files
 from tests.support.callers import REQUEST, SPEC, pointers, problem
 from tests.support.specimens import has_bytes, write_worker
 
@@ -54,11 +56,11 @@ def scripted(tmp_path: Path) -> bytes:
     return path.read_bytes()
 
 
-def put(client: FlaskClient, data: bytes, name: str | None = None, **options: object):
+def put(client: FlaskClient, data: bytes, name: str | None = None, **options: Any) -> TestResponse:
     return client.put(f"/v1/artifacts/{name or digest(data)}", data=data, **options)
 
 
-def post(client: FlaskClient, address: str, data: bytes, **fields: str):
+def post(client: FlaskClient, address: str, data: bytes, **fields: str) -> TestResponse:
     return client.post(address, data={"file": (BytesIO(data), "model.pt"), **fields})
 
 
@@ -138,7 +140,7 @@ def test_a_full_disk_is_a_507(client: FlaskClient, monkeypatch: pytest.MonkeyPat
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(durable_files.os, "replace", full, raising=True)
+    monkeypatch.setattr(os, "replace", full)
     monkeypatch.setattr(Path, "replace", full)
     problem(put(client, BYTES), "disk_full")
     monkeypatch.undo()
@@ -241,7 +243,7 @@ def test_data_must_hold_the_tensors_that_are_named(client: FlaskClient) -> None:
     data = safetensors(x=(8, 16), y=(8,), few=(3,), one=())
     put(client, data)
 
-    def ask(**named: object):
+    def ask(**named: object) -> TestResponse:
         return client.post("/v1/inspections", json={**REQUEST, "data": {"artifact": digest(data), **named}})
 
     assert ask(inputs=["x"], target="y").status_code == 202

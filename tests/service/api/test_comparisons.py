@@ -7,9 +7,10 @@ from flask.testing import FlaskClient
 from gradinspect.contracts.report.comparison import Comparison
 from gradinspect.testing.measurements import chain
 from tests.support.callers import REQUEST, pointers, problem
+from tests.support.specimens import Ended
 
 
-def test_two_inspections_are_compared(client: FlaskClient, ended) -> None:
+def test_two_inspections_are_compared(client: FlaskClient, ended: Ended) -> None:
     base, head = ended(chain((0.9,) * 5)), ended(chain((0.1,) * 5))
     answer = client.get(f"/v1/comparisons?base={base}&head={head}")
     found = Comparison.model_validate_json(answer.get_data())
@@ -21,7 +22,7 @@ def test_two_inspections_are_compared(client: FlaskClient, ended) -> None:
     assert again.status_code == 304
 
 
-def test_both_are_judged_by_the_requested_policy(client: FlaskClient, ended) -> None:
+def test_both_are_judged_by_the_requested_policy(client: FlaskClient, ended: Ended) -> None:
     base, head = ended(chain((0.9,) * 5)), ended(chain((0.1,) * 5))
     client.post("/v1/policies", json={"name": "blind", "rules": {"vanishing_signal": {"enabled": False}}})
     answer = client.get(f"/v1/comparisons?base={base}&head={head}&policy=blind")
@@ -33,7 +34,7 @@ def test_both_are_judged_by_the_requested_policy(client: FlaskClient, ended) -> 
     assert pointers(wrong) == ["/query/policy"]
 
 
-def test_both_inspections_are_required_and_must_have_a_report(client: FlaskClient, ended) -> None:
+def test_both_inspections_are_required_and_must_have_a_report(client: FlaskClient, ended: Ended) -> None:
     base = ended()
     assert pointers(problem(client.get(f"/v1/comparisons?base={base}"), "invalid_request")) == ["/query/head"]
     assert pointers(problem(client.get("/v1/comparisons?base=1&head=2"), "invalid_request")) == [

@@ -11,7 +11,7 @@ from service.context import EXTENSION, Context
 from service.db import retention
 from service.lifecycle import deletion
 from tests.support.callers import problem
-from tests.support.specimens import TENANT, submit, take
+from tests.support.specimens import TENANT, Ended, submit, take
 
 
 def context_of(app: APIFlask) -> Context:
@@ -19,7 +19,7 @@ def context_of(app: APIFlask) -> Context:
     return here
 
 
-def test_a_deleted_inspection_leaves_nothing_behind(app: APIFlask, client: FlaskClient, ended) -> None:
+def test_a_deleted_inspection_leaves_nothing_behind(app: APIFlask, client: FlaskClient, ended: Ended) -> None:
     gone, stays = ended(labels={"team": "vision"}), ended(labels={"team": "vision"})
     assert client.delete(f"/v1/inspections/{gone}").status_code == 204
     for part in ("", "/report", "/layers", "/findings", "/events"):
@@ -41,7 +41,7 @@ def test_an_inspection_that_has_not_ended_is_cancelled_first(app: APIFlask, clie
         assert client.delete(f"/v1/inspections/{inspection_id}").status_code == 204
 
 
-def test_an_inspection_of_another_tenant_is_not_found(app: APIFlask, ended) -> None:
+def test_an_inspection_of_another_tenant_is_not_found(app: APIFlask, ended: Ended) -> None:
     here, inspection = context_of(app), ended()
     with pytest.raises(ProblemError) as problem_:
         deletion.delete_inspection(here.database, here.store, inspection, tenant="other")
@@ -50,7 +50,7 @@ def test_an_inspection_of_another_tenant_is_not_found(app: APIFlask, ended) -> N
         assert not retention.hide(session, inspection, tenant="other")
 
 
-def test_a_deletion_that_was_interrupted_is_finished_by_the_maintainer(app: APIFlask, ended) -> None:
+def test_a_deletion_that_was_interrupted_is_finished_by_the_maintainer(app: APIFlask, ended: Ended) -> None:
     here, inspection = context_of(app), ended()
     with here.database.write() as session:
         assert retention.hide(session, inspection, tenant=TENANT)
@@ -58,7 +58,7 @@ def test_a_deletion_that_was_interrupted_is_finished_by_the_maintainer(app: APIF
         assert [item.inspection_id for item in retention.marked(session, grace_seconds=-1)] == [inspection]
 
 
-def test_a_deleted_inspection_still_counts_in_the_metrics(client: FlaskClient, ended) -> None:
+def test_a_deleted_inspection_still_counts_in_the_metrics(client: FlaskClient, ended: Ended) -> None:
     client.delete(f"/v1/inspections/{ended()}")
     assert 'gradinspect_inspections_total{status="succeeded"} 1.0' in client.get("/metrics").get_data(as_text=True)
 

@@ -10,7 +10,8 @@ import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
 
-from service.app import create_app, events
+from service.api import events
+from service.app import create_app
 from service.context import EXTENSION, Context
 from service.db import leases
 from service.settings import Settings
@@ -41,7 +42,7 @@ def test_a_stream_has_an_event_for_every_change_and_ends_with_the_inspection(
     inspection_id, database = submitted(client), context_of(app).database
     answer = client.get(f"/v1/inspections/{inspection_id}/events")
     assert (answer.status_code, answer.mimetype) == (200, "text/event-stream")
-    stream = heard(iter(answer.response))
+    stream = heard(answer.iter_encoded())
     assert next(stream)[1:] == ("progress", client.get(f"/v1/inspections/{inspection_id}").get_json())
     claim = take(database, inspection_id)
     assert next(stream)[2]["status"] == "running"
@@ -59,11 +60,11 @@ def test_a_stream_has_an_event_for_every_change_and_ends_with_the_inspection(
 def test_a_resumed_stream_does_not_repeat_events(client: FlaskClient) -> None:
     place = f"/v1/inspections/{submitted(client)}"
     answer = client.get(f"{place}/events")
-    known = next(heard(iter(answer.response)))[0]
+    known = next(heard(answer.iter_encoded()))[0]
     answer.close()
     client.post(f"{place}/cancel")
     again = client.get(f"{place}/events", headers={"Last-Event-ID": known})
-    (last,) = heard(iter(again.response))
+    (last,) = heard(again.iter_encoded())
     assert (last[1], last[2]["status"]) == ("ended", "cancelled")
     nothing = client.get(f"{place}/events", headers={"Last-Event-ID": last[0]})
     assert (nothing.status_code, nothing.get_data()) == (204, b"")
@@ -72,7 +73,7 @@ def test_a_resumed_stream_does_not_repeat_events(client: FlaskClient) -> None:
 def test_a_quiet_stream_sends_heartbeats(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "HEARTBEAT_SECONDS", 0.0)
     answer = client.get(f"/v1/inspections/{submitted(client)}/events")
-    pieces = iter(answer.response)
+    pieces = answer.iter_encoded()
     assert any(piece.startswith(b":") for piece in (next(pieces) for _ in range(4)))
     answer.close()
 
@@ -80,7 +81,7 @@ def test_a_quiet_stream_sends_heartbeats(client: FlaskClient, monkeypatch: pytes
 def test_the_duration_of_a_stream_is_limited(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "LONGEST_STREAM_SECONDS", 0.0)
     answer = client.get(f"/v1/inspections/{submitted(client)}/events")
-    assert [name for _, name, _ in heard(iter(answer.response))] == ["progress"]
+    assert [name for _, name, _ in heard(answer.iter_encoded())] == ["progress"]
     answer.close()
 
 
@@ -109,7 +110,7 @@ def test_many_streams_receive_the_same_last_event(app: APIFlask) -> None:
 
     def follow() -> None:
         answer = app.test_client().get(f"/v1/inspections/{inspection_id}/events")
-        ends.extend(name for _, name, _ in heard(iter(answer.response)) if name == "ended")
+        ends.extend(name for _, name, _ in heard(answer.iter_encoded()) if name == "ended")
         answer.close()
 
     listeners = [threading.Thread(target=follow) for _ in range(8)]

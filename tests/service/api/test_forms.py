@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any  # Any: arguments of werkzeug
 
 import pytest
 from flask import Flask
@@ -15,6 +16,7 @@ from service.context import EXTENSION, make_context
 from service.settings import Settings
 
 LIMIT = 10 * 2**20
+OpenRequest = Callable[..., RequestContext]  # a body, its content type, and what test_request_context takes
 FILE = b'Content-Disposition: form-data; name="file"; filename="m.pt"\r\n\r\n'
 
 
@@ -27,11 +29,13 @@ def form(*parts: bytes, boundary: bytes = b"XX") -> bytes:
 
 
 @pytest.fixture
-def post(tmp_path: Path):
+def post(tmp_path: Path) -> OpenRequest:
     app = Flask("test")
     app.extensions[EXTENSION] = make_context(Settings(data_dir=tmp_path))
 
-    def open_request(body: bytes, content_type: str = "multipart/form-data; boundary=XX", **more) -> RequestContext:
+    def open_request(
+        body: bytes, content_type: str = "multipart/form-data; boundary=XX", **more: Any
+    ) -> RequestContext:
         return app.test_request_context("/", method="POST", data=body, content_type=content_type, **more)
 
     return open_request
@@ -41,19 +45,19 @@ def collect(pieces: Iterator[bytes]) -> bytes:
     return b"".join(pieces)
 
 
-def problem(post, body: bytes, limit: int = LIMIT, **more) -> ProblemError:
+def problem(post: OpenRequest, body: bytes, limit: int = LIMIT, **more: Any) -> ProblemError:
     with post(body, **more), pytest.raises(ProblemError) as caught:
         receive_form(limit, collect, fields=("name",))
     return caught.value
 
 
-def test_a_file_of_a_form_is_received_unchanged(post) -> None:
+def test_a_file_of_a_form_is_received_unchanged(post: OpenRequest) -> None:
     content = bytes(range(256)) * 5000 + b"\r\n--X" + b"\r\n"
     with post(form(FILE + content)):
         assert receive_form(LIMIT, collect).file == content
 
 
-def test_a_file_is_handed_over_in_pieces_of_bounded_size(post) -> None:
+def test_a_file_is_handed_over_in_pieces_of_bounded_size(post: OpenRequest) -> None:
     sizes: list[int] = []
 
     def measure(pieces: Iterator[bytes]) -> int:
@@ -66,48 +70,48 @@ def test_a_file_is_handed_over_in_pieces_of_bounded_size(post) -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_fields_may_come_before_or_after_the_file(post, order: tuple[int, int]) -> None:
+def test_fields_may_come_before_or_after_the_file(post: OpenRequest, order: tuple[int, int]) -> None:
     parts = (FILE + b"bytes", part("name", "näme".encode()))
     with post(form(*(parts[index] for index in order))):
         read = receive_form(LIMIT, collect, fields=("name",))
     assert (read.file, read.fields) == (b"bytes", {"name": "näme"})
 
 
-def test_an_empty_file_is_accepted(post) -> None:
+def test_an_empty_file_is_accepted(post: OpenRequest) -> None:
     with post(form(FILE)):
         assert receive_form(LIMIT, collect).file == b""
 
 
-def test_the_error_for_a_form_without_a_file_says_what_to_add(post) -> None:
+def test_the_error_for_a_form_without_a_file_says_what_to_add(post: OpenRequest) -> None:
     found = problem(post, form(part("name", b"x")))
     assert (found.code, found.errors[0].pointer) == ("invalid_request", "/file")
     assert "-F file=@" in found.detail
 
 
-def test_an_unknown_part_is_named(post) -> None:
+def test_an_unknown_part_is_named(post: OpenRequest) -> None:
     found = problem(post, form(part("colour", b"x"), FILE + b"x"))
     assert found.errors[0].pointer == "/colour"
     assert "known are file, name" in found.detail
 
 
-def test_a_second_file_is_refused(post) -> None:
+def test_a_second_file_is_refused(post: OpenRequest) -> None:
     assert "given twice" in problem(post, form(FILE + b"x", FILE + b"y")).detail
 
 
-def test_a_large_field_is_refused_without_being_held_in_memory(post) -> None:
+def test_a_large_field_is_refused_without_being_held_in_memory(post: OpenRequest) -> None:
     assert problem(post, form(part("name", b"x" * (MAX_FIELD_BYTES + 1)), FILE)).errors[0].pointer == "/name"
 
 
-def test_a_field_that_is_not_utf8_is_named(post) -> None:
+def test_a_field_that_is_not_utf8_is_named(post: OpenRequest) -> None:
     assert "UTF-8" in problem(post, form(part("name", b"\xff"), FILE)).detail
 
 
-def test_a_cut_form_is_a_short_body(post) -> None:
+def test_a_cut_form_is_a_short_body(post: OpenRequest) -> None:
     body = form(FILE + b"x" * 1000)
     assert problem(post, body[:500], environ_overrides={"CONTENT_LENGTH": str(len(body))}).code == "short_body"
 
 
-def test_a_form_that_never_ends_its_file_is_refused(post) -> None:
+def test_a_form_that_never_ends_its_file_is_refused(post: OpenRequest) -> None:
     assert problem(post, b"--XX\r\n" + FILE + b"x" * 1000).code == "bad_request"
 
 
@@ -116,22 +120,22 @@ def test_a_form_that_never_ends_its_file_is_refused(post) -> None:
     [b"hello", b"--XX\r\nno disposition\r\n\r\nx\r\n--XX--\r\n", b"--XX\r\n" + b"h: " + b"x" * 400_000],
     ids=["prose", "no disposition", "endless header"],
 )
-def test_a_body_that_is_not_multipart_is_refused(post, body: bytes) -> None:
+def test_a_body_that_is_not_multipart_is_refused(post: OpenRequest, body: bytes) -> None:
     assert problem(post, body).code == "bad_request"
 
 
-def test_a_nameless_part_is_refused(post) -> None:
+def test_a_nameless_part_is_refused(post: OpenRequest) -> None:
     assert problem(post, form(b"Content-Disposition: form-data\r\n\r\nx")).code == "invalid_request"
 
 
-def test_a_missing_boundary_is_named(post) -> None:
+def test_a_missing_boundary_is_named(post: OpenRequest) -> None:
     assert "boundary" in problem(post, form(FILE), content_type="multipart/form-data").detail
 
 
-def test_too_many_parts_are_refused(post) -> None:
+def test_too_many_parts_are_refused(post: OpenRequest) -> None:
     body = form(*[FILE] + [part("", b"")] * (MAX_PARTS + 2))
     assert problem(post, body).code in ("bad_request", "invalid_request")
 
 
-def test_a_body_above_the_limit_is_refused(post) -> None:
+def test_a_body_above_the_limit_is_refused(post: OpenRequest) -> None:
     assert problem(post, form(FILE + b"x" * 5000), limit=4096).code == "too_large"

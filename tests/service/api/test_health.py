@@ -16,7 +16,7 @@ from service.db import leases, outbox, retention
 from service.db.workers import OneWorker
 from service.settings import Settings
 from tests.support.callers import REQUEST, problem
-from tests.support.specimens import take, write_worker
+from tests.support.specimens import Ended, take, write_worker
 
 NAMES = (
     "gradinspect_inspections_total", "gradinspect_inspection_duration_seconds_bucket", "gradinspect_inspections",
@@ -85,14 +85,14 @@ def test_readiness_describes_the_workers(settings_of_sqlite: Settings) -> None:
     assert (found.torch_versions, found.workers) == (("2.13.0",), (worker,))
 
 
-def test_metrics_have_the_documented_names(client: FlaskClient, ended) -> None:
+def test_metrics_have_the_documented_names(client: FlaskClient, ended: Ended) -> None:
     ended()
     client.get("/healthz")
     found = {name.partition("{")[0] for name in samples(client)}
     assert set(NAMES) <= found
 
 
-def test_inspections_are_counted_by_their_outcome(client: FlaskClient, ended) -> None:
+def test_inspections_are_counted_by_their_outcome(client: FlaskClient, ended: Ended) -> None:
     ended()
     waiting = client.post("/v1/inspections", json=REQUEST).get_json()["id"]
     before = samples(client)
@@ -107,7 +107,7 @@ def test_inspections_are_counted_by_their_outcome(client: FlaskClient, ended) ->
     assert samples(client)['gradinspect_inspections_total{status="cancelled"}'] == 1
 
 
-def test_counters_do_not_fall_when_rows_are_removed(app: APIFlask, client: FlaskClient, ended) -> None:
+def test_counters_do_not_fall_when_rows_are_removed(app: APIFlask, client: FlaskClient, ended: Ended) -> None:
     ended()
     before = {name: value for name, value in samples(client).items() if "http" not in name}
     with context_of(app).database.write() as session:

@@ -11,6 +11,7 @@ import pytest
 from apiflask import APIFlask
 from flask.testing import FlaskClient
 from sqlalchemy import func, select
+from werkzeug.test import TestResponse
 
 from gradinspect.contracts.wire.resources import InspectionResource
 from service.app import create_app
@@ -19,7 +20,7 @@ from service.db import clock, leases
 from service.db.tables import InspectionRecord, ModelRecord
 from service.settings import Settings
 from tests.support.callers import REQUEST, SPEC, pointers, problem
-from tests.support.specimens import take
+from tests.support.specimens import Ended, take
 
 WAIT_SECONDS = 30
 
@@ -283,7 +284,7 @@ def test_an_unchanged_inspection_is_a_304(client: FlaskClient) -> None:
     assert client.get(f"/v1/inspections/{inspection_id}", headers={"If-None-Match": tag}).status_code == 200
 
 
-def test_an_inspection_that_ended_well_has_its_summary(client: FlaskClient, ended) -> None:
+def test_an_inspection_that_ended_well_has_its_summary(client: FlaskClient, ended: Ended) -> None:
     found = client.get(f"/v1/inspections/{ended()}").get_json()
     assert (found["status"], found["verdict"], found["progress"]["fraction"]) == ("succeeded", "warn", 1.0)
     assert found["summary"]["layers"] == 6
@@ -316,11 +317,11 @@ def test_cancelling_a_running_inspection_is_a_202(app: APIFlask, client: FlaskCl
         assert not leases.is_held(session, claim.lease)
 
 
-def test_an_ended_inspection_cannot_be_cancelled(client: FlaskClient, ended) -> None:
+def test_an_ended_inspection_cannot_be_cancelled(client: FlaskClient, ended: Ended) -> None:
     problem(client.post(f"/v1/inspections/{ended()}/cancel"), "already_ended")
 
 
-def test_lists_are_filtered_and_walked_by_cursor(client: FlaskClient, ended) -> None:
+def test_lists_are_filtered_and_walked_by_cursor(client: FlaskClient, ended: Ended) -> None:
     mine = [submitted(client, labels={"team": "vision", "run": str(run)}) for run in range(3)]
     done = ended(labels={"team": "audio"})
     assert ids(client.get("/v1/inspections?label=team%3Dvision")) == mine[::-1]
@@ -347,6 +348,6 @@ def test_the_history_of_a_model_is_a_list(client: FlaskClient) -> None:
     assert ids(client.get(f"/v1/inspections?model={model}")) == mine[::-1]
 
 
-def ids(answer) -> list[str]:
+def ids(answer: TestResponse) -> list[str]:
     assert answer.status_code == 200, answer.get_data(as_text=True)
     return [item["id"] for item in answer.get_json()["items"]]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any  # Any: JSON
+
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
+from gradinspect.contracts.spec.layers.dense import Linear
 from gradinspect.contracts.wire.resources import ModelResource, SpecDescription
 from tests.support.callers import REQUEST, SPEC, pointers, problem
 
@@ -16,7 +21,7 @@ def test_a_spec_is_registered_and_read_back(client: FlaskClient) -> None:
     assert answer.headers["Location"] == f"/v1/models/{found.id}"
     assert (found.name, found.kind, found.parameters) == ("small", "spec", 16 * 8 + 8 + 8 * 4 + 4)
     assert found.spec is not None
-    assert found.spec.layers[0].type == "Linear"
+    assert isinstance(found.spec.layers[0], Linear)
     assert found.input is not None
     assert (found.input.shape, found.input.dtype) == ((16,), "float32")
     assert client.get(f"/v1/models/{found.id}").get_json() == answer.get_json()
@@ -96,13 +101,15 @@ def test_a_spec_is_checked_in_every_form(client: FlaskClient, body: dict[str, ob
 
 
 @pytest.mark.parametrize(("body", "place"), [(lambda spec: {"spec": spec}, "/spec"), (lambda spec: spec, "")])
-def test_a_wrong_spec_names_its_layer_in_every_form(client: FlaskClient, body, place: str) -> None:
+def test_a_wrong_spec_names_its_layer_in_every_form(
+    client: FlaskClient, body: Callable[[dict[str, Any]], dict[str, Any]], place: str
+) -> None:
     spec = {**SPEC, "layers": [{"type": "Linear", "out_features": 8}, {"type": "Linear", "in_features": 9}]}
     found = problem_of_spec(client.post("/v1/models:validate", json=body(spec)))
     assert f"{place}/layers/1/out_features" in pointers(found)
 
 
-def problem_of_spec(answer) -> dict[str, object]:
+def problem_of_spec(answer: TestResponse) -> dict[str, object]:
     return problem(answer, str(answer.get_json()["code"]))
 
 

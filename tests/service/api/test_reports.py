@@ -13,6 +13,7 @@ from gradinspect.contracts.report.sections import LrScales, Noise, ScaleGroup
 from gradinspect.contracts.wire.resources import FindingsResource
 from gradinspect.testing.measurements import chain, changed
 from tests.support.callers import REQUEST, pointers, problem
+from tests.support.specimens import Ended
 
 SUGGESTION = LrScales(
     verdict="use", method="newton", base_lr=0.1, code="import torch\n",
@@ -20,7 +21,7 @@ SUGGESTION = LrScales(
 )  # fmt: skip
 
 
-def test_the_report_is_json_by_default(client: FlaskClient, ended) -> None:
+def test_the_report_is_json_by_default(client: FlaskClient, ended: Ended) -> None:
     inspection = ended(chain((0.1,) * 5, noise=Noise(status="undetermined", reason="one sample")))
     answer = client.get(f"/v1/inspections/{inspection}/report")
     assert (answer.status_code, answer.mimetype) == (200, "application/json")
@@ -31,7 +32,7 @@ def test_the_report_is_json_by_default(client: FlaskClient, ended) -> None:
     assert "curvature" not in found  # it was not requested
 
 
-def test_an_unchanged_report_is_a_304(client: FlaskClient, ended) -> None:
+def test_an_unchanged_report_is_a_304(client: FlaskClient, ended: Ended) -> None:
     place = f"/v1/inspections/{ended()}/report"
     tag = client.get(place).headers["ETag"]
     again = client.get(place, headers={"If-None-Match": tag})
@@ -41,7 +42,7 @@ def test_an_unchanged_report_is_a_304(client: FlaskClient, ended) -> None:
 
 
 @pytest.mark.parametrize(("query", "accept"), [("", "text/csv"), ("?format=csv", "*/*")])
-def test_parameters_are_available_as_csv(client: FlaskClient, ended, query: str, accept: str) -> None:
+def test_parameters_are_available_as_csv(client: FlaskClient, ended: Ended, query: str, accept: str) -> None:
     answer = client.get(f"/v1/inspections/{ended()}/report{query}", headers={"Accept": accept})
     assert answer.mimetype == "text/csv"
     rows = list(csv.DictReader(StringIO(answer.get_data(as_text=True))))
@@ -49,7 +50,7 @@ def test_parameters_are_available_as_csv(client: FlaskClient, ended, query: str,
     assert (float(rows[0]["grad_norm"]), rows[0]["shape"], rows[0]["hessian_trace"]) == (0.5, "[64,64]", "")
 
 
-def test_layers_are_available_as_csv(client: FlaskClient, ended) -> None:
+def test_layers_are_available_as_csv(client: FlaskClient, ended: Ended) -> None:
     answer = client.get(f"/v1/inspections/{ended()}/report?format=csv&table=layers")
     rows = list(csv.DictReader(StringIO(answer.get_data(as_text=True))))
     assert len(rows) == 6
@@ -57,14 +58,14 @@ def test_layers_are_available_as_csv(client: FlaskClient, ended) -> None:
     assert "attachment" in answer.headers["Content-Disposition"]
 
 
-def test_a_name_that_a_spreadsheet_would_run_is_escaped(client: FlaskClient, ended) -> None:
+def test_a_name_that_a_spreadsheet_would_run_is_escaped(client: FlaskClient, ended: Ended) -> None:
     measured = changed(chain(), "2", name='=HYPERLINK("http://example.com")')
     text = client.get(f"/v1/inspections/{ended(measured)}/report?format=csv&table=layers").get_data(as_text=True)
     names = [row["name"] for row in csv.DictReader(StringIO(text))]
     assert names[2].startswith("'=")
 
 
-def test_the_html_report_is_self_contained(client: FlaskClient, ended) -> None:
+def test_the_html_report_is_self_contained(client: FlaskClient, ended: Ended) -> None:
     answer = client.get(f"/v1/inspections/{ended()}/report", headers={"Accept": "text/html"})
     assert answer.mimetype == "text/html"
     text = answer.get_data(as_text=True)
@@ -74,7 +75,7 @@ def test_the_html_report_is_self_contained(client: FlaskClient, ended) -> None:
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
 
 
-def test_an_unavailable_representation_is_a_406(client: FlaskClient, ended) -> None:
+def test_an_unavailable_representation_is_a_406(client: FlaskClient, ended: Ended) -> None:
     problem(client.get(f"/v1/inspections/{ended()}/report", headers={"Accept": "image/png"}), "not_acceptable")
 
 
@@ -89,13 +90,13 @@ def test_results_of_an_unfinished_inspection_are_a_409(client: FlaskClient, part
     assert found["detail"] == "the inspection was cancelled and has no report"
 
 
-def test_findings_are_as_they_were_stored(client: FlaskClient, ended) -> None:
+def test_findings_are_as_they_were_stored(client: FlaskClient, ended: Ended) -> None:
     found = FindingsResource.model_validate_json(client.get(f"/v1/inspections/{ended()}/findings").get_data())
     assert (found.verdict, found.policy.name) == ("warn", "default")
     assert [finding.rule for finding in found.items] == ["vanishing_signal"]
 
 
-def test_a_stored_report_is_judged_by_another_policy(client: FlaskClient, ended) -> None:
+def test_a_stored_report_is_judged_by_another_policy(client: FlaskClient, ended: Ended) -> None:
     inspection = ended()
     rules = {"vanishing_signal": {"warn": 0.1, "fail": 0.01}}
     policy = client.post("/v1/policies", json={"name": "strict", "rules": rules}).get_json()["id"]
@@ -107,23 +108,23 @@ def test_a_stored_report_is_judged_by_another_policy(client: FlaskClient, ended)
     assert client.get(f"/v1/inspections/{inspection}").get_json()["verdict"] == "warn"  # the stored report is unchanged
 
 
-def test_a_policy_that_does_not_exist_is_a_wrong_parameter(client: FlaskClient, ended) -> None:
+def test_a_policy_that_does_not_exist_is_a_wrong_parameter(client: FlaskClient, ended: Ended) -> None:
     found = problem(client.get(f"/v1/inspections/{ended()}/findings?policy=nobody"), "invalid_request")
     assert pointers(found) == ["/query/policy"]
 
 
-def test_scales_come_as_json_and_as_code(client: FlaskClient, ended) -> None:
+def test_scales_come_as_json_and_as_code(client: FlaskClient, ended: Ended) -> None:
     place = f"/v1/inspections/{ended(chain(lr_scales=SUGGESTION))}/lr-scales"
     assert LrScales.model_validate_json(client.get(place).get_data()) == SUGGESTION
     for answer in (client.get(f"{place}?format=torch"), client.get(place, headers={"Accept": "text/x-python"})):
         assert (answer.mimetype, answer.get_data(as_text=True)) == ("text/x-python", SUGGESTION.code)
 
 
-def test_scales_that_were_not_requested_are_a_409(client: FlaskClient, ended) -> None:
+def test_scales_that_were_not_requested_are_a_409(client: FlaskClient, ended: Ended) -> None:
     problem(client.get(f"/v1/inspections/{ended()}/lr-scales"), "not_requested")
 
 
-def test_scales_without_code_give_the_reason(client: FlaskClient, ended) -> None:
+def test_scales_without_code_give_the_reason(client: FlaskClient, ended: Ended) -> None:
     nothing = LrScales(status="undetermined", reason="the loss is not finite")
     inspection = ended(chain(lr_scales=nothing))
     found = problem(client.get(f"/v1/inspections/{inspection}/lr-scales?format=torch"), "not_requested")

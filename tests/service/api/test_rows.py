@@ -11,9 +11,10 @@ from flask.testing import FlaskClient
 from gradinspect.contracts.wire.resources import LayerRow, Page, ParameterRow
 from gradinspect.testing.measurements import chain, changed_parameter, layer, measurements, parameter
 from tests.support.callers import pointers, problem
+from tests.support.specimens import Ended
 
 
-def test_the_layers_of_an_inspection_come_in_its_order(client: FlaskClient, ended) -> None:
+def test_the_layers_of_an_inspection_come_in_its_order(client: FlaskClient, ended: Ended) -> None:
     inspection = ended()
     answer = client.get(f"/v1/inspections/{inspection}/layers")
     rows = Page[LayerRow].model_validate_json(answer.get_data()).items
@@ -21,7 +22,7 @@ def test_the_layers_of_an_inspection_come_in_its_order(client: FlaskClient, ende
     assert {row.inspection for row in rows} == {inspection}
 
 
-def test_rows_are_sorted_and_filtered_by_their_numbers(client: FlaskClient, ended) -> None:
+def test_rows_are_sorted_and_filtered_by_their_numbers(client: FlaskClient, ended: Ended) -> None:
     inspection = ended(chain((0.5, 2.0, 0.25)))
     place = f"/v1/inspections/{inspection}/layers"
     assert gains(client, f"{place}?sort=backward_gain") == [0.25, 0.5, 2.0, None]
@@ -36,7 +37,7 @@ def gains(client: FlaskClient, address: str) -> list[float | None]:
     return [item["backward_gain"] for item in answer.get_json()["items"]]
 
 
-def test_layers_are_found_by_the_gradient_of_their_parameters(client: FlaskClient, ended) -> None:
+def test_layers_are_found_by_the_gradient_of_their_parameters(client: FlaskClient, ended: Ended) -> None:
     rows = [layer(depth, grad_norm=norm) for depth, norm in enumerate((1e-9, 0.5, None))]
     inspection = ended(measurements(rows, [parameter("0.weight")]))
     for place in (f"/v1/inspections/{inspection}/layers", "/v1/layers"):
@@ -46,7 +47,7 @@ def test_layers_are_found_by_the_gradient_of_their_parameters(client: FlaskClien
         assert names == ["1", "0", "2"]
 
 
-def test_rows_name_the_models_that_have_such_a_layer(client: FlaskClient, ended) -> None:
+def test_rows_name_the_models_that_have_such_a_layer(client: FlaskClient, ended: Ended) -> None:
     ended(chain((0.9,) * 3))
     sick = ended(chain((1e-3, 0.9)))
     found = client.get("/v1/layers?backward_gain__lt=0.1").get_json()["items"]
@@ -57,7 +58,7 @@ def test_rows_name_the_models_that_have_such_a_layer(client: FlaskClient, ended)
     assert client.get(f"/v1/parameters?inspection={quiet}&name=1.weight").get_json()["items"] == found
 
 
-def test_pages_follow_each_other_by_the_link_header(client: FlaskClient, ended) -> None:
+def test_pages_follow_each_other_by_the_link_header(client: FlaskClient, ended: Ended) -> None:
     inspection = ended()
     seen, address = [], f"/v1/inspections/{inspection}/parameters?limit=5&sort=-grad_norm"
     while address:
@@ -68,7 +69,7 @@ def test_pages_follow_each_other_by_the_link_header(client: FlaskClient, ended) 
     assert len(seen) == len(set(seen)) == 12
 
 
-def test_a_csv_page_has_a_link_to_the_next_one(client: FlaskClient, ended) -> None:
+def test_a_csv_page_has_a_link_to_the_next_one(client: FlaskClient, ended: Ended) -> None:
     inspection = ended()
     for answer in (
         client.get(f"/v1/layers?limit=4&sort=depth&inspection={inspection}&format=csv"),
@@ -80,7 +81,7 @@ def test_a_csv_page_has_a_link_to_the_next_one(client: FlaskClient, ended) -> No
         assert 'rel="next"' in answer.headers["Link"]
 
 
-def test_rows_read_back_as_what_was_measured(client: FlaskClient, ended) -> None:
+def test_rows_read_back_as_what_was_measured(client: FlaskClient, ended: Ended) -> None:
     measured = chain((0.1,) * 5)
     answer = client.get(f"/v1/inspections/{ended(measured)}/parameters")
     row = Page[ParameterRow].model_validate_json(answer.get_data()).items[0]
@@ -107,7 +108,7 @@ def test_a_wrong_parameter_is_named(client: FlaskClient, query: str, pointer: st
     assert pointers(found) == [pointer]
 
 
-def test_a_cursor_of_another_list_is_refused(client: FlaskClient, ended) -> None:
+def test_a_cursor_of_another_list_is_refused(client: FlaskClient, ended: Ended) -> None:
     ended()
     cursor = client.get("/v1/layers?limit=1").get_json()["next_cursor"]
     for other in (f"/v1/parameters?cursor={cursor}", f"/v1/layers?sort=depth&cursor={cursor}"):

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any  # Any: a test case of any kind of transport
 
 import pytest
 import schemathesis
@@ -69,7 +70,7 @@ def test_no_request_gets_an_answer_that_is_not_described(
         max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
-    def ask(case: Case) -> None:
+    def ask(case: Case[Any]) -> None:
         # The transport of schemathesis does not decompress.
         case.call_and_validate(checks=CHECKS, headers={"Accept-Encoding": "identity"})
 

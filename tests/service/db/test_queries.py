@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
+from typing import Any  # Any: parameters of a query
 
 import pytest
 from sqlalchemy import select, update
@@ -45,7 +46,7 @@ def all_pages(database: Database, *, limit: int) -> list[list[str]]:
     raise AssertionError(f"the list has more than {MOST_PAGES} pages")
 
 
-def problem_of(database: Database, **params: object) -> tuple[str, str]:
+def problem_of(database: Database, **params: Any) -> tuple[str, str]:
     with pytest.raises(ProblemError) as problem:
         page(database, **params)
     assert problem.value.code == "invalid_request"

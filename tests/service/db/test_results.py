@@ -66,9 +66,9 @@ def test_the_rows_of_a_report_are_read_back_unchanged(database: Database) -> Non
     for row, stored in zip(read_layers, layers, strict=True):
         assert row.inspection == inspection_id
         assert LayerMeasurement(**row.model_dump(exclude={"inspection", "model"})) == stored
-    for row, kept in zip(read_parameters, parameters, strict=True):
-        assert row.model.startswith("mdl_")
-        assert ParameterMeasurement(**row.model_dump(exclude={"inspection", "model"})) == kept
+    for parameter_row, saved in zip(read_parameters, parameters, strict=True):
+        assert parameter_row.model.startswith("mdl_")
+        assert ParameterMeasurement(**parameter_row.model_dump(exclude={"inspection", "model"})) == saved
 
 
 def test_an_object_whose_numbers_are_all_null_is_not_an_absent_one(database: Database) -> None:

@@ -24,7 +24,7 @@ from gradinspect.testing.measurements import chain, changed
 from service.context import EXTENSION, Context
 from service.db import leases, models
 from tests.support.html_outline import HtmlOutline
-from tests.support.specimens import spec, submit, take
+from tests.support.specimens import Ended, spec, submit, take
 
 EVIL = '</code><script>alert(1)</script>"><img src=x onerror=alert(1)>'
 SCALES = LrScales(
@@ -81,7 +81,7 @@ def test_the_empty_list_shows_the_command_for_the_first_inspection(client: Flask
     assert "curl -s http://localhost/v1/inspections" in found.text
 
 
-def test_the_list_shows_every_inspection_and_its_outcome(app: APIFlask, client: FlaskClient, ended) -> None:
+def test_the_list_shows_every_inspection_and_its_outcome(app: APIFlask, client: FlaskClient, ended: Ended) -> None:
     database = context_of(app).database
     with database.write() as session:
         named = models.register(session, SpecSource(spec=spec()), tenant="default", name="my model").id
@@ -95,7 +95,7 @@ def test_the_list_shows_every_inspection_and_its_outcome(app: APIFlask, client: 
     assert followed == f"row-{running}"
 
 
-def test_a_spec_without_a_name_is_described_by_its_layers(client: FlaskClient, ended) -> None:
+def test_a_spec_without_a_name_is_described_by_its_layers(client: FlaskClient, ended: Ended) -> None:
     inspection = ended()
     model = client.get(f"/v1/inspections/{inspection}").get_json()["model"]
     found = show(client, "/")
@@ -103,7 +103,7 @@ def test_a_spec_without_a_name_is_described_by_its_layers(client: FlaskClient, e
     assert model not in found.text
 
 
-def test_filters_are_part_of_the_address(client: FlaskClient, ended) -> None:
+def test_filters_are_part_of_the_address(client: FlaskClient, ended: Ended) -> None:
     sick, healthy = ended(chain((0.01,) * 5)), ended(chain((0.9,) * 5))
     rows = [row.get("id") for row in show(client, "/?verdict=fail&rule=vanishing_signal").all("tr") if row.get("id")]
     assert rows == [f"row-{sick}"]
@@ -122,7 +122,7 @@ def test_a_long_list_has_pages(client: FlaskClient, app: APIFlask) -> None:
     assert len([row for row in rest.all("tr") if row.get("id")]) == 1
 
 
-def test_a_report_page_has_all_parts_in_order(client: FlaskClient, ended) -> None:
+def test_a_report_page_has_all_parts_in_order(client: FlaskClient, ended: Ended) -> None:
     inspection = ended(chain((0.1,) * 40, lr_scales=SCALES))
     found = show(client, f"/inspections/{inspection}")
     headings = [attributes["id"] for tag, attributes in found.elements if tag == "h2" and "id" in attributes]
@@ -137,7 +137,7 @@ def test_a_report_page_has_all_parts_in_order(client: FlaskClient, ended) -> Non
     assert len(links) == len(FORMATS) + 2
 
 
-def test_layers_can_be_sorted_and_all_be_shown(client: FlaskClient, ended) -> None:
+def test_layers_can_be_sorted_and_all_be_shown(client: FlaskClient, ended: Ended) -> None:
     place = f"/inspections/{ended(chain((0.9,) * 60))}"
     assert len([row for row in show(client, place).all("tr") if "data-depth" in row]) == 25
     rows = [
@@ -148,7 +148,7 @@ def test_layers_can_be_sorted_and_all_be_shown(client: FlaskClient, ended) -> No
 
 @pytest.mark.parametrize("layers", ["", "worst", "all", "x"])
 @pytest.mark.parametrize("sort", ["", "depth", "-signal_rms", "__class__", "%00"])
-def test_invalid_queries_do_not_break_a_report_page(client: FlaskClient, ended, layers: str, sort: str) -> None:
+def test_invalid_queries_do_not_break_a_report_page(client: FlaskClient, ended: Ended, layers: str, sort: str) -> None:
     show(client, f"/inspections/{ended()}?layers={layers}&sort={sort}")
 
 
@@ -174,7 +174,7 @@ def test_each_state_of_an_inspection_has_a_page(app: APIFlask, client: FlaskClie
     assert "was cancelled" in show(client, f"/inspections/{other}").text
 
 
-def test_text_from_models_is_escaped(client: FlaskClient, ended) -> None:
+def test_text_from_models_is_escaped(client: FlaskClient, ended: Ended) -> None:
     measured = changed(chain((0.01,) * 5), "2", name=EVIL, kind=EVIL, nonlinearity=EVIL)
     inspection = ended(measured, labels={"note": EVIL[:100]})
     for address in ("/", f"/inspections/{inspection}", f"/compare?base={inspection}&head={inspection}"):
@@ -210,7 +210,7 @@ def test_assets_are_cached_for_ever_and_have_their_types(client: FlaskClient) ->
     assert client.get("/assets/x/nobody.css").status_code == 404
 
 
-def test_two_inspections_are_compared(client: FlaskClient, ended) -> None:
+def test_two_inspections_are_compared(client: FlaskClient, ended: Ended) -> None:
     base, head = ended(chain((0.9,) * 5)), ended(chain((0.1,) * 5))
     found = show(client, f"/compare?base={base}&head={head}")
     assert found.text.count("worse") >= 2
@@ -223,7 +223,7 @@ def test_two_inspections_are_compared(client: FlaskClient, ended) -> None:
     assert "No rule changed" in same.text
 
 
-def test_the_band_of_chance_is_shown_where_it_is_known(client: FlaskClient, ended) -> None:
+def test_the_band_of_chance_is_shown_where_it_is_known(client: FlaskClient, ended: Ended) -> None:
     measured = chain((0.9,) * 5)
     spread = SeedSpread(seeds=4, layers=tuple(LayerSpread(signal_rms=0.1) for _ in measured.layers))
     sides = [ended(measured.model_copy(update={"spread": spread})) for _ in range(2)]
@@ -232,13 +232,13 @@ def test_the_band_of_chance_is_shown_where_it_is_known(client: FlaskClient, ende
     assert [path for path in found.all("path") if path.get("class") == "band"]
 
 
-def test_layers_of_one_side_only_are_listed(client: FlaskClient, ended) -> None:
+def test_layers_of_one_side_only_are_listed(client: FlaskClient, ended: Ended) -> None:
     base, head = ended(chain((0.9,) * 5)), ended(chain((0.9,) * 8))
     found = show(client, f"/compare?base={base}&head={head}")
     assert "Only in the head" in found.text
 
 
-def test_two_inspections_are_selected_in_the_list(client: FlaskClient, ended) -> None:
+def test_two_inspections_are_selected_in_the_list(client: FlaskClient, ended: Ended) -> None:
     older, newer = ended(), ended()
     boxes = [box["value"] for box in show(client, "/").all("input") if box.get("type") == "checkbox"]
     assert boxes == [newer, older]
@@ -252,12 +252,12 @@ def test_a_comparison_page_without_two_inspections_asks_for_them(client: FlaskCl
     assert fields == ["base", "head"]
 
 
-def test_inspections_without_a_report_cannot_be_compared(app: APIFlask, client: FlaskClient, ended) -> None:
+def test_inspections_without_a_report_cannot_be_compared(app: APIFlask, client: FlaskClient, ended: Ended) -> None:
     waiting = submit(context_of(app).database).id
     assert "has not ended yet" in show(client, f"/compare?base={ended()}&head={waiting}", 409).text
 
 
-def test_rules_that_only_one_side_could_judge_are_listed_apart(client: FlaskClient, ended) -> None:
+def test_rules_that_only_one_side_could_judge_are_listed_apart(client: FlaskClient, ended: Ended) -> None:
     base = ended(chain((0.9,) * 5))
     head = ended(chain((0.9,) * 5, noise=Noise(batch_size=128, grad_snr=0.4, noise_scale=317.0)))
     text = show(client, f"/compare?base={base}&head={head}").text
@@ -266,7 +266,7 @@ def test_rules_that_only_one_side_could_judge_are_listed_apart(client: FlaskClie
     assert "could not tell" not in text
 
 
-def test_a_comparison_counts_parameters_as_the_list_does(client: FlaskClient, ended) -> None:
+def test_a_comparison_counts_parameters_as_the_list_does(client: FlaskClient, ended: Ended) -> None:
     base = ended(chain((0.9,) * 5))
     parameters = client.get(f"/v1/inspections/{base}").get_json()["summary"]["parameters"]
     assert f" {amount(parameters)} " in show(client, f"/compare?base={base}&head={base}").text
