@@ -60,11 +60,12 @@ def test_a_callable_loss_receives_what_the_model_returned(form: str) -> None:
 
     def loss(output: Any, target: Any) -> torch.Tensor:
         main, aux = read(output)
-        return functional.cross_entropy(main, target) + aux.square().mean()
+        value: torch.Tensor = functional.cross_entropy(main, target) + aux.square().mean()
+        return value
 
     report = gradinspect.inspect(model, X, Y, loss=loss)
     model.zero_grad()
-    loss(model(X), Y).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    loss(model(X), Y).backward()
     expected = {name: float(p.grad.norm()) for name, p in model.named_parameters() if p.grad is not None}
     assert norms(report) == pytest.approx(expected, rel=1e-5)
     assert all(check.status != "failed" for check in report.self_checks)
@@ -103,8 +104,11 @@ def test_the_sum_of_named_terms_is_the_loss() -> None:
     def both(output: Any, target: Any) -> dict[str, torch.Tensor]:
         return {"classes": functional.cross_entropy(output["main"], target), "size": output["aux"].square().mean()}
 
+    def summed(output: Any, target: Any) -> torch.Tensor:
+        return torch.stack([*both(output, target).values()]).sum()
+
     terms = gradinspect.inspect(TwoHeads(), X, Y, loss=both)
-    total = gradinspect.inspect(TwoHeads(), X, Y, loss=lambda output, target: sum(both(output, target).values()))
+    total = gradinspect.inspect(TwoHeads(), X, Y, loss=summed)
     assert terms.summary.loss == total.summary.loss
     assert norms(terms) == norms(total)
 
@@ -127,7 +131,7 @@ def test_the_graph_of_an_input_that_was_computed_is_left_alone() -> None:
     weight = torch.ones(8, requires_grad=True)
     x = (X * weight).square()
     gradinspect.inspect(nn.Linear(8, 3), x, Y)
-    x.sum().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    x.sum().backward()
     assert weight.grad is not None
 
 

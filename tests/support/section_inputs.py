@@ -49,6 +49,12 @@ def scripted(model: nn.Module) -> torch.jit.ScriptModule:
         return loaded
 
 
+def residual(output: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+    """Subtract the target, which this test's batch has, from the output."""
+    assert target is not None
+    return output - target
+
+
 def draws(seed: int) -> torch.Generator:
     """Make a generator for the tensors of a test."""
     return torch.Generator().manual_seed(seed)

@@ -34,7 +34,7 @@ class _ElsewhereMode(TorchDispatchMode):
     """Counts the values fetched from the device."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped in torch
         self.fetched = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # torch's

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from gradinspect.contracts.report.report import Measurements
 from gradinspect.engine.arrays.distributions import distribution
 from gradinspect.engine.arrays.precision import flush_fractions
 from tests.support.inspected import inspect, parameter, random
@@ -24,7 +26,7 @@ class Weights(nn.Module):
         return torch.cat([part.flatten() for part in self.parts]) * x.mean()
 
 
-def with_gradients(*gradients: torch.Tensor, **options: object) -> object:
+def with_gradients(*gradients: torch.Tensor, **options: Any) -> Measurements:  # Any: options of inspect
     model = Weights(*(nn.Parameter(torch.ones_like(gradient)) for gradient in gradients))
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     return inspect(

@@ -17,7 +17,7 @@ from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.first_order.replay import replaying
 from tests.support.hessians import Force, curvature, flat, product_of, span
 from tests.support.sample_models import build
-from tests.support.section_inputs import explicit_hessian, mlp, normal, scripted, section_input
+from tests.support.section_inputs import explicit_hessian, mlp, normal, residual, scripted, section_input
 
 
 def linear_map(outputs: int = 3) -> tuple[SectionInput, torch.Tensor]:
@@ -135,7 +135,8 @@ class VmappedForce(Force):
     """The same model, differentiated by torch.func."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return -torch.func.vmap(torch.func.grad(lambda point: self.energy(point).sum()))(x)
+        output: torch.Tensor = -torch.func.vmap(torch.func.grad(lambda point: self.energy(point).sum()))(x)
+        return output
 
 
 @pytest.mark.parametrize("kind", [Force, VmappedForce])
@@ -245,7 +246,9 @@ def test_a_layers_eigenvalue_is_reported_only_where_lanczos_converged() -> None:
 def test_a_rescaled_loss_scales_every_curvature() -> None:
     x, y = normal(8, 4), normal(8, 3, seed=1)
     plain, _ = curvature(section_input(mlp(4, 6, 3), x, y))
-    scaled, _ = curvature(section_input(mlp(4, 6, 3), x, y, custom_loss=lambda o, t: 1e-3 * (o - t).square().mean()))
+    scaled, _ = curvature(
+        section_input(mlp(4, 6, 3), x, y, custom_loss=lambda o, t: 1e-3 * residual(o, t).square().mean())
+    )
     for name in ("hessian_trace", "hessian_trace_stderr", "curvature_along_gradient", "top_eigenvalue"):
         assert getattr(scaled, name) == pytest.approx(1e-3 * getattr(plain, name), rel=1e-9), name
 

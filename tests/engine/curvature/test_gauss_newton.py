@@ -58,7 +58,8 @@ class Lstm(nn.Module):
         self.head = nn.Linear(5, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.cell(x)[0][:, -1])
+        output: torch.Tensor = self.head(self.cell(x)[0][:, -1])
+        return output
 
 
 @pytest.mark.parametrize("load", [lambda model: model, scripted], ids=["eager", "loaded"])
@@ -150,7 +151,8 @@ def test_forms_equal_those_of_the_explicit_gauss_newton_matrix() -> None:
     names = [entry.name for entry in s.parameters]
 
     def outputs(values: dict[str, torch.Tensor]) -> torch.Tensor:
-        return torch.func.functional_call(model, values, (x,))
+        output: torch.Tensor = torch.func.functional_call(model, values, (x,))
+        return output
 
     values = {entry.name: entry.tensor.detach() for entry in s.parameters}
     parts = torch.func.jacrev(outputs)(values)

@@ -65,7 +65,8 @@ class Tied(nn.Module):
         self.out.weight = self.tokens.weight
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.out(torch.tanh(self.mix(self.tokens(tokens)))).mean(1)
+        output: torch.Tensor = self.out(torch.tanh(self.mix(self.tokens(tokens)))).mean(1)
+        return output
 
 
 @pytest.mark.parametrize("sparse", [False, True])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.jit._trace import TracerWarning
 from torch.nn import functional
 
 import tests.support.layer_specimens as specimens
@@ -33,7 +34,7 @@ def quiet_torch() -> Iterator[None]:
     """Ignore torch's warnings about TorchScript, which is deprecated upstream and supported here, and slow kernels."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # torch's own norms branch on their input's shape
+        warnings.simplefilter("ignore", TracerWarning)  # torch's own norms branch on their input's shape
         warnings.filterwarnings("ignore", message="LSTM with projections")
         warnings.filterwarnings("ignore", message="Using padding='same'")
         yield
@@ -59,7 +60,8 @@ def reloaded(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
     torch.jit.save(module, file)
     check_torchscript(file)  # uploads may contain what our own layers compile to
     file.seek(0)
-    return torch.jit.load(file)
+    loaded: torch.jit.ScriptModule = torch.jit.load(file)
+    return loaded
 
 
 def gradients(model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -111,7 +113,7 @@ def test_a_recurrent_layer_equals_torchs_and_returns_all_steps_or_the_last_state
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("extra", [{}, {"add_bias_kv": True}, {"add_zero_attn": True}, {"bias": False}])
-def test_attention_equals_torchs_with_and_without_a_mask(causal: bool, extra: dict[str, bool]) -> None:
+def test_attention_equals_torchs_with_and_without_a_mask(causal: bool, extra: dict[str, Any]) -> None:
     x = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
     reference = nn.MultiheadAttention(8, 2, batch_first=True, **extra)

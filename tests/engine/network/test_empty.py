@@ -19,7 +19,8 @@ class WithEmptyParameter(nn.Module):
         self.linear, self.empty = nn.Linear(4, 3), nn.Parameter(torch.empty(0))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(x) + self.empty.sum()
+        output: torch.Tensor = self.linear(x) + self.empty.sum()
+        return output
 
 
 def with_a_width_of_zero() -> nn.Module:

@@ -40,7 +40,8 @@ class Scripted(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.size(0) > 4:
             raise ValueError("batch too big")
-        return self.layer(x)
+        output: torch.Tensor = self.layer(x)
+        return output
 
 
 class Asserting(Scripted):
@@ -48,14 +49,16 @@ class Asserting(Scripted):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         assert x.size(0) < 4, "no more than 4 samples"
-        return self.layer(x)
+        output: torch.Tensor = self.layer(x)
+        return output
 
 
 class Indexing(Scripted):
     """Reads a list beyond its end in TorchScript."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layer(x) * [1, 2][x.size(0)]
+        output: torch.Tensor = self.layer(x) * [1, 2][x.size(0)]
+        return output
 
 
 class FailingBackward(torch.autograd.Function):
@@ -89,17 +92,22 @@ def overwritten(self: Any, x: torch.Tensor) -> torch.Tensor:
     return h
 
 
+def failing_backward(self: Any, x: torch.Tensor) -> torch.Tensor:
+    output: torch.Tensor = FailingBackward.apply(self.layer(x))  # type: ignore[no-untyped-call]  # untyped in torch
+    return output
+
+
 RAISED: dict[str, tuple[Callable[[Any, torch.Tensor], Any], str]] = {
     "a raise": (raising(ValueError("wrong height")), "the model raised ValueError: wrong height ("),
     "a raise with words of a shape": (raising(RuntimeError("shapes must match")), "raised RuntimeError: shapes must"),
     "a division": (lambda s, x: s.layer(x) * (1 / 0), "raised ZeroDivisionError: division by zero ("),
     "a list": (lambda s, x: s.layer(x) * [1][len(x)], "raised IndexError: list index out of range ("),
     "an attribute": (lambda s, _x: s.nothing, "raised AttributeError: 'Model' object has no attribute 'nothing' ("),
-    "a dictionary": (lambda _s, _x: {}["key"], "raised KeyError: 'key' ("),
+    "a dictionary": (lambda _s, _x: {"other": 0}["key"], "raised KeyError: 'key' ("),
     "an iterator": (lambda _s, _x: next(iter(())), "raised StopIteration ("),
     "recursion": (lambda s, x: s(x), "raised RecursionError: maximum recursion depth exceeded"),
     "a part called with too little": (lambda s, _x: s.layer(), "raised TypeError: Linear.forward() missing 1 required"),
-    "the backward pass": (lambda s, x: FailingBackward.apply(s.layer(x)), "backward pass raised KeyError: 'no such"),
+    "the backward pass": (failing_backward, "the backward pass raised KeyError: 'no such"),
     "an overwritten value": (overwritten, "the backward pass raised RuntimeError: one of the variables needed"),
 }
 
@@ -159,7 +167,8 @@ def test_data_that_do_not_fit_an_operation_stay_a_mismatch(name: str) -> None:
 def test_what_a_loss_raises_is_an_error_of_the_model_with_its_line() -> None:
     def loss(output: torch.Tensor, _target: torch.Tensor | None) -> torch.Tensor:
         first, second, third, fourth = output[:2]
-        return first + second + third + fourth
+        value: torch.Tensor = first + second + third + fourth
+        return value
 
     error = failure(nn.Linear(6, 3), loss=loss)
     assert error.code == "model_error"
@@ -250,7 +259,8 @@ def test_deeply_nested_modules_are_measured_and_longer_names_refused() -> None:
 
 def test_many_axes_and_many_parameters_of_one_call_are_measured() -> None:
     def long(self: Any, x: torch.Tensor) -> torch.Tensor:
-        return self.layer(x.reshape(12, *[1] * 20, 6)).reshape(12, 3)
+        output: torch.Tensor = self.layer(x.reshape(12, *[1] * 20, 6)).reshape(12, 3)
+        return output
 
     class Summed(nn.Module):
         def __init__(self) -> None:

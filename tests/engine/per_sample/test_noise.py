@@ -18,7 +18,7 @@ from gradinspect.engine.per_sample.sample_gradients import SampleMoments
 from gradinspect.engine.per_sample.sample_norms import sample_norms
 from tests.support.sample_loops import loop, measured
 from tests.support.sample_models import MODELS, ROWS, TOKENS, TRANSFORMER, Centred, build
-from tests.support.section_inputs import mlp, normal, scripted, section_input
+from tests.support.section_inputs import mlp, normal, residual, scripted, section_input
 
 
 def targets(samples: int) -> torch.Tensor:
@@ -70,7 +70,9 @@ def test_gram_and_direct_sums_give_the_same_norms() -> None:
 
 def test_norms_are_right_where_squares_of_the_gradients_underflow_float32() -> None:
     model, inputs = build("mlp", torch.float32)
-    s = section_input(model, inputs, targets(6).float(), custom_loss=lambda o, t: (o - t).square().mean() * 1e-30)
+    s = section_input(
+        model, inputs, targets(6).float(), custom_loss=lambda o, t: residual(o, t).square().mean() * 1e-30
+    )
     large = measured(section_input(model, inputs, targets(6).float()))
     assert measured(s) == pytest.approx({name: value * 1e-60 for name, value in large.items()}, rel=1e-4)
 
@@ -83,7 +85,8 @@ class Remapped(nn.Module):
         self.table, self.head = nn.Embedding(7, 4), nn.Linear(4, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(torch.tanh(self.table((x[:, 0] + 1) % 7)))
+        output: torch.Tensor = self.head(torch.tanh(self.table((x[:, 0] + 1) % 7)))
+        return output
 
 
 def test_a_lookup_by_computed_indices_is_not_taken_for_one_of_positions() -> None:
@@ -110,12 +113,14 @@ def test_norms_are_right_where_squares_of_the_inputs_overflow_float32() -> None:
     inputs, scale = 3e19 * ROWS.float(), 1e-19
 
     def loss(output: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        return (output * scale - target).square().mean()
+        return residual(output * scale, target).square().mean()
 
     s = section_input(mlp(4, 3).float(), inputs, targets(6).float(), custom_loss=loss)
     expected = measured(section_input(mlp(4, 3), inputs.double(), targets(6), custom_loss=loss))
     assert measured(s) == pytest.approx(expected, rel=1e-5)
-    assert noise_section(s).section.status == "measured"
+    section = noise_section(s).section
+    assert isinstance(section, Noise)
+    assert section.status == "measured"
 
 
 def test_layers_below_a_batch_norm_in_training_mode_have_no_per_sample_gradient_and_say_why() -> None:
@@ -203,7 +208,7 @@ def test_rescaling_the_loss_changes_no_ratio(factor: float) -> None:
     shifted = targets(6) + 5  # far from the outputs, so that the samples agree on a direction
     plain = noise_section(section_input(model, inputs, shifted)).section
     scaled = noise_section(
-        section_input(model, inputs, shifted, custom_loss=lambda o, t: (o - t).square().mean() * factor)
+        section_input(model, inputs, shifted, custom_loss=lambda o, t: residual(o, t).square().mean() * factor)
     ).section
     assert isinstance(plain, Noise)
     assert isinstance(scaled, Noise)
@@ -223,7 +228,9 @@ def test_the_order_of_samples_does_not_matter() -> None:
 
 def test_a_loss_that_is_not_a_mean_over_samples_is_refused() -> None:
     model, inputs = build("mlp")
-    section = noise_section(section_input(model, inputs, targets(6), custom_loss=lambda o, t: (o - t).std())).section
+    section = noise_section(
+        section_input(model, inputs, targets(6), custom_loss=lambda o, t: residual(o, t).std())
+    ).section
     assert isinstance(section, Noise)
     assert section.reason == "the loss is not a mean over the samples"
 

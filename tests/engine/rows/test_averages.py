@@ -49,9 +49,9 @@ def test_gains_and_norms_are_averaged_geometrically_shares_and_means_arithmetica
     assert row.backward_gain == pytest.approx(0.2)
     assert row.dead_unit_fraction == pytest.approx(0.3)
     assert row.signal is not None
-    assert (row.signal.norm, row.signal.rms) == (pytest.approx(2.0), pytest.approx(1.0))
+    assert (row.signal.norm, row.signal.rms) == pytest.approx((2.0, 1.0))
     assert row.activation is not None
-    assert (row.activation.mean, row.activation.std) == (1.0, pytest.approx(2.0))
+    assert (row.activation.mean, row.activation.std) == pytest.approx((1.0, 2.0))
 
 
 def test_counts_keep_their_largest_value_and_positions_stay() -> None:
@@ -71,7 +71,7 @@ def test_a_value_missing_in_one_pass_is_the_mean_of_the_others() -> None:
 def test_a_signal_missing_in_one_pass_is_the_mean_of_the_others() -> None:
     (row,) = average_layers([[layer()], [layer(signal=SignalStatistics(norm=4.0, rms=1.0))]], ())
     assert row.signal is not None
-    assert (row.signal.norm, row.signal.rms) == (pytest.approx(4.0), pytest.approx(1.0))
+    assert (row.signal.norm, row.signal.rms) == pytest.approx((4.0, 1.0))
 
 
 def test_distributions_are_the_first_passes() -> None:
@@ -100,7 +100,7 @@ def test_calls_are_matched_by_name_where_the_passes_differ_in_structure() -> Non
     one = [layer(name="a", forward_gain=1.0), layer(name="b", forward_gain=2.0)]
     other = [layer(name="b", forward_gain=8.0)]
     first, second = average_layers([one, other], ())
-    assert (first.forward_gain, second.forward_gain) == (1.0, pytest.approx(4.0))
+    assert (first.forward_gain, second.forward_gain) == pytest.approx((1.0, 4.0))
 
 
 def test_a_layers_gradient_norm_follows_from_the_averages_of_its_parameters() -> None:

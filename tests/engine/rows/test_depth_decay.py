@@ -26,10 +26,10 @@ def rows(rms: list[float | None], widths: list[int] | None = None) -> list[Layer
     return [
         LayerMeasurement(
             depth=place, name=str(place), call=0, kind="Linear", parameters=(), output_shape=(1,),
-            signal=None if value is None else SignalStatistics(norm=norms[place], rms=value),
-            cumulative_backward_gain=None if norms[place] is None or not last else norms[place] / last,
+            signal=None if value is None else SignalStatistics(norm=norm, rms=value),
+            cumulative_backward_gain=None if norm is None or not last else norm / last,
         )
-        for place, value in enumerate(rms)
+        for place, (value, norm) in enumerate(zip(rms, norms, strict=True))
     ]  # fmt: skip
 
 

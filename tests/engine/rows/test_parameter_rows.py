@@ -50,7 +50,7 @@ def network() -> nn.Sequential:
     torch.manual_seed(3)
     model = nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 4)).double()
     with torch.no_grad():
-        model[2].bias[:4] = -30.0  # four units are always off: their rows of the gradient are exactly zero
+        model.get_parameter("2.bias")[:4] = -30.0  # four units are always off: their gradient rows are exactly zero
     return model
 
 
@@ -58,7 +58,7 @@ def network() -> nn.Sequential:
 def gradients() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Map each name to weight and gradient."""
     model = network()
-    functional.cross_entropy(model(X), Y).backward()  # type: ignore[no-untyped-call]
+    functional.cross_entropy(model(X), Y).backward()
     return {name: (p.detach().numpy(), p.grad.numpy()) for name, p in model.named_parameters() if p.grad is not None}
 
 
@@ -124,7 +124,7 @@ def test_the_update_is_the_first_step_that_torchs_optimizer_takes(name: str) -> 
     report = inspect(network(), X, Y, optimizer=request)
     model = network()
     before = copy.deepcopy(model)
-    functional.cross_entropy(model(X), Y).backward()  # type: ignore[no-untyped-call]
+    functional.cross_entropy(model(X), Y).backward()
     make(model.parameters()).step()
     for (path, moved), still in zip(model.named_parameters(), before.parameters(), strict=True):
         row, step = parameter(report, path), float((moved - still).detach().norm())
@@ -202,15 +202,15 @@ def test_nan_and_infinite_gradients_are_counted_and_blank_the_statistics() -> No
     poison = torch.tensor([[math.nan, math.inf, -math.inf, 0.0, 1.0, 2.0]])
     row = parameter(inspect(Poisoned(), poison, loss=lambda out, _t: out.sum()), "weight")
     assert (row.nan_count, row.inf_count, row.status) == (1, 2, "trained")
-    assert row.grad_norm is row.grad_mean is row.grad_quantiles is row.log2_histogram is row.grad_to_weight is None
+    assert (row.grad_norm, row.grad_mean, row.grad_quantiles, row.log2_histogram, row.grad_to_weight) == (None,) * 5
     assert row.zero_fraction == pytest.approx(1 / 6)
 
 
 def test_a_weight_that_is_not_finite_is_counted() -> None:
     model = network()
     with torch.no_grad():
-        model[0].weight[0, :3] = math.nan
-        model[0].weight[1, 0] = math.inf
+        model.get_parameter("0.weight")[0, :3] = math.nan
+        model.get_parameter("0.weight")[1, 0] = math.inf
     row = parameter(inspect(model, X, Y), "0.weight")
     assert row.weight_nonfinite_count == 4
     assert row.weight_norm is None
@@ -218,7 +218,7 @@ def test_a_weight_that_is_not_finite_is_counted() -> None:
 
 def test_zero_initialised_parameters_have_no_ratio_to_their_weight() -> None:
     model = network()
-    nn.init.zeros_(model[4].bias)
+    nn.init.zeros_(model.get_parameter("4.bias"))
     row = parameter(inspect(model, X, Y, optimizer={"type": "sgd"}), "4.bias")
     assert (row.weight_norm, row.grad_to_weight, row.update_to_weight) == (0.0, None, None)
     assert row.update_norm is not None
@@ -236,6 +236,7 @@ def test_large_gradients_are_described_by_a_sample_whose_size_is_reported() -> N
     assert row.grad_norm == pytest.approx(float(x.norm()), rel=ROUNDING)
     assert row.grad_quantiles is not None
     for level, found in ((0.05, row.grad_quantiles.p05), (0.5, row.grad_quantiles.p50), (0.95, row.grad_quantiles.p95)):
+        assert found is not None
         rank = float((x.abs() <= found).double().mean())
         error = math.sqrt(level * (1 - level) / looked_at)
         assert rank == pytest.approx(level, abs=4.9 * error)  # outside with a probability of 1e-6

@@ -78,7 +78,8 @@ def slopes(activation: nn.Module) -> torch.Tensor:
     """Compute φ′ at the pre-activations by autograd."""
     model = around(activation)
     z = model[0](X).detach().requires_grad_()
-    return torch.autograd.grad(model[1](z.clone()).sum(), z)[0]
+    output: torch.Tensor = torch.autograd.grad(model[1](z.clone()).sum(), z)[0]
+    return output
 
 
 def assert_reads(activation: nn.Module, name: str, largest: float | None) -> None:
@@ -131,14 +132,15 @@ class Rectify(torch.autograd.Function):
     """A custom autograd function."""
 
     @staticmethod
-    def forward(context: Any, z: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(context: Any, z: torch.Tensor) -> torch.Tensor:
         context.save_for_backward(z)
         return z.clamp(min=0.0) * 2
 
     @staticmethod
-    def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
         (z,) = context.saved_tensors
-        return gradient * 2 * (z > 0)
+        output: torch.Tensor = gradient * 2 * (z > 0)
+        return output
 
 
 WRITTEN: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {

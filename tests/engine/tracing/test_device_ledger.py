@@ -68,7 +68,7 @@ def passed(
     model = network(dtype)
     if poison is not None:
         with torch.no_grad():
-            model[4].bias[0] = poison  # type: ignore[index, union-attr, operator]  # a Sequential
+            model.get_parameter("4.bias")[0] = poison
     inputs = random(10, 3, 8, 8, dtype=dtype)
     index, step = ParameterIndex(model), steps_of(AdamW(type="adamw")).first_step()
     return index, TracedPass(
@@ -117,7 +117,7 @@ def readings(ledger: Ledger) -> list[Any]:
 
 def test_no_operation_waits_for_the_device_before_the_end() -> None:
     ledger = DeviceLedger()
-    with NoWaiting():
+    with NoWaiting():  # type: ignore[no-untyped-call]  # untyped in torch
         found = readings(ledger)
         assert found == [None] * 6
     ledger.settle()
@@ -125,7 +125,7 @@ def test_no_operation_waits_for_the_device_before_the_end() -> None:
 
 
 def test_the_mode_of_these_tests_detects_the_waits_of_the_host_ledger() -> None:
-    with NoWaiting(), pytest.raises(WaitsError):
+    with NoWaiting(), pytest.raises(WaitsError):  # type: ignore[no-untyped-call]  # untyped in torch
         readings(HostLedger())
 
 
@@ -165,6 +165,6 @@ def test_a_whole_pass_waits_only_for_the_transfer_at_its_end() -> None:
                 Counting.waited += 1
                 return func(*args, **(kwargs or {}))
 
-    with Counting():
+    with Counting():  # type: ignore[no-untyped-call]  # untyped in torch
         passed(DeviceLedger())
     assert Counting.waited == 1  # the loss; `tolist` of the stacked numbers copies memory that is already on the host

@@ -50,7 +50,7 @@ def agrees_with_autograd(model: nn.Module, *inputs: torch.Tensor) -> Report:
 
     report = seen(model, *inputs, loss=loss)
     model.train()
-    loss(model(*inputs)).backward()  # type: ignore[no-untyped-call]
+    loss(model(*inputs)).backward()
     for name, tensor in model.named_parameters():
         row = parameter(report, name)
         if tensor.grad is None:
@@ -118,7 +118,7 @@ def test_an_unrolled_recurrence_gives_one_row_for_each_time_step_whose_state_is_
     cell: Callable[..., nn.Module],
 ) -> None:
     report = agrees_with_autograd(Recurrent(cell), SEQUENCE)
-    kind = cell.__name__  # type: ignore[attr-defined]
+    kind = cell.__name__
     # The state before the first of four steps is a constant; three steps remain, and one product with all inputs.
     assert calls(report) == [
         ("cell.weight_ih_l0", 0, kind), *(("cell.weight_hh_l0", step, kind) for step in range(3)), ("head", 0, "Linear")
@@ -356,7 +356,7 @@ def test_several_inputs_reach_the_model() -> None:
 def test_a_nan_weight_is_reported_at_its_parameter() -> None:
     model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(3)))
     with torch.no_grad():
-        model[1].weight[0, 0] = math.nan
+        model.get_parameter("1.weight")[0, 0] = math.nan
     report = seen(model, FLAT)
     assert [row.nonfinite_count > 0 for row in report.layers] == [False, True, True]
     assert parameter(report, "1.weight").weight_nonfinite_count == 1

@@ -68,11 +68,12 @@ class Truth:
 
 @cache
 def truths() -> list[Truth]:
-    model, seen = Net(), []
+    model = Net()
+    seen: list[torch.Tensor] = []
     output = model(IMAGES, seen)
     for tensor in seen[1:]:
         tensor.retain_grad()
-    functional.cross_entropy(output, CLASSES).backward()  # type: ignore[no-untyped-call]
+    functional.cross_entropy(output, CLASSES).backward()
     entered = [seen[0], seen[1], seen[4], seen[6], seen[8]]
     pairs = [(seen[1], seen[2]), (seen[3], seen[4]), (seen[5], seen[6]), (seen[7], seen[8]), (seen[9], seen[10])]
     return [Truth(x, z, a) for x, (z, a) in zip(entered, pairs, strict=True)]
@@ -86,7 +87,7 @@ def report() -> Report:
 @cache
 def gradients() -> list[np.ndarray]:
     model = Net()
-    functional.cross_entropy(model(IMAGES), CLASSES).backward()  # type: ignore[no-untyped-call]
+    functional.cross_entropy(model(IMAGES), CLASSES).backward()
     layers = (getattr(model, name) for name in NAMES)
     return [np.concatenate([layer.weight.grad.numpy().ravel(), layer.bias.grad.numpy()]) for layer in layers]
 

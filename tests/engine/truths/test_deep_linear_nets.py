@@ -57,7 +57,7 @@ def test_weight_times_gradient_is_equal_for_all_layers_of_a_homogeneous_chain(
     report = inspect(model, X, T, loss=squared_error)
     check = next(check for check in report.self_checks if check.name == "balance_identity")
     assert check.status == "passed"
-    squared_error(model(X), T).backward()  # type: ignore[no-untyped-call]
+    squared_error(model(X), T).backward()
     products = [float((w.detach() * w.grad).sum()) for w in model.parameters() if w.grad is not None]
     assert products == pytest.approx([products[0]] * 4, rel=1e-9)  # the identity itself, by plain autograd
 

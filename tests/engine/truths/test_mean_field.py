@@ -34,7 +34,8 @@ Function = Callable[[np.ndarray], np.ndarray]
 
 
 def sigmoid(z: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-z))
+    result: np.ndarray = 1 / (1 + np.exp(-z))
+    return result
 
 
 FUNCTIONS: dict[str, tuple[Function, Function]] = {

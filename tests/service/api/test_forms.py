@@ -16,6 +16,7 @@ from service.context import EXTENSION, make_context
 from service.settings import Settings
 
 LIMIT = 10 * 2**20
+MULTIPART = "multipart/form-data; boundary=XX"
 OpenRequest = Callable[..., RequestContext]  # a body, its content type, and what test_request_context takes
 FILE = b'Content-Disposition: form-data; name="file"; filename="m.pt"\r\n\r\n'
 
