@@ -1,10 +1,10 @@
 """Compare the curvature with curvlinops and PyHessian on a network of 100,000 parameters.
 
 Run: python -m benchmarks.agreement. Six Linear(128) + Tanh and a head of ten classes, cross entropy, batch 64, float64.
-A line fails, and the program with it, when two numbers are further apart than `within`:
+The program fails when two numbers of a line differ by more than `within`:
 
 - rounding: products of the same matrix with the same vectors, 1e-10 relative;
-- an eigenvalue lies within the residual of each value found for it: their sum;
+- each estimate of an eigenvalue is within its residual of the exact one: the sum of both residuals;
 - independent estimates of a trace: four standard errors of their difference.
 """
 
@@ -31,13 +31,13 @@ from gradinspect.engine.curvature.whole_hessian import PROBES
 from gradinspect.engine.network.reproducible import generator
 
 ROUNDING = 1e-10
-PYHESSIAN_BIAS = 2e-6  # it divides by its norms + 1e-6, and the square of that scales the quotient
+PYHESSIAN_BIAS = 2e-6  # it divides by norm + 1e-6, whose square scales the quotient
 STEPS = 2000
 
 
 @dataclass(frozen=True)
 class Line:
-    """One number of the engine, the same of a peer, and the largest allowed difference."""
+    """A number of the engine, the peer's value, and the largest allowed difference."""
 
     what: str
     peer: str
@@ -118,7 +118,7 @@ def curvlinops_lines(subject: Subject, ours: Curvature) -> Iterator[Line]:
 
 
 def pyhessian_lines(subject: Subject, ours: Curvature) -> Iterator[Line]:
-    """Compare the whole network with PyHessian: power iteration and its own probes."""
+    """Compare the whole network with PyHessian: power iteration and PyHessian's probes."""
     from pyhessian import hessian
     from pyhessian.utils import group_product, hessian_vector_product
 

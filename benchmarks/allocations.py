@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 def peak_bytes(run: Callable[[], object]) -> int:
     """Return the largest sum of live allocations above the start, in bytes; frees of older memory are negative.
 
-    Source: the profiler's own memory events, each with the bytes that were taken or given back.
+    Source: the profiler's memory events, each with the bytes allocated or freed.
     """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         run()

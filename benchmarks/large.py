@@ -1,10 +1,9 @@
 """Time and memory of the largest models that one job is meant for.
 
-Run with `python -m benchmarks.large [--cases deep scattered spec gpt2]`. Each case runs in processes of its own, on
-one thread, whose time is counted; memory is the process's peak resident size over that after the imports: the
-parameters, and what the pass takes. The goal is 1.3 times that of a bare forward and backward pass that keeps its
-gradients, as an optimizer's step needs them. Ten thousand tiny tensors take less memory than what is said of them:
-there, readings and rows are what is measured.
+Run with `python -m benchmarks.large [--cases deep scattered spec gpt2]`. Each case runs in separate processes, on one
+thread, whose CPU time is measured. Memory is the peak resident size minus that after the imports: parameters and the
+pass. The goal is 1.3 times that of a bare forward and backward pass that keeps its gradients, as an optimizer's step
+needs them. Ten thousand tiny tensors need less memory than their readings and rows, which dominate there.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # torch is imported in the child alone
+if TYPE_CHECKING:  # torch is imported only in the child
     import torch
     from torch import nn
 
@@ -71,7 +70,7 @@ def measured(case: str, what: str) -> dict[str, float]:
     import gradinspect.inspection.local  # noqa: F401  # so that its size counts as idle
     import workers.child.runner  # noqa: F401  # likewise
 
-    torch.set_num_threads(1)  # two that wait for each other on a busy machine take ten times as long
+    torch.set_num_threads(1)  # on a busy machine, two threads that wait for each other take ten times as long
     warnings.simplefilter("ignore", DeprecationWarning)
     idle = resident("VmRSS")
     if case == "spec":
@@ -80,7 +79,7 @@ def measured(case: str, what: str) -> dict[str, float]:
         model, inputs = {"deep": deep, "scattered": scattered, "gpt2": gpt2}[case]()
         run = bare(model, inputs) if what == "bare" else inspection(model, inputs)
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here: making the model took more
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak, which was higher while the model was built
     run()
     started = time.process_time()
     run()
@@ -109,7 +108,7 @@ def inspection(model: nn.Module, inputs: torch.Tensor) -> Callable[[], object]:
 
 
 def child_job(job: Job) -> Callable[[], None]:
-    """Do what a worker's child does with a spec: build it, measure it, and write the frame with the measurements."""
+    """Run a spec as a worker's child does: build it, measure it, and write the frame with the measurements."""
     from gradinspect.contracts.wire.messages import ResultFrame
     from gradinspect.inspection.job import run_job
     from workers.child.runner import result_pieces
@@ -123,7 +122,7 @@ def child_job(job: Job) -> Callable[[], None]:
 
 
 def layer_norms() -> Job:
-    """Return a job with 5,000 layers of two tensors, which a signal passes unchanged."""
+    """Return a job with 5,000 layers of two tensors that do not change the signal."""
     from gradinspect.contracts.document import from_python
     from gradinspect.contracts.wire.messages import Job
 

@@ -1,12 +1,12 @@
 """Time from submission to report over HTTP on a warm embedded service, by step.
 
-    python -m benchmarks.latency                  # starts a service of its own and stops it
+    python -m benchmarks.latency                  # starts and stops a service
     python -m benchmarks.latency --url http://…   # measures one that runs
 
-The model is a small MLP on a synthetic batch, submitted with `Prefer: wait`, one inspection after another. Rooms:
-`queue` is from the commit of the row to the claim by a worker, `fork` and `child` are the supervisor's view of the
-child, of which `engine` is the measuring itself, `judge and store` is the rest of the worker's time, and `http` is what
-remains of the caller's: accepting, noticing the end, and two trips.
+The model is a small MLP on a synthetic batch, submitted with `Prefer: wait`, one inspection after another. Steps:
+`queue` is from the commit of the row to the claim by a worker; `fork` and `child` are measured by the supervisor, and
+`engine` is the part of the child that measures the model; `judge and store` is the rest of the worker's time; `http` is
+the rest of the caller's time: acceptance, noticing the end, and two network trips.
 """
 
 from __future__ import annotations

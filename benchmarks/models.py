@@ -13,7 +13,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, its batch, and the loss that both the bare pass and the inspected one compute."""
+    """A model, its batch, and the loss, for both the bare pass and the inspection."""
 
     name: str
     model: nn.Module

@@ -79,7 +79,7 @@ def opacus_ghost_norms(subject: Subject) -> Run:
 
 
 def backpack_diagonal(subject: Subject) -> Run:
-    """Run BackPACK's `DiagHessian`: the exact diagonal, for networks of its own modules."""
+    """Run BackPACK's `DiagHessian`: the exact diagonal, for networks of supported modules."""
     from backpack import backpack, extend
     from backpack.extensions import DiagHessian
 
@@ -123,7 +123,7 @@ def pyhessian_top(subject: Subject) -> Run:
         with sdpa_kernel(SDPBackend.MATH):  # likewise
             made = hessian(own.model, nn.CrossEntropyLoss(), data=(own.inputs, own.target), cuda=False)
             made.eigenvalues(maxIter=10, tol=0.0)
-        own.model.zero_grad(set_to_none=True)  # its gradients hold the graph, and the graph holds them
+        own.model.zero_grad(set_to_none=True)  # its gradients and the graph refer to each other
 
     return run
 

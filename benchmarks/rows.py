@@ -1,8 +1,8 @@
 """Lists over 1,000,000 layer rows in PostgreSQL: p95 of every documented filter, page 1 and page 1,000.
 
 Run with `python -m benchmarks.rows [--rows 1000000] [--explain benchmarks/results/rows-explain.txt]`; PostgreSQL is
-started for the run. Goal: 20 ms, and a page costs the same however far in it lies. Held against it is CPU time, of this
-process and of the server's; what a machine that is shared adds to it stands beside it.
+started for the run. Goal: 20 ms for every page, however deep in the list. It is compared with the CPU time of this
+process and the server; the wall time, which a shared machine increases, is shown next to it.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def unindexed() -> list[Case]:
 
 
 def numbers(noun: str, fields: Sequence[str]) -> list[Case]:
-    """List a number as a filter that few rows meet, as one that most rows meet, and as the sort order."""
+    """List a number as a filter that few rows match, as one that most rows match, and as the sort order."""
     found = []
     for field in fields:
         found += [Case(noun, [(f"{field}__lt", few(field))]), Case(noun, [(f"{field}__gt", few(field))])]
@@ -204,7 +204,7 @@ def few(field: str) -> str:
 def p95(database: Database, case: Case, cursor: str | None, repeat: int) -> tuple[float, float]:
     """Return milliseconds of CPU (this process and the server) and of wall time, which is longer on a shared machine.
 
-    The connection is kept open, as a service's are.
+    The connection is kept open, as in the service.
     """
     params = [*case.params, *([("cursor", cursor)] if cursor is not None else [])]
     busy, wall = [], []
@@ -216,7 +216,7 @@ def p95(database: Database, case: Case, cursor: str | None, repeat: int) -> tupl
             busy.append(process_time() + run_seconds(server) - computed)
             wall.append(perf_counter() - start)
             if sum(wall) > 4.0 and len(wall) >= 5:
-                break  # far over the goal, or a busy machine: it need not be known exactly
+                break  # far over the goal or on a busy machine, a rough value suffices
     return percentile(busy) * 1000, percentile(wall) * 1000
 
 

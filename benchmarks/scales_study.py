@@ -1,9 +1,9 @@
 """Study of learning-rate scales and their verification on small networks and scikit-learn's bundled data.
 
-Every cell is one network, optimizer and seed: the whole suggestion is made, and where it says `use` its scales are
-tried against uniform on initialisations that the gate has not seen, 300 steps, each at its own best base rate. The
-null arm gives the gate scales of random ±0.1 powers of ten, which it must not accept. Cells are appended to a file of
-JSON lines as they end, and a later run goes on where an earlier one stopped.
+Every cell is one network, optimizer and seed: the whole suggestion is made, and where its verdict is `use`, its scales
+are compared with uniform rates on initialisations that the gate has not seen, over 300 steps, each at its best base
+rate. The null arm gives the gate random scales of ±0.1 powers of ten, which it must not accept. Finished cells are
+appended to a file of JSON lines, and a later run resumes where an earlier one stopped.
 
 Run with `python -m benchmarks.scales_study [--out FILE] [--minutes M] [--seeds N]`, or `--table` for the table alone.
 """
@@ -47,7 +47,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "sgd": {"type": "sgd", "lr": 0.1},
     "momentum": {"type": "sgd", "lr": 0.1, "momentum": 0.9},
 }
-FIRST_SEED = 20_000  # no seed from here on was looked at while the gate was written
+FIRST_SEED = 20_000  # seeds from here on were not used while the gate was written
 UNSEEN = 500  # added to a cell's seed for the initialisations that judge its suggestion
 HORIZON = 300
 SEEDS = 3
@@ -100,7 +100,7 @@ def uneven(*gains: float) -> Callable[[nn.Linear, int], None]:
 
 
 def default(_layer: nn.Linear, _index: int) -> None:
-    """Keep torch's own initialisation."""
+    """Keep torch's initialisation."""
 
 
 def convolutional(_inputs: int, classes: int) -> nn.Module:
@@ -216,7 +216,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
 def unseen_ratios(cell: Cell, section: LrScales) -> tuple[list[float], list[float]]:
     """Compare with uniform rates per unseen initialisation: the loss after 300 steps, and the verification's statistic.
 
-    Each arm is at the rate that is best for what is compared.
+    Each arm uses the rate that is best for the compared quantity.
     """
     s = subject(cell, cell.seed + UNSEEN)
     groups = make_groups(s)
@@ -250,7 +250,7 @@ def lowest(search: RateSearch, arm: Arm) -> tuple[list[float], Sequence[float]]:
 
 
 def run_null(cell: Cell) -> dict[str, Any]:
-    """Verify scales that mean nothing."""
+    """Verify random scales."""
     s = subject(cell, cell.seed)
     groups = make_groups(s)
     draws = generator(cell.seed, "null")

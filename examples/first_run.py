@@ -80,9 +80,9 @@ def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _wait_until_ready(service: subprocess.Popen[str]) -> str:
-    """Return the URL that our own service prints once it is ready.
+    """Return the URL that the started service prints once it is ready.
 
-    Asking a port instead could reach another service that already holds it, and write into that one.
+    A request to the port instead could reach, and write into, another service that already holds it.
     """
     assert service.stdout is not None
     for line in service.stdout:

@@ -1,1 +1,1 @@
-"""Alembic's scripts, which ride in the wheel; `service.db.migrate` runs them from code."""
+"""Alembic's scripts, which are part of the wheel; `service.db.migrate` runs them from code."""

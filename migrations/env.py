@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: through a connection that code hands over, and in no other way."""
+"""Alembic's environment: it uses only the connection that `service.db.migrate` passes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def run() -> None:
     """Run the migrations on the connection of `service.db.migrate`.
 
     Raises:
-        RuntimeError: Alembic was called without one, so it cannot know which database is meant.
+        RuntimeError: Alembic was called without a connection, so the database is unknown.
     """
     connection = context.config.attributes.get("connection")
     if not isinstance(connection, Connection):
@@ -21,10 +21,10 @@ def run() -> None:
     context.configure(
         connection=connection,
         target_metadata=Table.metadata,
-        # SQLite cannot change a column in place: Alembic then copies the table.
+        # SQLite cannot change a column in place, so Alembic copies the table.
         render_as_batch=connection.dialect.name == "sqlite",
     )
-    # The transaction belongs to the caller: all steps of an upgrade happen, or none.
+    # The transaction belongs to the caller, so either all steps of an upgrade happen or none.
     context.run_migrations()
 
 

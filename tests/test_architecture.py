@@ -96,7 +96,7 @@ def test_sql_statements_are_built_in_service_db_only() -> None:
 
 
 def test_views_have_a_few_statements() -> None:
-    """A view parses, calls and answers: at most ten statements, including nested ones, without the docstring."""
+    """Count statements: a view has at most ten, including nested ones, without the docstring."""
     sizes = {
         f"{path.stem}.{node.name}": sum(isinstance(part, ast.stmt) for part in ast.walk(node)) - 2
         for folder in ("api", "web")

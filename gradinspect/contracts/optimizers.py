@@ -20,7 +20,7 @@ class _Optimizer(Document):
 
     Attributes:
         torch_name: the class in `torch.optim`.
-        is_adaptive: each element's step is divided by the size of its own gradients.
+        is_adaptive: each element's step is divided by the size of its gradients.
         probe_centre: the base rate at which a search for the best rate begins.
     """
 

@@ -83,7 +83,7 @@ class Archive:
         return self.entries.get(f"{self.root}/{path}")
 
     def paths(self) -> list[str]:
-        """All paths below the archive's folder."""
+        """Return all paths below the archive's folder."""
         return [name[len(self.root) + 1 :] for name in self.entries]
 
     def read(self, path: str, *, limit: int) -> bytes:

@@ -145,7 +145,7 @@ awaitable awaitable_nowait fork rpc_async rpc_remote rpc_sync
 
 ATEN = frozenset(_PUBLIC.split()) | frozenset(_WRITTEN_BY_LAYERS.split()) | script_operators()
 OPERATORS = frozenset(f"aten::{name}" for name in ATEN) | frozenset(f"prim::{name}" for name in _PRIM.split())
-# Nodes that the compiler makes of the language itself are allowed, but for those that start something of their own.
+# Nodes that the compiler generates for language constructs are allowed, except those that start threads or Python code.
 _FORBIDDEN_NODES = frozenset(
     f"prim::{name}"
     for name in (*_FORBIDDEN_BUILTINS.split(), "forkClosure", "awaitableClosure", "PythonOp", "IgnoredPythonOp")

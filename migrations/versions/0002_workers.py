@@ -1,4 +1,4 @@
-"""Living workers, which wrote files into the store before.
+"""Rows of living workers, which formerly wrote files into the store.
 
 Revises: 0001
 """

@@ -1,4 +1,4 @@
-"""Names beside inline specs: the same spec under two names is two models. Models are found by their name.
+"""Names of inline specs: the same spec under two names is two models. Models are found by their name.
 
 Revises: 0002
 """
@@ -28,7 +28,7 @@ def downgrade() -> None:
     op.drop_index("models_name", "models")
     op.drop_index("models_inline_name", "models")
     op.drop_index("models_inline_digest", "models")
-    # A named model is an inline one no longer: the older schema has one inline model per spec.
+    # A named model is no longer inline, because the older schema has one inline model per spec.
     op.execute("UPDATE models SET is_inline = false WHERE is_inline AND name IS NOT NULL")
     _create_inline_index("models_inline_digest", ["tenant_id", "digest"], INLINE)
 

@@ -1,1 +1,1 @@
-"""One file a change of the schema. A migration works with the code before and after it."""
+"""One file for each change of the schema. A migration works with the code of the release before and after it."""

@@ -63,7 +63,7 @@ class Maintainer:
         self.close()
 
     def go_round(self) -> Round:
-        """Do one round; nothing while another maintainer works.
+        """Run one round; nothing while another maintainer works.
 
         Raises:
             any of `UNAVAILABLE`: the database cannot be reached.

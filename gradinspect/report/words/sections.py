@@ -63,7 +63,7 @@ def headline_facts(report: Report) -> tuple[Fact, ...]:
 
 
 def measured_sections(report: Report) -> tuple[Section, ...]:
-    """List the sections that have numbers. The learning-rate scales have a form of their own."""
+    """List the sections that have numbers. The learning-rate scales have a separate form."""
     measured = []
     for name, title in TITLES.items():
         section = getattr(report, name)

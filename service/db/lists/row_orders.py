@@ -32,11 +32,11 @@ class Order(ABC):
 
     @abstractmethod
     def keys(self, row: RowMapping) -> list[Key]:
-        """The sort keys of a row."""
+        """Return the sort keys of a row."""
 
     @abstractmethod
     def fetch(self, session: Session, query: Query, after: Sequence[Key] | None, count: int) -> Sequence[RowMapping]:
-        """The first rows of the query in this order, from its beginning or after a row with these keys."""
+        """Return the first rows of the query in this order, from its beginning or after a row with these keys."""
 
 
 class ByPosition(Order):

@@ -65,7 +65,7 @@ class _Result:
 
     @classmethod
     def extra_indexes(cls) -> list[Index]:
-        """The indexes of this table alone."""
+        """Return the indexes that only this table has."""
         return []
 
 

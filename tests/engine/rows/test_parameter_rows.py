@@ -143,7 +143,7 @@ class Parts(nn.Module):
         self.again.weight = self.trained.weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         y = self.again(torch.relu(self.frozen(self.trained(x)) + 1))
         out: torch.Tensor = y + 0.0 * self.dead(x)
         return out
@@ -196,7 +196,7 @@ def test_nan_and_infinite_gradients_are_counted_and_blank_the_statistics() -> No
             self.weight = nn.Parameter(torch.ones(6))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            """As torch calls it."""
+            """Compute the output."""
             return self.weight * x
 
     poison = torch.tensor([[math.nan, math.inf, -math.inf, 0.0, 1.0, 2.0]])

@@ -61,7 +61,7 @@ class Written(nn.Module):
         self.function = function
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         return self.function(z)
 
 

@@ -30,7 +30,7 @@ class Calls(nn.Module):
         self.function = function
 
     def forward(self, *inputs: torch.Tensor) -> Any:
-        """As torch calls it."""
+        """Compute the output."""
         return self.function(self.part, *inputs)
 
 
@@ -108,7 +108,7 @@ class Recurrent(nn.Module):
         self.head = nn.Linear(10 if options.get("bidirectional") else 5, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         out: torch.Tensor = self.head(self.cell(x)[0][:, -1])
         return out
 
@@ -238,7 +238,7 @@ class Tied(nn.Module):
         self.head.weight = self.embed.weight
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         out: torch.Tensor = self.head(torch.tanh(self.embed(tokens)))
         return out
 
@@ -271,7 +271,7 @@ class Root(nn.Module):
         self.scale = nn.Parameter(torch.ones(5, 3))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         return functional.linear(x, self.weight, self.bias).unsqueeze(1) + self.scale
 
 
@@ -290,7 +290,7 @@ def test_a_bias_and_a_gain_in_separate_operations_belong_to_the_call_before() ->
             self.gain = nn.Parameter(torch.full((3,), 2.0))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            """As torch calls it."""
+            """Compute the output."""
             return (x @ self.weight.T + self.bias) * self.gain
 
     report = agrees_with_autograd(nn.Sequential(Pieces()), FLAT)
@@ -412,7 +412,7 @@ class Branching(nn.Module):
         self.first, self.second, self.head = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         if bool(x.sum() > 0):
             x = torch.relu(self.first(x))
         else:
@@ -460,7 +460,7 @@ def test_a_concatenated_token_and_added_positions_are_separate_calls() -> None:
             self.start, self.places = nn.Parameter(torch.ones(1, 1, 8)), nn.Parameter(torch.ones(1, 9, 8))
 
         def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-            """As torch calls it."""
+            """Compute the output."""
             y = torch.cat([self.start.expand(tokens.shape[0], -1, -1), self.embed(tokens)], dim=1)
             out: torch.Tensor = self.head(y + self.places[:, : y.shape[1]])
             return out

@@ -27,7 +27,7 @@ class Branches(nn.Module):
         self.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(blocks))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         for block in self.blocks:
             x = x + 0.1 * torch.tanh(block(x))
         return x
@@ -41,7 +41,7 @@ class Scattered(nn.Module):
         self.parts = nn.ParameterList(torch.full((3,), 1.0) for _ in range(count))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         for part in self.parts:
             x = x * part
         return x

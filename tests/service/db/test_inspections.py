@@ -115,7 +115,7 @@ def test_a_label_with_a_nul_is_the_callers_mistake_on_every_database(database: D
 def test_an_inspection_requeued_during_a_cancel_is_cancelled(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker releases it between the update of queued inspections and that of running ones."""
+    """Release the inspection between the update of queued inspections and that of running ones."""
     inspection_id = submit(database).id
     claim = take(database, inspection_id)
     cancel_from = inspections._cancel_from
