@@ -91,7 +91,7 @@ def top_eigenvalue(
         if off_diagonal:
             image.add_(basis[(step - 1) % rows], alpha=-off_diagonal[-1])
         if keeps_all:
-            _reorthogonalise(image, basis[: step + 1])
+            reorthogonalise(image, basis[: step + 1])
         length = float(torch.linalg.vector_norm(image))
         if not math.isfinite(length):
             break
@@ -105,7 +105,7 @@ def top_eigenvalue(
     return top
 
 
-def _reorthogonalise(image: torch.Tensor, basis: torch.Tensor) -> None:
+def reorthogonalise(image: torch.Tensor, basis: torch.Tensor) -> None:
     """Subtract the projection on the basis, in place, where it exceeds √eps of the vector.
 
     Cost: the basis is read once, and three times more where a projection is subtracted.
