@@ -94,7 +94,7 @@ class Deaf:
 
 
 def only(*heard: str, read: Callable[[TracedPass], PassReading] = TracedPass.run) -> Callable[[Subject], None]:
-    """Run the pass with some kinds of readings only; each includes the pass\'s bookkeeping."""
+    """Run the pass with some kinds of readings only; each includes the pass's bookkeeping."""
 
     def run(subject: Subject) -> None:
         index, ledger = ParameterIndex(subject.model), Deaf(*heard)

@@ -44,9 +44,9 @@ class Mutant:
 
 
 def mutants(path: str, source: str) -> list[Mutant]:
-    """List every change that can be made to a module.
+    r"""List every change that can be made to a module.
 
-    >>> [mutant.change for mutant in mutants("a.py", "def f(x):\\n    return x < 1")]
+    >>> [mutant.change for mutant in mutants("a.py", "def f(x):\n    return x < 1")]
     ['< becomes <=', '1 becomes 2']
     """
     lines = source.splitlines()

@@ -61,7 +61,7 @@ def draws(seed: int) -> torch.Generator:
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    """Standard normal values."""
+    """Draw standard normal values."""
     return torch.randn(shape, generator=draws(seed), dtype=torch.float64).to(dtype)
 
 

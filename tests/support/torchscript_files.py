@@ -95,7 +95,7 @@ def mlp() -> nn.Module:
 
 
 def encoder() -> nn.Module:
-    """torch's own transformer encoder."""
+    """Build a transformer encoder of torch."""
     block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     return nn.TransformerEncoder(block, 2, enable_nested_tensor=False)
 

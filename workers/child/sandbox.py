@@ -59,7 +59,7 @@ def refuse_privileges() -> None:
 
 
 def prctl(option: int, value: int) -> None:
-    """Call prctl(2).
+    """Call the system function `prctl`.
 
     Raises:
         OSError: the kernel refuses.

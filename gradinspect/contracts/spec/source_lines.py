@@ -15,7 +15,7 @@ _WHITESPACE = " \t\r\n"
 
 
 def layer_lines(text: str) -> dict[str, int]:
-    """Map the path of each layer call to the line (from 1) where the layer begins.
+    r"""Map the path of each layer call to the line (from 1) where the layer begins.
 
     Args:
         text: a spec as JSON. A preset's text contains no layers, so its map is empty.
@@ -23,7 +23,7 @@ def layer_lines(text: str) -> dict[str, int]:
     Raises:
         ProblemError: it is not a spec.
 
-    >>> layer_lines('{"input": {"shape": [4]},\\n "layers": [{"type": "ReLU"},\\n  {"type": "Tanh"}]}')
+    >>> layer_lines('{"input": {"shape": [4]},\n "layers": [{"type": "ReLU"},\n  {"type": "Tanh"}]}')
     {'0': 2, '1': 3}
     """
     spec = from_json(ModelSpec, text.encode(), code="invalid_spec")

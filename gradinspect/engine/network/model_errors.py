@@ -123,9 +123,9 @@ def is_models(error: Exception) -> bool:
 
 
 def clean(text: str, most: int = MOST_WORDS) -> str:
-    """Put an untrusted message into one line of bounded length without control characters.
+    r"""Put an untrusted message into one line of bounded length without control characters.
 
-    >>> clean("a\\n  b\\x1b[2J")
+    >>> clean("a\n  b\x1b[2J")
     'a b�[2J'
     """
     line = " ".join(text[:_MOST_READ].split())[: most + 1]

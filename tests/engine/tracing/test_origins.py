@@ -40,7 +40,7 @@ class Net(nn.Module):
         self.prepare = prepare
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         out: torch.Tensor = self.head(self.second(self.first(self.prepare(self, x)).relu()).relu())
         return out
 
@@ -113,7 +113,7 @@ class ScriptedInputs(nn.Module):
         self.source = source
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         if self.source == "written":
             made = torch.zeros(x.size(0), 16)
             made[:, 8:] = x
@@ -143,7 +143,7 @@ def test_a_convolution_takes_images_that_were_copied_into_a_batch() -> None:
             self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4 * 36, 3)
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            """As torch calls it."""
+            """Compute the output."""
             out: torch.Tensor = self.head(self.norm(self.conv(batched(images))).relu().flatten(1))
             return out
 
@@ -166,7 +166,7 @@ class Weighted(nn.Module):
         self.weight = weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         out: torch.Tensor = self.head(functional.linear(x, self.weight(self)).relu())
         return out
 
@@ -229,7 +229,7 @@ def test_a_buffer_that_the_forward_pass_writes_carries_no_mark_afterwards() -> N
             self.head = nn.Linear(8, 3)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            """As torch calls it."""
+            """Compute the output."""
             self.get_buffer("mean").mul_(0.9).add_(x.mean(0))
             out: torch.Tensor = self.head(x - self.get_buffer("mean"))
             return out
@@ -253,7 +253,7 @@ def test_a_model_whose_parameters_meet_nothing_says_that_no_layer_call_was_recog
             self.logits = nn.Parameter(torch.zeros(SAMPLES, 3))
 
         def forward(self, _: torch.Tensor) -> torch.Tensor:
-            """As torch calls it."""
+            """Compute the output."""
             return self.logits * 1.0
 
     report = inspect(Bare(), X, CLASSES)

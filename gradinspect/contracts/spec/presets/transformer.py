@@ -93,5 +93,5 @@ class TransformerPreset(Preset):
         return [head if self.tie is False else head | {"tie": "tokens"}]
 
     def tokens(self) -> int:
-        """Number of different tokens."""
+        """Count the different tokens."""
         return self.vocabulary or self.input.high or DEFAULT_VOCABULARY
