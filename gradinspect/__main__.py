@@ -9,6 +9,6 @@ from pathlib import Path
 if not sys.flags.safe_path and Path(sys.path[0]).resolve() != Path(__file__).resolve().parents[1]:
     del sys.path[0]
 
-from gradinspect.cli import main  # after the path is settled
+from gradinspect.cli import main  # after the change of sys.path
 
 main()

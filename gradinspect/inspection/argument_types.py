@@ -14,7 +14,7 @@ A_TENSOR = "give a tensor (batch, …), or a sequence of tensors"
 
 
 def check_types(model: object, inputs: object, targets: object, optimizer: object) -> None:
-    """Refuse arguments of other types, such as those that notebooks often have.
+    """Refuse arguments of unsupported types, such as NumPy arrays, with advice.
 
     Raises:
         TypeError: naming the argument, its type and what to give.

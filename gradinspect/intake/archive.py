@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from gradinspect.contracts.problems import ProblemError
 
-MAX_ENTRIES = 50_000  # chosen: a record a tensor, and models with more tensors are beyond any limit here
+MAX_ENTRIES = 50_000  # chosen: one record per tensor, and models with more tensors exceed other limits
 MAX_DIRECTORY_BYTES = 16 * 2**20
 MAX_NAME = 512
 MAX_INFLATED_BYTES = 64 * 2**20  # of all deflated entries together

@@ -155,8 +155,8 @@ _FORBIDDEN_NODES = frozenset(
 def allows_node(kind: str) -> bool:
     """Check whether a node of a loaded graph (`aten::relu`, `prim::If`) may be run.
 
-    The check of the source goes by names as they are written, and a field can have the name of an operator. The graph
-    says what is run.
+    The check of the source sees only names, and a field can have the name of an operator. The graph has the operators
+    that run.
     """
     return kind in OPERATORS or (kind.startswith("prim::") and kind not in _FORBIDDEN_NODES)
 

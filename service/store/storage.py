@@ -76,7 +76,7 @@ class Artifacts(Protocol):
         """Yield tenant and digest of everything stored at least `older_than_seconds` ago."""
 
     def sweep_incoming(self) -> int:
-        """Remove what killed processes left of unfinished uploads; return how many."""
+        """Remove unfinished uploads of killed processes; return how many."""
 
 
 class Reports(Protocol):

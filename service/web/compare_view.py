@@ -86,6 +86,6 @@ class CompareView:
 
 
 def _is_incomparable(rule: RuleComparison) -> bool:
-    """Check that no change can be seen; a finding that is new or gone counts even where the other side is unknown."""
+    """Check whether a side was not judged and neither has a finding; a new or resolved finding is comparable."""
     sides = {rule.base, rule.head}
     return "not_judged" in sides and not sides & {"warn", "fail"}

@@ -51,7 +51,7 @@ def test_gradients_are_freed_as_they_are_read() -> None:
     def inspected() -> None:
         TracedPass(model, ParameterIndex(model), [x], lambda output: output.square().mean()).run()
 
-    inspected()  # what is set up once is set up now
+    inspected()  # one-time setup happens here
     alone, ours = allocated(bare), allocated(inspected)
     model.zero_grad(set_to_none=True)
     assert alone > 12 * 256 * 1024

@@ -1,4 +1,4 @@
-"""The short training run against quadratics, on which every step is known."""
+"""The short training run on quadratics, where every step has a closed form."""
 
 from __future__ import annotations
 

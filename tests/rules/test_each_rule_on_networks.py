@@ -16,7 +16,7 @@ from tests.support.rule_pairs import PAIRS
 
 # Its threshold is absolute on purpose, and it never changes a verdict.
 ABSOLUTE = "absolute_gradient_floor"
-# Its expected value is that of a named loss; a multiplied one has none. tests/rules/test_each_rule.py multiplies both.
+# Only named losses have an expected value, multiplied ones have none; tests/rules/test_each_rule.py multiplies both.
 NAMED_LOSS = "initial_loss"
 FACTORS = (1e-6, 1e6)
 

@@ -135,5 +135,5 @@ def build(name: str, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, tor
         model(inputs)  # lazy layers take their sizes
         if isinstance(model, Transformer):
             for parameter in model.parameters():
-                parameter.mul_(10)  # attention that attends to something
+                parameter.mul_(10)  # attention weights that are far from uniform
     return model, inputs

@@ -101,7 +101,7 @@ def encoder() -> nn.Module:
 
 
 def frozen() -> bytes:
-    """Frozen by torch.jit.freeze: weights become constants."""
+    """Return a file frozen by torch.jit.freeze, whose weights are constants."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return saved(torch.jit.freeze(torch.jit.script(mlp().eval())))

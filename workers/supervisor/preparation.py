@@ -1,4 +1,4 @@
-"""The input of a child for a claimed inspection, and corrections of what its output cannot be trusted about."""
+"""The input of a child for a claimed inspection, and corrections of its output, which is not trusted."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from gradinspect.engine.network.reproducible import generator
 
 DEFAULT_SAMPLES = 128
 
-Target = Any  # a tensor, None, or for the caller's own loss anything that holds tensors
+Target = Any  # a tensor, None, or for a custom loss any structure of tensors
 TargetMaker = Callable[[ModelOutput], Target]
 
 

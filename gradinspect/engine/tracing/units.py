@@ -13,7 +13,7 @@ from gradinspect.engine.arrays.host_arrays import Array
 
 Counts = np.ndarray[tuple[int, ...], np.dtype[np.intp]]
 DEAD_SHARE = 0.99  # a unit is dead when it is exactly 0 for at least this share of samples and positions
-ACTIVATION_SAMPLE = 65_536  # elements of a larger output that similarities and slopes are read from, about
+ACTIVATION_SAMPLE = 65_536  # approximate number of elements of a larger output used for similarities and slopes
 _SCREENED = 65_536  # elements; larger outputs are screened:
 _SCREEN = 64  # rows that are read first, because most units have enough non-zero values there
 

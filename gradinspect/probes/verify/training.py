@@ -222,7 +222,7 @@ class Trainer:
         if reached is not None:
             self._load(reached.weights)
             return reached.update.copy()
-        run.losses.clear()  # what was reached has been freed: train again from the start
+        run.losses.clear()  # its weights have been freed: train again from the start
         self._load(run.start.weights())
         return UpdateState()
 

@@ -167,7 +167,7 @@ def _faults(layers: Sequence[LayerMeasurement], backward: Series, forward: Serie
 
 
 def _rail(frame: Frame, faults: Sequence[int]) -> str:
-    """Draw ticks where a log axis shows nothing."""
+    """Draw ticks at the edge for values that a log axis cannot show."""
     if not faults:
         return ""
     y = frame.top + frame.height + 46

@@ -1,4 +1,4 @@
-"""Which layer calls a report in HTML lists, in which order, and how a reader reaches the others."""
+"""The layer calls that an HTML report lists: their selection, order, and the links to the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tensors count as data: inputs that were copied, drawn or stored, and weights that only look like data."""
+"""Tensors that count as data: copied, drawn or stored inputs, but not weights that resemble data."""
 
 from __future__ import annotations
 
