@@ -59,7 +59,7 @@ def _by_order_in_kind(
     pairs = [
         LayerMatch(*both, "position")
         for kind, indices in ours.items()
-        for both in zip(indices, theirs.get(kind, ()), strict=False)  # the shorter list ends it
+        for both in zip(indices, theirs.get(kind, ()), strict=False)  # stops at the end of the shorter list
     ]
     taken_base, taken_head = {pair.base for pair in pairs}, {pair.head for pair in pairs}
     return (

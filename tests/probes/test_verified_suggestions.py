@@ -232,7 +232,11 @@ def test_a_budget_that_is_too_small_decides_nothing_and_names_what_to_raise() ->
 
 
 def test_a_plateau_that_lasts_longer_than_the_budget_is_inconclusive() -> None:
-    asked = {"probe_steps": 10, "seeds": 1, "max_steps": 700}  # all five arms once, and not thrice as long
+    asked = {
+        "probe_steps": 10,
+        "seeds": 1,
+        "max_steps": 700,
+    }  # enough for all five arms once, not for runs three times as long
     found = suggestion(subject(deep_net, optimizer=SGD, lr_scales=asked))
     assert (found.verdict, found.method) == ("inconclusive_plateau", None)
     assert "plateau" in (found.reason or "")

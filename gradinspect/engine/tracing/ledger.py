@@ -158,7 +158,7 @@ class HostLedger:
         sink(read_output(output, layout))
 
     def settle(self) -> None:
-        """Read the gradients that have waited for others of their size."""
+        """Read the gradients that were collected to be read together with others of their size."""
         self._read_samples()
         while self._small:
             self._read_small(self._small.popitem()[1])

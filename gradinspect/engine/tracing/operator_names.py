@@ -50,7 +50,7 @@ NODE_RESHAPES = NODE_TRANSPOSES | frozenset(
      "SqueezeBackward1", "SqueezeBackward2", "UnsqueezeBackward0", "AliasBackward0", "CloneBackward0",
      "ToCopyBackward0"}
 )  # fmt: skip
-# Nodes that take a part of their input, and the saved attributes that say which.
+# Nodes that select a part of their input, and the saved attributes that identify the part.
 NODE_PARTS = {
     "SliceBackward0": ("_saved_dim", "_saved_start", "_saved_end", "_saved_step"),
     "SelectBackward0": ("_saved_dim", "_saved_index"),

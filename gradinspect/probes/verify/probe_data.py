@@ -11,7 +11,7 @@ from gradinspect.engine.network.batch import Target, counts_samples, map_tensors
 from gradinspect.engine.network.reproducible import generator
 from gradinspect.probes.verify.teacher import teacher_target
 
-LARGEST_BATCH = 128  # chosen: the size at which the methods' worth was measured
+LARGEST_BATCH = 128  # chosen: the size at which the methods were evaluated
 SMALLEST_BATCH = 32
 BATCHES_AN_EPOCH = 8  # chosen: fewer, and "data order" would hardly vary between seeds
 
