@@ -16,7 +16,7 @@ from gradinspect.engine.first_order.first_pass import Subject, first_pass
 from gradinspect.engine.first_order.memory import memory_limit
 from gradinspect.engine.network.allocation import out_of_memory
 from gradinspect.engine.network.fixed_loss import CustomLoss
-from gradinspect.engine.network.reproducible import left_as_found, ordinary_graphs
+from gradinspect.engine.network.reproducible import forget_compiled_plans, left_as_found, ordinary_graphs
 from gradinspect.inspection.peak_memory import PeakMemory
 from gradinspect.inspection.results import FirstPass, Results
 from gradinspect.inspection.sections import planned_sections, run_section, share_of
@@ -62,6 +62,7 @@ def measure(
     memory = PeakMemory(device)
     with ordinary_graphs():
         for subject in subjects:
+            forget_compiled_plans(subject.model)
             run.add(subject)
             del subject  # before the next one is made, and before the report is
     first = run.results.first

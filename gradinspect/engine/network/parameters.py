@@ -137,7 +137,8 @@ def owner_of(name: str) -> str:
 def _kind(module: nn.Module) -> str:
     """Return the class name in the user's source, which TorchScript and parametrisations replace."""
     if isinstance(module, torch.jit.ScriptModule):
-        return str(module.original_name)[:MAX_NAME]
+        name = str(module.original_name)
+        return (name.removeprefix("Parametrized") if hasattr(module, "parametrizations") else name)[:MAX_NAME]
     kind = type(module)
     is_replaced = kind.__name__ == f"Parametrized{kind.__bases__[0].__name__}"
     return (kind.__bases__[0] if is_replaced else kind).__name__[:MAX_NAME]

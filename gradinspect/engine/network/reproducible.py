@@ -45,6 +45,21 @@ def ordinary_graphs() -> Iterator[None]:
         torch._C._jit_set_profiling_mode(previous)
 
 
+def forget_compiled_plans(model: nn.Module) -> None:
+    """Drop what the profiling executor has compiled for a scripted model that ran before in this process.
+
+    A compiled plan is used whatever `ordinary_graphs` says. The model's next runs outside compile it again.
+    """
+    scripted = [module for module in model.modules() if isinstance(module, torch.jit.ScriptModule)]
+    previous = torch._C._jit_set_profiling_mode(True)  # without it, torch refuses to drop a plan
+    try:
+        for module in scripted:
+            for name in module._c._method_names():
+                module._c._get_method(name)._debug_flush_compilation_cache()
+    finally:
+        torch._C._jit_set_profiling_mode(previous)
+
+
 @contextmanager
 def left_as_found(model: nn.Module, mode: str) -> Iterator[None]:
     """Put the model into `mode`; restore modes and buffers afterwards (running statistics change in training)."""

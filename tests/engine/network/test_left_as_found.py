@@ -51,6 +51,17 @@ def test_a_buffer_that_the_model_replaces_is_restored() -> None:
     assert float(before) == 0.0
 
 
+def test_a_scripted_model_that_was_trained_in_this_process_has_the_signals_of_a_fresh_one() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.Sigmoid(), nn.Linear(8, 3))
+    fresh = inspect(scripted(model), X, Y)
+    used = scripted(model)
+    for _ in range(3):  # the profiling executor compiles a plan on the second call
+        nn.functional.cross_entropy(used(X), Y).backward()
+    used.zero_grad()
+    assert inspect(used, X, Y).layers == fresh.layers
+    assert all(row.signal is not None for row in fresh.layers)
+
+
 def test_existing_gradients_are_restored() -> None:
     model = network()
     gradients = [torch.full_like(parameter, 7.0) for parameter in model.parameters()]
