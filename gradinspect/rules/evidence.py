@@ -110,6 +110,12 @@ def _is_matrix(row: ParameterMeasurement) -> bool:
     return len(row.shape) == 2 or (len(row.shape) > 2 and row.numel > max(row.shape))
 
 
+def functions_of(row: LayerMeasurement) -> frozenset[str]:
+    """Return the nonlinearities that take a call's output, alone or joined with others'."""
+    joined = row.joined_nonlinearity.split(", ") if row.joined_nonlinearity is not None else []
+    return frozenset([row.nonlinearity] if row.nonlinearity is not None else joined)
+
+
 def names(rows: Sequence[LayerMeasurement]) -> tuple[str, ...]:
     """Return the distinct names of layer calls, in order, as many as a finding can hold."""
     return tuple(dict.fromkeys(row.name for row in rows))[:1024]

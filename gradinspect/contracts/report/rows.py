@@ -110,6 +110,13 @@ class LayerMeasurement(Row):
         default=None, description="The output before the nonlinearity, where one follows; else `activation` is it."
     )
     nonlinearity: Name | None = Field(default=None, description="The activation function that follows: relu, tanh …")
+    joined_nonlinearity: Name | None = Field(
+        default=None,
+        description=(
+            "Where no function follows this call alone: those that take its output in a sum, a product or a "
+            "concatenation with others', or a part of it. Dead units, saturation and slope are theirs."
+        ),
+    )
     signal: Annotated[SignalStatistics | None, Mean("each_field")] = None
     forward_gain: Geometric = Field(default=None, description="rms of `activation` over rms of the data that entered.")
     backward_gain: Geometric = Field(default=None, description="‖δ_l‖ / ‖δ_{l+1}‖, the next call nearer the loss.")

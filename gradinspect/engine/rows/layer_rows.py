@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from gradinspect.contracts.document import MAX_NAME
 from gradinspect.contracts.nonlinearities import BY_OPERATIONS
 from gradinspect.contracts.report.rows import (
     ActivationStatistics,
@@ -82,6 +83,8 @@ def _forward(call: LayerCall) -> Fields:
     fields = _output(call)
     if call.activation is not None:
         fields |= _nonlinearity(call, call.activation)
+    elif call.joined:
+        fields |= _joined(call.joined)
     return fields
 
 
@@ -105,6 +108,33 @@ def _nonlinearity(call: LayerCall, activation: ActivationCall) -> Fields:
         "saturated_fraction": activation.slope.saturated_fraction,
         "mean_squared_slope": finite(activation.slope.mean_square),
     }
+
+
+def _joined(joined: Sequence[ActivationCall]) -> Fields:
+    """Write what the nonlinearities say that take a call's output with others, or a part of it: means over elements."""
+    names = dict.fromkeys(_shown_name(each.operation) for each in joined)
+    rectifying = [each for each in joined if each.activation is not None and each.activation.facts.is_hard_zero]
+    fields: Fields = {
+        "joined_nonlinearity": ", ".join(names)[:MAX_NAME],
+        "saturated_fraction": _mean_over_elements(joined, lambda each: each.slope.saturated_fraction),
+        "mean_squared_slope": _mean_over_elements(joined, lambda each: finite(each.slope.mean_square)),
+    }
+    if rectifying:
+        fields["dead_unit_fraction"] = _mean_over_elements(
+            rectifying, lambda each: each.units.dead_fraction if each.units is not None else None
+        )
+        fields["sample_similarity"] = _mean_over_elements(
+            rectifying, lambda each: finite(each.units.similarity) if each.units is not None else None
+        )
+    return fields
+
+
+def _mean_over_elements(
+    calls: Sequence[ActivationCall], value_of: Callable[[ActivationCall], float | None]
+) -> float | None:
+    known = [(value, each.output.numel) for each in calls if (value := value_of(each)) is not None]
+    elements = sum(count for _, count in known)
+    return math.fsum(value * count for value, count in known) / elements if elements else None
 
 
 def _backward(call: LayerCall, reading: PassReading, last_signal: float | None) -> Fields:

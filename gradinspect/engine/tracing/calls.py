@@ -58,6 +58,7 @@ class LayerCall:
         input_numel: elements of the input data where `source` is None.
         output: amplitude before any nonlinearity.
         units: dead units and similarity of the output where no nonlinearity follows.
+        joined: nonlinearities that take the output together with others, or a part of it.
         sampled: whether slopes or similarities were read from a sample of the elements.
         has_met_data: whether the inputs determine what the parameters are applied to; else it is a constant.
         has_computed_weight: whether a parameter enters as a function of it (weight norm, a mask, a low-rank product).
@@ -78,6 +79,7 @@ class LayerCall:
     output: Amplitude = UNREAD
     units: UnitReading | None = None
     activation: ActivationCall | None = None
+    joined: list[ActivationCall] = field(default_factory=list)
     sampled: bool = False
     has_met_data: bool = False
     has_computed_weight: bool = False

@@ -131,6 +131,8 @@ class ForwardRecorder(TorchDispatchMode):
             operation.step = self.nonlinearities.step(name, tensors)
         if activation is not None:
             operation.follows = self._call_before(args[0], operation.step)
+            if operation.step is None and activation.kernel is not None and not sources.entries:
+                operation.fed_by = self._layers.feeding(args[0])
         if sources.entries:
             operation.arguments = scalars_of(args)
         return operation
@@ -164,10 +166,21 @@ class ForwardRecorder(TorchDispatchMode):
             made = ActivationCall(operation.name, operation.activation, scalars_of(args), keywords, None)
             made.largest_slope = operation.activation.largest_slope
             self._read_slope(call, made, input_sample, first, args)
+        elif operation.activation is not None and operation.fed_by and operation.follows is None:
+            self._read_joined(operation, input_sample, first, args, keywords)
         self._unsettled = Returned(operation, first, first.shape, made)
         if made is not None and call is not None and operation.step is None:
             call.activation = made
             self._layers.read_activation(call, made, first)
+
+    def _read_joined(
+        self, operation: Operation, z: torch.Tensor | None, y: torch.Tensor, args: Arguments, keywords: Keywords
+    ) -> None:
+        """Read a nonlinearity that takes several calls' outputs, or parts, for each of those calls."""
+        joined = ActivationCall(operation.name, operation.activation, scalars_of(args), keywords, None)
+        joined.largest_slope = operation.activation.largest_slope if operation.activation is not None else None
+        self._read_slope(operation.fed_by[0], joined, z, y, args)
+        self._layers.read_joined(operation.fed_by, joined, y)
 
     def _read_slope(
         self, call: LayerCall, made: ActivationCall, z: torch.Tensor | None, y: torch.Tensor, args: Arguments
@@ -219,7 +232,8 @@ class ForwardRecorder(TorchDispatchMode):
 def _input_sample(operation: Operation, args: Arguments) -> torch.Tensor | None:
     """Return the input of a nonlinearity whose slope is computed from it."""
     activation = operation.activation
-    if operation.follows is None or activation is None or activation.kernel is None:
+    is_read = operation.follows is not None or bool(operation.fed_by)
+    if not is_read or activation is None or activation.kernel is None:
         return None
     if not activation.kernel.needs_input:
         return None

@@ -12,6 +12,7 @@ from torch.autograd.graph import Node
 from gradinspect.engine.network.parameters import ParameterEntry, owner_of
 from gradinspect.engine.tracing.calls import ActivationCall, LayerCall
 from gradinspect.engine.tracing.graph import Graph, through_reshapes
+from gradinspect.engine.tracing.joined import feeding_calls
 from gradinspect.engine.tracing.ledger import Ledger
 from gradinspect.engine.tracing.operations import Returned
 from gradinspect.engine.tracing.operator_names import ATEN_BIAS_OR_GAIN, ATEN_CHANNELS_FIRST
@@ -88,6 +89,20 @@ class LayerCalls:
         layout = OutputLayout(shape, self._samples, call.operation in ATEN_CHANNELS_FIRST, is_rectified)
         self._ledger.output(output, layout, partial(_set_output, activation))
         call.sampled |= output.numel() > ACTIVATION_SAMPLE
+
+    def feeding(self, source: torch.Tensor) -> list[LayerCall]:
+        """Return the calls whose outputs a tensor is made of."""
+        return [] if source.grad_fn is None else feeding_calls(source.grad_fn, self._by_node)
+
+    def read_joined(self, calls: Sequence[LayerCall], activation: ActivationCall, output: torch.Tensor) -> None:
+        """Read the output of a nonlinearity that these calls feed together."""
+        kernel = activation.activation.kernel if activation.activation is not None else None
+        is_rectified = kernel is not None and kernel.is_sign_of_output
+        channels_first = any(call.operation in ATEN_CHANNELS_FIRST for call in calls)
+        layout = OutputLayout(tuple(output.shape), self._samples, channels_first, is_rectified)
+        self._ledger.output(output, layout, partial(_set_output, activation))
+        for call in calls:
+            call.joined.append(activation)
 
     def _read_input(self, call: LayerCall, data: torch.Tensor | None) -> None:
         if data is None:

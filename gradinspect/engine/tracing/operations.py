@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ class Operation:
         step: what it continues, where it may be a part of a nonlinearity.
         activation: the nonlinearity that it computes alone.
         follows: the layer call whose output that nonlinearity takes.
+        fed_by: the layer calls that the nonlinearity takes together, where it does not follow a single one.
         arguments: scalars, where it has parameters.
     """
 
@@ -32,6 +33,7 @@ class Operation:
     step: Step | None = None
     activation: Activation | None = None
     follows: LayerCall | None = None
+    fed_by: list[LayerCall] = field(default_factory=list)
     arguments: tuple[Any, ...] = ()  # Any: scalars of an ATen call
 
     @property

@@ -58,6 +58,12 @@ NODE_PARTS = {
     "SplitWithSizesBackward0": ("_saved_dim", "_saved_split_sizes"),
     "UnbindBackward0": ("_saved_dim",),
 }
+# Nodes that put tensors together, and what keeps units apart on the way to a nonlinearity.
+NODE_JOINS = frozenset(
+    {"AddBackward0", "SubBackward0", "RsubBackward0", "MulBackward0", "DivBackward0", "NegBackward0", "CatBackward0",
+     "StackBackward0", "CopySlices", "NativeDropoutBackward0", "MaxPool2DWithIndicesBackward0", "AvgPool2DBackward0",
+     "AdaptiveAvgPool2DBackward0"}
+)  # fmt: skip
 NODE_LOOKUP = "EmbeddingBackward0"
 
 # Nonlinearities, by the name without the underscore of the in-place form

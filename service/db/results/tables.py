@@ -94,6 +94,7 @@ class LayerRecord(_Result, Table):
     preactivation_rms: Mapped[float | None]
     preactivation_abs_max: Mapped[float | None]
     nonlinearity: Mapped[str | None]
+    joined_nonlinearity: Mapped[str | None]
     signal_norm: Mapped[float | None]
     signal_rms: Mapped[float | None]
     forward_gain: Mapped[float | None]

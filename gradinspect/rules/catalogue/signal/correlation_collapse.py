@@ -8,7 +8,7 @@ from functools import lru_cache
 from gradinspect.contracts.nonlinearities import names_of
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.contracts.report.rows import LayerMeasurement
-from gradinspect.rules.evidence import Evidence, names
+from gradinspect.rules.evidence import Evidence, functions_of, names
 from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import number, percent, quoted
 
@@ -48,7 +48,7 @@ def expected_dead_fraction(row: LayerMeasurement) -> float | None:
     Source: Cho and Saul 2009, eq. 6 (arc-cosine kernel of order 1) to find the pre-activations' correlation c from the
     activations' cosine; then P(all N off) = E[Φ(−u·√(c/(1−c)))^N] for equally correlated Gaussians, u ~ N(0, 1).
     """
-    if row.sample_similarity is None or row.nonlinearity not in RECTIFIERS or not row.output_shape:
+    if row.sample_similarity is None or not functions_of(row) & RECTIFIERS or not row.output_shape:
         return None
     return _all_off(round(_correlation(max(0.0, min(row.sample_similarity, 1.0))), 3), row.output_shape[0])
 

@@ -8,7 +8,7 @@ from gradinspect.contracts.nonlinearities import names_of
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.rules.catalogue.signal.correlation_collapse import expected_dead_fraction
-from gradinspect.rules.evidence import Evidence, names
+from gradinspect.rules.evidence import Evidence, functions_of, names
 from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, percent, quoted
 
@@ -20,7 +20,7 @@ STANDARD_DEVIATIONS = 3.0  # of a binomial count of units: a share beyond this i
 
 def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Take the layer with the largest share of dead units beyond what parallel samples explain."""
-    rows = [row for row in evidence.layers if row.nonlinearity in CAN_BE_ZERO and row.dead_unit_fraction is not None]
+    rows = [row for row in evidence.layers if row.dead_unit_fraction is not None and functions_of(row) & CAN_BE_ZERO]
     if not rows:
         return NotJudged("no layer has a nonlinearity that can be exactly zero")
     firing = [row for row in rows if thresholds.severity(_share(row)) is not None and not _is_explained(row)]
@@ -39,7 +39,10 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
         message=f"{percent(value)} of the units of {quoted(worst.name)} are zero for every sample{others}.",
         remedy=Remedy(
             action="revive_units",
-            arguments={"zero_biases": True, "or_replace_activation": {"from": worst.nonlinearity, "to": "leaky_relu"}},
+            arguments={
+                "zero_biases": True,
+                "or_replace_activation": {"from": worst.nonlinearity or worst.joined_nonlinearity, "to": "leaky_relu"},
+            },
             code=_code(names(firing)),
         ),
     )

@@ -22,13 +22,14 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     others = f", and {counted(len(firing) - 1, 'other layer')} too" if len(firing) > 1 else ""
     spread = worst.preactivation.std if worst.preactivation is not None else None
     because = f" Its inputs have a standard deviation of {number(spread)}." if spread else ""
+    function = worst.nonlinearity or worst.joined_nonlinearity
     factor = round(1.0 / spread, 4) if spread and spread > 1 else 0.5
     return RULE.finding(
         severity=severity,
         layers=names(firing),
         value=value,
         threshold=thresholds.crossed(severity, value),
-        message=f"{percent(value)} of the {worst.nonlinearity} outputs of {quoted(worst.name)} are saturated{others}.",
+        message=f"{percent(value)} of the {function} outputs of {quoted(worst.name)} are saturated{others}.",
         explanation=RULE.why + because,
         remedy=Remedy(
             action="scale_weights",
