@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from gradinspect.contracts.document import Document
+from gradinspect.contracts.report.losses import MAX_OUTPUTS, LossTerm, Outputs
 from gradinspect.contracts.report.report import Environment, MeasuredSummary, Measurements, SelfCheck
 from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 from gradinspect.contracts.report.sections import PrecisionSection
@@ -16,12 +17,14 @@ from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.arrays.precision import precision_section
 from gradinspect.engine.checks.self_checks import run_checks
 from gradinspect.engine.first_order.context import SectionInput, SectionResult
+from gradinspect.engine.first_order.loss_terms import loss_terms
 from gradinspect.engine.network.autocast import HALF
 from gradinspect.engine.network.losses import expected_initial_loss
 from gradinspect.engine.rows.averages import average_layers, average_parameters
 from gradinspect.engine.rows.depth_decay import depth_decay
 from gradinspect.engine.rows.layer_rows import finite, layer_rows, parameter_rows
 from gradinspect.engine.rows.seed_spread import seed_spread
+from gradinspect.engine.tracing.output_use import OutputUse
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class FirstPass:
     expected_loss: float | None
     checks: tuple[SelfCheck, ...]
     precision: PrecisionSection
+    outputs: Outputs
+    losses: tuple[LossTerm, ...]
 
     @classmethod
     def of(cls, s: SectionInput, *, has_named_loss: bool) -> FirstPass:
@@ -64,6 +69,8 @@ class FirstPass:
             expected_loss=expected,
             checks=tuple(run_checks(s, HALF.get(settings.precision.compute or "", dtype))),
             precision=precision_section(gradients, settings.precision, settings.precision.compute or name),
+            outputs=_outputs(reading.outputs),
+            losses=loss_terms(s),
         )
 
 
@@ -110,6 +117,8 @@ class Results:
             precision=self.first.precision,
             self_checks=self.first.checks,
             spread=seed_spread(self._layers),
+            outputs=self.first.outputs,
+            losses=self.first.losses,
         ).model_copy(update=self._sections)
 
     def _summary(
@@ -126,6 +135,11 @@ class Results:
             total_grad_norm=finite(math.sqrt(math.fsum(squares))) if not gradients_not_finite else None,
             nonfinite_count=losses_not_finite + sum(row.nonfinite_count for row in layers) + gradients_not_finite,
         )
+
+
+def _outputs(use: OutputUse) -> Outputs:
+    used, unused = (tuple(name[:256] for name in names[:MAX_OUTPUTS]) for names in (use.used, use.unused))
+    return Outputs(used=used, unused=unused)
 
 
 def _with_fields(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from gradinspect.contracts.optimizers import Optimizer
+from gradinspect.contracts.report.losses import LossTerm
 from gradinspect.contracts.report.report import MeasuredSummary, Measurements, RemedyCheck
 from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 from gradinspect.contracts.report.sections import Curvature, Noise, PrecisionSection, ScalesVerdict
@@ -30,6 +31,7 @@ class Evidence:
     optimizer: Optimizer | None = None
     remedy_checks: tuple[RemedyCheck, ...] = ()
     scales_verdict: ScalesVerdict | None = None
+    losses: tuple[LossTerm, ...] = ()
 
     @staticmethod
     def of(measured: Measurements, optimizer: Optimizer | None) -> Evidence:
@@ -44,6 +46,7 @@ class Evidence:
             curvature=curvature if curvature is not None and curvature.status == "measured" else None,
             optimizer=optimizer,
             remedy_checks=measured.remedy_checks,
+            losses=measured.losses,
             scales_verdict=measured.lr_scales.verdict if measured.lr_scales is not None else None,
         )
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from gradinspect.contracts.report.report import Report
 from gradinspect.contracts.request.policy import Severity
+from gradinspect.engine.network.fixed_loss import CustomLoss, LossValue
 from gradinspect.engine.network.reproducible import seeded
 from gradinspect.inspection.local import inspect
 from gradinspect.rules.blame import Cause
@@ -79,7 +80,7 @@ def inspect_reference(reference: Reference, *, loss_factor: float = 1.0) -> Repo
         inputs, targets = reference.batch() if reference.batch is not None else _drawn(reference.data, model)
         options = dict(reference.options)
         if loss_factor != 1.0:
-            options["loss"] = _multiplied(str(options.get("loss", "cross_entropy")), loss_factor)
+            options["loss"] = _multiplied(options.get("loss", "cross_entropy"), loss_factor)
         return inspect(model, inputs, targets, **options)
 
 
@@ -100,9 +101,12 @@ def _inputs(data: Data) -> torch.Tensor:
             return torch.randn(128, 64)
 
 
-def _multiplied(name: str, factor: float) -> Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]:
-    def loss(output: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
+def _multiplied(name: str | CustomLoss, factor: float) -> CustomLoss:
+    def loss(output: torch.Tensor, target: torch.Tensor | None) -> LossValue:
         assert target is not None
+        if callable(name):
+            value = name(output, target)
+            return factor * value if isinstance(value, torch.Tensor) else {key: factor * value[key] for key in value}
         if name == "mse":
             return factor * functional.mse_loss(output, target)
         return factor * functional.cross_entropy(output, target)

@@ -145,3 +145,90 @@ def test_sections_that_differentiate_one_output_say_that_the_loss_reads_several(
     assert "reads several outputs" in (report.noise.reason or "")
     assert report.curvature is not None
     assert report.curvature.status == "measured"
+
+
+def both_heads(output: Any, target: Any) -> dict[str, torch.Tensor]:
+    return {"classes": functional.cross_entropy(output["main"], target), "size": 100 * output["aux"].square().mean()}
+
+
+def test_the_report_names_the_outputs_that_the_loss_reads_and_the_parameters_of_the_others() -> None:
+    report = gradinspect.inspect(TwoHeads(), X, Y)
+    assert report.outputs is not None
+    assert (report.outputs.used, report.outputs.unused) == (("main",), ("aux",))
+    status = {row.name: row.status for row in report.parameters}
+    assert status == {
+        "body.weight": "trained", "body.bias": "trained", "head.weight": "trained", "head.bias": "trained",
+        "other.weight": "not_in_loss", "other.bias": "not_in_loss",
+    }  # fmt: skip
+    assert "unused_parameter" not in {finding.rule for finding in report.findings}
+    assert "Outputs" in str(report)
+
+
+def test_a_layer_that_feeds_no_output_is_still_unused() -> None:
+    model = TwoHeads()
+    model.forgotten = nn.Linear(16, 2)
+    report = gradinspect.inspect(model, X, Y, loss=both_heads)
+    assert [row.name for row in report.parameters if row.status == "unused"] == ["forgotten.weight", "forgotten.bias"]
+    assert "unused_parameter" in {finding.rule for finding in report.findings}
+
+
+class Features(nn.Module):
+    """A hidden layer that is also an output, as dense features often are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(8, 16), nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        h = self.body(x).relu()  # (batch, 16)
+        return h, self.head(h)
+
+
+def test_an_output_on_the_way_to_another_is_read_only_where_the_loss_itself_reads_it() -> None:
+    last = gradinspect.inspect(
+        Features(), X, Y, loss=lambda output, target: functional.cross_entropy(output[1], target)
+    )
+    assert last.outputs is not None
+    assert (last.outputs.used, last.outputs.unused) == (("1",), ("0",))
+    first = gradinspect.inspect(Features(), X, Y, loss=lambda output, _target: output[0].square().mean())
+    assert first.outputs is not None
+    assert (first.outputs.used, first.outputs.unused) == (("0",), ("1",))
+    assert {row.name for row in first.parameters if row.status == "not_in_loss"} == {"head.weight", "head.bias"}
+
+
+def test_an_output_that_the_loss_detaches_is_not_read() -> None:
+    report = gradinspect.inspect(
+        TwoHeads(), X, Y,
+        loss=lambda o, t: functional.cross_entropy(o["main"], t) + o["aux"].detach().square().mean(),
+    )  # fmt: skip
+    assert report.outputs is not None
+    assert report.outputs.unused == ("aux",)
+
+
+def test_each_term_has_the_gradient_norm_and_cosine_of_plain_autograd() -> None:
+    model = TwoHeads()
+    report = gradinspect.inspect(model, X, Y, loss=both_heads)
+    parameters = list(model.parameters())
+    terms = both_heads(model(X), Y)
+    flat = {}
+    for name, term in terms.items():
+        gradients = torch.autograd.grad(term, parameters, retain_graph=True, materialize_grads=True)
+        flat[name] = torch.cat([gradient.flatten() for gradient in gradients])
+    cosine = functional.cosine_similarity(flat["classes"], flat["size"], dim=0).item()
+    assert [term.name for term in report.losses] == ["classes", "size"]
+    for row in report.losses:
+        assert row.value == pytest.approx(terms[row.name].item(), rel=1e-5)
+        assert row.grad_norm == pytest.approx(flat[row.name].norm().item(), rel=1e-5)
+        assert row.cosine == pytest.approx(cosine, abs=1e-5)
+    body = {term.name: {row.layer: row for row in term.layers}["body"] for term in report.losses}
+    assert body["classes"].grad_norm == pytest.approx(flat["classes"][: 8 * 16 + 16].norm().item(), rel=1e-5)
+    assert body["classes"].cosine == pytest.approx(body["size"].cosine, rel=1e-9)
+    assert {row.layer for row in report.losses[0].layers} == {"body", "head"}
+    assert "Loss terms" in str(report)
+
+
+def test_a_loss_of_one_term_has_no_terms_to_compare() -> None:
+    report = gradinspect.inspect(nn.Linear(8, 3), X, Y)
+    assert report.losses == ()
+    assert report.outputs is not None
+    assert (report.outputs.used, report.outputs.unused) == (("output",), ())

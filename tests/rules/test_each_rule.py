@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from gradinspect.contracts.optimizers import Adam, Sgd
+from gradinspect.contracts.report.losses import LossTerm, TermLayer
 from gradinspect.contracts.report.report import Finding, Measurements
 from gradinspect.contracts.report.rows import ActivationStatistics, SignalStatistics
 from gradinspect.contracts.report.sections import Curvature, LayerCurvature, LrScales, Noise, PrecisionSection
@@ -81,6 +82,14 @@ def noisy(scale: float) -> Measurements:
     return changed_parameter(chain(noise=Noise(batch_size=128, noise_scale=scale)), "2.weight", noise_scale=scale)
 
 
+def terms(ratio: float, cosine: float = 0.0) -> Measurements:
+    def term(name: str, norm: float) -> LossTerm:
+        layers = (TermLayer(layer="0", grad_norm=norm, cosine=cosine), TermLayer(layer=name, grad_norm=1e6))
+        return LossTerm(name=name, value=1.0, grad_norm=norm, cosine=cosine, shared_cosine=cosine, layers=layers)
+
+    return chain(losses=(term("large", ratio), term("small", 1.0)))
+
+
 def batch_norms(growth: float) -> Measurements:
     rows = [
         layer(depth, kind="BatchNorm1d", signal=SignalStatistics(norm=growth ** (4 - depth)),
@@ -124,6 +133,7 @@ CASES = {
     "low_precision_overflow": Case(largest_gradient(64.1), largest_gradient(63.9), "fail", "`3.weight`"),
     "sharpness": Case(curved(21.0), curved(19.0), "warn", "learning rate 0.1", SGD),
     "initial_loss": Case(chain(loss=4.7), chain(loss=4.5), "warn", "`5`"),
+    "loss_balance": Case(terms(31.0), terms(29.0), "warn", "`large`"),
     "noise_dominated": Case(noisy(1300.0), noisy(1270.0), "info", "128 samples"),
     "normalization_growth": Case(batch_norms(1.21), batch_norms(1.19), "info", "`0`"),
     "absolute_gradient_floor": Case(
@@ -390,3 +400,15 @@ def test_non_finite_gradients_are_traced_to_the_parameter_nearest_the_loss() -> 
     found = finding(measured, "non_finite")
     assert found is not None
     assert "from `3.weight` on back" in found.message
+
+
+def test_terms_that_pull_against_each_other_are_named_with_the_layers_they_fight_over() -> None:
+    fires, silent = (judged(terms(2.0, cosine)) for cosine in (-0.51, -0.49))
+    assert [finding.rule for finding in fires] == ["loss_balance"]
+    assert fires[0].layers == ("0",)
+    assert "`large` pulls against `small`" in fires[0].message
+    assert silent == ()
+
+
+def judged(measured: Measurements) -> tuple[Finding, ...]:
+    return judge(measured, policy=DEFAULT_POLICY, model=MODEL, inspection=None, settings=SETTINGS).findings

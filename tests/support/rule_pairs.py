@@ -20,6 +20,15 @@ class Pair(NamedTuple):
     near: Reference
 
 
+def two_terms(factor: float) -> Reference:
+    """Build a chain with a loss of two terms: cross-entropy, and the mean logit of one class times a factor."""
+
+    def loss(output: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"classes": nn.functional.cross_entropy(output, target), "extra": factor * output[:, 0].mean()}
+
+    return Reference("", lambda: net.chain(nn.ReLU, net.he), options={"loss": loss})
+
+
 def he(change: Callable[[nn.Module], None] | None = None, **options: Any) -> Reference:  # Any: options of inspect
     """Six ReLU layers from He's initialisation, changed."""
 
@@ -149,6 +158,7 @@ PAIRS: dict[str, Pair] = {
     "low_precision_overflow": Pair(float16(7e4), float16(5e4)),
     "sharpness": Pair(curved(1.05), curved(0.95)),
     "initial_loss": Pair(head(2.0), head(1.3)),
+    "loss_balance": Pair(two_terms(13.5), two_terms(12.5)),  # gradients that differ 31 and 29 times
     "noise_dominated": Pair(opposed(0.0085), opposed(0.0089)),  # 12 and 7.6 times the batch
     "normalization_growth": Pair(normalised(nn.ReLU), normalised(nn.Tanh)),
     "absolute_gradient_floor": Pair(

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from gradinspect.contracts.document import Count, Document, Finite, Name, Text
 from gradinspect.contracts.optimizers import Optimizer
+from gradinspect.contracts.report.losses import MAX_TERMS, LossTerm, Outputs
 from gradinspect.contracts.report.outcomes import RuleOutcome
 from gradinspect.contracts.report.rows import (
     MAX_PARAMETERS,
@@ -93,6 +94,10 @@ class Measurements(Sections):
     parameters: Annotated[tuple[ParameterMeasurement, ...], Field(max_length=MAX_PARAMETERS)] = ()
     self_checks: Annotated[tuple[SelfCheck, ...], Field(max_length=64)] = ()
     spread: SeedSpread | None = None
+    outputs: Outputs | None = Field(default=None, description="Which outputs of the model the loss depends on.")
+    losses: Annotated[tuple[LossTerm, ...], Field(max_length=MAX_TERMS)] = Field(
+        default=(), description="The terms of a loss that is a sum of several; empty for a loss of one term."
+    )
     remedy_checks: Annotated[tuple[RemedyCheck, ...], Field(max_length=16)] = ()
 
 

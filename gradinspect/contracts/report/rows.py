@@ -17,7 +17,8 @@ from gradinspect.contracts.document import Count, Document, Finite, Fraction, Na
 
 Number = Finite | None
 Share = Fraction | None
-ParameterStatus = Literal["trained", "frozen", "unused", "zero"]
+# not_in_loss: it feeds only outputs that this loss does not read. unused: it feeds no output.
+ParameterStatus = Literal["trained", "frozen", "unused", "not_in_loss", "zero"]
 MAX_AXES = 64  # torch's own limit
 MAX_PARAMETERS = 50_000  # of one call, as of one report
 Names = Annotated[tuple[Name, ...], Field(max_length=1024)]

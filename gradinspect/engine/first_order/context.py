@@ -60,6 +60,8 @@ class SectionInput:
         loss_of: maps that part of the model's output to the scalar, mean-reduced loss with the first pass's target.
         target: that target; None for losses without one.
         loss_between: the same loss of an output and another target, such as a minibatch's.
+        terms_of: the named terms whose sum is the loss of an output and a target.
+        terms: reads their values in the first pass.
         part_of: maps what the model returned to the part that the loss reads.
         settings: the request.
         reading: measurements of the first-order pass.
@@ -79,6 +81,8 @@ class SectionInput:
     target: Target
     loss_between: Callable[[ModelOutput, Target], torch.Tensor]
     part_of: Callable[[ModelOutput], ModelOutput]
+    terms_of: Callable[[ModelOutput, Target], Mapping[str, torch.Tensor]]
+    terms: Callable[[], Mapping[str, float]]
     settings: InspectionSettings
     reading: PassReading
     names: Sequence[CallName]

@@ -87,6 +87,8 @@ def first_pass(
         target=loss_of.target,
         loss_between=loss_of.between,
         part_of=loss_of.part_of,
+        terms_of=loss_of.terms,
+        terms=loss_of.first_values,
         settings=settings,
         reading=reading,
         names=name_calls(reading.calls, parameters),

@@ -39,20 +39,24 @@ class FixedLoss:
         self._batch, self._settings, self._custom, self._device, self._seed = batch, settings, custom, device, seed
         self._drawn = False
         self.target: Target = None
+        self._first: dict[str, torch.Tensor] = {}
 
     def __call__(self, output: ModelOutput) -> torch.Tensor:
         """Compute the loss with the first output's target."""
         if not self._drawn:
             self.target, self._drawn = self._batch.target_for(output), True
+            terms = self.terms(output, self.target)
+            self._first = {name: term.detach() for name, term in terms.items()}
+            return _sum(terms)
         return self.between(output, self.target)
+
+    def first_values(self) -> dict[str, float]:
+        """Read the values of the terms in the first pass."""
+        return {name: float(term) for name, term in self._first.items()}
 
     def between(self, output: ModelOutput, target: Target) -> torch.Tensor:
         """Compute the loss of an output and any target."""
-        values = iter(self.terms(output, target).values())
-        total = next(values)
-        for value in values:
-            total = total + value
-        return total
+        return _sum(self.terms(output, target))
 
     def terms(self, output: ModelOutput, target: Target) -> dict[str, torch.Tensor]:
         """Compute the named terms whose sum is the loss, one or several."""
@@ -75,6 +79,14 @@ class FixedLoss:
     def part_of(self, output: ModelOutput) -> ModelOutput:
         """Return the part of a model's output that the loss reads: one tensor, or for a function everything."""
         return output if self._custom is not None else first_tensor(output)
+
+
+def _sum(terms: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    values = iter(terms.values())
+    total = next(values)
+    for value in values:
+        total = total + value
+    return total
 
 
 def _checked_terms(value: object) -> dict[str, torch.Tensor]:

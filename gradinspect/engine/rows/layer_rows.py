@@ -203,7 +203,7 @@ def _parameter_row(entry: ParameterEntry, layer: str, reading: PassReading, loss
         "shape": tuple(entry.tensor.shape),
         "numel": entry.tensor.numel(),
         "dtype": str(entry.tensor.dtype).removeprefix("torch."),
-        "status": _status(entry, gradient),
+        "status": _status(entry, gradient, reading),
         "weight_norm": weight_norm,
         "weight_rms": finite(weight.rms),
         "weight_nonfinite_count": weight.nonfinite_count,
@@ -236,11 +236,11 @@ def _gradient(gradient: GradientReading, weight_norm: float | None, loss_scale: 
     }
 
 
-def _status(entry: ParameterEntry, gradient: GradientReading | None) -> ParameterStatus:
+def _status(entry: ParameterEntry, gradient: GradientReading | None, reading: PassReading) -> ParameterStatus:
     if not entry.requires_grad:
         return "frozen"
     if gradient is None:
-        return "unused"
+        return "not_in_loss" if entry in reading.outputs.behind_unused else "unused"
     return "zero" if gradient.moments.nonzero == 0 else "trained"
 
 

@@ -8,6 +8,7 @@ from gradinspect.engine.arrays.distributions import Distribution
 from gradinspect.engine.arrays.statistics import MeanAndRms, Moments
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.tracing.calls import LayerCall
+from gradinspect.engine.tracing.output_use import OutputUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class PassReading:
         gradients: readings of the parameters that have a gradient.
         update_norms: l2 norm of the declared optimizer's first step, for finite gradients.
         weights: mean and rms of every parameter.
+        outputs: which outputs the loss depends on.
     """
 
     loss: float
@@ -58,3 +60,4 @@ class PassReading:
     gradients: dict[ParameterEntry, GradientReading] = field(default_factory=dict)
     update_norms: dict[ParameterEntry, float] = field(default_factory=dict)
     weights: dict[ParameterEntry, MeanAndRms] = field(default_factory=dict)
+    outputs: OutputUse = field(default_factory=OutputUse)

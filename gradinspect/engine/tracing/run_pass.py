@@ -30,6 +30,7 @@ from gradinspect.engine.tracing.graph import Graph, consumers, next_calls, read_
 from gradinspect.engine.tracing.layer_calls import chosen_calls
 from gradinspect.engine.tracing.ledger import HostLedger, Ledger
 from gradinspect.engine.tracing.nonlinearities import Nonlinearities, is_custom, users_of
+from gradinspect.engine.tracing.output_use import OutputEdges, OutputUse
 from gradinspect.engine.tracing.readings import PassReading
 from gradinspect.engine.tracing.theory import homogeneous_weights
 
@@ -80,11 +81,11 @@ class TracedPass:
         """
         ledger = self._ledger()
         recorder = ForwardRecorder(self.parameters, self.inputs, ledger)
-        loss, shape = self._forward(recorder)
+        loss, shape, outputs = self._forward(recorder)
         assert loss.grad_fn is not None
         graph = read_graph(loss.grad_fn)
         calls = chosen_calls(recorder.calls, graph)
-        reading = PassReading(math.nan, shape, calls, loss_scale=self.loss_scale)
+        reading = PassReading(math.nan, shape, calls, loss_scale=self.loss_scale, outputs=outputs)
         _trace_graph(graph, reading, recorder.nonlinearities)
         return self._backward(loss, reading, ledger)
 
@@ -94,23 +95,24 @@ class TracedPass:
         Raises:
             InspectionError: as `run`.
         """
-        loss, shape = self._forward(None)
+        loss, shape, _ = self._forward(None)
         return self._backward(loss, PassReading(math.nan, shape, [], loss_scale=self.loss_scale), self._ledger())
 
     def _ledger(self) -> Ledger:
         return self.ledger if self.ledger is not None else ledger_for(self.parameters)
 
-    def _forward(self, recorder: ForwardRecorder | None) -> tuple[torch.Tensor, tuple[int, ...]]:
-        """Return the loss and the shape of the model's first output; the output itself is released."""
+    def _forward(self, recorder: ForwardRecorder | None) -> tuple[torch.Tensor, tuple[int, ...], OutputUse]:
+        """Return the loss, the shape of the model's first output and the use of all; the outputs are released."""
         self.on_stage("forward")
         with torch.enable_grad():
             with self.casting, recorder or nullcontext(), self._model_errors(recorder):
                 output = self.model(*self.inputs)
                 shape = tuple(first_tensor(output).shape)
+            edges = OutputEdges(output)
             loss = self.loss_function(output)
         if loss.grad_fn is None:
             raise InspectionError("no_gradient", _why_no_gradient(self.model, self.parameters))
-        return loss, shape
+        return loss, shape, edges.use(loss.grad_fn, self.parameters)
 
     def _model_errors(self, recorder: ForwardRecorder | None) -> AbstractContextManager[None]:
         return model_errors(

@@ -20,6 +20,8 @@ _REMEDIES = {
     "apply_lr_scales": "Use the learning-rate scales that this report suggests, or Adam.",
     "use_adam": "Use Adam; the learning-rate scales of this report were not found to help.",
     "unfreeze": "If this was not meant, let them train again.",
+    "separate_loss_terms": "Weigh the terms, give them separate layers, or project out the parts that conflict.",
+    "weigh_loss_terms": "Multiply the terms of the loss by weights that bring their gradients to one size.",
     "remove_or_connect": "Remove them, or connect them to the output in forward().",
     "unblock_gradient": "Look for what blocks the gradient: dead units, zero weights, clamp, round, detach.",
     "check_operation": "Look at the operation in this layer: a division, a logarithm, a root or an exponential.",

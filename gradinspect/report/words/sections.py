@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from pydantic import BaseModel
 
+from gradinspect.contracts.report.losses import LossTerm
 from gradinspect.contracts.report.report import Report, SelfCheck
 from gradinspect.contracts.report.sections import TimeDecay
 from gradinspect.contracts.request.data import ArtifactData
@@ -18,6 +19,7 @@ from gradinspect.report.words.figures import amount, duration, printable, size
 from gradinspect.wording import counted, number, percent
 
 TITLES = {record.name: record.title for record in SECTIONS}
+_MOST_OUTPUTS = 8  # names in a line
 
 
 class Fact(NamedTuple):
@@ -74,7 +76,7 @@ def measured_sections(report: Report) -> tuple[Section, ...]:
             facts = [*_trace_facts(section), *facts]
         if facts:
             measured.append(Section(name, title, tuple(facts)))
-    return tuple(measured)
+    return (*measured, *_loss_sections(report))
 
 
 def missing_sections(report: Report, settings: InspectionSettings | None = None) -> tuple[Fact, ...]:
@@ -162,6 +164,32 @@ def self_check_words(check: SelfCheck) -> str:
         allowed = f", allowed {number(check.tolerance)}" if check.tolerance is not None else ""
         words += f" ({number(check.value)}{allowed})"
     return f"{words}: {printable(check.detail)}" if check.detail and check.status != "passed" else words
+
+
+def _loss_sections(report: Report) -> tuple[Section, ...]:
+    """Describe which outputs the loss reads, and the terms of a loss that has several."""
+    sections = []
+    if report.outputs is not None and report.outputs.unused:
+        facts = (Fact("in the loss", _names(report.outputs.used)), Fact("not in it", _names(report.outputs.unused)))
+        sections.append(Section("outputs", "Outputs", facts))
+    if report.losses:
+        sections.append(Section("losses", "Loss terms", tuple(_term_fact(term) for term in report.losses)))
+    return tuple(sections)
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(printable(name) for name in names[:_MOST_OUTPUTS]) or "none"
+
+
+def _term_fact(term: LossTerm) -> Fact:
+    parts = [number(term.value) if term.value is not None else "not finite"]
+    if term.grad_norm is not None:
+        parts.append(f"gradient {number(term.grad_norm)}")
+    if term.cosine is not None:
+        parts.append(f"cosine to the other terms {number(term.cosine)}")
+    if term.reason is not None:
+        parts.append(printable(term.reason))
+    return Fact(printable(term.name), ", ".join(parts))
 
 
 def _trace_facts(decay: TimeDecay) -> list[Fact]:

@@ -21,7 +21,7 @@ from gradinspect.rules.catalogue.signal import (
     poor_initialization,
     vanishing_signal,
 )
-from gradinspect.rules.catalogue.training import initial_loss, noise_dominated, sharpness, update_ratio
+from gradinspect.rules.catalogue.training import initial_loss, loss_balance, noise_dominated, sharpness, update_ratio
 from gradinspect.rules.catalogue.units import dead_units, saturated_activation
 from gradinspect.rules.rule import Rule
 
@@ -43,6 +43,7 @@ RULES: tuple[Rule, ...] = (
     low_precision_overflow.RULE,
     sharpness.RULE,
     initial_loss.RULE,
+    loss_balance.RULE,
     noise_dominated.RULE,
     normalization_growth.RULE,
     absolute_gradient_floor.RULE,

@@ -30,7 +30,7 @@ def check(evidence: Evidence, _: Thresholds) -> Finding | NotJudged | None:
 RULE = Rule(
     id="unused_parameter",
     title="Parameters without a part in the loss",
-    what="Parameters that require a gradient and get None.",
+    what="Parameters that require a gradient and get None, but for those that feed outputs this loss does not read.",
     why=(
         "Such a layer is never called, or its output is thrown away or detached. It costs memory, never learns, and "
         "stops distributed training with an error; often a line in forward() is missing."

@@ -1,0 +1,42 @@
+"""The outputs that a loss reads, and the terms of a loss that is a sum of several."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from gradinspect.contracts.document import Document, Name, Text
+from gradinspect.contracts.report.rows import Number
+
+MAX_OUTPUTS, MAX_TERMS = 1024, 64
+MAX_TERM_LAYERS = 1000  # of one term
+
+OutputNames = Annotated[tuple[Name, ...], Field(max_length=MAX_OUTPUTS)]
+
+
+class Outputs(Document):
+    """The model's floating-point outputs that carry a gradient: indices, keys and field names, joined by dots."""
+
+    used: OutputNames = Field(default=(), description="The loss depends on these.")
+    unused: OutputNames = Field(default=(), description="The loss does not depend on these.")
+
+
+class TermLayer(Document):
+    """The gradient of one term in the parameters of one layer."""
+
+    layer: Name
+    grad_norm: Number = Field(default=None, description="l2 norm; null where the term does not reach the layer.")
+    cosine: Number = Field(default=None, description="To the sum of the other terms' gradients in this layer.")
+
+
+class LossTerm(Document):
+    """One named term of the loss, as it enters the sum."""
+
+    name: Name
+    value: Number = None
+    grad_norm: Number = Field(default=None, description="l2 norm over all trained parameters.")
+    cosine: Number = Field(default=None, description="To the sum of the other terms' gradients, over all parameters.")
+    shared_cosine: Number = Field(default=None, description="The same over the layers that other terms train, too.")
+    layers: Annotated[tuple[TermLayer, ...], Field(max_length=MAX_TERM_LAYERS)] = ()
+    reason: Text | None = Field(default=None, description="Why the gradients could not be measured.")
