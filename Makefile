@@ -12,7 +12,7 @@ WORKERS ?= 2
 COUNT ?= 240
 SEED ?= 1
 # Tables that take minutes; storage, rows, history, large and scales_study take longer and are run by their names.
-BENCHMARKS ?= first_order noise curvature jacobian latency api
+BENCHMARKS ?= first_order small noise curvature jacobian latency api
 
 # The index of torch's CPU build, for `make lock` and `make setup`; empty, torch comes from pip's own index.
 TORCH_INDEX ?=

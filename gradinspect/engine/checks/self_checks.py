@@ -7,6 +7,7 @@ import math
 import torch
 
 from gradinspect.contracts.report.report import SelfCheck
+from gradinspect.engine.checks.allowance import Allowance
 from gradinspect.engine.checks.finite_differences import finite_differences
 from gradinspect.engine.checks.repeated_calls import repeated_calls
 from gradinspect.engine.first_order.context import SectionInput
@@ -22,9 +23,11 @@ def run_checks(s: SectionInput, dtype: torch.dtype) -> list[SelfCheck]:
         s: the section's input.
         dtype: the precision that the gradients were computed in.
 
-    Cost: nothing for the identity, about five passes of small models for the differences, two for TorchScript's calls.
+    Cost: as much CPU time as the first pass, or 25 ms where that is more; for TorchScript one pass at least.
     """
-    return [balance_identity(s.reading, dtype), *finite_differences(s), *repeated_calls(s)]
+    allowance = Allowance(s.pass_cpu_seconds)
+    repeated = repeated_calls(s, allowance)
+    return [balance_identity(s.reading, dtype), *finite_differences(s, allowance), *repeated]
 
 
 def balance_identity(reading: PassReading, dtype: torch.dtype) -> SelfCheck:

@@ -68,6 +68,7 @@ class SectionInput:
         names: the names of `reading.calls`, in their order.
         seed: source of everything random.
         device: the device of model and batch.
+        pass_cpu_seconds: CPU time of the calling thread in that pass, which other load does not change.
         pass_seconds: wall time of the first forward and backward pass, the unit of cost estimates.
         budget: the time left for this section.
         rebuild: builds the model from another seed; None for models that we do not initialise (uploads, modules).
@@ -89,6 +90,7 @@ class SectionInput:
     seed: int
     device: torch.device
     pass_seconds: float
+    pass_cpu_seconds: float
     budget: Budget
     rebuild: Callable[[int], nn.Module] | None = None
     progress: Callable[[float], None] = lambda _fraction: None

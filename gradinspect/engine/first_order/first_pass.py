@@ -67,13 +67,13 @@ def first_pass(
     parameters = ParameterIndex(subject.model)
     loss_of = FixedLoss(subject.batch, settings, custom_loss, device=device, seed=subject.seed)
     step = steps_of(settings.optimizer).first_step() if settings.optimizer is not None else None
-    started = time.perf_counter()
+    started, started_cpu = time.perf_counter(), time.thread_time()
     with left_as_found(subject.model, settings.mode), seeded(subject.seed, device):
         reading = TracedPass(
             subject.model, parameters, subject.batch.inputs, loss_of, first_step=step, on_stage=stage,
             casting=casting(settings.precision, device), loss_scale=_loss_scale(parameters, settings),
         ).run()  # fmt: skip
-    seconds = time.perf_counter() - started
+    seconds, cpu_seconds = time.perf_counter() - started, time.thread_time() - started_cpu
     if len(reading.calls) > MAX_LAYERS:
         raise InspectionError(
             "invalid_model",
@@ -95,6 +95,7 @@ def first_pass(
         seed=subject.seed,
         device=device,
         pass_seconds=seconds,
+        pass_cpu_seconds=cpu_seconds,
         budget=budget or Budget(None),
         rebuild=subject.rebuild,
     )

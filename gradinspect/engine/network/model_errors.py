@@ -122,6 +122,11 @@ def is_models(error: Exception) -> bool:
     return len(outside) < len(paths) and not outside[-1].startswith(_OURS)
 
 
+def is_torch(path: str) -> bool:
+    """Check whether a source file is torch's."""
+    return path.startswith(_TORCH)
+
+
 def clean(text: str, most: int = MOST_WORDS) -> str:
     r"""Put an untrusted message into one line of bounded length without control characters.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random as random_number
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from torch import nn
 from gradinspect.contracts.report.report import Measurements, Report, SelfCheck
 from gradinspect.engine.arrays import statistics
 from gradinspect.engine.checks import finite_differences, repeated_calls
+from gradinspect.engine.checks.allowance import BARE_SHARE, LEAST_SECONDS, Allowance
 from gradinspect.engine.tracing import ledger
 from tests.support.inspected import as_job, inspect, linear_chain, random, scripted, squared_error
 
@@ -107,9 +110,184 @@ def test_models_too_large_or_too_slow_are_not_checked(monkeypatch: pytest.Monkey
     large = check(inspect(network(), X, Y), "finite_differences")
     assert (large.status, "a float64 copy of 99 parameters" in large.detail) == ("not_applicable", True)
     monkeypatch.undo()
-    monkeypatch.setattr(finite_differences, "LONGEST_PASS_SECONDS", 0.0)
+    monkeypatch.setattr(Allowance, "allows_seconds", lambda _self, _seconds: False)
     slow = check(inspect(network(), X, Y), "finite_differences")
-    assert (slow.status, "it may take two passes" in slow.detail) == ("not_applicable", True)
+    assert (slow.status, slow.detail) == ("not_applicable", "it would take longer than one pass")
+
+
+def test_the_allowance_is_one_pass_or_25_ms() -> None:
+    for pass_seconds, allowed in ((0.001, LEAST_SECONDS), (2.0, 2.0 * BARE_SHARE)):
+        allowance = Allowance(pass_seconds)
+        assert allowance.allows_seconds(0.9 * allowed)
+        assert not allowance.allows_seconds(allowed)
+    assert not Allowance(2.0).allows(1.0)
+
+
+class Mixed(nn.Module):
+    """Runs a function of two layers, a vector and the input."""
+
+    def __init__(self, function: Callable[[Any, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.function = nn.Linear(6, 8), nn.Linear(8, 3), function
+        self.vector = nn.Parameter(torch.randn(8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(self, x)
+
+
+class Reversal(torch.autograd.Function):
+    """The identity, with the negative gradient."""
+
+    @staticmethod
+    def forward(_context: Any, z: torch.Tensor) -> torch.Tensor:
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(_context: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return -gradient
+
+
+class Rounding(torch.autograd.Function):
+    """A step, with the gradient of the identity."""
+
+    @staticmethod
+    def forward(_context: Any, z: torch.Tensor) -> torch.Tensor:
+        return torch.round(z)
+
+    @staticmethod
+    def backward(_context: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient
+
+
+def apply(function: Any, z: torch.Tensor) -> torch.Tensor:
+    output: torch.Tensor = function.apply(z)
+    return output
+
+
+def straight_through(model: Any, x: torch.Tensor) -> torch.Tensor:
+    h = model.first(x)
+    out: torch.Tensor = model.second(h + (torch.sign(h) - h).detach())
+    return out
+
+
+def fixed_point(model: Any, x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        z = x.new_zeros(len(x), 8)
+        for _ in range(20):
+            z = torch.tanh(z * model.vector / 2 + model.first(x))
+    out: torch.Tensor = model.second(torch.tanh(z * model.vector / 2 + model.first(x)))
+    return out
+
+
+def partly_float32(model: Any, x: torch.Tensor) -> torch.Tensor:
+    scale, h = torch.exp(-torch.exp(model.vector.float())), model.first(x)
+    out: torch.Tensor = model.second(h * scale + h * scale**2)
+    return out
+
+
+INTENDED: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], str]] = {
+    "straight-through": (straight_through, "uses detach()"),
+    "data": (lambda m, x: m.second(torch.tanh(m.first(x)) * m.first(x).data), "uses .data"),
+    "a step of its own": (lambda m, x: m.second(apply(Rounding, 3 * m.first(x))), "uses the custom function Rounding"),
+    "a reversal": (lambda m, x: m.second(apply(Reversal, m.first(x).tanh())), "uses the custom function Reversal"),
+    "a fixed point": (fixed_point, "uses no_grad()"),
+}
+
+
+@pytest.mark.parametrize("name", INTENDED)
+def test_a_gradient_that_is_meant_to_differ_is_not_checked(name: str) -> None:
+    function, words = INTENDED[name]
+    found = check(inspect(Mixed(function), X, Y), "finite_differences")
+    assert (found.status, words in found.detail) == ("not_applicable", True)
+
+
+def test_a_part_in_float32_never_fails_the_differences() -> None:
+    statuses = []
+    for seed in range(6):
+        model = Mixed(partly_float32)
+        nn.init.normal_(model.vector, generator=torch.Generator().manual_seed(seed))
+        statuses.append(check(inspect(model, X, Y), "finite_differences"))
+    assert {found.status for found in statuses} <= {"passed", "not_applicable"}
+    assert any("computes in float32" in found.detail for found in statuses)
+
+
+def test_a_scripted_straight_through_estimator_is_not_checked() -> None:
+    class Estimator(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.first(x)
+            out: torch.Tensor = self.second(h + (torch.sign(h) - h).detach())
+            return out
+
+    found = check(inspect(scripted(Estimator()), X, Y), "finite_differences")
+    assert (found.status, "uses detach()" in found.detail) == ("not_applicable", True)
+
+
+def test_a_model_of_a_graph_is_checked_on_its_whole_batch() -> None:
+    class Graph(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor, neighbours: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.second(torch.tanh(self.first(x))[neighbours])
+            return out
+
+    report = inspect(Graph(), (X, torch.arange(12).flip(0)), Y)
+    assert check(report, "finite_differences").status == "passed"
+
+
+class Divisible(nn.Module):
+    """Takes twelve samples and no other number, and no float64 where that is forbidden."""
+
+    def __init__(self, *, takes_float64: bool) -> None:
+        super().__init__()
+        self.layer, self.takes_float64 = nn.Linear(6, 3), takes_float64
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert len(x) == 12
+        if x.dtype == torch.float64 and not self.takes_float64:
+            raise ZeroDivisionError
+        out: torch.Tensor = self.layer(x)
+        return out
+
+
+def test_a_check_takes_no_report_with_it_whatever_the_model_raises() -> None:
+    assert check(inspect(Divisible(takes_float64=True), X, Y), "finite_differences").status == "passed"
+    found = check(inspect(Divisible(takes_float64=False), X, Y), "finite_differences")
+    assert (found.status, "ZeroDivisionError" in found.detail) == ("not_applicable", True)
+
+
+def test_a_zero_gradient_is_compared_with_the_size_of_all_gradients() -> None:
+    class Pyramid(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.levels = nn.ModuleList(nn.Conv2d(channels, 8, 3, 2, 1) for channels in (3, 8, 8))
+            self.head = nn.Conv2d(8, 5, 3, 1, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            outputs = []
+            for level in self.levels:
+                x = torch.relu(level(x))
+                outputs.append(self.head(x).mean((2, 3)))
+            return torch.stack(outputs).sum(0)
+
+    for seed in range(3):
+        torch.manual_seed(seed)
+        report = inspect(Pyramid(), torch.randn(8, 3, 16, 16), torch.arange(8) % 5)
+        assert all(found.status != "failed" for found in report.self_checks)
+
+
+def test_a_model_that_draws_outside_torch_does_not_fail() -> None:
+    def noisy(model: Any, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = model.second(model.first(x)) * random_number.random()
+        return out
+
+    assert check(inspect(Mixed(noisy), X, Y), "finite_differences").status == "not_applicable"
 
 
 def test_a_model_that_does_not_run_in_float64_is_not_checked() -> None:
