@@ -17,13 +17,13 @@ def flat_values(tensor: torch.Tensor, *, in_order: bool = False) -> torch.Tensor
             (channels last, a transpose) is read in memory order.
 
     Returns:
-        Of a sparse tensor, the stored values.
+        Of a sparse tensor, the stored values; of a complex one, the moduli.
     """
     values = tensor.detach()
     if values.layout is not torch.strided:
         values = values.coalesce().values() if values.is_sparse else values.to_dense()
     if values.is_complex():
-        values = torch.view_as_real(values)
+        values = values.abs()
     if values.dtype is not torch.float32 and values.dtype is not torch.float64:
         values = values.float()
     if not in_order and not values.is_contiguous() and _fills_its_memory(values):
@@ -51,7 +51,8 @@ def flat_array(tensor: torch.Tensor, *, in_order: bool = False) -> Array:
 
 
 def host_array(tensor: torch.Tensor) -> Array:
-    """Return a dense tensor as an array of its shape, in float32 or float64."""
+    """Return a dense tensor as an array of its shape, in float32 or float64; of a complex one, the moduli."""
     values = tensor.detach() if tensor.requires_grad else tensor
+    values = values.abs() if values.is_complex() else values
     array: Array = (values if values.dtype in _NATIVE else values.float()).numpy(force=True)
     return array

@@ -105,7 +105,7 @@ class DeviceLedger:
     def output(self, output: torch.Tensor, layout: OutputLayout, sink: Callable[[OutputReading], None]) -> None:
         """See Ledger."""
         parts = _OutputParts(sink)
-        values = output.detach()
+        values = output.detach().abs() if output.is_complex() else output.detach()
         values = values if values.dtype in (torch.float32, torch.float64) else values.float()
         if layout.is_rectified:
             positive = strided_chunks(values.reshape(-1), ACTIVATION_SAMPLE) > 0

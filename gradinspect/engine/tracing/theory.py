@@ -58,7 +58,7 @@ def weight_variance(call: LayerCall, weights: Mapping[ParameterEntry, MeanAndRms
     if call.operation not in ATEN_AFFINE or call.has_computed_weight:
         return None
     matrices = [entry for entry in call.entries if entry.tensor.dim() >= 2]
-    if len(matrices) != 1 or not matrices[0].tensor.numel():
+    if len(matrices) != 1 or not matrices[0].tensor.numel() or matrices[0].tensor.is_complex():
         return None
     fan_in = mean_fan_in(call, matrices[0].tensor)
     values = weights[matrices[0]] if weights is not None else mean_and_rms(matrices[0].tensor)
@@ -114,6 +114,7 @@ def homogeneous_weights(calls: Sequence[LayerCall]) -> set[ParameterEntry]:
         matrices = [entry for entry in call.entries if entry.tensor.dim() >= 2]
         biases = [entry.tensor for entry in call.entries if entry.tensor.dim() < 2]
         is_affine = call.operation in ATEN_AFFINE and len(matrices) == 1 and not call.has_computed_weight
+        is_affine &= not any(entry.tensor.is_complex() for entry in matrices)
         if not is_affine or not is_homogeneous:
             return set()
         if any(bias.is_cpu and flat_array(bias).any() for bias in biases):
