@@ -14,14 +14,16 @@ from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.first_order.context import Budget, SectionInput
 from gradinspect.engine.first_order.first_pass import Subject, first_pass
 from gradinspect.engine.first_order.memory import memory_limit
+from gradinspect.engine.locate.unhealthy import locate_cut, locate_faults
 from gradinspect.engine.network.allocation import out_of_memory
-from gradinspect.engine.network.fixed_loss import CustomLoss
+from gradinspect.engine.network.fixed_loss import CustomLoss, FixedLoss
 from gradinspect.engine.network.reproducible import forget_compiled_plans, left_as_found, ordinary_graphs
 from gradinspect.inspection.peak_memory import PeakMemory
 from gradinspect.inspection.results import FirstPass, Results
 from gradinspect.inspection.sections import planned_sections, run_section, share_of
 from gradinspect.inspection.stages import Progress, Stages
 from gradinspect.probes.remedies.remedy_check import Suggest, Trial, check_remedies
+from gradinspect.rules.faults import no_gradient_in_words
 from gradinspect.version import __version__
 
 __all__ = ["CustomLoss", "Progress", "Subject", "measure"]
@@ -121,6 +123,7 @@ class _Run:
         is_first = self.results.first is None
         if is_first:
             self.results.first = FirstPass.of(s, has_named_loss=self.custom_loss is None)
+            self.results.faults = locate_faults(s)
         self.results.add_pass(s)
         self.stages.stop()
         if is_first:
@@ -138,11 +141,21 @@ class _Run:
                 budget=self.budget,
                 stage=self.stages.enter,
             )
+        except InspectionError as error:
+            raise self._with_operation(error, subject) from error.__cause__
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
         # Outside `except` the frames of the error, which refer to the batch's activations, are freed.
         raise memory_limit(subject, self.settings.mode)
+
+    def _with_operation(self, error: InspectionError, subject: Subject) -> InspectionError:
+        """Name the operation that cuts all parameters from the loss, where that is what went wrong."""
+        if error.code != "no_gradient":
+            return error
+        loss_of = FixedLoss(subject.batch, self.settings, self.custom_loss, device=self.device, seed=subject.seed)
+        cut = locate_cut(subject, self.settings, loss_of, self.device)
+        return error if cut is None else InspectionError("no_gradient", no_gradient_in_words(cut))
 
     def _run_sections(self, s: SectionInput) -> None:
         planned = planned_sections(self.settings)

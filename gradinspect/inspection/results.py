@@ -10,6 +10,7 @@ import torch
 
 from gradinspect.contracts.document import Document
 from gradinspect.contracts.report.losses import MAX_OUTPUTS, LossTerm, Outputs
+from gradinspect.contracts.report.operations import Fault
 from gradinspect.contracts.report.report import Environment, MeasuredSummary, Measurements, SelfCheck
 from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 from gradinspect.contracts.report.sections import PrecisionSection
@@ -79,11 +80,16 @@ class Results:
 
     Args:
         settings: of the request.
+
+    Attributes:
+        first: of the first pass; None before it.
+        faults: operations at which the first pass breaks.
     """
 
     def __init__(self, settings: InspectionSettings) -> None:
         self.first: FirstPass | None = None
         self._settings = settings
+        self.faults: tuple[Fault, ...] = ()
         self._losses: list[float] = []
         self._layers: list[list[LayerMeasurement]] = []
         self._parameters: list[list[ParameterMeasurement]] = []
@@ -116,6 +122,7 @@ class Results:
             parameters=parameters,
             precision=self.first.precision,
             self_checks=self.first.checks,
+            faults=self.faults,
             spread=seed_spread(self._layers),
             outputs=self.first.outputs,
             losses=self.first.losses,

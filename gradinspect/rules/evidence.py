@@ -8,6 +8,7 @@ from functools import cached_property
 
 from gradinspect.contracts.optimizers import Optimizer
 from gradinspect.contracts.report.losses import LossTerm
+from gradinspect.contracts.report.operations import Fault
 from gradinspect.contracts.report.report import MeasuredSummary, Measurements, RemedyCheck
 from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 from gradinspect.contracts.report.sections import Curvature, Noise, PrecisionSection, ScalesVerdict
@@ -32,6 +33,7 @@ class Evidence:
     remedy_checks: tuple[RemedyCheck, ...] = ()
     scales_verdict: ScalesVerdict | None = None
     losses: tuple[LossTerm, ...] = ()
+    faults: tuple[Fault, ...] = ()
 
     @staticmethod
     def of(measured: Measurements, optimizer: Optimizer | None) -> Evidence:
@@ -48,6 +50,7 @@ class Evidence:
             remedy_checks=measured.remedy_checks,
             losses=measured.losses,
             scales_verdict=measured.lr_scales.verdict if measured.lr_scales is not None else None,
+            faults=measured.faults,
         )
 
     @cached_property

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from gradinspect.contracts.report.operations import Operation
 from gradinspect.contracts.report.outcomes import OutcomeKind, RuleOutcome
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.contracts.request.policy import LEVELS, Compares, RulePolicy, Severity, Threshold
@@ -104,6 +105,7 @@ class Rule:
         threshold: float = 0.0,
         explanation: str | None = None,
         remedy: Remedy | None = None,
+        operation: Operation | None = None,
     ) -> Finding:
         """Make a finding of this rule; `explanation` defaults to why the rule matters."""
         return Finding(
@@ -116,6 +118,7 @@ class Rule:
             message=message,
             explanation=explanation or self.why,
             remedy=remedy if remedy is None or _is_finite(remedy.arguments) else None,
+            operation=operation,
         )
 
     def outcome(

@@ -13,6 +13,7 @@ from pydantic import Field
 from gradinspect.contracts.document import Count, Document, Finite, Name, Text
 from gradinspect.contracts.optimizers import Optimizer
 from gradinspect.contracts.report.losses import MAX_TERMS, LossTerm, Outputs
+from gradinspect.contracts.report.operations import MAX_FAULTS, Fault, Operation
 from gradinspect.contracts.report.outcomes import RuleOutcome
 from gradinspect.contracts.report.rows import (
     MAX_PARAMETERS,
@@ -93,6 +94,9 @@ class Measurements(Sections):
     layers: Annotated[tuple[LayerMeasurement, ...], Field(max_length=MAX_LAYERS)] = ()
     parameters: Annotated[tuple[ParameterMeasurement, ...], Field(max_length=MAX_PARAMETERS)] = ()
     self_checks: Annotated[tuple[SelfCheck, ...], Field(max_length=64)] = ()
+    faults: Annotated[tuple[Fault, ...], Field(max_length=MAX_FAULTS)] = Field(
+        default=(), description="Operations at which the first pass breaks, in the order in which they explain it."
+    )
     spread: SeedSpread | None = None
     outputs: Outputs | None = Field(default=None, description="Which outputs of the model the loss depends on.")
     losses: Annotated[tuple[LossTerm, ...], Field(max_length=MAX_TERMS)] = Field(
@@ -124,6 +128,9 @@ class Finding(Document):
     message: Text
     explanation: Text
     remedy: Remedy | None = None
+    operation: Operation | None = Field(
+        default=None, description="The operation that is responsible; null where none was located."
+    )
 
 
 class Summary(MeasuredSummary):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gradinspect.contracts.report.operations import Operation
 from gradinspect.contracts.report.outcomes import RuleOutcome
 from gradinspect.contracts.report.report import Finding, Report
 from gradinspect.contracts.report.sections import LrScales, ScaleGroup
@@ -15,6 +16,7 @@ from gradinspect.report.columns import Column, columns_with_values
 from gradinspect.report.html.listing import Listing
 from gradinspect.report.layer_lines import LayerLine
 from gradinspect.report.words.headline import headline
+from gradinspect.report.words.operation_words import operation_code, operation_in_words, operation_inputs
 from gradinspect.report.words.remedy_words import remedy_in_words
 from gradinspect.report.words.rule_words import bound_crossed, not_applied, rule_title, signal_thresholds
 from gradinspect.report.words.scale_words import (
@@ -50,6 +52,7 @@ class Card:
         bound: the threshold that was crossed, in words.
         layers: the first few layers that it names, each with the address of its row, if it is listed.
         remedy: what to change, in words.
+        operation: where the pass breaks, what went in, and the line of source code, in words.
     """
 
     finding: Finding
@@ -58,6 +61,7 @@ class Card:
     bound: str | None
     layers: tuple[tuple[str, str | None], ...]
     remedy: str | None
+    operation: tuple[str, tuple[str, ...], str | None] | None
 
 
 @dataclass(frozen=True)
@@ -151,9 +155,14 @@ def _cards(report: Report, listing: Listing, prefix: str) -> tuple[Card, ...]:
                 bound=bound_crossed(outcome) if outcome is not None else None,
                 layers=tuple((name, listing.address(depths.get(name), prefix)) for name in finding.layers[:MOST_NAMES]),
                 remedy=remedy_in_words(finding.remedy) if finding.remedy is not None else None,
+                operation=_operation(finding.operation) if finding.operation is not None else None,
             )
         )
     return tuple(cards)
+
+
+def _operation(operation: Operation) -> tuple[str, tuple[str, ...], str | None]:
+    return operation_in_words(operation), operation_inputs(operation), operation_code(operation)
 
 
 def _scales(report: Report, scales: LrScales, prefix: str) -> Scales:

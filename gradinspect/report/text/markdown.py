@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from gradinspect.contracts.report.operations import Operation
 from gradinspect.contracts.report.report import Finding, Report
 from gradinspect.contracts.report.sections import LrScales
 from gradinspect.report.columns import Column, columns_with_values
@@ -13,6 +14,7 @@ from gradinspect.report.output_format import OutputFormat
 from gradinspect.report.text.text_charts import sparkline
 from gradinspect.report.words.figures import printable, shape, shortened
 from gradinspect.report.words.headline import headline
+from gradinspect.report.words.operation_words import operation_code, operation_in_words, operation_inputs
 from gradinspect.report.words.remedy_words import remedy_in_words
 from gradinspect.report.words.rule_words import rule_titles
 from gradinspect.report.words.scale_words import (
@@ -99,6 +101,8 @@ def _finding(finding: Finding, title: str) -> Iterator[str]:
         yield ""
         return
     yield f"  <br>{message(finding.explanation)}"
+    if finding.operation is not None:
+        yield f"  <br>**Operation:** {_operation(finding.operation)}"
     remedy = finding.remedy
     words = remedy_in_words(remedy) if remedy is not None else None
     if words is not None:
@@ -106,6 +110,12 @@ def _finding(finding: Finding, title: str) -> Iterator[str]:
     yield ""
     if remedy is not None and remedy.code:
         yield from fenced(remedy.code, indent="  ")
+
+
+def _operation(operation: Operation) -> str:
+    source = operation_code(operation)
+    parts = [message(operation_in_words(operation)), *(text(words) for words in operation_inputs(operation))]
+    return " · ".join([*parts, *([code(source)] if source is not None else [])])
 
 
 def _layers(report: Report, most: int) -> Iterator[str]:

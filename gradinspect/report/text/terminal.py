@@ -15,6 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from gradinspect.contracts.report.operations import Operation
 from gradinspect.contracts.report.report import Finding, Report
 from gradinspect.contracts.report.sections import LrScales
 from gradinspect.report.text.layer_table import layer_table
@@ -22,6 +23,7 @@ from gradinspect.report.text.source_lines import fitted
 from gradinspect.report.text.text_charts import centred_bar, sparkline
 from gradinspect.report.words.figures import printable, shortened
 from gradinspect.report.words.headline import headline
+from gradinspect.report.words.operation_words import operation_code, operation_in_words, operation_inputs
 from gradinspect.report.words.remedy_words import remedy_in_words
 from gradinspect.report.words.rule_words import rule_titles
 from gradinspect.report.words.scale_words import (
@@ -147,10 +149,20 @@ def _finding(finding: Finding, title: str, printed: Set[str]) -> Iterator[_Part]
     if finding.severity == "info":
         return
     yield _indented(_message(finding.explanation, style=_QUIET))
+    if finding.operation is not None:
+        yield _indented(_operation(finding.operation))
     words = remedy_in_words(finding.remedy) if finding.remedy is not None else None
     if words is not None:
         yield _indented(Text.assemble(("Change: ", "bold green"), words))
     yield from (_Code(code) for code in _code_of(finding) if code not in printed)
+
+
+def _operation(operation: Operation) -> Text:
+    text = Text.assemble(("Operation: ", "bold"), _message(operation_in_words(operation)))
+    for words in operation_inputs(operation):
+        text.append(f" · {words}", _QUIET)
+    code = operation_code(operation)
+    return text if code is None else text.append(f"\n  {code}", "green")
 
 
 def _code_of(finding: Finding) -> tuple[str, ...]:

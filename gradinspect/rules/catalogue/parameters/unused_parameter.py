@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.rules.evidence import Evidence
+from gradinspect.rules.faults import explanation, first_fault, mend, place
 from gradinspect.rules.rule import NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, listed
 
@@ -17,6 +18,21 @@ def check(evidence: Evidence, _: Thresholds) -> Finding | NotJudged | None:
         return None
     names = [row.name for row in unused]
     verb = "does" if len(names) == 1 else "do"
+    cut = first_fault(evidence, "cut", names)
+    if cut is not None:
+        return RULE.finding(
+            severity="warn",
+            layers=[row.layer for row in unused],
+            parameters=names,
+            value=float(len(names)),
+            message=(
+                f"{counted(len(names), 'parameter')} ({listed(names)}) {verb} not learn from the loss: the gradient's "
+                f"way back ends at {place(cut.operation)}."
+            ),
+            explanation=f"{explanation(cut)} {RULE.why}",
+            remedy=mend(cut),
+            operation=cut.operation,
+        )
     return RULE.finding(
         severity="warn",
         layers=[row.layer for row in unused],

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from gradinspect.contracts.report.operations import Fault
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.contracts.report.rows import ParameterMeasurement
 from gradinspect.contracts.request.policy import Severity
 from gradinspect.rules.evidence import Evidence
+from gradinspect.rules.faults import BY_DESIGN, explanation, first_fault, mend, place
 from gradinspect.rules.gates import closed_gate
 from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, listed, percent, quoted
+
+_SUSPECTS = {"look_for": ["dead units", "zero weights", "clamp"]}
 
 
 def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
@@ -21,10 +25,17 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     firing = [
         (row, share, severity) for row, share, severity in judged if severity is not None and row.name not in gates
     ]
+    by_design = {row.name: fault for row, _, _ in firing if (fault := _by_design(evidence, row.name)) is not None}
+    firing = [entry for entry in firing if entry[0].name not in by_design]
     if not firing:
-        return _behind_gates(evidence, gates, thresholds) if gates else None
+        if gates:
+            return _behind_gates(evidence, gates, thresholds)
+        return _without_effect(evidence, by_design, thresholds) if by_design else None
     firing.sort(key=lambda entry: -entry[1])
     row, share, severity = firing[0]
+    fault = first_fault(evidence, "zero", [entry[0].name for entry in firing]) if share == 1.0 else None
+    if fault is not None:
+        row = next(entry[0] for entry in firing if entry[0].name in fault.parameters)
     others = f" ({counted(len(firing), 'parameter')} in all)" if len(firing) > 1 else ""
     what = "is exactly zero everywhere" if share == 1.0 else f"is exactly zero in {percent(share)} of its elements"
     return RULE.finding(
@@ -33,8 +44,58 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
         parameters=[entry[0].name for entry in firing],
         value=share,
         threshold=thresholds.crossed(severity, share),
-        message=f"The gradient of {quoted(row.name)} {what}{others}.",
-        remedy=Remedy(action="unblock_gradient", arguments={"look_for": ["dead units", "zero weights", "clamp"]}),
+        message=(
+            f"The gradient of {quoted(row.name)} {what}{others}."
+            if fault is None
+            else f"The gradient of {quoted(row.name)} {what}{others}: {_ends_at(fault)}."
+        ),
+        explanation=_why(fault) if fault is not None else None,
+        remedy=mend(fault) if fault is not None else Remedy(action="unblock_gradient", arguments=_SUSPECTS),
+        operation=fault.operation if fault is not None else None,
+    )
+
+
+def _why(fault: Fault) -> str:
+    """Explain the zero; nothing is cut where the gradient underflows."""
+    return explanation(fault) if fault.operation.reason == "underflow" else f"{explanation(fault)} {RULE.why}"
+
+
+def _ends_at(fault: Fault) -> str:
+    where = place(fault.operation, stage=fault.stage)
+    if fault.operation.reason == "underflow":
+        return f"it became too small for {_dtype(fault)} at {where}"
+    return f"nothing passes back through {where}"
+
+
+def _dtype(fault: Fault) -> str:
+    return fault.operation.inputs[0].dtype if fault.operation.inputs else "the type"
+
+
+def _by_design(evidence: Evidence, name: str) -> Fault | None:
+    """Return the fault that shows that a parameter has no effect on purpose: its parts cancel, or it sees padding."""
+    fault = first_fault(evidence, "zero", [name])
+    return fault if fault is not None and fault.operation.reason in BY_DESIGN else None
+
+
+def _without_effect(evidence: Evidence, faults: dict[str, Fault], thresholds: Thresholds) -> Finding:
+    severity: Severity = "info"
+    shares = {row.name: _share(row, evidence) or 0.0 for row in evidence.parameters if row.name in faults}
+    layers = {row.name: row.layer for row in evidence.parameters}
+    largest = max(shares.values())
+    fault = next(iter(faults.values()))
+    return RULE.finding(
+        severity=severity,
+        layers=[layers[name] for name in faults],
+        parameters=list(faults),
+        value=largest,
+        threshold=thresholds.crossed(thresholds.severity(largest) or "fail", largest),
+        message=(
+            f"{counted(len(faults), 'parameter')} ({listed(list(faults))}) {'has' if len(faults) == 1 else 'have'} "
+            "a gradient of zero, in whole or in part, by design."
+        ),
+        explanation=explanation(fault),
+        remedy=mend(fault),
+        operation=fault.operation,
     )
 
 

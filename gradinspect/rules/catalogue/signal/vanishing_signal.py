@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from gradinspect.contracts.report.operations import Fault
 from gradinspect.contracts.report.report import Finding
 from gradinspect.contracts.request.policy import Severity
 from gradinspect.rules.blame import blame
 from gradinspect.rules.evidence import Evidence
+from gradinspect.rules.faults import BY_DESIGN, OVER_ONE_ELEMENT, explanation, first_fault, mend, place
 from gradinspect.rules.gates import closed_gate
 from gradinspect.rules.remedies import remedy_for, tried
 from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
@@ -25,7 +27,12 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     gate = closed_gate(evidence, evidence.layers[0].depth) if gain == 0 else None
     if gate is not None:
         return NotJudged(f"{quoted(gate.name)} starts at zero and lets no signal through before its first step")
-    cause = blame(evidence, gain)
+    fault = _responsible(evidence, gain)
+    has_faded = fault is not None and fault.operation.reason == "underflow"
+    # A signal that faded below the smallest number of its type is judged by what was left before.
+    cause = blame(evidence, gain or (_smallest(signals) if has_faded else 0.0))
+    if fault is not None and (cause.cause == "cut_signal" or fault.operation.reason in OVER_ONE_ELEMENT):
+        return _cut(evidence, thresholds, severity, gain, fault)
     remedy, effect = tried(remedy_for(cause), evidence, gain, thresholds)
     starved = _starved(signals, thresholds)
     return RULE.finding(
@@ -33,9 +40,50 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
         layers=[signal.name for signal in starved],
         value=gain,
         threshold=thresholds.crossed(severity, gain),
-        message=_message(signals, starved, gain),
+        message=_faded(signals, fault) if fault is not None and has_faded else _message(signals, starved, gain),
         explanation=f"{cause.sentence} {RULE.why}{effect}",
         remedy=remedy,
+        operation=fault.operation if fault is not None else None,
+    )
+
+
+def _responsible(evidence: Evidence, gain: float) -> Fault | None:
+    """Return the operation behind which the signal is zero, or rounds to nothing over a single element."""
+    first = evidence.layers[0].parameters
+    fault = first_fault(evidence, "zero", first) if first else None
+    if fault is None or fault.operation.reason in BY_DESIGN:
+        return None
+    return fault if gain == 0 or fault.operation.reason in OVER_ONE_ELEMENT else None
+
+
+def _cut(evidence: Evidence, thresholds: Thresholds, severity: Severity, gain: float, fault: Fault) -> Finding:
+    first = evidence.layers[0].name
+    amount = "No backward signal at all" if gain == 0 else "Next to no backward signal"
+    return RULE.finding(
+        severity=severity,
+        layers=dict.fromkeys(row.name for row in evidence.layers if set(row.parameters) & set(fault.parameters)),
+        value=gain,
+        threshold=thresholds.crossed(severity, gain),
+        message=(
+            f"{amount} reaches the first layer, {quoted(first)}: nothing passes back through "
+            f"{place(fault.operation, stage=fault.stage)}."
+        ),
+        explanation=f"{explanation(fault)} {RULE.why}",
+        remedy=mend(fault),
+        operation=fault.operation,
+    )
+
+
+def _smallest(signals: tuple[LayerSignal, ...]) -> float:
+    return min((signal.gain / signals[-1].gain for signal in signals if signal.gain > 0), default=0.0)
+
+
+def _faded(signals: tuple[LayerSignal, ...], fault: Fault) -> str:
+    silent = sum(signal.gain == 0 for signal in signals)
+    layers = "the first layer" if silent == 1 else f"the first {counted(silent, 'layer')}"
+    dtype = fault.operation.inputs[0].dtype if fault.operation.inputs else "its type"
+    return (
+        f"The backward signal shrinks from layer to layer until {dtype} cannot hold it: it is exactly zero at {layers}."
     )
 
 

@@ -9,6 +9,7 @@ from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.rules.catalogue.signal.correlation_collapse import expected_dead_fraction
 from gradinspect.rules.evidence import Evidence, functions_of, names
+from gradinspect.rules.faults import fault_of_layers
 from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, percent, quoted
 
@@ -30,6 +31,7 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     worst = firing[0]
     value = _share(worst)
     severity = thresholds.severity(value) or "warn"
+    fault = fault_of_layers(evidence, "flat_region", firing)
     others = f", and {counted(len(firing) - 1, 'other layer')} too" if len(firing) > 1 else ""
     return RULE.finding(
         severity=severity,
@@ -45,6 +47,7 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
             },
             code=_code(names(firing)),
         ),
+        operation=fault.operation if fault is not None else None,
     )
 
 

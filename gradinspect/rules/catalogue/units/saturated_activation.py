@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.rules.evidence import Evidence, names
+from gradinspect.rules.faults import fault_of_layers
 from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, number, percent, quoted
 
@@ -19,6 +20,7 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     firing.sort(key=lambda row: -(row.saturated_fraction or 0.0))
     worst, value = firing[0], firing[0].saturated_fraction or 0.0
     severity = thresholds.severity(value) or "warn"
+    fault = fault_of_layers(evidence, "saturated", firing)
     others = f", and {counted(len(firing) - 1, 'other layer')} too" if len(firing) > 1 else ""
     spread = worst.preactivation.std if worst.preactivation is not None else None
     because = f" Its inputs have a standard deviation of {number(spread)}." if spread else ""
@@ -36,6 +38,7 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
             arguments={"factor": factor, "layers": list(names(firing)[:64])},
             code=_code(names(firing), factor),
         ),
+        operation=fault.operation if fault is not None else None,
     )
 
 
