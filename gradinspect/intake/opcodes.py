@@ -178,6 +178,9 @@ class _Machine:
 
     def call(self) -> None:
         arguments, function = self.pop(), self.pop()
+        # A member of an enumeration is written as a call of its class with the bare value, in no tuple.
+        if isinstance(arguments, int | float | str) and _is_class(function):
+            arguments = PickleNode("tuple", items=[arguments], offset=self.at)
         if not isinstance(function, PickleNode) or function.kind != "global" or not isinstance(arguments, PickleNode):
             raise self.fault("calls something that is no function")
         if arguments.kind != "tuple" or (function.name not in _CALLABLE and not function.name.startswith("__torch__")):
@@ -247,6 +250,10 @@ class _Machine:
 
     def fault(self, what: str) -> Exception:
         return refusal(f"{self.name} {what} (byte {self.at})")
+
+
+def _is_class(value: PickleValue) -> bool:
+    return isinstance(value, PickleNode) and value.kind == "global" and value.name.startswith("__torch__")
 
 
 _STOP = ord(".")

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from enum import Enum
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import torch
 import tests.support.torchscript_files as files
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.intake import check_torchscript, recognise, torchscript
+from gradinspect.intake.opcodes import read_pickle
 from gradinspect.intake.operators import ATEN, FORBIDDEN_ATTRIBUTES, OPERATORS
 
 
@@ -356,3 +358,37 @@ def test_allowed_operators_exist_and_none_of_them_is_forbidden() -> None:
 def test_checking_loads_no_torch() -> None:
     code = "import sys, gradinspect.intake; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class Format(Enum):
+    """As a network of images names the order of its axes."""
+
+    CHANNELS_FIRST = "NCHW"
+
+
+class Level(Enum):
+    """With values that are numbers."""
+
+    HIGH = 3
+
+
+class WithMembers(torch.nn.Module):
+    """Keeps members of enumerations as attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.order, self.level = torch.nn.Linear(4, 2), Format.CHANNELS_FIRST, Level.HIGH
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.layer(x)
+        return out
+
+
+def test_members_of_enumerations_pass() -> None:
+    check(files.scripted(WithMembers()))
+
+
+def test_a_bare_argument_of_another_function_is_refused() -> None:
+    data = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nK\x03R."
+    with pytest.raises(ProblemError, match="calls something that is no function"):
+        read_pickle(data, "data.pkl")

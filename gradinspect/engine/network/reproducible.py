@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -62,11 +64,16 @@ def forget_compiled_plans(model: nn.Module) -> None:
 
 @contextmanager
 def left_as_found(model: nn.Module, mode: str) -> Iterator[None]:
-    """Put the model into `mode`; restore modes and buffers afterwards (running statistics change in training)."""
+    """Put the model into `mode`; restore modes, buffers and attributes afterwards.
+
+    Running statistics change in training, and a model may keep a hidden state, a counter or a list of its own.
+    """
     # A frozen TorchScript module has no mode.
     modes = {module: module.training for module in model.modules() if hasattr(module, "training")}
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    buffers_of = {m: dict(m._buffers) for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)}
+    states = [_state_of(module) for module in model.modules()]
+    if isinstance(model, torch.jit.ScriptModule):
+        states += _scripted_states(model)
     if model in modes:
         model.train(mode == "train")
     try:
@@ -75,9 +82,48 @@ def left_as_found(model: nn.Module, mode: str) -> Iterator[None]:
         for module, training in modes.items():
             if module.training != training:
                 module.training = training
-        for module, named in buffers_of.items():
-            if any(module._buffers.get(name) is not buffer for name, buffer in named.items()):
-                module._buffers.update(named)  # a model may replace a buffer by a new tensor
+        for restore in states:
+            restore()
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)
+
+
+def _state_of(module: nn.Module) -> Callable[[], None]:
+    """Return a function that restores a module's attributes, its buffers' objects, and values that changed in place."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return lambda: None
+    attributes, buffers = dict(module.__dict__), dict(module._buffers)
+    contents = [(value, value.copy()) for value in attributes.values() if type(value) in (list, dict, set)]
+    tensors = [
+        (value, value._version, value.detach().clone())
+        for value in attributes.values()
+        if isinstance(value, torch.Tensor) and not value.requires_grad and value.layout is torch.strided
+    ]
+
+    def restore() -> None:
+        for name in [name for name in module.__dict__ if name not in attributes]:
+            del module.__dict__[name]
+        module.__dict__.update(attributes)
+        for held, copied in contents:
+            if isinstance(held, list):
+                held[:] = copied
+            else:
+                held.clear()
+                held.update(copied)
+        for tensor, version, value in tensors:
+            if tensor._version != version:
+                with torch.no_grad():
+                    tensor.copy_(value)
+        if any(module._buffers.get(name) is not buffer for name, buffer in buffers.items()):
+            module._buffers.update(buffers)
+
+    return restore
+
+
+def _scripted_states(model: torch.jit.ScriptModule) -> list[Callable[[], None]]:
+    """Return functions that restore what the program assigns to attributes, such as a buffer or a hidden state."""
+    graph: Any = model.inlined_graph  # Any: torch declares neither graphs nor the modules behind scripted ones
+    names = {node.s("name") for node in graph.findAllNodes("prim::SetAttr")}
+    parts: list[Any] = [module._c for module in model.modules() if isinstance(module, torch.jit.ScriptModule)]
+    return [partial(part.setattr, name, part.getattr(name)) for part in parts for name in names if part.hasattr(name)]

@@ -14,6 +14,7 @@ from gradinspect.engine.network.optimizers import FirstStep
 from gradinspect.engine.network.parameters import ParameterEntry, ParameterIndex
 from gradinspect.engine.tracing.activations import slope_between
 from gradinspect.engine.tracing.calls import LayerCall
+from gradinspect.engine.tracing.graph import Graph
 from gradinspect.engine.tracing.ledger import Ledger, read_slope
 from gradinspect.engine.tracing.readings import GradientReading, PassReading
 
@@ -22,10 +23,19 @@ _FULL_PRECISION = (torch.float32, torch.float64)
 Gradients = Sequence[torch.Tensor | None]
 
 
+def outside_leaves(graph: Graph, parameters: ParameterIndex) -> list[torch.Tensor]:
+    """Return the leaves of a graph that are no parameters of the model.
+
+    They belong to the loss, to another network inside it, to the inputs, or to layers that no module registers.
+    """
+    leaves = [getattr(node, "variable", None) for node in graph.order if not graph.sources[node]]
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and parameters.of_object(leaf) is None]
+
+
 @contextmanager
-def clean_gradients(parameters: ParameterIndex) -> Iterator[None]:
-    """Set the caller's gradients aside, and restore them."""
-    members = [member for entry in parameters for member in entry.members]
+def clean_gradients(parameters: ParameterIndex, outside: Sequence[torch.Tensor]) -> Iterator[None]:
+    """Set the gradients of the parameters and of other leaves aside, and restore them."""
+    members = [*(member for entry in parameters for member in entry.members), *outside]
     saved = [member.grad for member in members]
     for member in members:
         member.grad = None

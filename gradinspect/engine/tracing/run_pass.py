@@ -22,7 +22,7 @@ from gradinspect.engine.network.model_errors import describe_tensors, model_erro
 from gradinspect.engine.network.optimizers import FirstStep
 from gradinspect.engine.network.outputs import ModelOutput, first_tensor
 from gradinspect.engine.network.parameters import ParameterIndex
-from gradinspect.engine.tracing.backward import BackwardReader, clean_gradients
+from gradinspect.engine.tracing.backward import BackwardReader, clean_gradients, outside_leaves
 from gradinspect.engine.tracing.calls import LayerCall
 from gradinspect.engine.tracing.device_ledger import DeviceLedger
 from gradinspect.engine.tracing.forward import ForwardRecorder
@@ -87,7 +87,8 @@ class TracedPass:
         calls = chosen_calls(recorder.calls, graph)
         reading = PassReading(math.nan, shape, calls, loss_scale=self.loss_scale, outputs=outputs)
         _trace_graph(graph, reading, recorder.nonlinearities)
-        return self._backward(loss, reading, ledger)
+        outside = outside_leaves(graph, self.parameters)
+        return self._backward(loss, reading, ledger, outside)
 
     def run_for_gradients(self) -> PassReading:
         """Run the model forwards and backwards once, and read the gradients of the parameters alone.
@@ -96,7 +97,10 @@ class TracedPass:
             InspectionError: as `run`.
         """
         loss, shape, _ = self._forward(None)
-        return self._backward(loss, PassReading(math.nan, shape, [], loss_scale=self.loss_scale), self._ledger())
+        assert loss.grad_fn is not None
+        outside = outside_leaves(read_graph(loss.grad_fn), self.parameters)
+        reading = PassReading(math.nan, shape, [], loss_scale=self.loss_scale)
+        return self._backward(loss, reading, self._ledger(), outside)
 
     def _ledger(self) -> Ledger:
         return self.ledger if self.ledger is not None else ledger_for(self.parameters)
@@ -121,10 +125,12 @@ class TracedPass:
             cause=lambda: recorder.failure if recorder is not None else None,
         )
 
-    def _backward(self, loss: torch.Tensor, reading: PassReading, ledger: Ledger) -> PassReading:
+    def _backward(
+        self, loss: torch.Tensor, reading: PassReading, ledger: Ledger, outside: Sequence[torch.Tensor]
+    ) -> PassReading:
         self.on_stage("backward")
         reader = BackwardReader(reading, self.parameters, ledger, self.first_step)
-        with clean_gradients(self.parameters), reader.watching(), model_errors("the backward pass"):
+        with clean_gradients(self.parameters, outside), reader.watching(), model_errors("the backward pass"):
             (loss if self.loss_scale == 1.0 else loss * self.loss_scale).backward()
         _release_graph(reading)
         for entry in self.parameters:

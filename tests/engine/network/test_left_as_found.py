@@ -173,3 +173,89 @@ def test_the_random_state_is_restored_when_the_block_fails() -> None:
     with pytest.raises(IndexError), seeded(1, torch.device("cpu")):
         torch.rand(3)[7]
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+class Stateful(nn.Module):
+    """Keeps a hidden state with its graph, a count, a list, a tensor that it overwrites, and makes a new attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()
+        self.hidden: torch.Tensor | None = None
+        self.count, self.history = 0, [1]
+        self.running = torch.zeros(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.body(x)
+        self.hidden = out.mean(0) if self.hidden is None else out.mean(0) + 0.5 * self.hidden
+        self.count += 1
+        self.history.append(2)
+        self.running.add_(1)
+        self.latest = out
+        return out + self.hidden
+
+
+def test_attributes_and_hidden_states_are_restored() -> None:
+    model = Stateful()
+    for _ in range(2):  # with the graph of the first one, the second could not go backwards
+        inspect(model, X, Y)
+    assert model.hidden is None
+    assert (model.count, model.history) == (0, [1])
+    assert float(model.running.abs().sum()) == 0.0
+    assert not hasattr(model, "latest")
+
+
+class ScriptedState(nn.Module):
+    """Replaces a buffer and a hidden state in TorchScript."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.calls: torch.Tensor  # here and not on the class, where TorchScript reads annotations
+        self.register_buffer("calls", torch.zeros(3))
+        self.hidden = torch.zeros(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.layer(x)
+        self.calls = self.calls + out.mean(0)
+        self.hidden = self.hidden + out.mean(0)
+        result: torch.Tensor = out + self.calls + self.hidden
+        return result
+
+
+def test_what_a_script_assigns_is_restored() -> None:
+    model = scripted(ScriptedState())
+    for _ in range(2):
+        inspect(model, X, Y)
+    for name in ("calls", "hidden"):
+        value = getattr(model, name)
+        assert value.grad_fn is None
+        assert float(value.abs().sum()) == 0.0
+
+
+def test_gradients_of_tensors_outside_the_model_are_restored() -> None:
+    other, weight = nn.Linear(3, 1), torch.ones(12, 1, requires_grad=True)
+    given = torch.ones_like(other.weight)
+    other.weight.grad = given.clone()
+    inspect(network(), X, Y, loss=lambda output, _target: (weight * other(output)).sum())
+    assert other.weight.grad is not None
+    assert torch.equal(other.weight.grad, given)
+    assert (other.bias.grad, weight.grad) == (None, None)
+
+
+def test_gradients_of_layers_that_no_module_registers_are_restored() -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = [nn.Linear(6, 6), nn.Tanh()]
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for layer in self.layers:
+                x = layer(x)
+            out: torch.Tensor = self.head(x)
+            return out
+
+    model = Listed()
+    inspect(model, X, Y)
+    assert [parameter.grad for parameter in model.layers[0].parameters()] == [None, None]
