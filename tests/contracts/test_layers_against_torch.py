@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic_core import PydanticUndefined
 from torch import nn
 
-import tests.support.layer_specimens as specimens
+import tests.support.networks.layer_specimens as specimens
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.spec.layers import LAYER_TYPES, Layer

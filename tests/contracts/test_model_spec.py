@@ -11,7 +11,7 @@ from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.spec.plan import Call
 from gradinspect.contracts.wire.spec_description import describe_spec
-from tests.support.layer_specimens import spec
+from tests.support.networks.layer_specimens import spec
 
 
 def read(document: dict[str, Any]) -> ModelSpec:

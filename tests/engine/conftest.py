@@ -1,5 +1,5 @@
 """The engine's own second derivatives and one thread, for every test of the engine."""
 
-from tests.support.torch_settings import one_thread, own_second_derivatives
+from tests.support.networks.torch_settings import one_thread, own_second_derivatives
 
 __all__ = ["one_thread", "own_second_derivatives"]

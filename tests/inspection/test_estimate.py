@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-import tests.support.layer_specimens as specimens
+import tests.support.networks.layer_specimens as specimens
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.request.request import InspectionSettings

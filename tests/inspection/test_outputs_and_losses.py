@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import gradinspect
 from gradinspect.contracts.problems import InspectionError
-from tests.support.inspected import random
+from tests.support.networks.inspected import random
 
 X = random(32, 8).float()
 Y = torch.arange(32) % 3

@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from gradinspect.engine.network.parameters import ParameterIndex
 from gradinspect.engine.tracing.run_pass import TracedPass
 from gradinspect.inspection import peak_memory
-from tests.support.inspected import inspect
+from tests.support.networks.inspected import inspect
 
 MEBI = 2**20
 

@@ -28,7 +28,7 @@ from gradinspect.inspection.job import computing_seconds, run_job
 from gradinspect.inspection.measure import measure
 from gradinspect.inspection.sections import PlannedSection, planned_sections, run_section, share_of
 from gradinspect.inspection.stages import Stages
-from tests.support.section_inputs import mlp, normal
+from tests.support.networks.section_inputs import mlp, normal
 
 EVERYTHING = list(DIAGNOSTICS)
 SPEC = {
@@ -167,7 +167,7 @@ def failing(error: BaseException) -> PlannedSection:
     ],
 )
 def test_a_section_that_fails_is_undetermined_with_the_reason(error: BaseException, reason: str) -> None:
-    from tests.support.section_inputs import section_input
+    from tests.support.networks.section_inputs import section_input
 
     s = section_input(mlp(4, 3), normal(6, 4), normal(6, 3, seed=1))
     section = run_section(failing(error), s).section
@@ -176,7 +176,7 @@ def test_a_section_that_fails_is_undetermined_with_the_reason(error: BaseExcepti
 
 
 def test_a_defect_of_ours_is_raised_and_not_reported_as_a_reason() -> None:
-    from tests.support.section_inputs import section_input
+    from tests.support.networks.section_inputs import section_input
 
     s = section_input(mlp(4, 3), normal(6, 4), normal(6, 3, seed=1))
     with pytest.raises(KeyError):

@@ -12,7 +12,7 @@ from gradinspect.contracts.optimizers import Adam, AdamW, Optimizer, Sgd
 from gradinspect.contracts.report.sections import TimeDecay
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.inspection.training_trace import STEPS, training_trace_section
-from tests.support.section_inputs import mlp, normal, scripted, section_input
+from tests.support.networks.section_inputs import mlp, normal, scripted, section_input
 
 
 def traced(s: SectionInput) -> TimeDecay:

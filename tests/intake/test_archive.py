@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-import tests.support.torchscript_files as files
+import tests.support.networks.torchscript_files as files
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.intake import archive as zip_structure
 from gradinspect.intake.archive import Archive

@@ -12,7 +12,7 @@ from enum import Enum
 import pytest
 import torch
 
-import tests.support.torchscript_files as files
+import tests.support.networks.torchscript_files as files
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.intake import check_torchscript, recognise, torchscript
 from gradinspect.intake.opcodes import read_pickle

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import sys
 import tempfile
 import tomllib
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 
 from tests.mutation.coverage_map import CoverageMap, measure
@@ -45,14 +45,14 @@ def main() -> int:
 
 
 def draw(count: int, seed: int) -> list[Mutant]:
-    """Return `count` mutants, drawn evenly over all lines of the sources with a seed."""
+    """Return `count` mutants, drawn with a seed; an edit elsewhere does not change which of the others are drawn."""
     everything = [
         mutant
         for source in SOURCES
         for file in sorted(Path(source).rglob("*.py"))
         for mutant in mutants(str(file), file.read_text(encoding="utf-8"))
     ]
-    return random.Random(seed).sample(everything, min(count, len(everything)))
+    return sorted(everything, key=lambda mutant: sha256(f"{seed} {mutant.key} {mutant.line}".encode()).digest())[:count]
 
 
 def _options() -> argparse.Namespace:

@@ -12,7 +12,7 @@ from torch import nn
 from gradinspect.contracts.report.sections import LrScales, ScaleCandidate
 from gradinspect.engine.first_order.context import Budget
 from gradinspect.probes.scales.normalise import geometric_mean
-from tests.support.probed import SGD, classes, glorot, mlp, normal, section_input, suggestion
+from tests.support.networks.probed import SGD, classes, glorot, mlp, normal, section_input, suggestion
 
 UNTESTED = {"verify": False}
 

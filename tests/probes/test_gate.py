@@ -14,7 +14,7 @@ from gradinspect.probes.verify.gate import Gate
 from gradinspect.probes.verify.probe_data import probe_data
 from gradinspect.probes.verify.search import Arm
 from gradinspect.probes.verify.training import Run, Trainer
-from tests.support.probed import normal, section_input
+from tests.support.networks.probed import normal, section_input
 
 SEEDS = 3
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.probes.scales.groups import make_groups
-from tests.support.probed import classes, mlp, normal, scripted, section_input
+from tests.support.networks.probed import classes, mlp, normal, scripted, section_input
 
 
 class Tied(nn.Module):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support.probed import classes, measured, mlp, normal, section_input
+from tests.support.networks.probed import classes, measured, mlp, normal, section_input
 
 
 class Lookup(nn.Module):

@@ -18,7 +18,7 @@ from gradinspect.probes.scales.curvature import GroupCurvature, measure_curvatur
 from gradinspect.probes.scales.joint_newton import _nonnegative_least_squares, best_base_rate, joint_newton
 from gradinspect.probes.scales.methods import equalize, newton, trust_ratio
 from gradinspect.probes.scales.normalise import filled, normalised, spread_dex
-from tests.support.probed import classes, jacobian, measured, mlp, normal, output_hessian, section_input
+from tests.support.networks.probed import classes, jacobian, measured, mlp, normal, output_hessian, section_input
 
 LOSSES = {"cross_entropy": classes(3, 10), "mse": normal(10, 3, seed=2)}
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from gradinspect.probes.remedies.gain import LARGEST, rescaling_gains
 from gradinspect.probes.remedies.probe import signal_fails
-from tests.support.probed import classes, glorot, mlp, normal, scripted, section_input
+from tests.support.networks.probed import classes, glorot, mlp, normal, scripted, section_input
 
 
 def gains_of(model: nn.Module) -> dict[str, float]:

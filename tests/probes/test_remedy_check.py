@@ -19,7 +19,7 @@ from gradinspect.probes.remedies.remedy_check import MOST_REMEDIES, Trial, apply
 from gradinspect.rules import DEFAULT_POLICY, rejudge, remedies_to_try
 from gradinspect.rules.blame import Blame
 from gradinspect.rules.remedies import remedy_for
-from tests.support.probed import classes, mlp, normal, section_input
+from tests.support.networks.probed import classes, mlp, normal, section_input
 
 
 def spec(activation: str = "ReLU", depth: int = 10, **weight: Any) -> dict[str, Any]:  # Any: JSON

@@ -20,7 +20,7 @@ from gradinspect.probes.verify.budget import ProbeBudget
 from gradinspect.probes.verify.probe_data import probe_data
 from gradinspect.probes.verify.search import Arm, RateSearch
 from gradinspect.probes.verify.training import Trainer, Weights
-from tests.support.probed import normal, section_input
+from tests.support.networks.probed import normal, section_input
 
 STEPS = 20
 

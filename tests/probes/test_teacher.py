@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from gradinspect.probes.verify.teacher import teacher_target
-from tests.support.probed import classes, mlp, normal, section_input
+from tests.support.networks.probed import classes, mlp, normal, section_input
 
 
 def test_the_teacher_keeps_shape_dtype_and_range_of_the_drawn_target() -> None:

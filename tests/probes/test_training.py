@@ -21,7 +21,7 @@ from gradinspect.probes.scales.measurement import measure_groups
 from gradinspect.probes.verify.gate import reference_loss
 from gradinspect.probes.verify.probe_data import ProbeData, probe_data
 from gradinspect.probes.verify.training import Run, Trainer
-from tests.support.probed import SGD, classes, mlp, normal, scripted, section_input
+from tests.support.networks.probed import SGD, classes, mlp, normal, scripted, section_input
 
 OPTIMIZERS: list[dict[str, Any]] = [
     {"type": "sgd", "lr": 0.1},

@@ -16,7 +16,18 @@ from gradinspect.contracts.report.sections import LrScales
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.probes.verify.curves import geometric_mean_curve
 from gradinspect.probes.verify.probe_data import probe_data
-from tests.support.probed import SGD, classes, digits, drawn, glorot, mlp, normal, scripted, section_input, suggestion
+from tests.support.networks.probed import (
+    SGD,
+    classes,
+    digits,
+    drawn,
+    glorot,
+    mlp,
+    normal,
+    scripted,
+    section_input,
+    suggestion,
+)
 
 MOMENTUM = {"type": "sgd", "lr": 0.1, "momentum": 0.5}
 

@@ -66,7 +66,7 @@ def forget_compiled_plans(model: nn.Module) -> None:
 def left_as_found(model: nn.Module, mode: str) -> Iterator[None]:
     """Put the model into `mode`; restore modes, buffers and attributes afterwards.
 
-    Running statistics change in training, and a model may keep a hidden state, a counter or a list of its own.
+    Running statistics change in training, and a model may keep a hidden state, a counter or a list.
     """
     # A frozen TorchScript module has no mode.
     modes = {module: module.training for module in model.modules() if hasattr(module, "training")}

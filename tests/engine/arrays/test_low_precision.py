@@ -12,7 +12,7 @@ from torch import nn
 from gradinspect.contracts.report.report import Measurements
 from gradinspect.engine.arrays.distributions import distribution
 from gradinspect.engine.arrays.precision import flush_fractions
-from tests.support.inspected import inspect, parameter, random
+from tests.support.networks.inspected import inspect, parameter, random
 
 
 class Weights(nn.Module):

@@ -16,7 +16,7 @@ from gradinspect.contracts.request.request import Precision
 from gradinspect.engine.arrays.distributions import SAMPLE, distribution
 from gradinspect.engine.arrays.precision import FP16_LARGEST, FP16_SMALLEST_NORMAL, precision_section
 from gradinspect.inspection.training_trace import training_trace_section
-from tests.support.section_inputs import mlp, normal, scripted, section_input
+from tests.support.networks.section_inputs import mlp, normal, scripted, section_input
 
 FORMATS = {
     "fp16_flush_fraction": torch.float16,

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from gradinspect.engine.arrays.distributions import SAMPLE, coprime_stride, distribution, strided_chunks
 from gradinspect.engine.arrays.host_arrays import flat_values
 from gradinspect.engine.arrays.statistics import BLOCK, amplitude, dot, moments, norm
-from tests.support.inspected import FLOAT64, random
+from tests.support.networks.inspected import FLOAT64, random
 
 # A chunk of 1,024 float32 products is summed by BLAS in eight lanes or more: each lane adds at most 128 terms.
 FLOAT32_SUM = 128 * 2.0**-24

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from gradinspect.engine.autograd import installed, short_second_derivatives
 from gradinspect.engine.autograd.installed import installed_rules
-from tests.support.section_inputs import normal, scripted
+from tests.support.networks.section_inputs import normal, scripted
 
 real_check = installed._is_single_threaded  # a fixture replaces it in every test
 

@@ -15,7 +15,7 @@ from gradinspect.engine.arrays import statistics
 from gradinspect.engine.checks import finite_differences, repeated_calls
 from gradinspect.engine.checks.allowance import BARE_SHARE, LEAST_SECONDS, Allowance
 from gradinspect.engine.tracing import ledger
-from tests.support.inspected import as_job, inspect, linear_chain, random, scripted, squared_error
+from tests.support.networks.inspected import as_job, inspect, linear_chain, random, scripted, squared_error
 
 X, Y = random(12, 6, dtype=torch.float32), torch.arange(12) % 3
 

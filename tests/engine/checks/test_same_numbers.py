@@ -16,7 +16,7 @@ from gradinspect.contracts.document import from_python
 from gradinspect.contracts.report.report import Measurements, Report
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.engine.network.build import build
-from tests.support.inspected import as_job, assert_same, inspect, random, scripted, traced
+from tests.support.networks.inspected import as_job, assert_same, inspect, random, scripted, traced
 
 FEATURES, IMAGES, SEQUENCE = random(12, 8), random(6, 3, 8, 8), random(5, 4, 8)
 TOKENS = torch.arange(20).view(5, 4) % 11

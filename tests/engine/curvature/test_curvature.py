@@ -15,9 +15,9 @@ from gradinspect.engine.curvature.hessian import HessianProducts
 from gradinspect.engine.curvature.whole_hessian import PROBES
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.first_order.replay import replaying
-from tests.support.hessians import Force, curvature, flat, product_of, span
-from tests.support.sample_models import build
-from tests.support.section_inputs import explicit_hessian, mlp, normal, residual, scripted, section_input
+from tests.support.networks.hessians import Force, curvature, flat, product_of, span
+from tests.support.networks.sample_models import build
+from tests.support.networks.section_inputs import explicit_hessian, mlp, normal, residual, scripted, section_input
 
 
 def linear_map(outputs: int = 3) -> tuple[SectionInput, torch.Tensor]:

@@ -14,7 +14,7 @@ from gradinspect.engine.curvature.gauss_newton import (
 )
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.network.parameters import ParameterEntry
-from tests.support.section_inputs import mlp, normal, scripted, section_input
+from tests.support.networks.section_inputs import mlp, normal, scripted, section_input
 
 
 def direction_of(s: SectionInput, seed: int = 7) -> dict[ParameterEntry, torch.Tensor]:

@@ -11,9 +11,9 @@ from torch import nn
 from gradinspect.engine.curvature.hessian import HessianProducts
 from gradinspect.engine.first_order.replay import replaying, twice_differentiable
 from gradinspect.engine.network.swap import swapped
-from tests.support.hessians import curvature, product_of, span
-from tests.support.sample_models import TRANSFORMER, build
-from tests.support.section_inputs import explicit_hessian, mlp, normal, scripted, section_input
+from tests.support.networks.hessians import curvature, product_of, span
+from tests.support.networks.sample_models import TRANSFORMER, build
+from tests.support.networks.section_inputs import explicit_hessian, mlp, normal, scripted, section_input
 
 
 @pytest.mark.parametrize(

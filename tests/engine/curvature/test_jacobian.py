@@ -12,8 +12,8 @@ from gradinspect.contracts.report.sections import Jacobian
 from gradinspect.engine.curvature import jacobian
 from gradinspect.engine.curvature.jacobian import jacobian_section
 from gradinspect.engine.first_order.context import SectionInput
-from tests.support.sample_models import TOKENS, build
-from tests.support.section_inputs import mlp, normal, scripted, section_input
+from tests.support.networks.sample_models import TOKENS, build
+from tests.support.networks.section_inputs import mlp, normal, scripted, section_input
 
 
 def measured(s: SectionInput) -> Jacobian:

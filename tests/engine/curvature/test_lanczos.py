@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gradinspect.engine.curvature.lanczos import WHOLE_BASIS_BYTES, random_start, top_eigenvalue
-from tests.support.section_inputs import normal
+from tests.support.networks.section_inputs import normal
 
 
 def product_with(matrix: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor], object]:

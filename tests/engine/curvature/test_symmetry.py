@@ -13,9 +13,9 @@ from gradinspect.engine.curvature.hessian import HessianProducts
 from gradinspect.engine.curvature.hutchinson import signs
 from gradinspect.engine.curvature.symmetry import contradiction, paired_product
 from gradinspect.engine.first_order.replay import replaying, twice_differentiable
-from tests.support.hessians import Force, curvature
-from tests.support.sample_models import MODELS, build
-from tests.support.section_inputs import normal, scripted, section_input
+from tests.support.networks.hessians import Force, curvature
+from tests.support.networks.sample_models import MODELS, build
+from tests.support.networks.section_inputs import normal, scripted, section_input
 
 
 @pytest.mark.parametrize("name", MODELS)

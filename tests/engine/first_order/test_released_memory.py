@@ -20,7 +20,7 @@ from gradinspect.engine.network.parameters import ParameterIndex
 from gradinspect.engine.tracing.run_pass import TracedPass
 from gradinspect.inspection import subjects
 from gradinspect.inspection.local import inspect_job
-from tests.support.inspected import as_job, random
+from tests.support.networks.inspected import as_job, random
 
 SPEC: dict[str, Any] = {
     "input": {"shape": [4]},

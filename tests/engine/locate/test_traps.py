@@ -13,7 +13,7 @@ from gradinspect.contracts.report.operations import Fault
 from gradinspect.engine.locate.locate import UnhealthyPass, locate
 from gradinspect.engine.network.parameters import ParameterIndex
 from gradinspect.engine.network.reproducible import ordinary_graphs
-from tests.support.inspected import scripted
+from tests.support.networks.inspected import scripted
 from tests.support.traps import TRAPS, Net, Trap
 
 # The traceback of a loaded file leaves out the line that calls these functions of torch.

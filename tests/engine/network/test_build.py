@@ -13,7 +13,7 @@ from torch import nn
 from torch.jit._trace import TracerWarning
 from torch.nn import functional
 
-import tests.support.layer_specimens as specimens
+import tests.support.networks.layer_specimens as specimens
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.spec.model_spec import ModelSpec

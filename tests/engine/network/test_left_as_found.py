@@ -10,7 +10,7 @@ from torch import nn
 
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.engine.network.reproducible import generator, ordinary_graphs, seeded
-from tests.support.inspected import inspect, random, scripted
+from tests.support.networks.inspected import inspect, random, scripted
 
 X, Y = random(12, 6, dtype=torch.float32), torch.arange(12) % 3
 

@@ -15,7 +15,7 @@ from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.network.batch import digest, make_batch
 from gradinspect.engine.network.losses import compute_loss, draw_target, expected_initial_loss
-from tests.support.inspected import as_job, inspect, random
+from tests.support.networks.inspected import as_job, inspect, random
 
 DRAWS = torch.Generator().manual_seed(0)
 OUTPUT = random(6, 4)

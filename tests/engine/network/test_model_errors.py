@@ -14,7 +14,7 @@ from torch.nn import functional
 from gradinspect import inspect
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.engine.network.model_errors import MOST_WORDS, clean
-from tests.support.inspected import scripted
+from tests.support.networks.inspected import scripted
 
 X, Y = torch.randn(12, 6), torch.arange(12) % 3
 

@@ -16,9 +16,9 @@ from gradinspect.engine.first_order.replay import replaying
 from gradinspect.engine.per_sample.noise import estimate_noise, noise_section
 from gradinspect.engine.per_sample.sample_gradients import SampleMoments
 from gradinspect.engine.per_sample.sample_norms import sample_norms
-from tests.support.sample_loops import loop, measured
-from tests.support.sample_models import MODELS, ROWS, TOKENS, TRANSFORMER, Centred, build
-from tests.support.section_inputs import mlp, normal, residual, scripted, section_input
+from tests.support.networks.sample_loops import loop, measured
+from tests.support.networks.sample_models import MODELS, ROWS, TOKENS, TRANSFORMER, Centred, build
+from tests.support.networks.section_inputs import mlp, normal, residual, scripted, section_input
 
 
 def targets(samples: int) -> torch.Tensor:

@@ -22,8 +22,8 @@ from gradinspect.engine.per_sample.sample_layout import (
     read_layouts,
 )
 from gradinspect.engine.tracing.graph import read_graph
-from tests.support.sample_models import MODELS, ROWS, TRANSFORMER, Centred, build
-from tests.support.section_inputs import normal, section_input
+from tests.support.networks.sample_models import MODELS, ROWS, TRANSFORMER, Centred, build
+from tests.support.networks.section_inputs import normal, section_input
 
 
 def layout_of(signal: torch.Tensor, chosen: torch.Tensor) -> LayoutResult:

@@ -16,7 +16,7 @@ from torch import nn
 from gradinspect.contracts.report.rows import LayerMeasurement, SignalStatistics
 from gradinspect.contracts.report.sections import DepthDecay
 from gradinspect.engine.rows.depth_decay import depth_decay, fit_line, geometric_mean
-from tests.support.inspected import ROUNDING, as_job, inspect, linear_chain, output_sum, random
+from tests.support.networks.inspected import ROUNDING, as_job, inspect, linear_chain, output_sum, random
 
 
 def rows(rms: list[float | None], widths: list[int] | None = None) -> list[LayerMeasurement]:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from gradinspect.contracts.report.report import Report
 from gradinspect.contracts.report.rows import ParameterMeasurement
-from tests.support.inspected import ROUNDING, inspect, parameter, random
+from tests.support.networks.inspected import ROUNDING, inspect, parameter, random
 
 X, Y = random(40, 12, seed=1), torch.arange(40) % 4
 SCALE = 2.0**-18  # a loss scale at which some gradients flush and others do not

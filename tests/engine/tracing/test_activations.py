@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gradinspect.contracts.report.rows import LayerMeasurement
-from tests.support.inspected import ROUNDING, as_job, assert_same, inspect, random, scripted
+from tests.support.networks.inspected import ROUNDING, as_job, assert_same, inspect, random, scripted
 
 X = 3 * random(50, 8, seed=1)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support.inspected import inspect, layer, parameter, random
+from tests.support.networks.inspected import inspect, layer, parameter, random
 
 X, Y = random(6, 16, 1, dtype=torch.float32), random(6, 16, 1, seed=1, dtype=torch.float32)
 
@@ -21,7 +21,7 @@ class Spectral(nn.Module):
         self.modes = nn.Parameter(0.3 * torch.randn(8, 8, 5, dtype=torch.cfloat))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         h = self.lift(x).transpose(1, 2)
         made = torch.einsum("bik,iok->bok", torch.fft.rfft(h)[..., :5], self.modes)
         out: torch.Tensor = self.head(torch.fft.irfft(made, n=h.shape[-1]).transpose(1, 2).relu())

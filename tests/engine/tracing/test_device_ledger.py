@@ -27,7 +27,7 @@ from gradinspect.engine.tracing.naming import name_calls
 from gradinspect.engine.tracing.readings import PassReading
 from gradinspect.engine.tracing.run_pass import TracedPass
 from gradinspect.engine.tracing.units import OutputLayout
-from tests.support.inspected import assert_same, random
+from tests.support.networks.inspected import assert_same, random
 
 WAITING = {
     "_local_scalar_dense", "item", "nonzero", "masked_select", "unique", "_unique2", "bincount", "equal", "is_nonzero",

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from gradinspect.contracts.report.report import Report
-from tests.support.inspected import inspect, layer, random, traced
+from tests.support.networks.inspected import inspect, layer, random, traced
 
 X, CLASSES = random(64, 16, dtype=torch.float32), torch.arange(64) % 3
 
@@ -25,7 +25,7 @@ class Two(nn.Module):
         self.join = join
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         out: torch.Tensor = self.head(self.join(self, x))
         return out
 
@@ -124,7 +124,7 @@ def test_the_relu_behind_a_shortcut_belongs_to_the_branch_and_not_to_the_block_b
             self.head = nn.Linear(8, 3)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            """As torch calls it."""
+            """Compute the output."""
             h = self.stem(x).relu()
             out: torch.Tensor = self.head((self.norm(self.conv(h)) + h).relu().mean((2, 3)))
             return out

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.report.report import Report
-from tests.support.inspected import as_job, inspect, layer, parameter, random, scripted, traced
+from tests.support.networks.inspected import as_job, inspect, layer, parameter, random, scripted, traced
 
 FLAT = random(6, 8, dtype=torch.float32)
 SEQUENCE = random(3, 4, 8, dtype=torch.float32)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from gradinspect.contracts.report.report import Report
 from gradinspect.contracts.report.rows import LayerMeasurement
-from tests.support.inspected import ROUNDING, inspect, layer, random
+from tests.support.networks.inspected import ROUNDING, inspect, layer, random
 
 NAMES = ["conv", "norm", "first", "second", "head"]
 IMAGES, CLASSES = random(12, 3, 8, 8, seed=1), torch.arange(12) % 5

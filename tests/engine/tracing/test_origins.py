@@ -13,7 +13,7 @@ from gradinspect.contracts.report.report import Report
 from gradinspect.engine.network.parameters import ParameterIndex
 from gradinspect.engine.tracing.forward import ForwardRecorder
 from gradinspect.report.words.headline import headline
-from tests.support.inspected import inspect, random, scripted
+from tests.support.networks.inspected import inspect, random, scripted
 
 SAMPLES = 12
 X, CLASSES = random(SAMPLES, 8, dtype=torch.float32), torch.arange(SAMPLES) % 3

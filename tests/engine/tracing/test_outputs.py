@@ -10,7 +10,7 @@ import torch
 from gradinspect.engine.arrays.statistics import amplitude
 from gradinspect.engine.tracing.outputs import read_output
 from gradinspect.engine.tracing.units import ACTIVATION_SAMPLE, OutputLayout
-from tests.support.inspected import random
+from tests.support.networks.inspected import random
 
 
 def slope_of_rectified(output: torch.Tensor) -> float:

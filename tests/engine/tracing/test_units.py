@@ -14,7 +14,7 @@ from torch import nn
 
 from gradinspect.engine.tracing.outputs import read_output
 from gradinspect.engine.tracing.units import ACTIVATION_SAMPLE, OutputLayout, UnitReading
-from tests.support.inspected import inspect, random
+from tests.support.networks.inspected import inspect, random
 
 
 def dead_share(values: torch.Tensor, axis: int) -> float:

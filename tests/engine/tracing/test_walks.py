@@ -16,7 +16,7 @@ from gradinspect.engine.rows.layer_rows import layer_rows, parameter_rows
 from gradinspect.engine.tracing.graph import consumers, next_calls, read_graph
 from gradinspect.engine.tracing.naming import name_calls
 from gradinspect.engine.tracing.run_pass import TracedPass
-from tests.support.inspected import inspect, random
+from tests.support.networks.inspected import inspect, random
 
 
 class Branches(nn.Module):

@@ -10,7 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support.inspected import ROUNDING, inspect, layer, linear_chain, output_sum, parameter, random, squared_error
+from tests.support.networks.inspected import (
+    ROUNDING,
+    inspect,
+    layer,
+    linear_chain,
+    output_sum,
+    parameter,
+    random,
+    squared_error,
+)
 
 WIDTHS = [5, 7, 4, 6, 3]
 X, T = random(9, 5, seed=1), random(9, 3, seed=2)

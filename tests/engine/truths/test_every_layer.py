@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import tests.support.layer_specimens as specimens
+import tests.support.networks.layer_specimens as specimens
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.problems import FAILURES, InspectionError, ProblemError
 from gradinspect.contracts.report.report import Measurements
@@ -24,8 +24,8 @@ from gradinspect.engine.network.losses import compute_loss
 from gradinspect.engine.network.reproducible import generator, seeded
 from gradinspect.engine.per_sample.sample_norms import sample_norms
 from gradinspect.inspection.job import run_job
-from tests.support.sample_loops import loop, measured
-from tests.support.section_inputs import section_input
+from tests.support.networks.sample_loops import loop, measured
+from tests.support.networks.section_inputs import section_input
 
 SAMPLES = 4
 CPU = torch.device("cpu")

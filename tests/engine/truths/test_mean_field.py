@@ -20,7 +20,7 @@ from torch import nn
 from gradinspect.contracts.report.report import Measurements
 from gradinspect.engine.tracing.calls import ActivationCall
 from gradinspect.engine.tracing.theory import mean_squared_slope
-from tests.support.inspected import as_job
+from tests.support.networks.inspected import as_job
 
 SEEDS = 8
 T_BOUND = 7.88  # Student's t with 7 degrees of freedom leaves 1e-4 outside ±7.88

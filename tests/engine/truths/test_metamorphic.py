@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gradinspect.contracts.report.report import Report
-from tests.support.inspected import (
+from tests.support.networks.inspected import (
     ROUNDING,
     assert_same,
     inspect,

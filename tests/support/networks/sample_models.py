@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from gradinspect.testing.networks import Transformer
-from tests.support.section_inputs import mlp, normal
+from tests.support.networks.section_inputs import mlp, normal
 
 
 class Attending(nn.Module):

@@ -1,0 +1,1 @@
+"""Small networks and what engine tests read off them."""
