@@ -50,8 +50,7 @@ def blame(evidence: Evidence, gain: float) -> Blame:
     if gain == 0 or not rows:
         return _cut(evidence)
     accounts = _Accounts(evidence, rows, gain)
-    supported = [hypothesis for hypothesis in _HYPOTHESES if hypothesis.is_supported(accounts)]
-    return max(supported, key=lambda hypothesis: hypothesis.strength).blame(accounts)
+    return next(hypothesis for hypothesis in _HYPOTHESES if hypothesis.is_supported(accounts)).blame(accounts)
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,15 @@ class _Accounts:
     rows: list[LayerMeasurement]
     gain: float
 
-    @cached_property
+    @property
+    def is_shrinking(self) -> bool:
+        """Whether the signal shrinks from the last layer to the first."""
+        return self.gain < 1
+
+    @property
     def direction(self) -> float:
         """-1 for a signal that shrinks, 1 for one that grows."""
-        return -1.0 if self.gain < 1 else 1.0
+        return -1.0 if self.is_shrinking else 1.0
 
     @cached_property
     def slopes(self) -> dict[int, float]:
@@ -116,7 +120,7 @@ def _is_recurrent(accounts: _Accounts) -> bool:
 
 def _has_branches(accounts: _Accounts) -> bool:
     # Normalised branches cannot shrink the signal of their skip connection, but many of them make it grow.
-    return len(accounts.joins) >= FEWEST_JOINS and (accounts.direction > 0 or not accounts.norms)
+    return len(accounts.joins) >= FEWEST_JOINS and (not accounts.is_shrinking or not accounts.norms)
 
 
 def _is_mostly_slope(accounts: _Accounts) -> bool:
@@ -159,7 +163,7 @@ def _weights(accounts: _Accounts) -> Blame:
     rows = [row for row in accounts.rows if accounts.scales[row.depth] > share] or accounts.rows
     weight = geometric_mean([row.weight_gain or row.backward_gain for row in rows])
     ideal = geometric_mean([1 / balanced_slope(row.nonlinearity) for row in rows])
-    size = "small" if accounts.direction < 0 else "large"
+    size = "small" if accounts.is_shrinking else "large"
     sentence = (
         f"The weights multiply the signal by {weight:.2g} a layer where {ideal:.2g} would balance the activation: "
         f"the scale of the weights is responsible, it is too {size}."
@@ -181,7 +185,7 @@ def _normalisation(accounts: _Accounts) -> Blame:
     before = [row for row in accounts.rows if row.depth in accounts.norms]
     blocks = len(before)
     growth = 10 ** (math.fsum(math.log10(row.backward_gain) for row in accounts.rows if row.backward_gain) / blocks)
-    where = "normalisation without skip connections" if accounts.direction > 0 else "normalisation on the main path"
+    where = "normalisation on the main path" if accounts.is_shrinking else "normalisation without skip connections"
     sentence = (
         f"Each of {blocks} normalised layers multiplies the signal by {growth:.2g}: {where} is responsible, "
         "whatever the scale of the weights."
@@ -196,7 +200,7 @@ def _is_join(row: LayerMeasurement) -> bool:
 
 def _branches(accounts: _Accounts) -> Blame:
     joins = accounts.joins
-    word = "adds to" if accounts.direction > 0 else "takes from"
+    word = "takes from" if accounts.is_shrinking else "adds to"
     sentence = (
         f"Each of {len(joins)} residual branches {word} the signal of its skip connection: the residual scale is "
         "responsible."
@@ -256,19 +260,18 @@ def geometric_mean(values: list[float | None]) -> float:
 
 @dataclass(frozen=True)
 class _Hypothesis:
-    """A factor that may be responsible; the strongest of the supported ones is blamed."""
+    """A factor that may be responsible; the first supported one is blamed."""
 
-    strength: int
     is_supported: Callable[[_Accounts], bool]
     blame: Callable[[_Accounts], Blame]
 
 
 # Structural evidence outranks the sums of decades; the weights are the fallback.
 _HYPOTHESES = (
-    _Hypothesis(6, _is_recurrent, _recurrence),
-    _Hypothesis(5, _has_branches, _branches),
-    _Hypothesis(4, _is_mostly_slope, _activation),
-    _Hypothesis(3, lambda accounts: bool(accounts.norms), _normalisation),
-    _Hypothesis(2, _is_mild_everywhere, _depth),
-    _Hypothesis(1, lambda _: True, _weights),
+    _Hypothesis(_is_recurrent, _recurrence),
+    _Hypothesis(_has_branches, _branches),
+    _Hypothesis(_is_mostly_slope, _activation),
+    _Hypothesis(lambda accounts: bool(accounts.norms), _normalisation),
+    _Hypothesis(_is_mild_everywhere, _depth),
+    _Hypothesis(lambda _: True, _weights),
 )

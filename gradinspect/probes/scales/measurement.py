@@ -113,7 +113,7 @@ def _measurement(group: ParameterGroup, total: Gradients, norms: Sequence[float]
         grad_norm=grad_norm,
         grad_rms=grad_norm / math.sqrt(numel) if numel else 0.0,
         weight_norm=math.hypot(*weight_of.values()),
-        cv=_variation(norms),
+        cv=variation(norms),
         broken_weight=_first_broken(weight_of),
         broken_gradient=_first_broken(gradient_of),
     )
@@ -136,7 +136,8 @@ def _touched_rows(gradient: torch.Tensor) -> torch.Tensor:
     return gradient.reshape(gradient.shape[0], -1).ne(0).any(dim=1).nonzero().flatten()
 
 
-def _variation(values: Sequence[float]) -> float | None:
+def variation(values: Sequence[float]) -> float | None:
+    """Return the coefficient of variation; None for fewer than two values, without a mean, or where one is infinite."""
     if len(values) < 2 or not all(map(math.isfinite, values)):
         return None
     mean = math.fsum(values) / len(values)

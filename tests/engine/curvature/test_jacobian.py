@@ -123,3 +123,10 @@ def test_the_inputs_do_not_require_a_gradient_afterwards() -> None:
     measured(section_input(mlp(4, 3), x, normal(6, 3, seed=1)))
     assert not x.requires_grad
     assert x.grad is None
+
+
+@pytest.mark.parametrize("room", [0, -1])
+def test_a_jacobian_is_written_out_up_to_the_limit_of_its_bytes(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jacobian, "WRITTEN_BYTES", 4 * 5 * 8 * 8 + room)  # samples, outputs, inputs, bytes of a float64
+    section = measured(section_input(chain(normal(5, 8)), normal(4, 8, seed=1), normal(4, 5, seed=2)))
+    assert (section.smallest is not None) is (room == 0)

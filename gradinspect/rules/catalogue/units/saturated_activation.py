@@ -11,14 +11,15 @@ from gradinspect.wording import counted, number, percent, quoted
 
 def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Take the layer with the largest share of saturated elements."""
-    rows = [row for row in evidence.layers if row.saturated_fraction is not None]
-    if not rows:
+    shares = [(row.saturated_fraction, row) for row in evidence.layers if row.saturated_fraction is not None]
+    if not shares:
         return NotJudged("no layer has a nonlinearity that saturates on both sides")
-    firing = [row for row in rows if thresholds.severity(row.saturated_fraction or 0.0) is not None]
-    if not firing:
+    crossing = [(share, row) for share, row in shares if thresholds.severity(share) is not None]
+    if not crossing:
         return None
-    firing.sort(key=lambda row: -(row.saturated_fraction or 0.0))
-    worst, value = firing[0], firing[0].saturated_fraction or 0.0
+    crossing.sort(key=lambda pair: -pair[0])
+    firing = [row for _, row in crossing]
+    value, worst = crossing[0]
     severity = thresholds.severity(value) or "warn"
     fault = fault_of_layers(evidence, "saturated", firing)
     others = f", and {counted(len(firing) - 1, 'other layer')} too" if len(firing) > 1 else ""
