@@ -134,8 +134,8 @@ def script_module(model: nn.Module, traceback: ScriptTraceback, last_used: str) 
     Args:
         model: the scripted or traced model.
         traceback: at the operation.
-        last_used: path of the module whose parameters were used last before the operation; of modules that the lines cannot
-            distinguish, the first one from there on is taken.
+        last_used: path of the module whose parameters were used last before the operation; of modules with the same
+            lines, the first one from there on is taken.
     """
     if not traceback.ranges:
         return None

@@ -10,9 +10,9 @@ from typing import Any
 from torch.autograd.graph import Node
 
 from gradinspect.engine.arrays.statistics import Amplitude
+from gradinspect.engine.arrays.units import UnitReading
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.tracing.activations import Activation, SlopeReading
-from gradinspect.engine.tracing.units import UnitReading
 
 UNREAD = Amplitude(0, math.nan, math.nan)
 NO_SLOPE = SlopeReading(math.nan, None)

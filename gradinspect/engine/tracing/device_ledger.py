@@ -17,10 +17,7 @@ import torch
 from gradinspect.engine.arrays.distributions import SAMPLE, magnitude_sample, row_distributions, strided_chunks
 from gradinspect.engine.arrays.host_arrays import Array, flat_values
 from gradinspect.engine.arrays.statistics import Amplitude, MeanAndRms, Moments
-from gradinspect.engine.tracing.activations import SlopeReading
-from gradinspect.engine.tracing.ledger import GradientSink, Numbers, read_slope
-from gradinspect.engine.tracing.outputs import OutputReading
-from gradinspect.engine.tracing.units import (
+from gradinspect.engine.arrays.units import (
     ACTIVATION_SAMPLE,
     DEAD_SHARE,
     NO_UNITS,
@@ -32,6 +29,9 @@ from gradinspect.engine.tracing.units import (
     similarity_from,
     units_last,
 )
+from gradinspect.engine.tracing.activations import SlopeReading
+from gradinspect.engine.tracing.ledger import GradientSink, Numbers, read_slope
+from gradinspect.engine.tracing.outputs import OutputReading
 
 
 @dataclass(slots=True)

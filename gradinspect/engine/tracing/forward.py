@@ -20,6 +20,7 @@ from torch.autograd.graph import Node
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradinspect.engine.arrays.distributions import strided_chunks
+from gradinspect.engine.arrays.units import ACTIVATION_SAMPLE
 from gradinspect.engine.network.parameters import ParameterIndex
 from gradinspect.engine.tracing.activations import SlopeKernel, find_activation, slope_of
 from gradinspect.engine.tracing.calls import ActivationCall, LayerCall
@@ -33,7 +34,6 @@ from gradinspect.engine.tracing.operator_names import (
     ATEN_WITH_TENSOR_ARGUMENT,
 )
 from gradinspect.engine.tracing.origins import Origins, tensors_in
-from gradinspect.engine.tracing.units import ACTIVATION_SAMPLE
 
 Arguments = tuple[Any, ...]  # Any: arguments and results of ATen operations
 Keywords = Mapping[str, Any]

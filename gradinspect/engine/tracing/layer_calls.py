@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch.autograd.graph import Node
 
+from gradinspect.engine.arrays.units import ACTIVATION_SAMPLE, OutputLayout
 from gradinspect.engine.network.parameters import ParameterEntry, owner_of
 from gradinspect.engine.tracing.calls import ActivationCall, LayerCall
 from gradinspect.engine.tracing.graph import Graph, through_reshapes
@@ -18,7 +19,6 @@ from gradinspect.engine.tracing.operations import Returned
 from gradinspect.engine.tracing.operator_names import ATEN_BIAS_OR_GAIN, ATEN_CHANNELS_FIRST
 from gradinspect.engine.tracing.origins import DATA
 from gradinspect.engine.tracing.outputs import OutputReading
-from gradinspect.engine.tracing.units import ACTIVATION_SAMPLE, OutputLayout
 
 
 @dataclass(frozen=True, slots=True)

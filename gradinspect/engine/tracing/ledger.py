@@ -35,9 +35,9 @@ from gradinspect.engine.arrays.statistics import (
     row_moments,
     row_products,
 )
+from gradinspect.engine.arrays.units import OutputLayout
 from gradinspect.engine.tracing.activations import SlopeReading, slope_reading, slope_sums
 from gradinspect.engine.tracing.outputs import OutputReading, read_output
-from gradinspect.engine.tracing.units import OutputLayout
 
 _SAMPLES_TOGETHER = 64  # of 64 KiB each
 _TOGETHER = 32_768  # elements: more would leave the cache, and cost fresh memory for every intermediate result

@@ -10,8 +10,8 @@ import torch
 from gradinspect.engine.arrays.distributions import strided_chunks
 from gradinspect.engine.arrays.host_arrays import Array, host_array
 from gradinspect.engine.arrays.statistics import Amplitude, array_amplitude
+from gradinspect.engine.arrays.units import ACTIVATION_SAMPLE, OutputLayout, UnitReading, read_units
 from gradinspect.engine.tracing.activations import SlopeReading, slope_reading
-from gradinspect.engine.tracing.units import ACTIVATION_SAMPLE, OutputLayout, UnitReading, read_units
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradinspect.contracts.optimizers import AdamW
+from gradinspect.engine.arrays.units import OutputLayout
 from gradinspect.engine.network.optimizers import steps_of
 from gradinspect.engine.network.parameters import ParameterIndex
 from gradinspect.engine.rows.layer_rows import layer_rows, parameter_rows
@@ -26,7 +27,6 @@ from gradinspect.engine.tracing.ledger import HostLedger, Ledger, read_slope
 from gradinspect.engine.tracing.naming import name_calls
 from gradinspect.engine.tracing.readings import PassReading
 from gradinspect.engine.tracing.run_pass import TracedPass
-from gradinspect.engine.tracing.units import OutputLayout
 from tests.support.networks.inspected import assert_same, random
 
 WAITING = {

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gradinspect.engine.arrays.statistics import amplitude
+from gradinspect.engine.arrays.units import ACTIVATION_SAMPLE, OutputLayout
 from gradinspect.engine.tracing.outputs import read_output
-from gradinspect.engine.tracing.units import ACTIVATION_SAMPLE, OutputLayout
 from tests.support.networks.inspected import random
 
 

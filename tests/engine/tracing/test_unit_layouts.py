@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gradinspect.engine.arrays.units import OutputLayout, units_last
 from gradinspect.engine.tracing.device_ledger import DeviceLedger
 from gradinspect.engine.tracing.ledger import HostLedger
 from gradinspect.engine.tracing.outputs import OutputReading
-from gradinspect.engine.tracing.units import OutputLayout, units_last
 
 
 def test_channels_of_folded_samples_are_unfolded_by_the_declared_shape() -> None:

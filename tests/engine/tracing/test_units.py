@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from gradinspect.engine.arrays.units import ACTIVATION_SAMPLE, OutputLayout, UnitReading
 from gradinspect.engine.tracing.outputs import read_output
-from gradinspect.engine.tracing.units import ACTIVATION_SAMPLE, OutputLayout, UnitReading
 from tests.support.networks.inspected import inspect, random
 
 
