@@ -138,4 +138,4 @@ def _text(value: object) -> str:
 
 LAYERS = Shape(LayerMeasurement)
 PARAMETERS = Shape(ParameterMeasurement)
-FINDINGS = Shape(Finding, opaque=frozenset({"remedy"}))
+FINDINGS = Shape(Finding, opaque=frozenset({"remedy", "operation"}))

@@ -184,6 +184,7 @@ class FindingRecord(_Result, Table):
     message: Mapped[str]
     explanation: Mapped[str]
     remedy: Mapped[Json | None]
+    operation: Mapped[Json | None]
 
     @classmethod
     def extra_indexes(cls) -> list[Index]:
