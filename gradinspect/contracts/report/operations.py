@@ -46,16 +46,12 @@ class SourceLine(Document):
 class Operation(Document):
     """One operation of a pass."""
 
-    name: Name = Field(description="ATen name, such as sqrt or softmax.")
-    module: Annotated[str, Field(max_length=256)] | None = Field(
-        default=None, description="Path of the module that it ran in; null for the model itself and for the loss."
-    )
-    source: SourceLine | None = Field(
-        default=None, description="Line outside torch and gradinspect; null for specs and named losses."
-    )
+    name: Name
+    module: Annotated[str, Field(max_length=256)] | None = None
+    source: SourceLine | None = None
     inputs: Annotated[tuple[OperationInput, ...], Field(max_length=4)] = ()
-    axis_size: Count | None = Field(default=None, description="Elements that a softmax or a normalisation runs over.")
-    reason: Trap = Field(description="Key of the known trap that the operation is in.")
+    axis_size: Count | None = None
+    reason: Trap
 
 
 class Fault(Document):

@@ -135,6 +135,7 @@ def expected(field: str, place: int) -> Any:
         "activation": lambda: statistics(own.a),
         "preactivation": lambda: statistics(own.z) if nonlinearity else None,
         "nonlinearity": lambda: nonlinearity,
+        "joined_nonlinearity": lambda: None,
         "signal": lambda: {"norm": norm(own.delta), "rms": rms(own.delta)},
         "forward_gain": lambda: rms(own.a) / rms(own.entered),
         "backward_gain": lambda: norm(own.delta) / norm(above.delta) if above else None,
