@@ -18,16 +18,16 @@ OutputNames = Annotated[tuple[Name, ...], Field(max_length=MAX_OUTPUTS)]
 class Outputs(Document):
     """The model's floating-point outputs that carry a gradient: indices, keys and field names, joined by dots."""
 
-    used: OutputNames = Field(default=(), description="The loss depends on these.")
-    unused: OutputNames = Field(default=(), description="The loss does not depend on these.")
+    used: OutputNames = Field(default=())
+    unused: OutputNames = Field(default=())
 
 
 class TermLayer(Document):
     """The gradient of one term in the parameters of one layer."""
 
     layer: Name
-    grad_norm: Number = Field(default=None, description="l2 norm; null where the term does not reach the layer.")
-    cosine: Number = Field(default=None, description="To the sum of the other terms' gradients in this layer.")
+    grad_norm: Number = None
+    cosine: Number = None
 
 
 class LossTerm(Document):
@@ -35,8 +35,8 @@ class LossTerm(Document):
 
     name: Name
     value: Number = None
-    grad_norm: Number = Field(default=None, description="l2 norm over all trained parameters.")
-    cosine: Number = Field(default=None, description="To the sum of the other terms' gradients, over all parameters.")
-    shared_cosine: Number = Field(default=None, description="The same over the layers that other terms train, too.")
+    grad_norm: Number = None
+    cosine: Number = None
+    shared_cosine: Number = None
     layers: Annotated[tuple[TermLayer, ...], Field(max_length=MAX_TERM_LAYERS)] = ()
-    reason: Text | None = Field(default=None, description="Why the gradients could not be measured.")
+    reason: Text | None = None

@@ -25,7 +25,7 @@ Trap = Literal[
 
 
 class OperationInput(Document):
-    """One tensor that an operation took; the numbers are of its finite values."""
+    """An input of an operation; numbers are of its finite values."""
 
     dtype: Name
     shape: Sizes
@@ -36,7 +36,7 @@ class OperationInput(Document):
 
 
 class SourceLine(Document):
-    """The line of the model's own code from which an operation was called."""
+    """The line of the model that called an operation."""
 
     file: Annotated[str, Field(max_length=512)]
     line: Count

@@ -128,9 +128,7 @@ class Finding(Document):
     message: Text
     explanation: Text
     remedy: Remedy | None = None
-    operation: Operation | None = Field(
-        default=None, description="The operation that is responsible; null where none was located."
-    )
+    operation: Operation | None = Field(default=None, description="The responsible operation, where located.")
 
 
 class Summary(MeasuredSummary):

@@ -375,7 +375,7 @@ def test_a_finite_model_has_no_non_finite_counts() -> None:
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
     "no parameters": (lambda: nn.Sequential(nn.ReLU()), "no_gradient", "no parameters; add a layer that has some"),
     "all frozen": (lambda: nn.Linear(8, 3).requires_grad_(False), "no_gradient", "all 2 parameters have requires_grad"),
-    "detached": (lambda: Calls(lambda part, x: part[0](x).detach(), nn.Linear(8, 3)), "no_gradient", "Remove the detach()"),
+    "detached": (lambda: Calls(lambda part, x: part[0](x).detach(), nn.Linear(8, 3)), "no_gradient", "the detach()"),
     "integers": (
         lambda: Calls(lambda part, x: part[0](x).argmax(-1), nn.Linear(8, 3)), "data_mismatch", "returned torch.int64",
     ),
