@@ -23,7 +23,7 @@ class Outputs(Document):
 
 
 class TermLayer(Document):
-    """The gradient of one term in the parameters of one layer."""
+    """A term's gradient in one layer."""
 
     layer: Name
     grad_norm: Number = None
@@ -31,7 +31,7 @@ class TermLayer(Document):
 
 
 class LossTerm(Document):
-    """One named term of the loss, as it enters the sum."""
+    """One named term of the loss."""
 
     name: Name
     value: Number = None
