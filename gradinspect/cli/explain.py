@@ -34,7 +34,9 @@ def explain(rule: str | None) -> None:
         return
     if rule not in rules:
         raise click.UsageError(f"there is no rule {rule!r}{did_you_mean(rule, rules) or '; explain lists them'}")
-    click.echo("\n\n".join(fill(text, terminal_width()) for text in _paragraphs(rules[rule])))
+    width = terminal_width()
+    # Words with a hyphen stay whole, so that names and numbers such as 1e-6 can be copied.
+    click.echo("\n\n".join(fill(text, width, break_on_hyphens=False) for text in _paragraphs(rules[rule])))
 
 
 def _paragraphs(rule: Rule) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any, get_type_hints
 
 import pytest
@@ -184,15 +185,19 @@ def test_a_defect_of_ours_is_raised_and_not_reported_as_a_reason() -> None:
 
 
 class Hungry(nn.Module):
-    """A model that runs out of memory on more than `fits` samples."""
+    """A model that runs out of memory on more than `fits` samples.
 
-    def __init__(self, fits: int) -> None:
+    Args:
+        fits: number of samples.
+        note: receives the size of each batch. A list on the model would be restored after each pass.
+    """
+
+    def __init__(self, fits: int, note: Callable[[int], None]) -> None:
         super().__init__()
-        self.linear, self.fits = nn.Linear(4, 3).double(), fits
-        self.seen: list[int] = []
+        self.linear, self.fits, self.note = nn.Linear(4, 3).double(), fits, note
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.seen.append(x.shape[0])
+        self.note(x.shape[0])
         if x.shape[0] > self.fits:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes.")
         output: torch.Tensor = self.linear(x)
@@ -207,14 +212,15 @@ class Hungry(nn.Module):
     ],
 )
 def test_running_out_of_memory_names_the_batch_that_would_fit(fits: int, detail: str, tried: list[int]) -> None:
-    model = Hungry(fits)
+    seen: list[int] = []
+    model = Hungry(fits, seen.append)
     x, y = normal(32, 4), normal(32, 3, seed=1)
     subject = Subject(model, Batch((x,), lambda _output: y, False, ""), 0)
     with pytest.raises(InspectionError) as caught:
         measure([subject], InspectionSettings(loss="mse"), device=torch.device("cpu"))
     assert caught.value.code == "memory_limit"
     assert caught.value.detail == detail
-    assert model.seen == tried
+    assert seen == tried
 
 
 PROGRAM = """
