@@ -129,10 +129,10 @@ class ProblemError(Exception):
 
 # Failures of an accepted inspection: its `error.code`, and what to do.
 FAILURES: dict[str, str] = {
-    "invalid_model": "`detail` says what is wrong with the model; a file has to be as torch.jit.save writes it.",
+    "invalid_model": "Correct what the message names; a file has to be as torch.jit.save writes it.",
     "unsupported_operator": "Replace this operator, or upload a spec.",
     "data_mismatch": "Give inputs and a target that the model and the loss take.",
-    "model_error": "`detail` has the message and the line; run the model and the loss on this batch outside first.",
+    "model_error": "Run the model and the loss on this batch without gradinspect; the message is the model's own.",
     "no_gradient": "Nothing that requires a gradient reaches the loss; check requires_grad, detach() and no_grad().",
     "memory_limit": "Use a smaller batch or model, or ask the operator for a larger memory limit.",
     "time_limit": "Use a smaller batch, or ask for fewer diagnostics.",
