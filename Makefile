@@ -46,7 +46,7 @@ run: $(READY) ## Start the service and inspect two models on it (PORT=8080, ONCE
 test: $(READY) ## Run everything that continuous integration runs: lint, types, arrows, tests on real servers
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" --cov --cov-report=
-	@$(BIN)/python -m coverage report | awk 'NR <= 12 { print } END { print }'
+	@$(BIN)/python -m coverage report | awk 'NR <= 12 || /^TOTAL/'
 
 test-all: $(READY) ## The same, with the studies that take minutes
 	@$(MAKE) --no-print-directory lint
