@@ -44,6 +44,25 @@ class LrScalesRequest(Document):
     )
 
 
+class TrialRequest(Document):
+    """The budget of the learning trial and of the prescription that follows it."""
+
+    steps: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=2_000, description="Training steps of all arms together."
+    )
+    seconds: Annotated[Finite, Field(gt=0, le=86_400)] = Field(default=20.0, description="Wall seconds of all arms.")
+
+
+def _trial_form(value: object) -> str:
+    return "(word)" if isinstance(value, str) else "(budget)"
+
+
+TrialOption = Annotated[
+    Annotated[Literal["auto", "off"], Tag("(word)")] | Annotated[TrialRequest, Tag("(budget)")],
+    Discriminator(_trial_form),
+]
+
+
 def _asked(value: object) -> str:
     return "(no)" if value is False else "(asked)"
 
