@@ -116,7 +116,7 @@ SECTIONS: tuple[SectionRecord, ...] = (
     ),
     SectionRecord(
         "precision",
-        "What low precision would do",
+        "Effect of low precision",
         labels={
             "compute": "computed in",
             "intended": "intended for",

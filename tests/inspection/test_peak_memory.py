@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,10 +59,10 @@ def test_gradients_are_freed_as_they_are_read() -> None:
     assert ours < 0.7 * alone
 
 
-def allocated(run: object) -> int:
+def allocated(run: Callable[[], object]) -> int:
     """Return the largest sum of live allocations of torch's CPU allocator, beyond those at the start."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        run()  # type: ignore[operator]
+        run()
     assert recorded.profiler is not None
     events = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
     held = peak = 0

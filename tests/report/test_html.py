@@ -165,7 +165,7 @@ def test_a_huge_network_fits_a_page_and_a_notebook() -> None:
 def test_every_section_is_there() -> None:
     text = HtmlOutline(render_html(full())).text
     for words in ("Gradient noise", "317", "Curvature", "12.5", "Input-output Jacobian", "Learning-rate scales", "× 32",
-                  "0.4, 0.5, 0.46", "What low precision would do", "36 %", "Gradients over training steps",
+                  "0.4, 0.5, 0.46", "Effect of low precision", "36 %", "Gradients over training steps",
                   "balance identity failed"):  # fmt: skip
         assert words in text
     assert "Tried instead" in HtmlOutline(render_html(nothing_learns())).text

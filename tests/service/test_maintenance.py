@@ -99,7 +99,9 @@ def test_old_inspections_are_hidden_then_removed(database: Database, settings: S
     kept_a_day.go_round()
     kept_a_day.close()
     with database.read() as session:
-        assert session.get(InspectionRecord, (old, TENANT)).deleted_at is not None  # type: ignore[union-attr]
+        record = session.get(InspectionRecord, (old, TENANT))
+    assert record is not None
+    assert record.deleted_at is not None
 
 
 def test_a_second_maintainer_leaves_the_work_to_the_first(settings: Settings, postgresql_url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,13 @@ from workers.child.confinement import FORBIDDEN, confine, reachable_level
 from workers.child.sandbox import refuse_privileges
 
 
-def in_a_child(work: object) -> str:
+def in_a_child(work: Callable[[], object]) -> str:
     """Run `work` in a forked process and return its result."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            os.write(writing, str(work()).encode())  # type: ignore[operator]
+            os.write(writing, str(work()).encode())
         except BaseException as error:  # noqa: BLE001  # the parent reads it
             os.write(writing, repr(error).encode())
         finally:

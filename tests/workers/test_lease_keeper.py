@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from threading import Event
 from time import monotonic, sleep
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -96,11 +97,11 @@ def test_a_short_outage_of_the_database_does_not_lose_the_lease(
 ) -> None:
     beat, failures = leases.heartbeat, [1, 1]
 
-    def away_twice(*arguments: object, **keywords: object) -> bool:
+    def away_twice(*arguments: Any, **keywords: Any) -> bool:  # Any: passed on as they came
         if failures:
             failures.pop()
             raise OperationalError("UPDATE", {}, Exception("server closed the connection"))
-        return beat(*arguments, **keywords)  # type: ignore[arg-type]
+        return beat(*arguments, **keywords)
 
     monkeypatch.setattr(leases, "heartbeat", away_twice)
     with keeper(database) as kept:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
@@ -57,8 +58,8 @@ def layer_table(report: Report, *, width: int, most: int) -> RenderableType:
     columns = _that_fit(_columns(report, rows), lines, width)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=_QUIET)
     for column in columns:
-        justify = "right" if column.is_number else "left"
-        table.add_column(Text(column.heading), justify=justify, no_wrap=True, vertical="bottom")  # type: ignore[arg-type]
+        justify: Literal["left", "right"] = "right" if column.is_number else "left"
+        table.add_column(Text(column.heading), justify=justify, no_wrap=True, vertical="bottom")
     for line in lines:
         if isinstance(line, Gap):
             left_out = {"depth": "⋮", "layer": _gap(line)}

@@ -67,7 +67,7 @@ def remedy_rows(scales: LrScales) -> list[tuple[str, str, str | None]]:
     for remedy in scales.remedies:
         name = printable(remedy.name).replace("_", " ")
         ratio = remedy.loss_ratio
-        ended = f": its loss ended at {number(ratio)} of what knowing nothing gives" if ratio is not None else ""
+        ended = f": its loss ended at {number(ratio)} of the loss without learning" if ratio is not None else ""
         outcome = "learned" if remedy.learned else "did not learn"
         rows.append((name, outcome + ended, remedy.code if remedy.learned else None))
     return rows

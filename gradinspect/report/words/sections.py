@@ -48,7 +48,7 @@ def headline_facts(report: Report) -> tuple[Fact, ...]:
     summary, environment = report.summary, report.environment
     loss = number(summary.loss) if summary.loss is not None else "not finite"
     if summary.expected_initial_loss is not None:
-        loss += f" (knowing nothing gives {number(summary.expected_initial_loss)})"
+        loss += f" (a uniform guess gives {number(summary.expected_initial_loss)})"
     facts = [
         Fact("layer calls", f"{summary.layers:,}"),
         Fact("parameters", amount(summary.parameters)),

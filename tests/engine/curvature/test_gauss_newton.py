@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -63,9 +65,9 @@ class Lstm(nn.Module):
 
 
 @pytest.mark.parametrize("load", [lambda model: model, scripted], ids=["eager", "loaded"])
-def test_a_fused_recurrent_layer_has_an_exact_derivative_in_float32(load: object) -> None:
+def test_a_fused_recurrent_layer_has_an_exact_derivative_in_float32(load: Callable[[nn.Module], nn.Module]) -> None:
     torch.manual_seed(0)
-    model = load(Lstm())  # type: ignore[operator]
+    model = load(Lstm())
     s = section_input(model, normal(3, 6, 4).float(), normal(3, 2, seed=1).float())
     v = direction_of(s)
     double = section_input(model.double(), normal(3, 6, 4), normal(3, 2, seed=1))

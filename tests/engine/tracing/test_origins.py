@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 import torch
@@ -83,7 +84,7 @@ INPUTS: dict[str, Callable[[nn.Module, torch.Tensor], torch.Tensor]] = {
     "drawn with another number of rows": lambda *_: torch.randn(5, 16)[torch.arange(SAMPLES) % 5],
     "noise that is scaled and shifted": lambda _, x: 0.5 * torch.rand(len(x), 16) - 1,
     "a buffer": lambda model, _: model.get_buffer("stored"),
-    "a stored tensor": lambda model, x: model.attribute.expand(len(x), -1),  # type: ignore[operator]
+    "a stored tensor": lambda model, x: cast("torch.Tensor", model.attribute).expand(len(x), -1),
     "a parameter": lambda model, x: model.get_parameter("scale").expand(len(x), -1),
     "a coordinate grid": lambda _, x: torch.linspace(-1, 1, len(x)).unsqueeze(1) * torch.arange(16.0),
     "NumPy's": lambda _, x: torch.from_numpy(x.numpy()).repeat(1, 2),

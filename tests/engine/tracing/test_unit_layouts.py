@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -36,6 +38,6 @@ def test_dead_units_on_a_device_are_those_of_the_host(nonzero: int) -> None:
     layout = OutputLayout((2, 3, 100), 2, channels_first=True)
     readings: dict[str, OutputReading] = {}
     for name, ledger in (("host", HostLedger()), ("device", DeviceLedger())):
-        ledger.output(values, layout, lambda reading, key=name: readings.__setitem__(key, reading))  # type: ignore[misc]
+        ledger.output(values, layout, partial(readings.__setitem__, name))
         ledger.settle()
     assert readings["device"].units == readings["host"].units

@@ -51,5 +51,5 @@ RULE = Rule(
     compares="above",
     reference="Karpathy 2019, A recipe for training neural networks, verify loss @ init",
     check=check,
-    warn=Level(1.0, "chosen: twice the loss of knowing nothing"),
+    warn=Level(1.0, "chosen: twice the loss of a uniform guess"),
 )
