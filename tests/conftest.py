@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import hypothesis
 import pytest
 
 from service.db import migrate
@@ -16,6 +17,10 @@ from service.store.storage import Store, open_store
 from tests.support.servers import PostgresServer, Server, ValkeyServer, running
 
 TEMPLATE = "template_gradinspect"
+
+# A busy machine must not fail a test: how long an example or its drawing takes is not what these tests check.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -130,7 +130,7 @@ def planned_or_none(document: specimens.Json) -> ModelSpec | None:
     return None
 
 
-@settings(max_examples=800, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=800, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(document=specimens.single_layers())
 def test_a_random_layer_is_refused_with_a_reason_or_built_as_planned(document: specimens.Json) -> None:
     spec = planned_or_none(document)
@@ -138,7 +138,7 @@ def test_a_random_layer_is_refused_with_a_reason_or_built_as_planned(document: s
         assert_built_as_planned(spec)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(shape=specimens.SHAPES, row=st.lists(specimens.nested(), min_size=1, max_size=3))
 def test_random_nesting_is_refused_with_a_reason_or_built_as_planned(
     shape: list[int], row: list[specimens.Json]

@@ -237,7 +237,7 @@ SMALL = {
 }  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), preset=st.sampled_from(sorted(SMALL)))
 def test_random_arguments_are_refused_by_name_or_give_a_network_that_runs(data: st.DataObject, preset: str) -> None:
     arguments = data.draw(SMALL[preset])

@@ -78,7 +78,7 @@ def test_the_joint_system_leaves_every_layer_at_least_a_twentieth_of_its_own_ste
 
 
 @given(seed=st.integers(0, 10_000), size=st.integers(1, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_active_sets_give_the_same_least_squares_as_an_exhaustive_search(seed: int, size: int) -> None:
     a = normal(size, size, seed=seed)
     A = a @ a.T + 0.1 * torch.eye(size, dtype=torch.float64)

@@ -25,7 +25,7 @@ def finite_arrays(bound: float) -> st.SearchStrategy[np.ndarray]:
     return arrays(np.float64, array_shapes(max_dims=3, max_side=20), elements=st.floats(-bound, bound))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(finite_arrays(1e6))
 def test_sums_of_float64_values_are_numpys(values: np.ndarray) -> None:
     found = moments(torch.from_numpy(values))
@@ -42,7 +42,7 @@ def test_sums_of_float64_values_are_numpys(values: np.ndarray) -> None:
     assert norm(torch.from_numpy(values)) == pytest.approx(found.norm, rel=values.size * FLOAT64)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(arrays(np.float64, 40, elements=st.sampled_from([0.0, -0.0, 1.0, math.nan, math.inf, -math.inf])))
 def test_values_that_are_not_finite_are_counted_exactly(values: np.ndarray) -> None:
     found = moments(torch.from_numpy(values))
@@ -118,7 +118,7 @@ def test_an_empty_tensor_has_no_mean_and_a_norm_of_zero() -> None:
     assert math.isnan(amplitude(torch.empty(3, 0)).rms)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(finite_arrays(1e3))
 def test_quantiles_are_numpys_up_to_the_sample_size(values: np.ndarray) -> None:
     found = distribution(torch.from_numpy(values))

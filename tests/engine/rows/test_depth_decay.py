@@ -55,7 +55,7 @@ def test_a_signal_that_shrinks_towards_the_first_layer_has_a_negative_slope() ->
     assert decay.cumulative_gain == pytest.approx(0.5**5, rel=ROUNDING)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-8, 8), min_size=3, max_size=30))
 def test_the_line_is_numpys_least_squares_and_its_standard_error(logs: list[float]) -> None:
     x = np.arange(len(logs), dtype=float)

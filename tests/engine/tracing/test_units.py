@@ -39,7 +39,7 @@ def test_a_unit_is_dead_when_it_is_zero_for_99_of_100_samples(zeros: int, dead: 
     assert read(values).dead_fraction == dead
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(1, 700), st.integers(1, 30), st.integers(0, 2**31), st.sampled_from([0.0, 0.005, 0.01, 0.02, 0.5, 1.0])
 )
@@ -50,7 +50,7 @@ def test_dead_units_are_counted_exactly_after_the_screening(rows: int, units: in
     assert read(values).dead_fraction == dead_share(values, 1)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 9), st.integers(1, 8), st.integers(1, 40), st.integers(0, 2**31))
 def test_channels_are_counted_over_samples_and_positions(batch: int, channels: int, size: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -154,7 +154,7 @@ def as_far_as_it_fits(shape: list[int], row: list[specimens.Json]) -> ModelSpec 
 nesting = given(shape=specimens.SHAPES, row=st.lists(specimens.nested(), min_size=1, max_size=8))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, derandomize=True, suppress_health_check=list(HealthCheck))
 @nesting
 def test_random_nesting_is_refused_with_a_reason_or_has_autograds_gradients(
     shape: list[int], row: list[specimens.Json]
@@ -165,7 +165,7 @@ def test_random_nesting_is_refused_with_a_reason_or_has_autograds_gradients(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@settings(max_examples=2000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2000, suppress_health_check=list(HealthCheck))
 @nesting
 def test_much_random_nesting_is_refused_with_a_reason_or_has_autograds_gradients(
     shape: list[int], row: list[specimens.Json]

@@ -67,7 +67,7 @@ def test_no_request_gets_an_answer_that_is_not_described(
 
     @given(case=operation.as_strategy(generation_mode=mode))
     @hypothesis_settings(
-        max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
+        max_examples=EXAMPLES, database=None, derandomize=True, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     def ask(case: Case[Any]) -> None:

@@ -86,7 +86,7 @@ names = st.text(min_size=1, max_size=20)
 
 @example(name="\x00", norm=None, p50=5e-324, numel=2**63 - 1, lowest=0, tail=0)
 @given(name=names, norm=finite, p50=finite, numel=counts, lowest=st.integers(-2000, 2000), tail=counts)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_name_and_any_finite_number_survive(
     database: Database, name: str, norm: float | None, p50: float | None, numel: int, lowest: int, tail: int
 ) -> None:

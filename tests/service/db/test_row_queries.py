@@ -239,7 +239,7 @@ value = st.none() | st.floats(allow_nan=False, allow_infinity=False, width=16)
 
 
 @given(drawn=st.lists(value, min_size=1, max_size=12), limit=st.integers(1, 5), is_descending=st.booleans())
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_all_pages_together_are_the_sorted_list(
     database: Database, drawn: list[float | None], limit: int, is_descending: bool
 ) -> None:
