@@ -5,6 +5,7 @@ from __future__ import annotations
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.report.report import Summary
 from gradinspect.contracts.request.policy import DEFAULT_POLICY
+from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.wire.resources import (
     ArtifactResource,
     ErrorResource,
@@ -53,22 +54,24 @@ def links_of(inspection_id: str) -> InspectionLinks:
     )
 
 
-def model_resource(record: ModelRecord, *, with_spec: bool = True) -> ModelResource:
+def model_resource(record: ModelRecord, *, with_spec: bool = True, spec: ModelSpec | None = None) -> ModelResource:
     """Return a model as callers see it.
 
     Args:
         with_spec: False in lists, because specs may be large.
+        spec: that of the record, where the caller has it; reading a large one again takes as long as the whole request.
     """
     source = record.source()
     if record.document is not None:
         source["input"] = {name: record.document["input"][name] for name in ("shape", "dtype")}
-        if not with_spec:
+        if not with_spec or spec is not None:
             del source[record.kind]
     about = {
         "id": record.id, "name": record.name, "digest": record.digest, "parameters": record.parameters,
         "created_at": record.created_at.isoformat(),
     }  # fmt: skip
-    return from_python(ModelResource, about | source, code="invalid_spec")
+    resource = from_python(ModelResource, about | source, code="invalid_spec")
+    return resource if spec is None else resource.model_copy(update={"spec": spec})
 
 
 def artifact_resource(record: ArtifactRecord) -> ArtifactResource:

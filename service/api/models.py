@@ -9,7 +9,7 @@ from apiflask import APIBlueprint
 from pydantic import Discriminator, RootModel, Tag
 from werkzeug.wrappers import Response
 
-from gradinspect.contracts.document import Document, ModelName, from_python, parse_strict_json
+from gradinspect.contracts.document import Document, ModelName, from_python, parse_strict_json, refuse_many_values
 from gradinspect.contracts.sources import FileSource, SpecSource
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.wire.resources import ModelRegistration, ModelResource, Page, SpecDescription
@@ -80,8 +80,10 @@ class SpecToCheck(
 )  # fmt: skip
 def register_model(body: ModelRegistration | None) -> Response:
     """Register a spec, an uploaded TorchScript file, or (multipart) a file sent along."""
-    record = _register(body if body is not None else _received_registration())
-    return json_answer(model_resource(record), 201, {"Location": f"/v1/models/{record.id}"})
+    registration = body if body is not None else _received_registration()
+    record = _register(registration)
+    resource = model_resource(record, spec=registration.spec)
+    return json_answer(resource, 201, {"Location": f"/v1/models/{record.id}"})
 
 
 @blueprint.get("/v1/models")
@@ -155,6 +157,11 @@ def _received_registration() -> ModelRegistration:
     with upload_slot():
         form = receive_form(limit, keep, fields=("name", "input"))
     given: dict[str, Any] = {form.file.kind: form.file.id} | {  # Any: JSON
-        name: parse_strict_json(text) if name == "input" else text for name, text in form.fields.items()
+        name: _parsed(text) if name == "input" else text for name, text in form.fields.items()
     }
     return from_python(ModelRegistration, given)
+
+
+def _parsed(text: str) -> Any:  # Any: JSON
+    refuse_many_values(text.encode())
+    return parse_strict_json(text)

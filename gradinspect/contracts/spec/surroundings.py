@@ -34,6 +34,14 @@ class Surroundings:
             residual_init=residual,
         )  # fmt: skip
 
+    def same_init(self, other: Surroundings) -> bool:
+        """Check whether both have the very same initialisers."""
+        return (
+            self.weight_init is other.weight_init
+            and self.bias_init is other.bias_init
+            and self.residual_init is other.residual_init
+        )
+
 
 def initializers(
     layer: Layer, parameters: Mapping[str, Shape], context: Surroundings, here: Location
@@ -46,7 +54,7 @@ def initializers(
     own = layer.init if isinstance(layer.init, Init) else None
     result: dict[str, Initializer] = {}
     parts = ("weight", context.weight_init), ("bias", context.bias_init), ("residual", context.residual_init)
-    for part, inherited in parts:
+    for part, inherited in parts if any(inherited for _, inherited in parts) else ():
         is_explicit = own is not None and getattr(own, part) is not None
         if inherited is None or not (is_explicit or layer.inherits_init):
             continue

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from gradinspect.contracts.spec.initialization import Init
+from gradinspect.contracts.spec.initialization import Init, Initializer
 from gradinspect.contracts.spec.layers import (
     Concat,
     Container,
@@ -31,6 +31,7 @@ from gradinspect.contracts.spec.surroundings import Surroundings, initializers
 from gradinspect.contracts.spec.tensors import MAX_ELEMENTS
 
 MAX_NESTING = 32
+MAX_TENSORS = 10_000  # chosen: two for each call; one recurrent layer may have 800, and each takes 3 µs
 MAX_PARAMETERS = 2**34  # elements: 64 GiB of float32, beyond any machine this runs on
 
 
@@ -75,6 +76,11 @@ class _Signal:
     tokens: bool
     source: Location | None
 
+    @property
+    def kind(self) -> tuple[Shape, bool]:
+        """Everything but the source."""
+        return self.shape, self.tokens
+
 
 @dataclass(frozen=True, slots=True)
 class _Here:
@@ -102,6 +108,7 @@ class _Limits:
     """The part of the largest accepted size that a spec has used."""
 
     calls: int = 0
+    tensors: int = 0
     parameters: int = 0
 
     def count_call(self, location: Location) -> None:
@@ -110,12 +117,28 @@ class _Limits:
             raise SpecError(location, f"the spec has more than {MAX_CALLS} layer calls; repeat less often")
 
     def count_elements(self, layer: Layer, resolved: Resolved, location: Location) -> None:
-        label = name_layer(layer, location)
         if prod(resolved.output) > MAX_ELEMENTS:
+            label = name_layer(layer, location)
             raise SpecError(location, f"{label} gives {list(resolved.output)}, over {MAX_ELEMENTS} elements")
-        self.parameters += sum(prod(shape) for shape in resolved.parameters.values())
+        self.tensors += len(resolved.parameters)
+        if self.tensors > MAX_TENSORS:
+            label = name_layer(layer, location)
+            raise SpecError(location, f"up to {label} the model has more than {MAX_TENSORS} parameter tensors")
+        for shape in resolved.parameters.values():
+            self.parameters += prod(shape)
         if self.parameters > MAX_PARAMETERS:
+            label = name_layer(layer, location)
             raise SpecError(location, f"up to {label} the model has more than {MAX_PARAMETERS} parameters")
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The latest copy of a layer: what it received and inherited, and what followed."""
+
+    signal: tuple[Shape, bool]
+    inside: Surroundings
+    resolved: Resolved
+    initializers: Mapping[str, Initializer]
 
 
 @dataclass(slots=True)
@@ -128,6 +151,7 @@ class _Walk:
     calls: dict[str, Call] = field(default_factory=dict)  # by path
     vocabularies: list[int] = field(default_factory=list)
     loosened: dict[int, Layer] = field(default_factory=dict)
+    latest: dict[int, _Known] = field(default_factory=dict)  # by identity of the layer
 
     def row(self, entries: Sequence[Entry], here: _Here) -> tuple[tuple[Step, ...], _Signal]:
         """Walk entries in order; return their steps and the output of the last one."""
@@ -139,21 +163,22 @@ class _Walk:
 
     def _extend(self, steps: list[Step], entries: Sequence[Entry], here: _Here) -> _Signal:
         signal = here.signal
+        path, surroundings = here.path, here.surroundings
+        copies = surroundings.copies
         for index, entry in enumerate(entries):
-            at = replace(here, location=(*here.location, index), signal=signal)
+            location = (*here.location, index)
             if isinstance(entry, Repeat):
-                signal = self._repeat(steps, entry, at)
+                signal = self._repeat(steps, entry, _Here(location, path, signal, surroundings))
                 continue
-            copies = at.surroundings.copies
-            key = self.names.key(entry, position=len(steps), prefix=at.path, copies=copies, location=at.location)
-            at = replace(at, path=at.path + key)
+            key = self.names.key(entry, position=len(steps), prefix=path, copies=copies, location=location)
+            at = _Here(location, path + key, signal, surroundings)
             step: Step
             if isinstance(entry, Layer):
                 step = self._call(entry, key, at)
                 tokens = signal.tokens and entry.takes == "anything"
             else:
                 step, tokens = self._block(entry, key, at)
-            signal = _Signal(step.output_shape, tokens, at.location)
+            signal = _Signal(step.output_shape, tokens, location)
             steps.append(step)
         return signal
 
@@ -161,11 +186,10 @@ class _Walk:
         outer = here.surroundings
         if outer.depth + len(outer.copies) >= MAX_NESTING:
             raise _too_deep(here.location)
-        signal = here.signal
+        signal, location = here.signal, (*here.location, "layers")
         for copy in range(entry.repeat):
             surroundings = replace(outer, copies=(*outer.copies, copy))
-            inside = replace(here.inside("layers"), signal=signal, surroundings=surroundings)
-            signal = self._extend(steps, entry.layers, inside)
+            signal = self._extend(steps, entry.layers, _Here(location, here.path, signal, surroundings))
         return signal
 
     def _call(self, layer: Layer, key: str, here: _Here) -> Call:
@@ -173,11 +197,13 @@ class _Walk:
         copies = here.surroundings.copies
         if any(copies) and layer.inferable:
             layer = self._loosen(layer)
-        resolved = _resolve(layer, here)
+        inside = here.surroundings
+        if layer.init is not None or layer.frozen:
+            inside = inside.entered(layer.init, frozen=layer.frozen, location=here.location)
+        resolved, filled = self._resolved(layer, here, inside)
         self.limits.count_elements(layer, resolved, here.location)
         if layer.takes == "tokens":
             self.vocabularies.append(int(getattr(layer, "num_embeddings", 1)))
-        inside = here.surroundings.entered(layer.init, frozen=layer.frozen, location=here.location)
         call = Call(
             key=key,
             path=here.path,
@@ -186,7 +212,7 @@ class _Walk:
             input_shape=here.signal.shape,
             output_shape=resolved.output,
             parameters=resolved.parameters,
-            initializers=initializers(layer, resolved.parameters, inside, here.location),
+            initializers=filled,
             saved=prod(resolved.output) if resolved.saved is None else resolved.saved,
             frozen=inside.frozen,
             location=here.location,
@@ -195,6 +221,16 @@ class _Walk:
         if layer.tie is not None:
             self.ties.requests.append((call, copies))
         return call
+
+    def _resolved(self, layer: Layer, here: _Here, inside: Surroundings) -> tuple[Resolved, Mapping[str, Initializer]]:
+        """Return a layer's shapes and initialisers: those of the copy before it where the same arrives again."""
+        known = self.latest.get(id(layer))
+        if known is not None and known.signal == here.signal.kind and inside.same_init(known.inside):
+            return known.resolved, known.initializers
+        resolved = _resolve(layer, here)
+        filled = initializers(layer, resolved.parameters, inside, here.location)
+        self.latest[id(layer)] = _Known(here.signal.kind, inside, resolved, filled)
+        return resolved, filled
 
     def _loosen(self, layer: Layer) -> Layer:
         """Return the layer without inferable sizes; the same object for the same layer."""

@@ -10,7 +10,7 @@ from flask import request
 from pydantic import BaseModel
 from werkzeug.datastructures import MultiDict
 
-from gradinspect.contracts.document import from_json
+from gradinspect.contracts.document import from_request
 from gradinspect.contracts.problems import FieldError, ProblemError
 from service.api.http.bodies import arriving_bytes, declared_length
 from service.context import context
@@ -59,7 +59,7 @@ def read_json(model: type[ModelT]) -> ModelT:
 def validate_json(model: type[ModelT], body: bytes) -> ModelT:
     """Validate a JSON body; the code is `invalid_spec` when only its spec is wrong."""
     try:
-        return from_json(model, body)
+        return from_request(model, body)
     except ProblemError as problem:
         if problem.errors and all("/spec" in f"{error.pointer}/" for error in problem.errors):
             raise ProblemError("invalid_spec", problem.detail, errors=problem.errors) from None

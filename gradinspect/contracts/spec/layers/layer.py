@@ -6,6 +6,7 @@ Shapes here leave out the batch axis; axis arguments (`dim`, `start_dim`) are to
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache, lru_cache
 from math import prod
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -102,8 +103,8 @@ class Node(Document):
         """Return the names of required fields and of those that differ from their default."""
         return [
             name
-            for name, field in type(self).model_fields.items()
-            if field.is_required() or getattr(self, name) != field.default
+            for name, is_required, default in _defaults(type(self))
+            if is_required or getattr(self, name) != default
         ]
 
     @model_serializer(mode="wrap")
@@ -146,12 +147,7 @@ class Layer(Node):
 
     def role(self, parameter: str) -> Role | None:
         """Return which part of an `init` applies to a parameter of this layer, or None."""
-        *modules, last = parameter.split(".")
-        if any(module.startswith("norm") for module in modules):
-            return None
-        if last.startswith("weight") or last.endswith("_weight"):
-            return "weight"
-        return "bias" if last in ("bias", "in_proj_bias") or last.startswith(("bias_ih", "bias_hh")) else None
+        return _usual_role(parameter)
 
     def spread(self, field: str, axes: int) -> Shape:
         """Write an argument that is one number for all axes, or one for each, as one for each."""
@@ -190,3 +186,19 @@ def axis(dim: int, shape: Shape, layer: Node, *, field: str = "dim") -> int:
 def elements(shape: Shape) -> int:
     """Count the elements of one sample."""
     return prod(shape)
+
+
+@lru_cache(maxsize=4096)
+def _usual_role(parameter: str) -> Role | None:
+    *modules, last = parameter.split(".")
+    if any(module.startswith("norm") for module in modules):
+        return None
+    if last.startswith("weight") or last.endswith("_weight"):
+        return "weight"
+    return "bias" if last in ("bias", "in_proj_bias") or last.startswith(("bias_ih", "bias_hh")) else None
+
+
+@cache
+def _defaults(kind: type[Node]) -> tuple[tuple[str, bool, object], ...]:
+    """Return the fields of a kind of layer: name, whether it is required, and its default."""
+    return tuple((name, field.is_required(), field.default) for name, field in kind.model_fields.items())
