@@ -287,7 +287,7 @@ def subject(cell: Cell, seed: int) -> SectionInput:
 
 
 def unlimited(s: SectionInput) -> ProbeBudget:
-    return ProbeBudget(s, LrScalesRequest(max_steps=10_000_000, max_seconds=86_400.0))
+    return ProbeBudget.of_scales(s, LrScalesRequest(max_steps=10_000_000, max_seconds=86_400.0))
 
 
 @cache

@@ -137,7 +137,7 @@ class _Suggestion:
         s, request = self.s, self.request
         data = probe_data(s)
         trainer = Trainer(s, data, [entry for m in self.measured for entry in m.group.entries])
-        budget = ProbeBudget(s, request)
+        budget = ProbeBudget.of_scales(s, request)
         with trainer.borrowed():
             starts = trainer.starts(request.seeds)
             gate = Gate(s, trainer, budget, starts, steps=request.probe_steps)

@@ -50,7 +50,7 @@ def test_the_best_candidate_must_win_again_on_seeds_not_used_for_the_choice() ->
     update = steps_of(ASSUMED).update
     with trainer.borrowed():
         starts = trainer.starts(SEEDS)
-        gate = Gate(s, trainer, ProbeBudget(s, LrScalesRequest()), starts, steps=30)
+        gate = Gate(s, trainer, ProbeBudget.of_scales(s, LrScalesRequest()), starts, steps=30)
         uniform = Arm("uniform", update, [1.0, 1.0], 1e-4, starts)
         scaled = Arm("scaled", update, [100.0, 0.01], 1e-2, starts)
         probe = gate.probe([uniform, scaled])

@@ -35,7 +35,7 @@ class Searched:
         s = section_input(model, torch.ones(40, 1, dtype=torch.float64), normal(40, 1) * 0, loss="mse")
         entries = [entry for group in make_groups(s) for entry in group.entries]
         self.trainer = Trainer(s, probe_data(s), entries)
-        self.budget = ProbeBudget(s, LrScalesRequest(max_steps=max_steps))
+        self.budget = ProbeBudget.of_scales(s, LrScalesRequest(max_steps=max_steps))
         self.search = RateSearch(self.trainer, self.budget, lambda _fraction: None)
         with self.trainer.borrowed():
             starts = self.trainer.starts(seeds)
@@ -141,7 +141,7 @@ def test_a_best_rate_at_which_a_seed_diverges_is_replaced_by_the_fastest_stable_
 
     s = section_input(Squared(), torch.ones(40, 1, dtype=torch.float64), normal(40, 1) * 0, loss="mse")
     trainer = Trainer(s, probe_data(s), [entry for group in make_groups(s) for entry in group.entries])
-    search = RateSearch(trainer, ProbeBudget(s, LrScalesRequest()), lambda _fraction: None)
+    search = RateSearch(trainer, ProbeBudget.of_scales(s, LrScalesRequest()), lambda _fraction: None)
     with trainer.borrowed():
         (start,) = trainer.starts(1)
         larger = replace(start, weights=lambda: Weights([torch.full((1,), 10.0, dtype=torch.float64)], []))
@@ -174,7 +174,7 @@ def test_a_budget_in_seconds_ends_when_they_have_passed(monkeypatch: pytest.Monk
     clock = 100.0
     monkeypatch.setattr(time, "perf_counter", lambda: clock)
     s = section_input(nn.Linear(1, 1, dtype=torch.float64), normal(4, 1), normal(4, 1), loss="mse")
-    probes = ProbeBudget(s, LrScalesRequest(max_seconds=5.0))
+    probes = ProbeBudget.of_scales(s, LrScalesRequest(max_seconds=5.0))
     clock = 104.9
     assert probes.in_time()
     assert not probes.is_exhausted

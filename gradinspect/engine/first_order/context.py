@@ -73,6 +73,7 @@ class SectionInput:
         budget: the time left for this section.
         rebuild: builds the model from another seed; None for models that we do not initialise (uploads, modules).
         progress: called with the completed fraction of this section.
+        has_named_loss: False for a caller's function of output and target.
     """
 
     model: nn.Module
@@ -94,6 +95,7 @@ class SectionInput:
     budget: Budget
     rebuild: Callable[[int], nn.Module] | None = None
     progress: Callable[[float], None] = lambda _fraction: None
+    has_named_loss: bool = True
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,7 @@ def first_pass(
         pass_cpu_seconds=cpu_seconds,
         budget=budget or Budget(None),
         rebuild=subject.rebuild,
+        has_named_loss=custom_loss is None,
     )
 
 

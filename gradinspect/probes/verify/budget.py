@@ -17,12 +17,19 @@ class ProbeBudget:
     `is_exhausted` is set when either limit has cut something off.
     """
 
-    def __init__(self, s: SectionInput, request: LrScalesRequest) -> None:
-        self.max_steps = request.max_steps
-        self.max_seconds = min(request.max_seconds, max(s.budget.seconds_left, 0.0) * SHARE_OF_JOB)
+    def __init__(self, *, max_steps: int, max_seconds: float) -> None:
+        self.max_steps, self.max_seconds = max_steps, max_seconds
         self.steps_run = 0
         self.is_exhausted = False
         self._started = time.perf_counter()
+
+    @classmethod
+    def of_scales(cls, s: SectionInput, request: LrScalesRequest) -> ProbeBudget:
+        """Make the budget that a request for learning-rate scales sets."""
+        return cls(
+            max_steps=request.max_steps,
+            max_seconds=min(request.max_seconds, max(s.budget.seconds_left, 0.0) * SHARE_OF_JOB),
+        )
 
     def in_time(self) -> bool:
         """Check that seconds are left. Called before each step, because the first run's pace is unknown."""

@@ -22,10 +22,10 @@ from gradinspect.engine.network.optimizers import Update, UpdateState
 from gradinspect.engine.network.parameters import ParameterEntry, ParameterIndex
 from gradinspect.engine.network.reproducible import left_as_found, ordinary_graphs, seeded
 from gradinspect.probes.verify.probe_data import ProbeData
+from gradinspect.probes.verify.trained_parameters import TrainedParameters, suitable_threads
 
 BLOCK = 25  # steps between two looks at the clock and at a run's losses; random draws restart with each
 DIVERGED = 1e3  # times the first loss; chosen: no run recovered from there within a probe
-ONE_THREAD = 2**26  # multiplications a step; chosen: for steps under some 10 ms, threads cost more than they save
 KEPT_BYTES = 2**28  # of weights of finished runs, so that an extension need not train them again
 
 
@@ -87,10 +87,8 @@ class Trainer:
     def __init__(self, s: SectionInput, data: ProbeData, entries: Sequence[ParameterEntry]) -> None:
         self.data = data
         self._s = s
-        self._members = [[m for m in entry.members if m.requires_grad] for entry in entries]
-        self._parameters = [members[0] for members in self._members]
-        self._flat = [member for members in self._members for member in members]
-        self._is_plain = len(self._flat) == len(self._parameters)
+        self._trained = TrainedParameters(entries)
+        self._parameters = self._trained.tensors
         self._buffers = list(s.model.buffers())
         self._orders: dict[tuple[int, int], list[torch.Tensor] | None] = {}
         self._kept_bytes = 0
@@ -102,14 +100,15 @@ class Trainer:
     @contextmanager
     def borrowed(self) -> Iterator[None]:
         """Train inside the block; weights, buffers, modes and gradients are put back."""
-        threads = torch.get_num_threads()
-        if sum(parameter.numel() for parameter in self._parameters) * self.data.batch_size < ONE_THREAD:
-            torch.set_num_threads(1)
+        multiplications = sum(parameter.numel() for parameter in self._parameters) * self.data.batch_size
         try:
-            with left_as_found(self._s.model, self._s.settings.mode), ordinary_graphs():
+            with (
+                suitable_threads(multiplications),
+                left_as_found(self._s.model, self._s.settings.mode),
+                ordinary_graphs(),
+            ):
                 yield
         finally:
-            torch.set_num_threads(threads)
             self._load(self._own)
 
     def starts(self, count: int, *, after: int = 0) -> list[Start]:
@@ -186,10 +185,8 @@ class Trainer:
                 break
             inputs, target = self.data.pick(order[step] if order is not None else None)
             loss = self._s.loss_between(run_model(self._s, inputs), target)
-            gradients = torch.autograd.grad(loss, self._flat, allow_unused=True)
             losses.append(loss.detach())
-            with torch.no_grad():
-                run.update(self._parameters, self._summed(gradients), run.rates, state)
+            self._trained.step(loss, run.update, run.rates, state)
         self.steps_run += len(losses)
         for value in torch.stack(losses).double().tolist():
             first = run.losses[0] if run.losses else value
@@ -197,17 +194,6 @@ class Trainer:
             if not math.isfinite(value) or abs(value) > DIVERGED * max(abs(first), 1e-12):
                 run.ended = "diverged"
                 break
-
-    def _summed(self, gradients: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
-        """Return one dense gradient per parameter: zero where there is none, the sum where TorchScript has two."""
-        dense = [
-            torch.zeros_like(member) if g is None else g.to_dense() if g.is_sparse else g
-            for g, member in zip(gradients, self._flat, strict=True)
-        ]
-        if self._is_plain:
-            return dense
-        parts = iter(dense)
-        return [torch.stack([next(parts) for _ in members]).sum(0) for members in self._members]
 
     def _order(self, seed: int, until: int) -> list[torch.Tensor] | None:
         key = (seed, until)
