@@ -40,11 +40,10 @@ class PlannedSection:
 
 def planned_sections(settings: InspectionSettings) -> list[PlannedSection]:
     """Return the requested sections in the order in which they are computed: the cheapest first, scales last."""
-    requested = {*settings.diagnostics, *(("lr_scales",) if settings.lr_scales else ())}
     planned = [
         PlannedSection(record, record.computation)
         for record in SECTIONS
-        if record.computation is not None and record.stage in requested
+        if record.computation is not None and settings.asks_for(record)
     ]
     return sorted(planned, key=lambda section: section.computation.usual_passes or math.inf)
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gradinspect.contracts.optimizers import ASSUMED, Optimizer
-from gradinspect.contracts.report.optimizer_code import optimizer_code
+from gradinspect.contracts.report.scale_code import with_scale_code
 from gradinspect.contracts.report.sections import (
-    MAX_CODE,
     LrScales,
     ScaleCandidate,
     ScaleEvidence,
@@ -57,8 +56,7 @@ def suggest_scales(s: SectionInput) -> SectionResult:
     section = suggestion.untested()
     if section is None:
         section = suggestion.tested()
-    code = optimizer_code(section, optimizer=s.settings.optimizer)
-    return SectionResult(section.model_copy(update={"code": code if len(code) <= MAX_CODE else None}))
+    return SectionResult(with_scale_code(section, s.settings.optimizer))
 
 
 def _undetermined(reason: str) -> SectionResult:

@@ -12,10 +12,12 @@ from torch import nn
 
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.optimizers import Optimizer, Sgd
+from gradinspect.contracts.report.scale_code import LAYER_NORMALISED, with_scale_code
+from gradinspect.contracts.report.sections import LrScales, ScaleRemedy
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.network.optimizers import UpdateState, steps_of
-from gradinspect.probes.remedies.layer_normalised import layer_normalised_code, layer_normalised_update
+from gradinspect.probes.remedies.layer_normalised import layer_normalised_update
 from gradinspect.probes.scales.groups import make_groups
 from gradinspect.probes.scales.measurement import measure_groups
 from gradinspect.probes.verify.gate import reference_loss
@@ -68,7 +70,9 @@ def test_a_layer_normalised_step_is_that_of_the_printed_optimizer() -> None:
     s = section_input(model, normal(20, 4), classes(3, 20))
     ours = [p.detach().clone() for p in model.parameters()]
     made: dict[str, Any] = {"model": model}
-    exec(layer_normalised_code(measure_groups(s, make_groups(s)), 0.05), made)
+    groups = tuple(m.group.report(1.0) for m in measure_groups(s, make_groups(s)))
+    remedy = ScaleRemedy(name=LAYER_NORMALISED, learned=True, base_lr=0.05)
+    exec(with_scale_code(LrScales(groups=groups, remedies=(remedy,)), None).remedies[0].code or "", made)
     update, state = layer_normalised_update([[0, 1], [2, 3]]), UpdateState()
     for step in range(3):
         gradients = [normal(*p.shape, seed=step) for p in ours]

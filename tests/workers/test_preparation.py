@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from gradinspect.contracts.document import from_json
+from gradinspect.contracts.document import from_json, from_python
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.report.report import MeasuredSummary, Measurements, ModelReference
+from gradinspect.contracts.report.sections import (
+    Jacobian,
+    LrScales,
+    Noise,
+    ScaleGroup,
+    ScaleRemedy,
+    SeedSpread,
+    WeightGain,
+)
 from gradinspect.contracts.request.policy import DEFAULT_POLICY
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.contracts.wire.messages import Job, JobTimings, Limits
@@ -16,7 +27,7 @@ from service.db.leases import Claim, Lease
 from tests.support.specimens import make_report, spec
 from workers.supervisor.endings import Measured
 from workers.supervisor.fork_client import ServerFacts
-from workers.supervisor.preparation import choose_level, job_json, with_trusted_environment
+from workers.supervisor.preparation import choose_level, job_json, trusted
 
 CAN = ServerFacts("2.13.0", "full", "")
 CANNOT = ServerFacts("2.13.0", "limits", "seccomp: Function not implemented")
@@ -58,13 +69,62 @@ def test_an_uploaded_model_runs_on_a_gpu_unconfined_only_if_the_operator_opted_i
     assert choose_level(on_gpu, CAN, has_uploads=True, gpu_uploads=False) == "full"
 
 
+def believed(settings: InspectionSettings, **said: Any) -> Measurements:
+    """Return what a worker believes of measurements that a child sent for these settings."""
+    environment = make_report().environment.model_copy(update=said.pop("environment", {}))
+    summary = MeasuredSummary(loss=1.0, parameters=1, layers=0)
+    sent = Measurements(environment=environment, summary=summary, **said)
+    measured = Measured(sent, JobTimings(fork_seconds=0.01, run_seconds=0.5, cpu_seconds=0.4, frames=3))
+    return trusted(measured, replace(CLAIM, settings=settings), CAN, level="limits", limits=Limits(threads=2))
+
+
+FORGED = "import os\nos.system('touch /tmp/forged')"
+SCALES = LrScales(
+    verdict="use", base_lr=0.1, code=FORGED,
+    groups=(ScaleGroup(layer="0", parameters=("0.weight", '"]); evil(["'), scale=2.0),),
+    remedies=tuple(
+        ScaleRemedy(name=name, learned=True, base_lr=0.1, code=FORGED, gains=(WeightGain(parameter="'", gain=2.0),))
+        for name in ("rescale_gains", "layer_normalised_updates", "adam", "never heard of")
+    ),
+)  # fmt: skip
+
+
 def test_a_childs_claims_about_its_environment_are_overwritten() -> None:
-    environment = make_report().environment.model_copy(
-        update={"confinement": "full", "torch_version": "9", "stages": {f"s{index}": 1.0 for index in range(32)}}
-    )
-    said = Measurements(environment=environment, summary=MeasuredSummary(loss=1.0, parameters=1, layers=0))
-    measured = Measured(said, JobTimings(fork_seconds=0.01, run_seconds=0.5, frames=3))
-    believed = with_trusted_environment(measured, CAN, "limits").environment
-    assert (believed.confinement, believed.torch_version) == ("limits", "2.13.0")
-    assert (believed.stages["fork"], believed.stages["child"]) == (0.01, 0.5)
-    assert len(believed.stages) <= 32
+    forged = {
+        "confinement": "full", "torch_version": "9", "device": "cuda (mine)", "threads": 99, "seed": 5,
+        "wall_seconds": 0.0, "cpu_seconds": 1e9, "stages": {f"s{index}": 1.0 for index in range(32)},
+    }  # fmt: skip
+    environment = believed(InspectionSettings(seed=7), environment=forged).environment
+    assert (environment.confinement, environment.torch_version) == ("limits", "2.13.0")
+    assert (environment.device, environment.threads, environment.seed) == ("cpu", 2, 7)
+    assert (environment.wall_seconds, environment.cpu_seconds) == (0.0, 0.4)
+    assert (environment.stages["fork"], environment.stages["child"]) == (0.01, 0.5)
+    assert len(environment.stages) <= 32
+    assert believed(InspectionSettings(), environment={"wall_seconds": 1e9}).environment.wall_seconds == 0.5
+
+
+def test_no_text_of_a_child_is_served_as_code() -> None:
+    settings = from_python(InspectionSettings, {"lr_scales": {}})
+    scales = believed(settings, lr_scales=SCALES).lr_scales
+    assert scales is not None
+    assert scales.code is not None
+    codes = [scales.code, *(remedy.code for remedy in scales.remedies[:3])]
+    for code in codes:
+        assert code is not None
+        assert "os.system" not in code
+        names = {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
+        assert "evil" not in names  # a parameter's name stays a string
+    assert scales.remedies[3].code is None
+    assert repr('"]); evil(["') in scales.code
+
+
+def test_sections_that_nobody_asked_for_are_dropped() -> None:
+    sent = {
+        "lr_scales": SCALES,
+        "noise": Noise(grad_snr=1.0),
+        "jacobian": Jacobian(largest=2.0),
+        "spread": SeedSpread(seeds=1),
+    }
+    kept = believed(from_python(InspectionSettings, {"diagnostics": ["noise"]}), **sent)
+    assert kept.noise == sent["noise"]
+    assert (kept.lr_scales, kept.jacobian, kept.spread) == (None, None, None)

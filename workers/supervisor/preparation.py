@@ -7,7 +7,9 @@ from contextlib import ExitStack
 from typing import BinaryIO
 
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.report.report import Measurements
+from gradinspect.contracts.report.report import Environment, Measurements
+from gradinspect.contracts.report.scale_code import with_scale_code
+from gradinspect.contracts.sections import SECTIONS
 from gradinspect.contracts.wire.messages import Limits
 from gradinspect.version import __version__
 from service.db.leases import Claim
@@ -59,15 +61,40 @@ def choose_level(claim: Claim, facts: ServerFacts, *, has_uploads: bool, gpu_upl
     return "full"
 
 
-def with_trusted_environment(measured: Measured, facts: ServerFacts, level: Level) -> Measurements:
-    """Overwrite what a child cannot be trusted about, and add the times that it cannot measure."""
-    environment, timings = measured.measurements.environment, measured.timings
-    stages = dict(list(environment.stages.items())[:MOST_STAGES])
-    stages |= {"fork": round(timings.fork_seconds, 6), "child": round(timings.run_seconds, 6)}
-    trusted = {
-        "gradinspect_version": __version__,
-        "torch_version": facts.torch_version,
-        "confinement": level,
-        "stages": stages,
+def trusted(measured: Measured, claim: Claim, facts: ServerFacts, *, level: Level, limits: Limits) -> Measurements:
+    """Return a child's measurements with everything replaced that this process knows or can make itself.
+
+    The numbers and names are the child's, validated. Source code is made anew from them, sections that the request did
+    not ask for are dropped, and the environment is the one that this process set up and observed.
+    """
+    believed, settings = measured.measurements, claim.settings
+    changed: dict[str, object] = {
+        record.name: None for record in SECTIONS if record.computation is not None and not settings.asks_for(record)
     }
-    return measured.measurements.model_copy(update={"environment": environment.model_copy(update=trusted)})
+    if settings.lr_scales is not False and believed.lr_scales is not None:
+        changed["lr_scales"] = with_scale_code(believed.lr_scales, settings.optimizer)
+    if settings.seeds == 1:
+        changed["spread"] = None
+    changed["environment"] = _environment(measured, claim, facts, level=level, limits=limits)
+    return believed.model_copy(update=changed)
+
+
+def _environment(measured: Measured, claim: Claim, facts: ServerFacts, *, level: Level, limits: Limits) -> Environment:
+    """Return the environment as this process set it up, with the times that it saw."""
+    said, timings = measured.measurements.environment, measured.timings
+    stages = dict(list(said.stages.items())[:MOST_STAGES])
+    stages |= {"fork": round(timings.fork_seconds, 6), "child": round(timings.run_seconds, 6)}
+    spent = said.wall_seconds
+    return said.model_copy(
+        update={
+            "gradinspect_version": __version__,
+            "torch_version": facts.torch_version,
+            "confinement": level,
+            "device": said.device if claim.queue == "gpu" and said.device.startswith("cuda") else "cpu",
+            "threads": limits.threads,
+            "seed": claim.settings.seed,
+            "wall_seconds": timings.run_seconds if spent is None else min(max(spent, 0.0), timings.run_seconds),
+            "cpu_seconds": timings.cpu_seconds,
+            "stages": stages,
+        }
+    )

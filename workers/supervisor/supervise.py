@@ -152,7 +152,12 @@ class _Supervision:
         if isinstance(frame, FailureFrame):
             return Failed(frame.code, frame.detail)
         run_seconds = perf_counter() - self._started
-        timings = JobTimings(fork_seconds=self._child.fork_seconds, run_seconds=run_seconds, frames=self._frame_count)
+        timings = JobTimings(
+            fork_seconds=self._child.fork_seconds,
+            run_seconds=run_seconds,
+            cpu_seconds=self._child.cpu_seconds(),
+            frames=self._frame_count,
+        )
         return Measured(frame.measurements, timings)
 
     def _read_frames(self) -> Failed | None:

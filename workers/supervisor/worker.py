@@ -31,7 +31,7 @@ from workers.supervisor.devices import visible_gpus
 from workers.supervisor.endings import Died, Ending, Failed, Lost, Measured, Stopped
 from workers.supervisor.fork_client import ForkServerError, ForkServers
 from workers.supervisor.lease_keeper import LeaseKeeper
-from workers.supervisor.preparation import choose_level, job_json, open_files, with_trusted_environment
+from workers.supervisor.preparation import choose_level, job_json, open_files, trusted
 from workers.supervisor.supervise import Watch, supervise
 
 PROGRESS_SECONDS = 1.0  # chosen for a person who watches; each step is a write
@@ -138,7 +138,8 @@ class Worker:
                 if log_head:
                     log.info("child_log", text=log_head.decode(errors="replace"))
                 if isinstance(ending, Measured):
-                    return replace(ending, measurements=with_trusted_environment(ending, facts, level))
+                    believed = trusted(ending, claim, facts, level=level, limits=limits)
+                    return replace(ending, measurements=believed)
                 return ending
         except ForkServerError as error:
             return Died(str(error))

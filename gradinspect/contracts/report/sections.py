@@ -194,6 +194,13 @@ class ScaleEvidence(Document):
     curves: Annotated[tuple[ProbeCurve, ...], Field(max_length=64)] = ()
 
 
+class WeightGain(Document):
+    """The factor by which a remedy multiplies one weight."""
+
+    parameter: Name
+    gain: Finite
+
+
 class ScaleRemedy(Document):
     """Another remedy, probed where no scale learns or the signal fails."""
 
@@ -202,6 +209,9 @@ class ScaleRemedy(Document):
     loss_ratio: Number = Field(default=None, description="Loss at the end of the probe over the reference loss.")
     base_lr: Number = None
     curve: Losses = ()
+    gains: Annotated[tuple[WeightGain, ...], Field(max_length=MAX_LAYERS)] = Field(
+        default=(), description="Of `rescale_gains`: the weights that it rescales."
+    )
     code: Code | None = Field(default=None, description="Left out where it would be longer than two million letters.")
 
 

@@ -11,7 +11,7 @@ from gradinspect.contracts.document import WITHOUT_NUL, Document, Finite, ModelN
 from gradinspect.contracts.optimizers import Optimizer, Positive
 from gradinspect.contracts.request.data import Data
 from gradinspect.contracts.request.fitting import NO_PARAMETERS, misfit, target_misfit
-from gradinspect.contracts.sections import DIAGNOSTICS, Diagnostic
+from gradinspect.contracts.sections import DIAGNOSTICS, Diagnostic, SectionRecord
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.spec.tensors import FloatType
 
@@ -90,6 +90,10 @@ class InspectionSettings(Document):
     )
     device: Device = "auto"
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+
+    def asks_for(self, record: SectionRecord) -> bool:
+        """Check whether a section that takes further passes was asked for."""
+        return record.stage in self.diagnostics or (record.name == "lr_scales" and self.lr_scales is not False)
 
     @model_validator(mode="after")
     def _distinct(self) -> InspectionSettings:

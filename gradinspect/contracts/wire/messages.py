@@ -71,4 +71,5 @@ class JobTimings(Document):
 
     fork_seconds: Finite
     run_seconds: Finite
+    cpu_seconds: Finite | None = None
     frames: Count

@@ -15,8 +15,8 @@ from dataclasses import replace
 
 import torch
 
-from gradinspect.contracts.report.optimizer_code import optimizer_code
-from gradinspect.contracts.report.sections import LrScales
+from gradinspect.contracts.report.scale_code import RESCALE_GAINS
+from gradinspect.contracts.report.sections import WeightGain
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.first_order.replay import replaying, run_model
 from gradinspect.engine.network.optimizers import steps_of
@@ -45,18 +45,14 @@ def rescale_gains(setup: RemedyInput) -> ProbedRemedy | None:
         return None
     optimizer, entries = setup.optimizer, setup.entries
     arm = Arm(
-        name="rescale_gains",
+        name=RESCALE_GAINS,
         update=steps_of(optimizer).update,
         scales=[1.0] * len(entries),
         centre=optimizer.probe_centre,
         starts=[_rescaled(start, entries, gains) for start in setup.starts],
     )
 
-    def code(base_lr: float) -> str:
-        plain = optimizer_code(LrScales(verdict="use"), optimizer=optimizer, base_lr=base_lr)
-        return _gain_code(gains, plain.removeprefix("import torch\n\n"))
-
-    return ProbedRemedy(arm, code)
+    return ProbedRemedy(arm, tuple(WeightGain(parameter=entry.name, gain=gain) for entry, gain in gains.items()))
 
 
 def rescaling_gains(s: SectionInput) -> dict[ParameterEntry, float]:
@@ -99,20 +95,6 @@ def _rescaled(start: Start, entries: Sequence[ParameterEntry], gains: Mapping[Pa
         return replace(drawn, parameters=rescaled)
 
     return replace(start, weights=weights)
-
-
-def _gain_code(gains: Mapping[ParameterEntry, float], optimizer: str) -> str:
-    """Write source that rescales the weights of `model` in place and makes its optimizer."""
-    rows = "".join(f"    {entry.name!r}: {gain!r},\n" for entry, gain in gains.items())
-    return (
-        "import torch\n\n"
-        f"gains = {{\n{rows}}}\n"
-        "named = dict(model.named_parameters(remove_duplicate=False))\n"
-        "with torch.no_grad():\n"
-        "    for name, gain in gains.items():\n"
-        "        named[name].mul_(gain)\n"
-        f"{optimizer}"
-    )
 
 
 def _forward(s: SectionInput) -> list[LayerCall]:

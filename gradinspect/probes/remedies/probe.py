@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gradinspect.contracts.optimizers import Adam
-from gradinspect.contracts.report.sections import MAX_CODE, ScaleRemedy
+from gradinspect.contracts.report.scale_code import ADAM
+from gradinspect.contracts.report.sections import ScaleRemedy, WeightGain
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.network.optimizers import steps_of
 from gradinspect.engine.rows.layer_rows import finite
@@ -49,7 +50,7 @@ def probe_remedies(
     for remedy in _remedies(RemedyInput(s, trainer, starts, measured)):
         result, learned = gate.try_remedy(remedy.arm, steps)
         if result is not None:
-            rows.append(_row(gate, result, learned, remedy.code(result.base_lr)))
+            rows.append(_row(gate, result, learned, remedy.gains))
     return tuple(rows)
 
 
@@ -73,18 +74,15 @@ def _remedies(setup: RemedyInput) -> Iterator[ProbedRemedy]:
 def _adam(setup: RemedyInput) -> ProbedRemedy:
     """Make the remedy that divides each element's step by the running size of its gradient (Kingma and Ba 2015)."""
     adam = Adam(type="adam")
-    arm = Arm("adam", steps_of(adam).update, [1.0] * len(setup.entries), adam.probe_centre, setup.starts)
-    return ProbedRemedy(
-        arm, lambda base_lr: f"import torch\n\noptimizer = {adam.source('model.parameters()', lr=repr(base_lr))}\n"
-    )
+    return ProbedRemedy(Arm(ADAM, steps_of(adam).update, [1.0] * len(setup.entries), adam.probe_centre, setup.starts))
 
 
-def _row(gate: Gate, result: ArmResult, learned: bool, code: str) -> ScaleRemedy:
+def _row(gate: Gate, result: ArmResult, learned: bool, gains: tuple[WeightGain, ...]) -> ScaleRemedy:
     return ScaleRemedy(
         name=result.name,
         learned=learned,
         loss_ratio=finite(result.final / gate.reference),
         base_lr=result.base_lr,
         curve=result.losses,
-        code=code if len(code) <= MAX_CODE else None,
+        gains=gains,
     )

@@ -1,11 +1,12 @@
-"""A remedy that is probed like learning-rate scales: the way it trains, and the code that trains the same way."""
+"""A remedy that is probed like learning-rate scales: the way it trains, and what its code needs to train so."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gradinspect.contracts.optimizers import ASSUMED, Optimizer
+from gradinspect.contracts.report.sections import WeightGain
 from gradinspect.engine.first_order.context import SectionInput
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.probes.scales.measurement import GroupMeasurement
@@ -19,11 +20,11 @@ class ProbedRemedy:
 
     Attributes:
         arm: how it trains.
-        code: base rate → source that makes `optimizer` for a variable `model`, and changes the model where needed.
+        gains: the weights that it rescales; `contracts.report.scale_code` writes its source.
     """
 
     arm: Arm
-    code: Callable[[float], str]
+    gains: tuple[WeightGain, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
