@@ -16,7 +16,11 @@ _CALLS: dict[str, str] = {
     "xavier": "xavier_normal_(weight)",
     "tanh": "xavier_normal_(weight, gain=5 / 3)",
 }
-_WORDS: dict[str, str] = {"he": "He's", "xavier": "Xavier's", "tanh": "Xavier's (gain 5/3)"}
+_WORDS: dict[str, str] = {
+    "he": "He initialisation",
+    "xavier": "Xavier initialisation",
+    "tanh": "Xavier initialisation of gain 5/3",
+}
 _LAYERS = (
     "layers = [\n"
     "    module\n"
@@ -53,7 +57,7 @@ class Initialize(Action):
         """Return the change in one sentence."""
         what = "the weights of all linear and convolutional layers" if self.weights is None else listed(self.weights)
         factor = f", times {self.multiply_by:g}" if self.multiply_by != 1.0 else ""
-        return f"Draw {what} with {_WORDS[self.scheme]} initialisation{factor}, and set biases to zero."
+        return f"Draw {what} with {_WORDS[self.scheme]}{factor}, and set biases to zero."
 
     def source(self) -> str:
         """Return the lines that draw the weights."""
@@ -127,7 +131,7 @@ class RedrawWeights(Action):
     def sentence(self) -> str:
         """Return the change in one sentence."""
         why = {"constant": "all rows are equal", "zero": "they are zero", "not_finite": "they are not finite"}
-        return f"Draw {listed(self.weights)} with {_WORDS[self.scheme]} initialisation, because {why[self.reason]}."
+        return f"Draw {listed(self.weights)} with {_WORDS[self.scheme]}, because {why[self.reason]}."
 
     def source(self) -> str:
         """Return the lines that draw the weights; vectors become zero."""
@@ -153,7 +157,7 @@ class ReviveUnits(Action):
 
     def sentence(self) -> str:
         """Return the change in one sentence."""
-        return f"Draw {listed(self.layers)} with He's initialisation and zero biases, so that their units are active."
+        return f"Draw {listed(self.layers)} with He initialisation and zero biases, so that their units are active."
 
     def source(self) -> str:
         """Return the lines that draw the layers."""
