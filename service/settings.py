@@ -51,6 +51,9 @@ class Settings(BaseModel):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8080, description="Port the API binds to.")
     public_url: str | None = Field(default=None, description="How callers reach the service, when behind a proxy.")
     allow_unauthenticated: bool = Field(default=False, description="Bind beyond loopback although the API has no keys.")
+    secret_key: str = Field(
+        default="", repr=False, description="Signs sessions and cursors; left out: a random file in data_dir."
+    )
     web_workers: Positive = Field(default=2, description="Processes of the API.")
     web_threads: Positive = Field(default=64, description="Threads in each process of the API.")
     max_long_polls: Positive = Field(

@@ -29,6 +29,7 @@ The API has no keys. It binds to loopback; any other `GRADINSPECT_HOST` is refus
 _IN_WORDS = {
     "data_dir": "`$XDG_DATA_HOME/gradinspect` or `~/.local/share/gradinspect`",
     "database_url": "SQLite in the data directory",
+    "secret_key": "`secret.key` in the data directory",
     "store_dir": "`store` in the data directory",
     "worker_queues": "all of `queues`",
     "worker_slots": "the CPUs of this process",
