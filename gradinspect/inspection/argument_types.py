@@ -32,8 +32,10 @@ def check_types(model: object, inputs: object, targets: object, optimizer: objec
         not tensors_in(targets) or not isinstance(targets, torch.Tensor | Mapping | list | tuple)
     ):
         _check_tensor("targets", targets, "give a tensor, or leave it out")
-    if optimizer is not None and not isinstance(optimizer, Mapping):
-        raise TypeError(f'optimizer is {_name(optimizer)}; give a dict: {{"type": "sgd", "lr": 0.1}}')
+    if optimizer is not None and not isinstance(optimizer, Mapping | torch.optim.Optimizer):
+        raise TypeError(
+            f'optimizer is {_name(optimizer)}; give a torch optimizer, or a dict: {{"type": "sgd", "lr": 0.1}}'
+        )
 
 
 def _check_tensor(argument: str, value: object, advice: str) -> None:

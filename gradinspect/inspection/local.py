@@ -29,6 +29,7 @@ from gradinspect.engine.network.reproducible import generator
 from gradinspect.inspection.argument_types import check_types
 from gradinspect.inspection.job import choose_device, run_job
 from gradinspect.inspection.measure import Progress, measure
+from gradinspect.inspection.optimizer_object import read_optimizer
 from gradinspect.inspection.subjects import module_subjects, spec_dtype, spec_subjects
 from gradinspect.report.shown import Report
 from gradinspect.rules import find_policy, judge, remedies_to_try
@@ -57,7 +58,7 @@ def inspect(
     targets: Target = None,
     *,
     loss: Loss | CustomLoss = "cross_entropy",
-    optimizer: dict[str, Any] | None = None,
+    optimizer: torch.optim.Optimizer | dict[str, Any] | None = None,
     precision: dict[str, Any] | None = None,
     diagnostics: Sequence[Diagnostic] = ("gradients", "signals"),
     lr_scales: bool | dict[str, Any] = False,
@@ -81,7 +82,9 @@ def inspect(
         loss: a name (cross_entropy, mse, l1, huber, bce_with_logits, nll, output_mean, random_cotangent), or a
             callable of (output, target). It receives what the model returned, be it a tensor, tuple, dict or
             dataclass, and returns a scalar, or a dict of named scalars whose sum is the loss.
-        optimizer: as in a request: {"type": "sgd", "lr": 0.1}; its first step gives the update ratios.
+        optimizer: as in a request: {"type": "sgd", "lr": 0.1}; its first step gives the update ratios. Or a
+            `torch.optim` object, which is read and not changed: its class and settings (SGD, Adam, AdamW; the rate of
+            the first group), and which parameters it holds.
         precision: as in a request: {"intended": "float16", "loss_scale": 65536}.
         diagnostics: sections to compute.
         lr_scales: True, or a dict as in a request, to suggest learning-rate scales and test them (minutes).
@@ -104,8 +107,10 @@ def inspect(
     Cost: one forward and one backward pass and the statistics, 1.02-1.5 times the bare passes.
     """
     check_types(model, inputs, targets, optimizer)
+    held = read_optimizer(optimizer, model) if isinstance(optimizer, torch.optim.Optimizer) else None
+    declared = held.declared if held is not None else optimizer
     settings = _settings(
-        loss, optimizer=optimizer, precision=precision, diagnostics=list(diagnostics),
+        loss, optimizer=declared, precision=precision, diagnostics=list(diagnostics),
         lr_scales={} if lr_scales is True else lr_scales, mode=mode, seeds=seeds, seed=seed, device=device,
     )  # fmt: skip
     rules = find_policy(policy)
@@ -124,6 +129,9 @@ def inspect(
             subjects, settings, device=where, custom_loss=loss if callable(loss) else None,
             budget=Budget(time_limit), suggest=remedies_to_try, progress=progress,
         )  # fmt: skip
+    if held is not None and measured.setup is not None:
+        setup = measured.setup.model_copy(update={"optimizer": held.document})
+        measured = measured.model_copy(update={"setup": setup})
     report = judge(measured, policy=rules, model=reference, inspection=None, settings=settings)
     return Report.of(report, settings=settings)
 

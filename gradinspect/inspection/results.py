@@ -14,11 +14,13 @@ from gradinspect.contracts.report.operations import Fault
 from gradinspect.contracts.report.report import Environment, MeasuredSummary, Measurements, SelfCheck
 from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 from gradinspect.contracts.report.sections import PrecisionSection
+from gradinspect.contracts.report.setup import Setup
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.arrays.precision import precision_section
 from gradinspect.engine.checks.self_checks import run_checks
 from gradinspect.engine.first_order.context import SectionInput, SectionResult
 from gradinspect.engine.first_order.loss_terms import loss_terms
+from gradinspect.engine.locate.setup import setup_of
 from gradinspect.engine.network.autocast import HALF
 from gradinspect.engine.network.losses import expected_initial_loss
 from gradinspect.engine.rows.averages import average_layers, average_parameters
@@ -49,6 +51,7 @@ class FirstPass:
     precision: PrecisionSection
     outputs: Outputs
     losses: tuple[LossTerm, ...]
+    setup: Setup
 
     @classmethod
     def of(cls, s: SectionInput, *, has_named_loss: bool) -> FirstPass:
@@ -72,6 +75,7 @@ class FirstPass:
             precision=precision_section(gradients, settings.precision, settings.precision.compute or name),
             outputs=_outputs(reading.outputs),
             losses=loss_terms(s),
+            setup=setup_of(s),
         )
 
 
@@ -126,6 +130,7 @@ class Results:
             spread=seed_spread(self._layers),
             outputs=self.first.outputs,
             losses=self.first.losses,
+            setup=self.first.setup,
         ).model_copy(update=self._sections)
 
     def _summary(

@@ -21,10 +21,10 @@ a report is the severest of `fail` and `warn`; without either it is `pass`; `und
 could not be judged. `info` never changes a verdict. A rule whose measurement is missing is not judged, and the
 report says so.
 
-Multiplying the loss by a constant changes no verdict. Four rules look at the loss together with a number that was
-declared, and are silent when it was not: `update_ratio` and `sharpness` (the optimizer's learning rate),
-`low_precision_underflow` and `low_precision_overflow` (the intended precision and its loss scale). Dividing that number
-by the constant keeps their verdict too.
+Multiplying the loss by a constant changes no verdict. Five rules look at the loss together with a number that was
+declared, and are silent when it was not: `update_ratio`, `optimizer_step` and `sharpness` (the optimizer's learning
+rate), `low_precision_underflow` and `low_precision_overflow` (the intended precision and its loss scale). Dividing that
+number by the constant keeps their verdict too.
 
 Every number can be changed by a policy, for example:
 
@@ -32,8 +32,8 @@ Every number can be changed by a policy, for example:
 {"name": "strict", "rules": {"vanishing_signal": {"warn": 0.01, "fail": 1e-4}, "sharpness": {"enabled": false}}}
 ```
 
-What a policy leaves out keeps its default; `null` switches a level off. `update_ratio` and `initialization_mismatch`
-take ranges, `[low, high]`.
+What a policy leaves out keeps its default; `null` switches a level off. `update_ratio`, `initialization_mismatch`,
+`input_scale` and `target_scale` take ranges, `[low, high]`.
 """
 
 

@@ -11,12 +11,15 @@ from gradinspect.contracts.report.losses import LossTerm
 from gradinspect.contracts.report.operations import Fault
 from gradinspect.contracts.report.report import MeasuredSummary, Measurements, RemedyCheck
 from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
-from gradinspect.contracts.report.sections import Curvature, Noise, PrecisionSection, ScalesVerdict
+from gradinspect.contracts.report.sections import Curvature, Noise, PrecisionSection, ScalesVerdict, TimeDecay
+from gradinspect.contracts.report.setup import Setup
 
 # Chosen: random weights give at least the loss of uniform predictions; over 128 samples of 10 classes it varies by
 # a few percent.
 TRAINED_BELOW = 0.8
 TRAINED = "the loss is below that of a model that knows nothing: these weights are trained, not initial"
+
+_NO_SETUP = Setup()
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class Evidence:
     scales_verdict: ScalesVerdict | None = None
     losses: tuple[LossTerm, ...] = ()
     faults: tuple[Fault, ...] = ()
+    setup: Setup = _NO_SETUP
+    time_decay: TimeDecay | None = None
+    is_synthetic: bool = False
 
     @staticmethod
     def of(measured: Measurements, optimizer: Optimizer | None) -> Evidence:
@@ -51,6 +57,9 @@ class Evidence:
             losses=measured.losses,
             scales_verdict=measured.lr_scales.verdict if measured.lr_scales is not None else None,
             faults=measured.faults,
+            setup=measured.setup or _NO_SETUP,
+            time_decay=measured.time_decay,
+            is_synthetic=measured.environment.synthetic_data,
         )
 
     @cached_property

@@ -125,6 +125,10 @@ TRAPS: dict[Trap, TrapWords] = {
         "The values leave torch as Python or numpy numbers, and a tensor made of them is a new leaf without a graph.",
         "Keep the computation in tensors: no item(), tolist(), numpy() or torch.tensor() on the way.",
     ),
+    "output_activation": TrapWords(
+        "The loss applies its own function to the output, or its targets are outside the range of this one.",
+        "Return the values from before this operation.",
+    ),
     "unknown": TrapWords("No known trap explains it.", "Look at what this operation gets and gives."),
 }
 OVER_ONE_ELEMENT: frozenset[Trap] = frozenset({"softmax_of_one", "norm_of_one"})

@@ -14,6 +14,7 @@ from torch import nn
 
 import gradinspect
 from gradinspect import inspect
+from gradinspect.contracts.optimizers import Sgd
 from gradinspect.contracts.problems import InspectionError, ProblemError
 from gradinspect.contracts.report.report import ModelReference
 from gradinspect.contracts.request.data import ArtifactData
@@ -314,11 +315,40 @@ def test_an_argument_of_another_type_is_refused_with_advice(
         inspect(*arguments())
 
 
-def test_an_optimizer_of_torch_is_refused_with_advice() -> None:
+def test_an_optimizer_that_is_neither_torchs_nor_a_dict_is_refused_with_advice() -> None:
+    optimizer: Any = "sgd"
+    says = 'optimizer is str; give a torch optimizer, or a dict: {"type": "sgd"'
+    with pytest.raises(TypeError, match=re.escape(says)):
+        inspect(model(), *batch(), optimizer=optimizer)
+
+
+def test_an_optimizer_object_declares_its_settings_and_is_left_as_it_was() -> None:
     net = model()
-    optimizer: Any = torch.optim.SGD(net.parameters(), lr=0.1)
-    with pytest.raises(TypeError, match=re.escape('optimizer is torch.optim.sgd.SGD; give a dict: {"type": "sgd"')):
-        inspect(net, *batch(), optimizer=optimizer)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.25, momentum=0.9)
+    report = inspect(net, *batch(), optimizer=optimizer)
+    assert report.optimizer == Sgd(type="sgd", lr=0.25, momentum=0.9)
+    assert report.setup is not None
+    assert report.setup.optimizer is not None
+    assert [group.lr for group in report.setup.optimizer.groups] == [0.25]
+    assert not report.setup.optimizer.missing
+    assert not optimizer.state
+
+
+def test_an_optimizer_of_another_class_is_read_for_what_it_holds() -> None:
+    net = model()
+    names = [name for name, _ in net.named_parameters()]
+    optimizer = torch.optim.RMSprop(list(net.parameters())[1:])
+    report = inspect(net, *batch(), optimizer=optimizer)
+    assert report.optimizer is None
+    finding = next(found for found in report.findings if found.rule == "optimizer_misses_parameter")
+    assert finding.parameters == (names[0],)
+
+
+def test_an_optimizer_of_another_model_holds_none_of_the_parameters() -> None:
+    stale = torch.optim.SGD(model().parameters(), lr=0.1)
+    report = inspect(model(), *batch(), optimizer=stale)
+    finding = next(found for found in report.findings if found.rule == "optimizer_misses_parameter")
+    assert "holds none of the model's parameters" in finding.message
 
 
 def test_an_unknown_policy_is_refused_by_name() -> None:

@@ -4,6 +4,7 @@ import ast
 import math
 import sys
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,24 @@ from gradinspect.contracts.optimizers import Adam, Sgd
 from gradinspect.contracts.report.losses import LossTerm, TermLayer
 from gradinspect.contracts.report.report import Finding, Measurements
 from gradinspect.contracts.report.rows import ActivationStatistics, SignalStatistics
-from gradinspect.contracts.report.sections import Curvature, LayerCurvature, LrScales, Noise, PrecisionSection
+from gradinspect.contracts.report.sections import (
+    Curvature,
+    LayerCurvature,
+    LrScales,
+    Noise,
+    PrecisionSection,
+    TimeDecay,
+    TracePoint,
+)
+from gradinspect.contracts.report.setup import (
+    BatchTensor,
+    OptimizerObject,
+    OutputHead,
+    ParameterStep,
+    RepeatedRows,
+    Setup,
+    UnregisteredTensor,
+)
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.report.words.remedy_words import remedy_in_words
 from gradinspect.rules import DEFAULT_POLICY, RULE_IDS, RULES, judge
@@ -90,6 +108,48 @@ def terms(ratio: float, cosine: float = 0.0) -> Measurements:
     return chain(losses=(term("large", ratio), term("small", 1.0)))
 
 
+def surrounded(**fields: Any) -> Measurements:
+    return chain(setup=Setup(**fields))
+
+
+def entering(rms: float, **fields: Any) -> Measurements:
+    tensor = BatchTensor(
+        name="input 0", role="input", dtype="float32", shape=(128, 64), feature_axis=1, mean=0.0, std=rms, rms=rms,
+        layers=("0",), **fields,
+    )  # fmt: skip
+    return surrounded(tensors=(tensor,))
+
+
+def regression(rms: float) -> Measurements:
+    target = BatchTensor(name="target", role="target", dtype="float32", shape=(128, 1), mean=0.0, std=rms, rms=rms)
+    return surrounded(tensors=(target,), heads=(OutputHead(loss_function="mse"),))
+
+
+def head(loss: str, **fields: Any) -> Measurements:
+    return surrounded(heads=(OutputHead(loss_function=loss, **fields),))
+
+
+def repeating(share: float) -> Measurements:
+    return surrounded(repeated_rows=(RepeatedRows(parameter="1.weight", share=share),))
+
+
+def stepped(lost: float) -> Measurements:
+    return surrounded(steps=(ParameterStep(parameter="2.weight", dtype="bfloat16", lost_fraction=lost),))
+
+
+def held(missing: tuple[str, ...]) -> Measurements:
+    return surrounded(optimizer=OptimizerObject(name="SGD", missing=missing, missing_count=len(missing)))
+
+
+def traced(last_gradient: float, last_loss: float = 1.0) -> Measurements:
+    points = tuple(
+        TracePoint(step=step, loss=1.0 if step < 9 else last_loss, total_grad_norm=1.0 if step < 9 else last_gradient,
+                   layer_grad_norms=(1.0,))
+        for step in range(10)
+    )  # fmt: skip
+    return chain(time_decay=TimeDecay(layers=("0",), trace=points))
+
+
 def batch_norms(growth: float) -> Measurements:
     rows = [
         layer(depth, kind="BatchNorm1d", signal=SignalStatistics(norm=growth ** (4 - depth)),
@@ -121,6 +181,27 @@ CASES = {
         changed(chain(nonlinearity="tanh"), "1", saturated_fraction=0.19),
         "warn", "`1`",
     ),
+    "input_scale": Case(entering(20.1), entering(19.9), "warn", "`0`"),
+    "target_scale": Case(regression(0.049), regression(0.051), "warn", "target"),
+    "target_shape": Case(
+        head("mse", output_shape=(8, 1), target_shape=(8,), compared_shape=(8, 8)), head("mse"), "warn", "(8, 8)"
+    ),
+    "output_activation": Case(
+        head("cross_entropy", last_operation="softmax"),
+        head("cross_entropy", last_operation="log_softmax"),  # twice is the same as once
+        "warn", "`softmax`",
+    ),
+    "batch_statistics": Case(
+        surrounded(conflicting_samples=0.11), surrounded(conflicting_samples=0.09), "warn", "11 %"
+    ),
+    "symmetry": Case(repeating(0.51), repeating(0.49), "warn", "`1.weight`"),
+    "unregistered_parameter": Case(
+        surrounded(unregistered=(UnregisteredTensor(name="blocks[0].weight", shape=(4, 4)),)), chain(),
+        "warn", "`blocks[0].weight`",
+    ),
+    "optimizer_misses_parameter": Case(held(("1.weight",)), held(()), "warn", "`1.weight`"),
+    "optimizer_step": Case(stepped(0.011), stepped(0.009), "warn", "`2.weight`", SGD),
+    "training_decay": Case(traced(0.009), traced(0.011), "warn", "10 steps"),
     "zero_gradient": Case(
         changed_parameter(chain(), "1.weight", zero_fraction=0.8),
         changed_parameter(chain(), "1.weight", zero_fraction=0.69),

@@ -134,6 +134,98 @@ def float16(loss_scale: float) -> Reference:
     return he(precision={"intended": "float16", "loss_scale": loss_scale})
 
 
+def regression(inputs: float, targets: float, **options: Any) -> Reference:
+    """Build two layers, on inputs and targets that are multiplied by factors."""
+
+    def batch() -> tuple[torch.Tensor, torch.Tensor]:
+        return inputs * torch.randn(128, 64), targets * torch.randn(128, 10)
+
+    options = {"loss": "mse", **options}
+    return Reference("", lambda: net.chain(nn.ReLU, None, depth=1), batch=batch, options=options)
+
+
+def flat_target(*, is_flat: bool) -> Reference:
+    """Build one output for each sample, and a target of one axis or two."""
+
+    def batch() -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.randn(32, 16), torch.randn(32) if is_flat else torch.randn(32, 1)
+
+    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return (output - target).square().mean()
+
+    return Reference("", lambda: nn.Linear(16, 1), batch=batch, options={"loss": loss})
+
+
+def ending(last: nn.Module) -> Reference:
+    return Reference("", lambda: nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10), last))
+
+
+def grouped(groups: int) -> Reference:
+    """Normalise channels in groups, on a map of one position."""
+    return Reference(
+        "", lambda: nn.Sequential(nn.Linear(64, 32), nn.GroupNorm(groups, 32), nn.ReLU(), nn.Linear(32, 10))
+    )
+
+
+def constant(*, noise: float) -> Reference:
+    """Set a hidden layer and what follows it to a constant, with or without noise."""
+
+    def change(model: nn.Module) -> None:
+        for linear in linears(model)[-2:]:
+            nn.init.normal_(linear.weight, 0.1, noise)
+            nn.init.zeros_(linear.bias)
+
+    def one_output() -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.randn(64, 16), torch.randn(64, 1)
+
+    def build() -> nn.Module:
+        return net.changed(
+            nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 8), nn.Tanh(), nn.Linear(8, 1)), change
+        )
+
+    return Reference("", build, batch=one_output, options={"loss": "mse"})
+
+
+class ListOfLayers(nn.Module):
+    """Two layers between others, in a list or in a ModuleList."""
+
+    def __init__(self, container: Callable[[list[nn.Module]], Any]) -> None:  # Any: a list, or a module
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 32), nn.Linear(32, 10)
+        self.middle = container([nn.Linear(32, 32), nn.Linear(32, 32)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        for layer in self.middle:
+            x = torch.relu(layer(x))
+        out: torch.Tensor = self.last(x)
+        return out
+
+
+def optimized(*, skipped: int) -> Reference:
+    """Give an optimizer object that holds all parameters but the first."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = net.chain(nn.ReLU, net.he, depth=3)
+    optimizer = torch.optim.RMSprop(list(model.parameters())[skipped:])
+    return Reference("", lambda: model, options={"optimizer": optimizer})
+
+
+def dying(lr: float) -> Reference:
+    """Build units that die in the first steps of a large learning rate; the loss is then that of the output 0."""
+
+    def model() -> nn.Module:
+        return nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 1, bias=False))
+
+    def batch() -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.randn(64, 16).abs(), torch.randn(64, 1) - 2
+
+    options = {
+        "loss": "mse", "diagnostics": ("gradients", "training_trace"), "optimizer": {"type": "sgd", "lr": lr}
+    }  # fmt: skip
+    return Reference("", model, batch=batch, options=options)
+
+
 PAIRS: dict[str, Pair] = {
     "non_finite": Pair(he(nan_weight), one_weight(1e6)),
     "vanishing_signal": Pair(orthogonal(0.5), orthogonal(0.54)),  # 6.3e-4 and 1.5e-3
@@ -150,6 +242,18 @@ PAIRS: dict[str, Pair] = {
         Reference("", lambda: net.chain(nn.Tanh, net.normal(0.25))),
         Reference("", lambda: net.chain(nn.Tanh, net.normal(0.15))),
     ),
+    "input_scale": Pair(regression(21.0, 1.0), regression(16.0, 1.0)),
+    "target_scale": Pair(regression(1.0, 0.048), regression(1.0, 0.052)),
+    "target_shape": Pair(flat_target(is_flat=True), flat_target(is_flat=False)),
+    "output_activation": Pair(ending(nn.Softmax(1)), ending(nn.LogSoftmax(1))),
+    "batch_statistics": Pair(grouped(32), grouped(16)),
+    "symmetry": Pair(constant(noise=0.0), constant(noise=1e-3)),
+    "unregistered_parameter": Pair(
+        Reference("", lambda: ListOfLayers(list)), Reference("", lambda: ListOfLayers(nn.ModuleList))
+    ),
+    "optimizer_misses_parameter": Pair(optimized(skipped=1), optimized(skipped=0)),
+    "optimizer_step": Pair(sgd(1e-8), sgd(1e-3)),
+    "training_decay": Pair(dying(2.0), dying(0.01)),
     "zero_gradient": Pair(dead(0.75, 1), dead(0.65, 1)),
     "unused_parameter": Pair(with_head(weight=None), with_head(weight=1e-3)),
     "frozen_parameter": Pair(he(frozen_layer), he()),

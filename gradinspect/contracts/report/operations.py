@@ -20,7 +20,7 @@ Trap = Literal[
     "overflow", "half_overflow", "masked_softmax", "where_branch", "empty_mean", "impossible_alignment",
     "softmax_of_one", "norm_of_one", "no_slope", "no_derivative", "flat_region", "saturated", "overwritten",
     "zero_factor", "underflow", "equal_shift", "cancelling_uses", "only_padding", "detached", "no_grad", "data",
-    "left_graph", "unknown",
+    "left_graph", "output_activation", "unknown",
 ]  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from gradinspect.contracts.report.rows import (
     ParameterMeasurement,
 )
 from gradinspect.contracts.report.sections import MAX_LAYERS, ScalesVerdict, Sections, SeedSpread
+from gradinspect.contracts.report.setup import Setup
 from gradinspect.contracts.request.policy import Severity
 from gradinspect.contracts.sources import SourceKind
 
@@ -103,6 +104,7 @@ class Measurements(Sections):
         default=(), description="The terms of a loss that is a sum of several; empty for a loss of one term."
     )
     remedy_checks: Annotated[tuple[RemedyCheck, ...], Field(max_length=16)] = ()
+    setup: Setup | None = None
 
 
 class Remedy(Document):

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from gradinspect.contracts.document import Document
+from gradinspect.contracts.report.setup import OutputHead
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.network.batch import Batch, Target
 from gradinspect.engine.network.outputs import ModelOutput
@@ -62,6 +63,7 @@ class SectionInput:
         loss_between: the same loss of an output and another target, such as a minibatch's.
         terms_of: the named terms whose sum is the loss of an output and a target.
         terms: reads their values in the first pass.
+        heads: how the loss reads the outputs.
         part_of: maps what the model returned to the part that the loss reads.
         settings: the request.
         reading: measurements of the first-order pass.
@@ -93,6 +95,7 @@ class SectionInput:
     pass_seconds: float
     pass_cpu_seconds: float
     budget: Budget
+    heads: Sequence[OutputHead] = ()
     rebuild: Callable[[int], nn.Module] | None = None
     progress: Callable[[float], None] = lambda _fraction: None
     has_named_loss: bool = True

@@ -89,6 +89,7 @@ def first_pass(
         part_of=loss_of.part_of,
         terms_of=loss_of.terms,
         terms=loss_of.first_values,
+        heads=loss_of.heads,
         settings=settings,
         reading=reading,
         names=name_calls(reading.calls, parameters),

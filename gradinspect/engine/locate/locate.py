@@ -17,11 +17,13 @@ from torch import nn
 from torch.autograd.graph import Node
 
 from gradinspect.contracts.report.operations import MAX_FAULTS, Fault, Operation, Trap
+from gradinspect.contracts.report.setup import OutputHead
 from gradinspect.engine.locate.backward_flow import BackwardFlow, NodeFlow, run_backward
 from gradinspect.engine.locate.records import Record, describe
 from gradinspect.engine.locate.source_lines import script_module, script_traceback
 from gradinspect.engine.locate.traps import OVER_AN_AXIS, backward_trap, forward_trap, zero_trap
 from gradinspect.engine.locate.watch import LeavingCalls, OperationWatch, Provenance
+from gradinspect.engine.network.loss_head import read_heads
 from gradinspect.engine.network.outputs import ModelOutput
 from gradinspect.engine.network.parameters import ParameterEntry, ParameterIndex
 
@@ -74,6 +76,37 @@ def locate(subject: UnhealthyPass) -> tuple[Fault, ...]:
         return tuple(_with_script_source(run, findings))
 
 
+def locate_heads(subject: UnhealthyPass, heads: Sequence[OutputHead]) -> tuple[OutputHead, ...]:
+    """Run the model once more under a watch and name the operation right before each function of the loss.
+
+    Args:
+        subject: the pass.
+        heads: as read in the first pass.
+
+    Cost: one watched forward pass. For TorchScript up to four more, for the source lines.
+    """
+    nodes: list[Node | None] = []
+
+    def loss_of(output: ModelOutput) -> torch.Tensor:
+        loss = subject.loss_of(output)
+        nodes.extend(node for _, node in read_heads(output, subject.target, loss))
+        return loss
+
+    with _python_randomness_restored():
+        run = _Run.forwards(replace(subject, loss_of=loss_of))
+        if len(nodes) != len(heads):
+            return tuple(heads)
+        records = [run.record_of(node) if node is not None else None for node in nodes]
+        found = [
+            _Finding("zero", record.stage, record, "output_activation") for record in records if record is not None
+        ]
+        faults = iter(_with_script_source(run, found))
+        return tuple(
+            head if record is None else head.model_copy(update={"operation": next(faults).operation})
+            for head, record in zip(heads, records, strict=True)
+        )
+
+
 @dataclass(frozen=True)
 class _Finding:
     """A fault before its source line in TorchScript is known."""
@@ -107,16 +140,22 @@ class _Run:
     flow: BackwardFlow | None
 
     @classmethod
-    def run(cls, subject: UnhealthyPass) -> _Run:
-        """Run forwards under a watch, and backwards with a hook on each node where the loss is finite."""
+    def forwards(cls, subject: UnhealthyPass) -> _Run:
+        """Run forwards under a watch."""
         names = {id(module): path for path, module in subject.model.named_modules() if path}
         watch = OperationWatch(subject.parameters, names, run_watched.__code__)
         loss = run_watched(subject, watch)
-        source = watch.used(loss)
-        flow = None
+        return cls(subject, watch, loss, watch.used(loss), None)
+
+    @classmethod
+    def run(cls, subject: UnhealthyPass) -> _Run:
+        """Run forwards under a watch, and backwards with a hook on each node where the loss is finite."""
+        run = cls.forwards(subject)
+        loss = run.loss
         if loss.grad_fn is not None and bool(torch.isfinite(loss.detach()).all()):
-            flow = run_backward(loss * subject.loss_scale if subject.loss_scale != 1.0 else loss, subject.parameters)
-        return cls(subject, watch, loss, source, flow)
+            scaled = loss * subject.loss_scale if subject.loss_scale != 1.0 else loss
+            run.flow = run_backward(scaled, subject.parameters)
+        return run
 
     def record_of(self, node: Node) -> Record | None:
         """Return the operation that made an autograd node."""

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 import torch
 
 from gradinspect.contracts.problems import InspectionError
+from gradinspect.contracts.report.setup import OutputHead
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.network.autocast import casting
 from gradinspect.engine.network.batch import Batch, Target, tensors_in
+from gradinspect.engine.network.loss_head import read_heads
 from gradinspect.engine.network.losses import compute_loss
 from gradinspect.engine.network.model_errors import describe_tensors, model_errors
 from gradinspect.engine.network.outputs import ModelOutput, first_tensor
@@ -31,6 +33,10 @@ class FixedLoss:
             returned, and returns a scalar, or a dict of named scalars, of which the loss is the sum.
         device: of model and batch.
         seed: source of the random cotangent.
+
+    Attributes:
+        target: of the first output; None before the first call.
+        heads: how the loss read the outputs in the first call.
     """
 
     def __init__(
@@ -39,6 +45,7 @@ class FixedLoss:
         self._batch, self._settings, self._custom, self._device, self._seed = batch, settings, custom, device, seed
         self._drawn = False
         self.target: Target = None
+        self.heads: tuple[OutputHead, ...] = ()
         self._first: dict[str, torch.Tensor] = {}
 
     def __call__(self, output: ModelOutput) -> torch.Tensor:
@@ -47,7 +54,9 @@ class FixedLoss:
             self.target, self._drawn = self._batch.target_for(output), True
             terms = self.terms(output, self.target)
             self._first = {name: term.detach() for name, term in terms.items()}
-            return _sum(terms)
+            loss = _sum(terms)
+            self.heads = tuple(head for head, _ in read_heads(output, self.target, loss))
+            return loss
         return self.between(output, self.target)
 
     def first_values(self) -> dict[str, float]:

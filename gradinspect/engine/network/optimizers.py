@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -21,12 +22,15 @@ Tensors = list[torch.Tensor]
 class FirstStep:
     """−Δθ of the first step: a factor, and a function from (weight, gradient) to a direction.
 
+    `applied` returns the weight after the step, with every rounding of the optimizer itself.
+
     Cost of a direction: at most three element-wise passes and one temporary of the gradient's size; none for SGD
     without weight decay.
     """
 
     factor: float
     direction: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    applied: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(eq=False)
@@ -75,7 +79,8 @@ class _SgdSteps:
                 return gradient
             return _dense(gradient).add(weight, alpha=declared.weight_decay)
 
-        return FirstStep(declared.lr * (1.0 + declared.momentum if declared.nesterov else 1.0), direction)
+        factor = declared.lr * (1.0 + declared.momentum if declared.nesterov else 1.0)
+        return FirstStep(factor, direction, partial(_applied, self.update, declared.lr))
 
     def update(self, parameters: Tensors, gradients: Tensors, rates: Sequence[float], state: UpdateState) -> None:
         declared = self._declared
@@ -121,7 +126,7 @@ class _AdamSteps:
             step = gradient / (gradient.abs() + eps)
             return step.add(weight, alpha=decay) if decay and is_decoupled else step
 
-        return FirstStep(self._declared.lr, direction)
+        return FirstStep(self._declared.lr, direction, partial(_applied, self.update, self._declared.lr))
 
     def update(self, parameters: Tensors, gradients: Tensors, rates: Sequence[float], state: UpdateState) -> None:
         (beta1, beta2), eps, decay = self._declared.betas, self._declared.eps, self._decay
@@ -142,6 +147,12 @@ class _AdamSteps:
 
 # Any: each class takes the document of its type.
 _STEPS: Mapping[str, Callable[[Any], Steps]] = {"sgd": _SgdSteps, "adam": _AdamSteps, "adamw": _AdamSteps}
+
+
+def _applied(update: Update, rate: float, weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    moved = weight.detach().clone()
+    update([moved], [gradient.detach().to(moved.dtype, copy=True)], [rate], UpdateState())
+    return moved
 
 
 def _dense(gradient: torch.Tensor) -> torch.Tensor:

@@ -15,10 +15,14 @@ from gradinspect.engine.network.parameters import ParameterEntry, ParameterIndex
 from gradinspect.engine.tracing.activations import slope_between
 from gradinspect.engine.tracing.calls import LayerCall
 from gradinspect.engine.tracing.graph import Graph
-from gradinspect.engine.tracing.ledger import Ledger, read_slope
-from gradinspect.engine.tracing.readings import GradientReading, PassReading
+from gradinspect.engine.tracing.ledger import HostLedger, Ledger, read_slope
+from gradinspect.engine.tracing.readings import GradientReading, PassReading, StepReading
 
 _FULL_PRECISION = (torch.float32, torch.float64)
+
+_STEP_SAMPLE = 1024  # chosen: elements of a parameter on which the step is tried
+_ROW_SAMPLE, _COLUMN_SAMPLE = 256, 32  # chosen: equal in all of these by chance is impossible for drawn weights
+_ROUNDING = 1e-4  # of the largest element: equal rows of a gradient may be summed in different orders
 
 Gradients = Sequence[torch.Tensor | None]
 
@@ -141,7 +145,59 @@ class BackwardReader:
             wide = gradient if gradient.dtype in _FULL_PRECISION else gradient.float()
             gradient = wide / reading.loss_scale
         self._ledger.gradient(weight if entry in reading.balanced else None, gradient, give)
+        self._read_rows(entry, weight.detach(), gradient)
         if self._first_step is not None:
+            self._read_step(self._first_step, entry, weight.detach(), gradient)
             factor = self._first_step.factor
             step = self._first_step.direction(weight.detach(), gradient)
             self._ledger.norm(step, lambda norm: reading.update_norms.__setitem__(entry, factor * norm))
+
+    def _read_step(
+        self, first_step: FirstStep, entry: ParameterEntry, weight: torch.Tensor, gradient: torch.Tensor
+    ) -> None:
+        """Take the optimizer's first step on a sample of the elements; optimizers move each element by itself."""
+        if gradient.layout is not torch.strided or not weight.numel():
+            return
+        stride = max(1, weight.numel() // _STEP_SAMPLE)
+        before, slope = weight.reshape(-1)[::stride], gradient.reshape(-1)[::stride]
+        after = first_step.applied(before, slope)
+        nonfinite = (~torch.isfinite(after)).sum()
+        lost = ((after == before) & (slope != 0)).sum()
+        count = before.numel()
+
+        def give(numbers: Sequence[float]) -> None:
+            self._reading.steps[entry] = StepReading(numbers[0] / count, numbers[1] / count)
+
+        self._ledger.scalars([nonfinite, lost], give)
+
+    def _read_rows(self, entry: ParameterEntry, weight: torch.Tensor, gradient: torch.Tensor) -> None:
+        """Compare each row of a sample of a matrix, and of its gradient, with the row before."""
+        if gradient.layout is not torch.strided or not _is_matrix(weight):
+            return
+        rows = _corner(weight)
+        is_same = (rows[1:] == rows[:-1]).all(1)
+        if isinstance(self._ledger, HostLedger) and not bool(is_same.any()):
+            return
+        slopes = _corner(gradient).abs(), _corner(gradient)
+        largest = slopes[0].amax()
+        is_same &= ((slopes[1][1:] - slopes[1][:-1]).abs() <= _ROUNDING * largest).all(1) & (slopes[0][1:] > 0).any(1)
+
+        def give(numbers: Sequence[float]) -> None:
+            if numbers[0]:
+                self._reading.repeated_rows[entry] = numbers[0]
+
+        self._ledger.scalars([is_same.double().mean()], give)
+
+
+def _is_matrix(weight: torch.Tensor) -> bool:
+    """Check for two or more axes longer than 1; scales or shifts of shape (channels, 1, 1) are vectors."""
+    axes = weight.dim()
+    return (
+        axes > 1 and weight.shape[0] > 1 and (weight.numel() > max(weight.shape) or (axes == 2 and weight.numel() > 1))
+    )
+
+
+def _corner(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a sample of the rows and columns of a matrix."""
+    rows = tensor[:: max(1, tensor.shape[0] // _ROW_SAMPLE)].flatten(1)
+    return rows[:, :: max(1, rows.shape[1] // _COLUMN_SAMPLE)]

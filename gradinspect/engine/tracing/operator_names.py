@@ -14,10 +14,10 @@ ATEN_AFFINE = frozenset(
 )  # fmt: skip
 ATEN_MATRIX_PRODUCTS = frozenset({"addmm", "mm", "bmm", "addmv", "mv", "baddbmm"})
 ATEN_LOOKUPS = frozenset({"embedding", "embedding_bag", "_embedding_bag", "_embedding_bag_forward_only"})
-ATEN_NORMALIZATIONS = frozenset(
-    {"native_layer_norm", "native_group_norm", "native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm",
-     "_batch_norm_with_update", "_fused_rms_norm"}
+ATEN_BATCH_NORMALIZATIONS = frozenset(
+    {"native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "_batch_norm_with_update"}
 )  # fmt: skip
+ATEN_NORMALIZATIONS = ATEN_BATCH_NORMALIZATIONS | {"native_layer_norm", "native_group_norm", "_fused_rms_norm"}
 # A bias or a gain that is applied by a separate operation belongs to the layer call before it.
 ATEN_BIAS_OR_GAIN = frozenset(
     {"add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "addcmul", "addcmul_"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -10,15 +10,32 @@ from torch.autograd.graph import Node
 
 from gradinspect.engine.network.outputs import ModelOutput, named_tensors
 from gradinspect.engine.network.parameters import ParameterEntry, ParameterIndex
+from gradinspect.engine.tracing.graph import Graph, consumers
 
 
 @dataclass(frozen=True)
 class OutputUse:
-    """Names of the outputs that carry a gradient, and the parameters behind those that take no part in the loss."""
+    """Names of the outputs that carry a gradient, and the parameters behind those that take no part in the loss.
+
+    Attributes:
+        last_number: sequence number of the model's last node; those of the loss are higher.
+    """
 
     used: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     behind_unused: frozenset[ParameterEntry] = field(default_factory=frozenset)
+    last_number: int = 0
+
+    def leaves_of_model(self, graph: Graph, leaves: Collection[torch.Tensor]) -> list[torch.Tensor]:
+        """Return those of a graph's leaves that a node of the model uses, and not the loss alone."""
+        searched = {id(leaf) for leaf in leaves}
+        users = consumers(graph)
+        found = (
+            getattr(node, "variable", None)
+            for node in graph.order
+            if any(_number(user) <= self.last_number for user in users.get(node, ()))
+        )
+        return [leaf for leaf in found if isinstance(leaf, torch.Tensor) and id(leaf) in searched]
 
 
 class OutputEdges:
@@ -41,11 +58,11 @@ class OutputEdges:
         Cost: linear in the loss's own nodes; where an output is unused, also in the nodes behind it.
         """
         if len(self._edges) < 2:
-            return OutputUse(tuple(self._edges))
+            return OutputUse(tuple(self._edges), last_number=self._last)
         reached = self._reached(loss)
         used = tuple(name for name, edge in self._edges.items() if edge in reached)
         unused = {name: node for name, (node, number) in self._edges.items() if (node, number) not in reached}
-        return OutputUse(used, tuple(unused), frozenset(_entries_behind(unused.values(), parameters)))
+        return OutputUse(used, tuple(unused), frozenset(_entries_behind(unused.values(), parameters)), self._last)
 
     def _reached(self, loss: Node) -> set[tuple[Node, int]]:
         """Return the edges from the loss's own nodes to the model's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gradinspect.contracts.report.setup import UnregisteredTensor
 from gradinspect.engine.arrays.distributions import Distribution
 from gradinspect.engine.arrays.statistics import MeanAndRms, Moments
 from gradinspect.engine.network.parameters import ParameterEntry
@@ -26,6 +27,19 @@ class GradientReading:
     weight_product: float
 
 
+@dataclass(frozen=True, slots=True)
+class StepReading:
+    """Effect of the declared optimizer's first step on a sample of one parameter's elements, as shares of the sample.
+
+    Attributes:
+        nonfinite: elements that are not finite afterwards.
+        lost: elements with a gradient that have not moved: the step rounds away.
+    """
+
+    nonfinite: float
+    lost: float
+
+
 @dataclass
 class PassReading:
     """Readings of one forward and backward pass.
@@ -44,6 +58,9 @@ class PassReading:
         gradients: readings of the parameters that have a gradient.
         update_norms: l2 norm of the declared optimizer's first step, for finite gradients.
         weights: mean and rms of every parameter.
+        steps: what the optimizer's first step does to the parameters, in their precision.
+        repeated_rows: share of a matrix's rows that repeat the row before, in values and gradients; 0 is left out.
+        unregistered: tensors that the model trains with and does not register.
         outputs: which outputs the loss depends on.
     """
 
@@ -60,4 +77,7 @@ class PassReading:
     gradients: dict[ParameterEntry, GradientReading] = field(default_factory=dict)
     update_norms: dict[ParameterEntry, float] = field(default_factory=dict)
     weights: dict[ParameterEntry, MeanAndRms] = field(default_factory=dict)
+    steps: dict[ParameterEntry, StepReading] = field(default_factory=dict)
+    repeated_rows: dict[ParameterEntry, float] = field(default_factory=dict)
+    unregistered: tuple[UnregisteredTensor, ...] = ()
     outputs: OutputUse = field(default_factory=OutputUse)

@@ -16,8 +16,11 @@ from functools import partial
 import torch
 from torch import nn
 from torch.autograd.graph import Node
+from torch.utils._pytree import tree_leaves
 
 from gradinspect.contracts.problems import InspectionError
+from gradinspect.contracts.report.setup import MAX_UNREGISTERED, UnregisteredTensor
+from gradinspect.engine.network.attributes import attribute_names
 from gradinspect.engine.network.model_errors import describe_tensors, model_errors
 from gradinspect.engine.network.optimizers import FirstStep
 from gradinspect.engine.network.outputs import ModelOutput, first_tensor
@@ -88,7 +91,18 @@ class TracedPass:
         reading = PassReading(math.nan, shape, calls, loss_scale=self.loss_scale, outputs=outputs)
         _trace_graph(graph, reading, recorder.nonlinearities)
         outside = outside_leaves(graph, self.parameters)
+        reading.unregistered = self._unregistered(graph, outside, outputs)
         return self._backward(loss, reading, ledger, outside)
+
+    def _unregistered(
+        self, graph: Graph, outside: Sequence[torch.Tensor], outputs: OutputUse
+    ) -> tuple[UnregisteredTensor, ...]:
+        """Describe the leaves that the model itself uses and does not take as inputs."""
+        inputs = {id(tensor) for tensor in tree_leaves(self.inputs)}
+        others = [leaf for leaf in outside if id(leaf) not in inputs]
+        own = outputs.leaves_of_model(graph, others)[:MAX_UNREGISTERED] if others else []
+        names = attribute_names(self.model, own) if own else {}
+        return tuple(UnregisteredTensor(name=names.get(id(leaf), "(unknown)"), shape=tuple(leaf.shape)) for leaf in own)
 
     def run_for_gradients(self) -> PassReading:
         """Run the model forwards and backwards once, and read the gradients of the parameters alone.

@@ -6,13 +6,28 @@ and the remedy. Code shared by rules is in `gradinspect.rules`. To add a rule, a
 
 from __future__ import annotations
 
+from gradinspect.rules.catalogue.data import (
+    batch_statistics,
+    input_scale,
+    output_activation,
+    target_scale,
+    target_shape,
+)
 from gradinspect.rules.catalogue.numerics import (
     absolute_gradient_floor,
     low_precision_overflow,
     low_precision_underflow,
     non_finite,
 )
-from gradinspect.rules.catalogue.parameters import frozen_parameter, uneven_gradients, unused_parameter, zero_gradient
+from gradinspect.rules.catalogue.parameters import (
+    frozen_parameter,
+    optimizer_misses_parameter,
+    symmetry,
+    uneven_gradients,
+    unregistered_parameter,
+    unused_parameter,
+    zero_gradient,
+)
 from gradinspect.rules.catalogue.signal import (
     correlation_collapse,
     exploding_signal,
@@ -21,12 +36,29 @@ from gradinspect.rules.catalogue.signal import (
     poor_initialization,
     vanishing_signal,
 )
-from gradinspect.rules.catalogue.training import initial_loss, loss_balance, noise_dominated, sharpness, update_ratio
+from gradinspect.rules.catalogue.training import (
+    initial_loss,
+    loss_balance,
+    noise_dominated,
+    optimizer_step,
+    sharpness,
+    training_decay,
+    update_ratio,
+)
 from gradinspect.rules.catalogue.units import dead_units, saturated_activation
 from gradinspect.rules.rule import Rule
 
 RULES: tuple[Rule, ...] = (
     non_finite.RULE,
+    target_shape.RULE,
+    output_activation.RULE,
+    input_scale.RULE,
+    target_scale.RULE,
+    batch_statistics.RULE,
+    symmetry.RULE,
+    unregistered_parameter.RULE,
+    optimizer_misses_parameter.RULE,
+    optimizer_step.RULE,
     vanishing_signal.RULE,
     exploding_signal.RULE,
     uneven_gradients.RULE,
@@ -44,6 +76,7 @@ RULES: tuple[Rule, ...] = (
     sharpness.RULE,
     initial_loss.RULE,
     loss_balance.RULE,
+    training_decay.RULE,
     noise_dominated.RULE,
     normalization_growth.RULE,
     absolute_gradient_floor.RULE,
