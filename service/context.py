@@ -17,6 +17,7 @@ from service.db import DEFAULT_TENANT
 from service.db.engine import Database
 from service.lifecycle.dispatch import Dispatcher
 from service.settings import Settings
+from service.store.secret_file import derived_key, installation_secret
 from service.store.storage import Store, open_store
 
 EXTENSION = "gradinspect"
@@ -66,9 +67,11 @@ class Context:
 
 def make_context(settings: Settings) -> Context:
     """Build the context of one application. Connects to nothing yet."""
+    secret = settings.signing_secret.encode() if settings.signing_secret else installation_secret(settings.data_dir)
+    cursor_key = derived_key(secret, "cursors")
     return Context(
         settings=settings,
-        database=Database(settings.database_url, pool_size=settings.database_pool_size),
+        database=Database(settings.database_url, pool_size=settings.database_pool_size, cursor_key=cursor_key),
         store=open_store(settings),
         dispatcher=Dispatcher(settings.broker_url),
         long_polls=ConcurrencyLimit(settings.max_long_polls),

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from typing import Literal
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 LogFormat = Literal["json", "console"]
 # At INFO they log each retry and each step of each message.
+MOST_FRAMES = 12  # of each exception in a chain, the innermost ones; chosen: ours and the library's call
+MOST_TRACEBACK = 3500  # letters; with its event, a line of 4 KB
 LOUD_LIBRARIES = ("celery.redirected", "celery.worker.strategy", "celery.app.trace", "kombu", "alembic", "httpx")
 
 
@@ -54,5 +57,23 @@ def configure_logs(*, log_format: LogFormat = "json", level: str = "INFO") -> No
 
 def _renderers(log_format: LogFormat) -> list[Processor]:
     if log_format == "console":
-        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+        colors = sys.stderr.isatty()
+        # Handed over as a text: the renderer's own tracebacks show local variables, passwords among them.
+        return [_write_traceback, structlog.dev.ConsoleRenderer(colors=colors)]
+    return [_write_traceback, structlog.processors.JSONRenderer(default=str)]
+
+
+def _write_traceback(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Replace an exception by its traceback without local variables, of bounded length."""
+    info = event.pop("exc_info", None)
+    error = info if isinstance(info, BaseException) else info[1] if isinstance(info, tuple) else sys.exc_info()[1]
+    if info and error is not None:
+        event["exception"] = _traceback(error)
+    return event
+
+
+def _traceback(error: BaseException) -> str:
+    parts = list(traceback.TracebackException.from_exception(error, limit=-MOST_FRAMES, compact=True).format())
+    text = "".join(parts).rstrip()
+    half = MOST_TRACEBACK // 2
+    return text if len(text) <= MOST_TRACEBACK else f"{text[:half]}\n… {len(text) - 2 * half} letters …\n{text[-half:]}"

@@ -46,6 +46,13 @@ class Settings(BaseModel):
     broker_url: str | None = Field(default=None, repr=False, description="Left out: the embedded service starts one.")
     store_dir: Path = Field(default=Path(), description="Artifacts and reports; left out: `store` in data_dir.")
 
+    signing_secret: str | None = Field(
+        default=None,
+        min_length=32,
+        repr=False,
+        description="Signs cursors, the same in all API processes. Left out: the file `secret` in data_dir, made once.",
+    )
+
     # The HTTP side
     host: str = Field(default="127.0.0.1", description="Address the API binds to.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8080, description="Port the API binds to.")

@@ -6,6 +6,7 @@ IMMEDIATE): taken later, on the first UPDATE, it could fail at once instead of w
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ CONNECT_SECONDS = 5
 POOL_WAIT_SECONDS = 15  # chosen: a connection is held for milliseconds, so this is longer than any burst of threads
 STATEMENT_SECONDS = 60  # chosen: no statement of ours takes seconds; one that does must not lock a row for ever
 
+CURSOR_KEY = "cursor_key"  # in the `info` of a session
 MAINTENANCE_LOCK = 0x6D61696E  # "main": with `try_lock`, only one maintainer works at a time
 
 # The errors of an unreachable database, which handlers may catch; all others are defects.
@@ -29,11 +31,18 @@ UNAVAILABLE: tuple[type[Exception], ...] = (OperationalError, InterfaceError, Po
 
 
 class Database:
-    """The connections of one process to the database. Create it after a fork, which no connection survives."""
+    """The connections of one process to the database. Create it after a fork, which no connection survives.
 
-    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+    Args:
+        url: of the database.
+        pool_size: connections that stay open.
+        cursor_key: signs the cursors of lists; left out: a random one, for processes that give none out.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 10, cursor_key: bytes | None = None) -> None:
         self.url = url
         self._pool_size = pool_size
+        self._info = {CURSOR_KEY: cursor_key or os.urandom(32)}
 
     @cached_property
     def engine(self) -> Engine:
@@ -74,11 +83,13 @@ class Database:
     def _reading(self) -> sessionmaker[Session]:
         # PostgreSQL gives each statement its own snapshot anyway; without a transaction it also saves two round trips.
         engine = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        return sessionmaker(engine, expire_on_commit=False)
+        return sessionmaker(engine, expire_on_commit=False, info=self._info)
 
     @cached_property
     def _writing(self) -> sessionmaker[Session]:
-        return sessionmaker(self.engine.execution_options(begin_immediate=True), expire_on_commit=False)
+        return sessionmaker(
+            self.engine.execution_options(begin_immediate=True), expire_on_commit=False, info=self._info
+        )
 
 
 def gave_up_on_lock(error: DBAPIError) -> bool:
@@ -108,6 +119,7 @@ def wait_lock(session: Session, number: int) -> None:
 def _postgresql_engine(url: str, pool_size: int) -> Engine:
     return create_engine(
         url,
+        hide_parameters=True,  # rows hold callers' texts, which no error message needs
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_timeout=POOL_WAIT_SECONDS,
@@ -128,7 +140,12 @@ def _postgresql_engine(url: str, pool_size: int) -> Engine:
 
 
 def _sqlite_engine(url: str) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": SQLITE_WAIT_SECONDS, "check_same_thread": False}, pool_size=0)
+    engine = create_engine(
+        url,
+        connect_args={"timeout": SQLITE_WAIT_SECONDS, "check_same_thread": False},
+        pool_size=0,
+        hide_parameters=True,
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -125,7 +125,7 @@ def _page(
     session: Session, rows: Select[_Dated], record: type[_Dated], query: PageQuery, tenant: str
 ) -> Listing[_Dated]:
     filters = query.model_dump(mode="json", exclude={"cursor", "limit"}, exclude_defaults=True)
-    bound_to = cursors.binding(record.__tablename__, tenant, filters)
+    bound_to = cursors.binding(session, record.__tablename__, tenant, filters)
     if query.cursor is not None:
         created_at, last_id = cursors.decode(query.cursor, bound_to, [(datetime,), (str,)])
         end = tuple_(literal(created_at, record.created_at.type), literal(last_id, record.id.type))

@@ -79,7 +79,7 @@ def parameters(session: Session, query: RowQuery, *, tenant: str, inspection: st
 def _page(session: Session, kind: RowKind[RowT], query: RowQuery, tenant: str, inspection: str | None) -> Page[RowT]:
     table = kind.record.__table__.c
     numbers, texts = list(query.number_filters()), query.text_filters()
-    bound_to = cursors.binding(kind.record.__tablename__, tenant, inspection, numbers, texts, query.sort)
+    bound_to = cursors.binding(session, kind.record.__tablename__, tenant, inspection, numbers, texts, query.sort)
     rows = select(*(column for column in table if column is not table.tenant_id)).where(table.tenant_id == tenant)
     if inspection is not None:
         rows = rows.where(table.inspection_id == inspection)

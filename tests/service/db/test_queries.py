@@ -14,7 +14,7 @@ from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.sources import SpecSource
 from service.db import clock, models
 from service.db.engine import Database
-from service.db.lists import queries
+from service.db.lists import cursors, queries
 from service.db.lists.queries import InspectionListQuery, Listing, ModelListQuery
 from service.db.results import writing as results
 from service.db.tables import InspectionRecord, LabelRecord
@@ -192,12 +192,15 @@ def test_a_wrong_parameter_is_named_with_the_fix(database: Database, parameter: 
     assert fix in detail
 
 
-def forged(*parts: object) -> str:
-    return urlsafe_b64encode(json.dumps(parts).encode()).decode()
+def invalid_cursors(cursor: str, database: Database) -> Sequence[str]:
+    with database.read() as session:
+        binding = cursors.binding(session)
 
+    def forged(*parts: object) -> str:
+        text = json.dumps(parts).encode()
+        return urlsafe_b64encode(binding.sign(text).encode() + text).decode()
 
-def invalid_cursors(cursor: str) -> Sequence[str]:
-    bound_to, moment, last = json.loads(urlsafe_b64decode(cursor + "==="))
+    bound_to, moment, last = json.loads(urlsafe_b64decode(cursor + "===")[cursors.SIGNATURE_LETTERS :])
     return [
         "",
         "nonsense",
@@ -221,7 +224,7 @@ def test_an_invalid_cursor_is_refused(database: Database) -> None:
         submit(database)
     cursor = page(database, limit=1).next_cursor
     assert cursor is not None
-    for other in invalid_cursors(cursor):
+    for other in invalid_cursors(cursor, database):
         assert problem_of(database, cursor=other)[0] == "/query/cursor", other
 
 
