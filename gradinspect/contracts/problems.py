@@ -60,7 +60,7 @@ PROBLEMS: dict[str, Problem] = {
     "invalid_model": Problem(
         422,
         "The file is not a model that can be inspected",
-        "Upload the file that torch.jit.save wrote, or send a spec.",
+        "Upload the file that torch.export.save or torch.jit.save wrote, or send a spec.",
     ),
     "invalid_data": Problem(
         422, "The data file is wrong", "Upload a safetensors file whose tensors share their first axis."
@@ -129,7 +129,7 @@ class ProblemError(Exception):
 
 # Failures of an accepted inspection: its `error.code`, and what to do.
 FAILURES: dict[str, str] = {
-    "invalid_model": "Correct what the message names; a file has to be as torch.jit.save writes it.",
+    "invalid_model": "Correct what the message names; a file has to be as torch.export or torch.jit.save writes it.",
     "unsupported_operator": "Replace this operator, or upload a spec.",
     "data_mismatch": "Give inputs and a target that the model and the loss take.",
     "model_error": "Run the model and the loss on this batch without gradinspect; the message is the model's own.",

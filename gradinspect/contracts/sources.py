@@ -14,8 +14,8 @@ from gradinspect.contracts.document import Digest, Document
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.spec.tensors import SampleInput
 
-SourceKind = Literal["spec", "torchscript"]
-ArtifactKind = Literal["torchscript", "safetensors", "unknown"]
+SourceKind = Literal["spec", "torchscript", "exported"]
+ArtifactKind = Literal["torchscript", "exported", "safetensors", "unknown"]
 
 
 class SpecSource(Document):
@@ -32,10 +32,10 @@ class FileSource(Document):
     """An uploaded file that holds a whole model: program and weights.
 
     Attributes:
-        input: one input without the batch axis, for synthetic data.
+        input: one input without the batch axis, for synthetic data; None where the file declares its inputs.
     """
 
-    REFUSED: ClassVar = {"weights": "weights goes with spec; an uploaded model carries its own"}
+    REFUSED: ClassVar[dict[str, str]] = {"weights": "weights goes with spec; an uploaded model carries its own"}
 
     kind: str
     input: SampleInput | None = None
@@ -53,7 +53,16 @@ class TorchScriptSource(FileSource):
     torchscript: Digest
 
 
-AnySource = SpecSource | TorchScriptSource
+class ExportedSource(FileSource):
+    """A file that `torch.export.save` wrote (.pt2), which declares its inputs itself."""
+
+    REFUSED: ClassVar = {**FileSource.REFUSED, "input": "input goes with torchscript; an exported program has its own"}
+
+    kind: Literal["exported"] = "exported"
+    exported: Digest
+
+
+AnySource = SpecSource | TorchScriptSource | ExportedSource
 ModelSource = Annotated[AnySource, Field(discriminator="kind")]
 SOURCES: dict[str, type[AnySource]] = {
     str(source.model_fields["kind"].default): source for source in get_args(AnySource)
@@ -66,10 +75,11 @@ class SourceFields(Document):
 
     spec: ModelSpec | None = None
     torchscript: Digest | None = None
+    exported: Digest | None = Field(default=None, description="a .pt2 file of torch.export.save")
     weights: Digest | None = Field(default=None, description="safetensors with the spec's state_dict")
     input: SampleInput | None = Field(
         default=None,
-        description="Without the batch axis. Of an uploaded file, which may leave it out: for synthetic data.",
+        description="Without the batch axis. Of TorchScript, which may leave it out: for synthetic data.",
     )
 
     @property

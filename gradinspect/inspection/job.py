@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from io import BytesIO
 
 import torch
 from torch import nn
 
-from gradinspect.contracts.problems import InspectionError
+from gradinspect.contracts.exported.program import Program
+from gradinspect.contracts.problems import InspectionError, ProblemError
 from gradinspect.contracts.report.report import Measurements
 from gradinspect.contracts.request.data import ArtifactData
 from gradinspect.contracts.request.request import InspectionSettings
-from gradinspect.contracts.sources import FileSource, SpecSource
+from gradinspect.contracts.sources import ExportedSource, FileSource, SpecSource
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.spec.tensors import SampleInput
 from gradinspect.contracts.wire.messages import Job
 from gradinspect.engine.first_order.context import Budget
 from gradinspect.engine.network.autocast import weight_dtype
 from gradinspect.engine.network.batch import Batch, make_batch
+from gradinspect.engine.network.exported.model import ExportedModel
+from gradinspect.engine.network.exported.samples import draw_inputs
 from gradinspect.engine.network.load import Allows, load_model, load_tensors
 from gradinspect.inspection.measure import LOADED, Progress, Subject, measure
 from gradinspect.inspection.memory_estimate import batch_size, require_memory
 from gradinspect.inspection.subjects import module_subjects, spec_dtype, spec_subjects
+from gradinspect.intake.exported import read_program
 from gradinspect.probes.remedies.remedy_check import Suggest
 
 # Chosen: the largest report (50,000 rows of each kind) is written, sent and validated in under 5 s.
@@ -57,12 +63,15 @@ def run_job(
     budget = Budget(computing_seconds(job.limits.wall_seconds))
     torch.set_num_threads(job.limits.threads)
     progress("load", LOADED)
-    device = choose_device(job.settings)
-    subjects = (
-        _spec_subjects(job.source.spec, job, weights_bytes, data_bytes, device)
-        if isinstance(job.source, SpecSource)
-        else _file_subjects(job.source, job, model_bytes or b"", data_bytes, device, allows)
-    )
+    device, file = choose_device(job.settings), model_bytes or b""
+    if isinstance(job.source, SpecSource):
+        subjects = _spec_subjects(job.source.spec, job, weights_bytes, data_bytes, device)
+    elif isinstance(job.source, ExportedSource):
+        program = _read_program(file)
+        job = job.model_copy(update={"settings": in_exported_mode(job.settings, program)})
+        subjects = _exported_subjects(program, job, file, data_bytes, device)
+    else:
+        subjects = _file_subjects(job.source, job, file, data_bytes, device, allows)
     return measure(
         subjects, job.settings, device=device, confinement=confinement, budget=budget, suggest=suggest,
         progress=progress,
@@ -123,6 +132,52 @@ def _file_subjects(
             settings.data, tensors, sample_input=_in_models_dtype(source.input, model), vocabulary=None,
             loss=settings.loss, dtype=dtype, device=device, seed=seed,
             part=(index, settings.seeds) if is_read else (0, 1),
+        )  # fmt: skip
+
+    yield from module_subjects(model, settings, batch)
+
+
+def _read_program(file: bytes) -> Program:
+    try:
+        return read_program(BytesIO(file))
+    except ProblemError as problem:
+        raise InspectionError(problem.code, problem.detail) from None
+
+
+def in_exported_mode(settings: InspectionSettings, program: Program) -> InspectionSettings:
+    """Return the settings with the mode in which a program was exported.
+
+    Raises:
+        InspectionError: `invalid_model`, when the other mode was asked for.
+    """
+    mode = program.mode
+    if mode is None:
+        return settings
+    if "mode" in settings.model_fields_set and settings.mode != mode:
+        other = "eval" if mode == "train" else "train"
+        raise InspectionError(
+            "invalid_model",
+            f"the program was exported in {mode} mode, and dropout and running statistics are part of it; ask for mode "
+            f"{mode}, or call model.{other}() before you export the model",
+        )
+    return settings.model_copy(update={"mode": mode})
+
+
+def _exported_subjects(
+    program: Program, job: Job, file: bytes, data: bytes | None, device: torch.device
+) -> Iterator[Subject]:
+    settings = job.settings
+    model = ExportedModel(program, file).to(device)
+    dtype = weight_dtype(settings.precision.compute)
+    if dtype is not None:
+        model = model.to(dtype)
+    tensors = load_tensors(data) if data is not None else None
+    is_read = isinstance(settings.data, ArtifactData)
+
+    def batch(index: int, seed: int) -> Batch:
+        return make_batch(
+            settings.data, tensors, sample_input=None, vocabulary=None, loss=settings.loss, dtype=dtype, device=device,
+            seed=seed, part=(index, settings.seeds) if is_read else (0, 1), draw=partial(draw_inputs, program),
         )  # fmt: skip
 
     yield from module_subjects(model, settings, batch)

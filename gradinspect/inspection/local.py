@@ -23,11 +23,12 @@ from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.engine.first_order.context import Budget
 from gradinspect.engine.network.allocation import out_of_memory
 from gradinspect.engine.network.batch import Batch, Target, digest, make_batch, map_tensors, tensors_in
+from gradinspect.engine.network.exported.model import ExportedModel
 from gradinspect.engine.network.losses import draw_target
 from gradinspect.engine.network.outputs import first_tensor
 from gradinspect.engine.network.reproducible import generator
 from gradinspect.inspection.argument_types import check_types
-from gradinspect.inspection.job import choose_device, run_job
+from gradinspect.inspection.job import choose_device, in_exported_mode, run_job
 from gradinspect.inspection.measure import Progress, measure
 from gradinspect.inspection.optimizer_object import read_optimizer
 from gradinspect.inspection.subjects import module_subjects, spec_dtype, spec_subjects
@@ -63,7 +64,7 @@ def inspect(
     diagnostics: Sequence[Diagnostic] = ("gradients", "signals"),
     lr_scales: bool | dict[str, Any] = False,
     policy: str | dict[str, Any] | Policy = "default",
-    mode: Literal["train", "eval"] = "train",
+    mode: Literal["train", "eval"] | None = None,
     seeds: int = 1,
     seed: int = 0,
     device: str = "auto",
@@ -89,7 +90,7 @@ def inspect(
         diagnostics: sections to compute.
         lr_scales: True, or a dict as in a request, to suggest learning-rate scales and test them (minutes).
         policy: "default", a policy document, or its dict.
-        mode: run the model in training or evaluation mode.
+        mode: run the model in training or evaluation mode. Left out: training, or the mode of an exported program.
         seeds: 1 … 32; average over this many initialisations of a spec, or equal parts of a module's batch.
         seed: 0 … 2⁶³ − 1; everything random is drawn from it.
         device: auto, cpu or cuda, for specs; a module is inspected on its own device.
@@ -116,6 +117,8 @@ def inspect(
     rules = find_policy(policy)
     if isinstance(model, nn.Module):
         where = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+        if isinstance(model, ExportedModel):
+            settings = in_exported_mode(settings, model.program)
         subjects = module_subjects(model, settings, _caller_batches(inputs, targets, settings))
         reference = ModelReference(name=_class_name(model), kind=_kind(model))
     else:
@@ -258,9 +261,13 @@ def _caller_batches(
 
 
 def _class_name(model: nn.Module) -> str:
+    if isinstance(model, ExportedModel):
+        return model.class_name[:256]
     name = getattr(model, "original_name", type(model).__name__)
     return str(name)[:256]
 
 
-def _kind(model: nn.Module) -> Literal["torchscript", "module"]:
+def _kind(model: nn.Module) -> Literal["torchscript", "exported", "module"]:
+    if isinstance(model, ExportedModel):
+        return "exported"
     return "torchscript" if isinstance(model, torch.jit.ScriptModule) else "module"

@@ -81,6 +81,7 @@ def measure(
         data_digest=first.digest,
         synthetic_data=first.is_synthetic,
         confinement=confinement,
+        mode=settings.mode,
         sampled_layers=first.sampled_layers,
         stages={name: round(seconds, 6) for name, seconds in run.stages.seconds.items()},
     )

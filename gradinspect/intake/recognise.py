@@ -7,13 +7,17 @@ import struct
 from collections.abc import Callable
 from typing import BinaryIO
 
+from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.sources import FILE_KINDS, ArtifactKind
 from gradinspect.intake.advice import SNIFFED_BYTES, advice
-from gradinspect.intake.archive import refusal
+from gradinspect.intake.archive import Archive, refusal
+from gradinspect.intake.exported import check_exported, is_exported
 from gradinspect.intake.safetensors import check_safetensors
 from gradinspect.intake.torchscript import check_torchscript
 
-CHECKS: dict[str, Callable[[BinaryIO], object]] = {"torchscript": check_torchscript, "safetensors": check_safetensors}
+CHECKS: dict[str, Callable[[BinaryIO], object]] = {
+    "torchscript": check_torchscript, "exported": check_exported, "safetensors": check_safetensors,
+}  # fmt: skip
 
 
 def check_upload(file: BinaryIO, *, must_be_model: bool) -> ArtifactKind:
@@ -36,9 +40,9 @@ def check_upload(file: BinaryIO, *, must_be_model: bool) -> ArtifactKind:
 
 
 def recognise(file: BinaryIO) -> ArtifactKind:
-    """Name what a file claims to be by its first bytes.
+    """Name what a file claims to be by its first bytes, and an archive by the names of its entries.
 
-    Every zip archive counts as TorchScript, so that .pt2 files and pickles in an archive are refused with a reason.
+    Every other zip archive counts as TorchScript, so that pickles in an archive are refused with a reason.
 
     Args:
         file: seekable, at any position.
@@ -47,8 +51,15 @@ def recognise(file: BinaryIO) -> ArtifactKind:
     file.seek(0)
     head = file.read(SNIFFED_BYTES)
     if head.startswith(b"PK"):
-        return "torchscript"
+        return "exported" if _is_exported(file) else "torchscript"
     return "safetensors" if looks_like_safetensors(head, size) else "unknown"
+
+
+def _is_exported(file: BinaryIO) -> bool:
+    try:
+        return is_exported(Archive(file).paths())
+    except ProblemError:  # the check that follows says what is wrong
+        return False
 
 
 def looks_like_safetensors(head: bytes, size: int) -> bool:

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from gradinspect.intake.advice import SNIFFED_BYTES, advice
 from gradinspect.intake.archive import Archive, refusal
+from gradinspect.intake.exported import is_exported
 from gradinspect.intake.opcodes import MAX_OPCODES, STORAGE_BYTES, PickleNode, PickleValue, read_pickle
 from gradinspect.intake.source import (
     MAX_FILE_TOKENS,
@@ -109,20 +110,18 @@ def _check_records(archive: Archive) -> None:
 def other_format(paths: Iterable[str]) -> str | None:
     """Say what kind of archive this is instead, and what to do; None for a TorchScript file."""
     names = set(paths)
-    if {"archive_format", "archive_version"} & names or any(
-        name.endswith(("serialized_exported_program.json", "exported_program.json")) or name.startswith("models/")
-        for name in names
-    ):
+    if {"archive_format", "archive_version"} & names or is_exported(sorted(names)):
         return (
-            "the file was written by torch.export (.pt2), which can run any Python code when it is loaded; upload "
-            "torch.jit.script(model) or torch.jit.trace(model, example) saved with torch.jit.save, or send a spec"
+            "the file was written by torch.export.save (.pt2): it is an exported program and no TorchScript; give it "
+            "as `exported`"
         )
     if "bytecode.pkl" in names:
         return "the file was written for the lite interpreter; write it again with torch.jit.save"
     if "data.pkl" in names and not any(name.startswith("code/") for name in names):
         return (
             "the file was written by torch.save: a pickle, which can run any code when it is loaded; upload "
-            "torch.jit.script(model) saved with torch.jit.save, or a spec with its weights as safetensors"
+            "torch.export.export(model, inputs) saved with torch.export.save (.pt2), or a spec with its weights as "
+            "safetensors"
         )
     if "model.json" in names or "attributes.pkl" in names:
         return "the file was written by torch 1.3 or older; load it there and write it again with torch.jit.save"

@@ -10,8 +10,7 @@ from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
 from gradinspect.contracts.problems import FieldError, ProblemError
-from gradinspect.contracts.sources import AnySource, FileSource, SpecSource
-from gradinspect.contracts.spec.model_spec import ModelSpec
+from gradinspect.contracts.sources import AnySource, FileSource
 from service.db import artifacts, clock
 from service.db.ids import is_id, new_id
 from service.db.statements import change, insert_unless_present
@@ -45,22 +44,21 @@ def register(session: Session, source: AnySource, *, tenant: str, name: str | No
         ProblemError: `not_found`, its file or its weights were not uploaded; `invalid_model`, the file is of another
             kind.
     """
-    if isinstance(source, FileSource):
-        artifact = artifacts.hold(session, source.file, tenant=tenant)
-        if artifact.kind != source.kind:
-            detail = f"{source.file} is {artifact.kind}, not {source.kind}"
-            raise ProblemError("invalid_model", detail, errors=[FieldError(f"/{source.kind}", detail)])
-    elif source.weights is not None:
-        artifacts.hold(session, source.weights, tenant=tenant)
+    _hold_files(session, source, tenant=tenant, pointer=f"/{source.kind}")
     record = ModelRecord(id=new_id("mdl"), tenant_id=tenant, name=name, **_columns(source))
     session.add(record)
     session.flush()
     return record
 
 
-def register_inline(session: Session, spec: ModelSpec, *, tenant: str, name: str | None = None) -> ModelRecord:
-    """Return the model of a spec that came with an inspection: one row per spec and name, however often it is sent."""
-    columns = _columns(SpecSource(spec=spec))
+def register_inline(session: Session, source: AnySource, *, tenant: str, name: str | None = None) -> ModelRecord:
+    """Return the model that came with an inspection: one row per source and name, however often it is sent.
+
+    Raises:
+        ProblemError: as `register`.
+    """
+    _hold_files(session, source, tenant=tenant, pointer=f"/model/{source.kind}")
+    columns = _columns(source)
     digest = columns["digest"]
     insert_unless_present(
         session,
@@ -121,6 +119,17 @@ def learn_parameters(session: Session, model_id: str, *, tenant: str, parameters
         .where(ModelRecord.id == model_id, ModelRecord.tenant_id == tenant, ModelRecord.parameters.is_(None))
         .values(parameters=parameters),
     )
+
+
+def _hold_files(session: Session, source: AnySource, *, tenant: str, pointer: str) -> None:
+    """Keep the files that a source names from being deleted until the transaction ends; `pointer` is the source's."""
+    if isinstance(source, FileSource):
+        artifact = artifacts.hold(session, source.file, tenant=tenant)
+        if artifact.kind != source.kind:
+            detail = f"{source.file} is {artifact.kind}, not {source.kind}"
+            raise ProblemError("invalid_model", detail, errors=[FieldError(pointer, detail)])
+    elif source.weights is not None:
+        artifacts.hold(session, source.weights, tenant=tenant)
 
 
 def _present(record: ModelRecord | None, model_id: str) -> ModelRecord:

@@ -58,7 +58,7 @@ class ArtifactRecord(Table):
     __tablename__ = "artifacts"
 
     id: Mapped[str] = mapped_column(doc="sha256:…")
-    kind: Mapped[str] = mapped_column(doc="torchscript, safetensors or unknown")
+    kind: Mapped[str] = mapped_column(doc="contracts.sources.ArtifactKind")
     size_bytes: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(default=clock.now())
 

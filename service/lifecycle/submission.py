@@ -70,8 +70,9 @@ def publish(database: Database, dispatcher: Dispatcher, settings: Settings, reco
 
 
 def _insert(session: Session, settings: Settings, request: InspectionRequest, tenant: str) -> InspectionRecord:
-    if isinstance(request.model, InlineModel):
-        model = models.register_inline(session, request.model.spec, tenant=tenant, name=request.model.name)
+    if not isinstance(request.model, str):
+        with named_at(f"/model/{request.model.source.kind}"):
+            model = models.register_inline(session, request.model.source, tenant=tenant, name=request.model.name)
     else:
         with named_at("/model"):
             model = models.hold(session, request.model, tenant=tenant)
@@ -93,7 +94,7 @@ def _insert(session: Session, settings: Settings, request: InspectionRequest, te
 def _refuse_misfit(request: InspectionRequest, model: ModelRecord) -> None:
     """Refuse what no run could use now, rather than by a failed inspection."""
     inputs = request.data.inputs if request.data is not None else None
-    if model.file is not None and model.input is None and inputs is None:
+    if model.kind == "torchscript" and model.input is None and inputs is None:
         raise _misfit("/data", "this model was registered without `input`, so bring data.inputs")
     if model.document is not None and model.parameters == 0:
         raise _misfit("/model", NO_PARAMETERS)

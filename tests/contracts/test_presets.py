@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.problems import ProblemError
-from gradinspect.contracts.request.request import InspectionRequest
+from gradinspect.contracts.request.request import InlineModel, InspectionRequest
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.spec.plan import Call
 from gradinspect.contracts.wire.resources import ModelRegistration
@@ -57,7 +57,7 @@ def test_a_preset_is_stored_as_a_plain_spec_that_reads_back_the_same(preset: str
 def test_a_preset_is_accepted_wherever_a_spec_is() -> None:
     plain = expanded(preset="mlp", widths=[8])
     request = from_python(InspectionRequest, {"model": {"spec": {"preset": "mlp", "widths": [8]}}})
-    assert not isinstance(request.model, str)
+    assert isinstance(request.model, InlineModel)
     assert request.model.spec == plain
     assert from_python(ModelRegistration, {"spec": {"preset": "mlp", "widths": [8]}}).spec == plain
 

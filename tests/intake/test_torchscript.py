@@ -282,16 +282,14 @@ def test_a_pickle_of_torch_save_is_refused_with_advice() -> None:
     assert "the file is a pickle" in refused(file.getvalue())
 
 
-def test_an_exported_program_is_refused_with_a_reason() -> None:
+def test_an_exported_program_is_recognised_and_no_torchscript() -> None:
     # The records of a .pt2 file of torch 2.13, as torch.export.save names them.
     data = files.archive({
         "archive_format": b"pt2", "archive_version": b"0", "models/model.json": b"{}", "byteorder": b"little",
         "data/sample_inputs/model.pt": b"", "data/weights/model_weights_config.json": b"{}",
     })  # fmt: skip
-    assert recognise(io.BytesIO(data)) == "torchscript"
-    detail = refused(data)
-    assert "torch.export (.pt2)" in detail
-    assert "torch.jit.save" in detail
+    assert recognise(io.BytesIO(data)) == "exported"
+    assert "an exported program and no TorchScript" in refused(data)
 
 
 @pytest.mark.parametrize(

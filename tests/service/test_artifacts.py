@@ -97,7 +97,7 @@ def test_data_is_in_use_until_its_inspection_has_ended(database: Database, store
     request = {"model": {"spec": {"input": {"shape": [4]}, "layers": [LAYER]}}}
     body = from_python(InspectionRequest, request | {"data": {"artifact": DIGEST, "inputs": ["x"]}})
     with database.write() as session:
-        model = models.register_inline(session, SPEC, tenant=TENANT)
+        model = models.register_inline(session, SpecSource(spec=SPEC), tenant=TENANT)
         inspection = inspections.insert(
             session, body, tenant=TENANT, model=model, policy=DEFAULT_POLICY, queue="cpu", max_queued=10
         )

@@ -11,7 +11,7 @@ from typing import Any
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.request.policy import DEFAULT_POLICY
 from gradinspect.contracts.request.request import InspectionRequest
-from gradinspect.contracts.sources import TorchScriptSource
+from gradinspect.contracts.sources import SpecSource, TorchScriptSource
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.spec.tensors import SampleInput
 from service.db import inspections, models
@@ -31,7 +31,7 @@ def queue_spec(database: Database, spec: dict[str, Any] = SPEC, **fields: Any) -
     """Queue the inspection of a spec without publishing it."""
     request = from_python(InspectionRequest, {"model": {"spec": spec}, **fields})
     with database.write() as session:
-        model = models.register_inline(session, from_python(ModelSpec, spec), tenant=TENANT)
+        model = models.register_inline(session, SpecSource(spec=from_python(ModelSpec, spec)), tenant=TENANT)
         return inspections.insert(
             session, request, tenant=TENANT, model=model, policy=DEFAULT_POLICY, queue="cpu", max_queued=1000
         )

@@ -28,6 +28,7 @@ from gradinspect.contracts.report.rows import (
 )
 from gradinspect.contracts.request.policy import DEFAULT_POLICY, Policy
 from gradinspect.contracts.request.request import InspectionRequest
+from gradinspect.contracts.sources import SpecSource
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from service.db import inspections, leases, models, workers
 from service.db.engine import Database
@@ -73,7 +74,7 @@ def submit(
     """Queue an inspection of a small model."""
     with database.write() as session:
         model = (
-            models.register_inline(session, spec(), tenant=tenant)
+            models.register_inline(session, SpecSource(spec=spec()), tenant=tenant)
             if model_id is None
             else models.hold(session, model_id, tenant=tenant)
         )

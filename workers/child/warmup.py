@@ -23,10 +23,12 @@ from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.sections import DIAGNOSTICS
 from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.inspection.job import run_job
+from workers.child.small_program import small_program
 
 Json = dict[str, Any]  # Any: JSON until it is validated
 NO_DIGEST = f"sha256:{'0' * 64}"  # the bytes come as arguments
 
+EXPORTED: Json = {"kind": "exported", "exported": NO_DIGEST}
 PLAIN: Json = {}
 EVERYTHING: Json = {
     "diagnostics": list(DIAGNOSTICS),
@@ -98,6 +100,8 @@ def warm_up() -> Warmed:
         _try(source, EVERYTHING, file)
         # A file that does not load: errors import modules on first use, too.
         _try(source, PLAIN, file[: len(file) // 2])
+    _try(EXPORTED, EVERYTHING, small_program())
+    _try(EXPORTED, PLAIN, small_program()[:-30])
     _warm_tensor_files()
     gc.collect()
     gc.freeze()  # children share these pages instead of copying them at their first collection

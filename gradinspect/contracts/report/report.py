@@ -25,6 +25,7 @@ from gradinspect.contracts.report.rows import (
 from gradinspect.contracts.report.sections import MAX_LAYERS, ScalesVerdict, Sections, SeedSpread
 from gradinspect.contracts.report.setup import Setup
 from gradinspect.contracts.request.policy import Severity
+from gradinspect.contracts.request.request import Mode
 from gradinspect.contracts.sources import SourceKind
 
 SCHEMA_VERSION = 2  # of reports that this release writes
@@ -63,6 +64,7 @@ class Environment(Document):
     data_digest: Annotated[str, Field(max_length=80)] | None = None
     synthetic_data: bool = False
     confinement: Name = "none"
+    mode: Mode | None = Field(default=None, description="In which the model ran.")
     wall_seconds: Number = None
     cpu_seconds: Number = None
     peak_memory_bytes: Count | None = None

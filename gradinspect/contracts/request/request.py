@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 
-from gradinspect.contracts.document import WITHOUT_NUL, Document, Finite, ModelName, located, without_nul
+from gradinspect.contracts.document import WITHOUT_NUL, Digest, Document, Finite, ModelName, located, without_nul
 from gradinspect.contracts.optimizers import Optimizer, Positive
 from gradinspect.contracts.request.data import Data
 from gradinspect.contracts.request.fitting import NO_PARAMETERS, misfit, target_misfit
 from gradinspect.contracts.sections import DIAGNOSTICS, Diagnostic, SectionRecord
+from gradinspect.contracts.sources import AnySource, ExportedSource, SpecSource
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.spec.tensors import FloatType
 
@@ -84,7 +93,9 @@ class InspectionSettings(Document):
         "signals",
     )
     lr_scales: LrScalesOption = Field(default=False, description="`{}` asks for a suggestion with all defaults.")
-    mode: Mode = "train"
+    mode: Mode = Field(
+        default="train", description="Of an exported program, by default the mode in which it was exported."
+    )
     seeds: Annotated[int, Field(ge=1, le=32)] = Field(
         default=1, description="Independent initialisations (specs) or batches (uploads) to average and fit over."
     )
@@ -94,6 +105,14 @@ class InspectionSettings(Document):
     def asks_for(self, record: SectionRecord) -> bool:
         """Check whether a section that takes further passes was asked for."""
         return record.stage in self.diagnostics or (record.name == "lr_scales" and self.lr_scales is not False)
+
+    @model_serializer(mode="wrap")
+    def _without_default_mode(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:  # Any: JSON
+        """Leave out a mode that was not asked for: an exported program has one, and refuses the other."""
+        document: dict[str, Any] = write(self)
+        if "mode" not in self.model_fields_set:
+            document.pop("mode", None)
+        return document
 
     @model_validator(mode="after")
     def _distinct(self) -> InspectionSettings:
@@ -115,17 +134,43 @@ class InlineModel(Document):
     spec: ModelSpec
     name: ModelName | None = Field(default=None, description="Shown instead of the id; the same spec may have several.")
 
+    @property
+    def source(self) -> AnySource:
+        """Source that the fields name."""
+        return SpecSource(spec=self.spec)
+
+
+class InlineExported(Document):
+    """An uploaded exported program, by its digest."""
+
+    exported: Digest
+    name: ModelName | None = None
+
+    @property
+    def source(self) -> AnySource:
+        """Source that the fields name."""
+        return ExportedSource(exported=self.exported)
+
 
 MODEL_ID = re.compile(r"^mdl_[0-9a-f-]{36}$")
 ModelId = Annotated[str, Field(pattern=MODEL_ID.pattern)]
 
 
 def _model_form(value: object) -> str:
-    return "(id)" if isinstance(value, str) else "(inline)"
+    if isinstance(value, str):
+        return "(id)"
+    return "(exported)" if isinstance(value, InlineExported) or _has_exported(value) else "(inline)"
+
+
+def _has_exported(value: object) -> bool:
+    return isinstance(value, dict) and "exported" in value
 
 
 RequestedModel = Annotated[
-    Annotated[ModelId, Tag("(id)")] | Annotated[InlineModel, Tag("(inline)")], Discriminator(_model_form)
+    Annotated[ModelId, Tag("(id)")]
+    | Annotated[InlineModel, Tag("(inline)")]
+    | Annotated[InlineExported, Tag("(exported)")],
+    Discriminator(_model_form),
 ]
 LabelKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,62}$")]
 LabelValue = Annotated[str, Field(max_length=128, json_schema_extra=WITHOUT_NUL), AfterValidator(without_nul)]
@@ -151,6 +196,7 @@ class InspectionRequest(InspectionSettings):
 
     def settings(self) -> InspectionSettings:
         """Return the part that the engine reads: no ids, no labels, no policy."""
+        fields = InspectionSettings.model_fields
         return InspectionSettings.model_construct(
-            **{name: getattr(self, name) for name in InspectionSettings.model_fields}
+            _fields_set=self.model_fields_set & fields.keys(), **{name: getattr(self, name) for name in fields}
         )

@@ -15,6 +15,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gradinspect.engine.network.exported.model import ExportedModel
 from gradinspect.engine.network.model_errors import is_torch
 
 # Operations without a slope: what a straight-through estimator replaces.
@@ -61,6 +62,8 @@ def why_meant_to_differ(model: nn.Module, compute_loss: Callable[[], object]) ->
     Cost: one forward pass under Python modes, for a check that has failed.
     """
     if isinstance(model, torch.jit.ScriptModule) and "aten::detach" in str(model.inlined_graph):
+        return "the model uses detach(), so its gradient is meant to differ from the slope of the loss"
+    if isinstance(model, ExportedModel) and model.uses("detach"):
         return "the model uses detach(), so its gradient is meant to differ from the slope of the loss"
     operations, calls = _Operations(), _Calls()
     with torch.enable_grad(), calls, operations:

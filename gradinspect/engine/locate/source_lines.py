@@ -1,7 +1,8 @@
 """The module and the source line that an operation was called from.
 
-Eager models: from Python's own frames. TorchScript: an error raised at the operation makes the interpreter write the
-source ranges of its calls, which are then looked up in the graphs of the modules.
+Eager models: from Python's own frames. Exported programs: from the node that runs. TorchScript: an error raised at the
+operation makes the interpreter write the source ranges of its calls, which are then looked up in the graphs of the
+modules.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from types import CodeType, FrameType
 import torch
 from torch import nn
 
+from gradinspect.contracts.exported.program import Place
 from gradinspect.contracts.report.operations import SourceLine
+from gradinspect.engine.network.exported.interpreter import place_of
 
 _TORCH = str(Path(torch.__file__).parent) + os.sep
 _OURS = str(Path(__file__).parents[2]) + os.sep
@@ -44,6 +47,10 @@ def calling_frames(names: Mapping[int, str], stop: CodeType) -> tuple[str | None
         if frame is None or frame.f_code is stop or (module is not None and source is not None):
             break
         file = frame.f_code.co_filename
+        exported = place_of(frame)
+        if exported is not None:
+            source = source or _exported_line(exported)
+            module = module or exported.module or None
         if source is None and not file.startswith((_TORCH, _OURS, "<frozen")):
             source = _line(file, frame.f_lineno)
         if module is None and "self" in frame.f_code.co_varnames[:1]:
@@ -52,6 +59,12 @@ def calling_frames(names: Mapping[int, str], stop: CodeType) -> tuple[str | None
                 module = names.get(id(owner))
         frame = frame.f_back
     return module or None, source
+
+
+def _exported_line(place: Place) -> SourceLine | None:
+    if place.file is None:
+        return None
+    return SourceLine(file=_short(place.file), line=place.line, code=place.code or None)
 
 
 def _line(file: str, line: int) -> SourceLine:

@@ -30,6 +30,7 @@ DEFAULT_SAMPLES = 128
 
 Target = Any  # a tensor, None, or for a custom loss any structure of tensors
 TargetMaker = Callable[[ModelOutput], Target]
+InputDraws = Callable[[int | None, torch.Generator], tuple[torch.Tensor, ...]]  # of a number of samples
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def make_batch(
     device: torch.device,
     seed: int,
     part: tuple[int, int] = (0, 1),
+    draw: InputDraws | None = None,
 ) -> Batch:
     """Make the batch of one pass.
 
@@ -77,6 +79,7 @@ def make_batch(
         device: device of the tensors.
         seed: source of everything random.
         part: (index, count): read the index-th of count equal parts of an artifact's samples.
+        draw: draws the inputs of a model that declares all of them, for data without inputs.
 
     Raises:
         InspectionError: `data_mismatch` with the tensor's name and what is wrong with it.
@@ -92,11 +95,14 @@ def make_batch(
         target = moved[-1] if moved[-1].is_floating_point() else moved[-1].long()
         return Batch(inputs, lambda _output: target, False, digest((*inputs, target)))
     draws = generator(seed, "inputs")
-    sources = data.inputs if data is not None and data.inputs is not None else None
-    if sources is None:
-        samples = data.samples if data is not None and data.samples is not None else DEFAULT_SAMPLES
-        sources = (_default_source(sample_input, vocabulary, samples),)
-    inputs = tuple(_moved(_draw(source, draws), dtype, device) for source in sources)
+    samples = data.samples if data is not None else None
+    if data is not None and data.inputs is not None:
+        drawn = tuple(_draw(source, draws) for source in data.inputs)
+    elif draw is not None:
+        drawn = draw(samples, draws)
+    else:
+        drawn = (_draw(_default_source(sample_input, vocabulary, samples or DEFAULT_SAMPLES), draws),)
+    inputs = tuple(_moved(tensor, dtype, device) for tensor in drawn)
     declared = data.target if data is not None else None
     return Batch(
         inputs, lambda output: draw_target(loss, first_tensor(output), declared, target_draws), True, digest(inputs)

@@ -20,6 +20,7 @@ import torch
 
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.engine.network.allocation import out_of_memory
+from gradinspect.engine.network.exported.interpreter import place_of
 
 MOST_WORDS, MOST_SOURCE = 500, 120  # characters of a message and of a source line that an error repeats
 _MOST_READ = 65_536  # characters of a message that are looked at
@@ -192,8 +193,11 @@ def _frames(error: BaseException) -> list[tuple[str, int, TracebackType]]:
 
 
 def _place(error: BaseException) -> str:
-    """Describe the innermost line that is neither torch's nor ours."""
+    """Describe the innermost line that is neither torch's nor ours; of an exported program, its author's."""
     for path, line, step in reversed(_frames(error)):
+        exported = place_of(step.tb_frame)
+        if exported is not None and exported.file is not None:
+            return _described(exported.file, exported.line, exported.function, exported.code)
         if not path.startswith((_TORCH, _OURS)):
             return _described(path, line, step.tb_frame.f_code.co_name, linecache.getline(path, line))
     return ""

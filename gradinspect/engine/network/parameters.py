@@ -16,6 +16,7 @@ from torch.nn.parameter import UninitializedParameter
 from gradinspect.contracts.document import MAX_NAME
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.report.rows import MAX_PARAMETERS
+from gradinspect.engine.network.exported.parts import Part
 
 
 @dataclass(eq=False, slots=True)
@@ -135,9 +136,9 @@ def owner_of(name: str) -> str:
 
 
 def _kind(module: nn.Module) -> str:
-    """Return the class name in the user's source, which TorchScript and parametrisations replace."""
-    if isinstance(module, torch.jit.ScriptModule):
-        name = str(module.original_name)
+    """Return the class name in the user's source, which TorchScript, an export and parametrisations replace."""
+    if isinstance(module, torch.jit.ScriptModule | Part):
+        name = module.class_name if isinstance(module, Part) else str(module.original_name)
         return (name.removeprefix("Parametrized") if hasattr(module, "parametrizations") else name)[:MAX_NAME]
     kind = type(module)
     is_replaced = kind.__name__ == f"Parametrized{kind.__bases__[0].__name__}"

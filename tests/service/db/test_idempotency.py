@@ -9,6 +9,7 @@ from sqlalchemy import func, select, update
 
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.request.policy import DEFAULT_POLICY
+from gradinspect.contracts.sources import SpecSource
 from service.db import clock, idempotency, inspections, models
 from service.db.engine import Database
 from service.db.tables import IdempotencyRecord, InspectionRecord
@@ -23,7 +24,7 @@ def submit(database: Database, *, key: str = "key", digest: str = DIGEST, tenant
         earlier = idempotency.reserve(session, key, digest, tenant=tenant)
         if earlier is not None:
             return earlier
-        model = models.register_inline(session, spec(), tenant=tenant)
+        model = models.register_inline(session, SpecSource(spec=spec()), tenant=tenant)
         record = inspections.insert(
             session, request(), tenant=tenant, model=model, policy=DEFAULT_POLICY, queue="cpu", max_queued=10
         )

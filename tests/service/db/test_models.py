@@ -52,7 +52,7 @@ def test_a_repeated_inline_spec_is_one_model(database: Database) -> None:
     assert submit(database).model_id == submit(database).model_id
     assert submit(database, tenant="other").model_id != submit(database).model_id
     with database.write() as session:
-        other = models.register_inline(session, spec(out_features=3), tenant=TENANT)
+        other = models.register_inline(session, SpecSource(spec=spec(out_features=3)), tenant=TENANT)
     assert other.id != submit(database).model_id
 
 

@@ -1,0 +1,1 @@
+"""Exported programs as modules: parameters under their names, and an interpreter that runs the graph under autograd."""
