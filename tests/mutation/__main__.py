@@ -52,7 +52,7 @@ def draw(count: int, seed: int) -> list[Mutant]:
         for file in sorted(Path(source).rglob("*.py"))
         for mutant in mutants(str(file), file.read_text(encoding="utf-8"))
     ]
-    return sorted(everything, key=lambda mutant: sha256(f"{seed} {mutant.key} {mutant.line}".encode()).digest())[:count]
+    return sorted(everything, key=lambda mutant: sha256(f"{seed} {mutant.key}".encode()).digest())[:count]
 
 
 def _options() -> argparse.Namespace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class Mutant:
         index: position of the change among all changes of the module.
         before: the source line, stripped.
         change: what is changed, in words.
+        occurrence: 1 for the first change of the module with this text, 2 for the second …
     """
 
     path: str
@@ -36,11 +38,12 @@ class Mutant:
     index: int
     before: str
     change: str
+    occurrence: int = 1
 
     @property
     def key(self) -> str:
-        """Identify the change by its text, so that it survives edits elsewhere in the file."""
-        return f"{self.path}: {self.before}: {self.change}"
+        """Identify the change by its text, so that edits elsewhere in the file do not rename it."""
+        return f"{self.path}: {self.before}: {self.change}" + (f" ({self.occurrence})" if self.occurrence > 1 else "")
 
 
 def mutants(path: str, source: str) -> list[Mutant]:
@@ -50,10 +53,13 @@ def mutants(path: str, source: str) -> list[Mutant]:
     ['< becomes <=', '1 becomes 2']
     """
     lines = source.splitlines()
-    return [
-        Mutant(path=path, line=node.lineno, index=index, before=lines[node.lineno - 1].strip(), change=change)
-        for index, (node, change, _) in enumerate(_changes(ast.parse(source)))
-    ]
+    seen: Counter[tuple[str, str]] = Counter()
+    result: list[Mutant] = []
+    for index, (node, change, _) in enumerate(_changes(ast.parse(source))):
+        before = lines[node.lineno - 1].strip()
+        seen[before, change] += 1
+        result.append(Mutant(path, node.lineno, index, before, change, seen[before, change]))
+    return result
 
 
 def mutated(source: str, mutant: Mutant) -> ast.Module:
@@ -128,6 +134,8 @@ def _behaviour(node: ast.AST) -> Iterator[ast.AST]:
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "type_params"):
             continue
+        if isinstance(node, ast.keyword) and node.arg == "strict":
+            continue  # `zip(…, strict=True)` states what holds anyway; no input of a caller can make it matter
         for child in value if isinstance(value, list) else [value]:
             if not isinstance(child, ast.AST) or isinstance(child, NOT_MUTATED) or _is_declaration(child):
                 continue

@@ -38,6 +38,7 @@ def test_each_change_is_made_once(source: str, changed: set[str]) -> None:
         "if TYPE_CHECKING:\n    x = 3",
         "Kind = Literal[3]",
         "@bounded(3)\ndef f(): return x",
+        "x = zip(a, b, strict=True)",
     ],
 )
 def test_declarations_and_messages_are_left_alone(source: str) -> None:
@@ -49,3 +50,9 @@ def test_a_mutant_is_named_by_its_text_and_not_by_its_line() -> None:
     (second,) = mutants("a.py", "\n\nx = 2")
     assert first.line != second.line
     assert first.key == second.key
+
+
+def test_equal_changes_of_one_module_have_names_of_their_own() -> None:
+    first, second = mutants("a.py", "x = 2\nx = 2")
+    assert first.key == "a.py: x = 2: 2 becomes 3"
+    assert second.key == "a.py: x = 2: 2 becomes 3 (2)"
