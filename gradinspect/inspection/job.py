@@ -28,7 +28,6 @@ from gradinspect.inspection.measure import LOADED, Progress, Subject, measure
 from gradinspect.inspection.memory_estimate import batch_size, require_memory
 from gradinspect.inspection.subjects import module_subjects, spec_dtype, spec_subjects
 from gradinspect.intake.exported import read_program
-from gradinspect.probes.remedies.remedy_check import Suggest
 
 # Chosen: the largest report (50,000 rows of each kind) is written, sent and validated in under 5 s.
 MARGIN_SHARE, LARGEST_MARGIN = 0.1, 5.0
@@ -41,7 +40,6 @@ def run_job(
     weights_bytes: bytes | None,
     data_bytes: bytes | None,
     confinement: str = "none",
-    suggest: Suggest | None = None,
     allows: Allows | None = None,
     progress: Progress = lambda _stage, _fraction: None,
 ) -> Measurements:
@@ -53,7 +51,6 @@ def run_job(
         weights_bytes: safetensors with the spec's weights, where the source names them.
         data_bytes: safetensors with the batch, where the settings name it.
         confinement: the level under which this process runs.
-        suggest: remedies to try on a fresh copy of a spec, from what was measured.
         allows: which kinds of nodes an uploaded model may run; None: all.
         progress: receives stage names and the fraction done, in [0, 1].
 
@@ -73,7 +70,7 @@ def run_job(
     else:
         subjects = _file_subjects(job.source, job, file, data_bytes, device, allows)
     return measure(
-        subjects, job.settings, device=device, confinement=confinement, budget=budget, suggest=suggest,
+        subjects, job.settings, device=device, confinement=confinement, budget=budget,
         progress=progress,
     )  # fmt: skip
 

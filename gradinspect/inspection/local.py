@@ -33,7 +33,7 @@ from gradinspect.inspection.measure import Progress, measure
 from gradinspect.inspection.optimizer_object import read_optimizer
 from gradinspect.inspection.subjects import module_subjects, spec_dtype, spec_subjects
 from gradinspect.report.shown import Report
-from gradinspect.rules import find_policy, judge, remedies_to_try
+from gradinspect.rules import find_policy, judge
 
 if TYPE_CHECKING:
     from gradinspect.contracts.request.request import Loss
@@ -130,7 +130,7 @@ def inspect(
     with _random_states_restored(), _gradients_restored(inputs, targets):
         measured = measure(
             subjects, settings, device=where, custom_loss=loss if callable(loss) else None,
-            budget=Budget(time_limit), suggest=remedies_to_try, progress=progress,
+            budget=Budget(time_limit), progress=progress,
         )  # fmt: skip
     if held is not None and measured.setup is not None:
         setup = measured.setup.model_copy(update={"optimizer": held.document})
@@ -163,7 +163,7 @@ def inspect_job(
         with _random_states_restored():
             measured = run_job(
                 job, model_bytes=model_bytes, weights_bytes=weights_bytes, data_bytes=data_bytes,
-                suggest=remedies_to_try, progress=progress,
+                progress=progress,
             )  # fmt: skip
     finally:
         torch.set_num_threads(threads)

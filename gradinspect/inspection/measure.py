@@ -22,7 +22,6 @@ from gradinspect.inspection.peak_memory import PeakMemory
 from gradinspect.inspection.results import FirstPass, Results
 from gradinspect.inspection.sections import planned_sections, run_section, share_of
 from gradinspect.inspection.stages import Progress, Stages
-from gradinspect.probes.remedies.remedy_check import Suggest, Trial, check_remedies
 from gradinspect.rules.faults import no_gradient_in_words
 from gradinspect.version import __version__
 
@@ -41,7 +40,6 @@ def measure(
     confinement: str = "none",
     custom_loss: CustomLoss | None = None,
     budget: Budget | None = None,
-    suggest: Suggest | None = None,
     progress: Progress = lambda _stage, _fraction: None,
 ) -> Measurements:
     """Run one pass per subject and the sections on the first of them, and combine the numbers.
@@ -53,7 +51,6 @@ def measure(
         confinement: the level under which this process runs, for the environment.
         custom_loss: used in place of the settings' named loss (notebooks).
         budget: time for everything; what does not fit is left undetermined. None: unlimited.
-        suggest: remedies to try on a fresh copy, from what was measured; None to try nothing.
         progress: receives the stage and the fraction done, which never decreases.
 
     Raises:
@@ -91,11 +88,7 @@ def measure(
         "cpu_seconds": time.process_time() - started_cpu,
         "peak_memory_bytes": memory.read(),
     }
-    measured = measured.model_copy(update={"environment": environment.model_copy(update=spent)})
-    remedies = suggest(measured) if suggest is not None and run.trial is not None else ()
-    if run.trial is None or not remedies:
-        return measured
-    return measured.model_copy(update={"remedy_checks": check_remedies(run.trial, remedies, run.budget)})
+    return measured.model_copy(update={"environment": environment.model_copy(update=spent)})
 
 
 @dataclass
@@ -104,7 +97,6 @@ class _Run:
 
     Attributes:
         results: what they measured.
-        trial: how to try remedies; None where the network's initialisation is not ours to draw.
     """
 
     settings: InspectionSettings
@@ -115,7 +107,6 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.results = Results(self.settings)
-        self.trial: Trial | None = None
 
     def add(self, subject: Subject) -> None:
         """Run one subject's pass, and after the first one the sections; only rows remain of it when this returns."""
@@ -130,7 +121,6 @@ class _Run:
         if is_first:
             with left_as_found(s.model, self.settings.mode):
                 self._run_sections(s)
-            self.trial = Trial.of(s, self.custom_loss)
 
     def _pass(self, subject: Subject) -> SectionInput:
         try:

@@ -14,7 +14,6 @@ from gradinspect.rules.compare import compare
 from gradinspect.rules.judge import judge, rejudge
 from gradinspect.rules.policies import check_policy, complete, find_policy, policy_file
 from gradinspect.rules.rule import Rule
-from gradinspect.rules.trials import remedies_to_try
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -30,5 +29,4 @@ __all__ = [
     "judge",
     "policy_file",
     "rejudge",
-    "remedies_to_try",
 ]

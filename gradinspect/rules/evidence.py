@@ -9,7 +9,7 @@ from functools import cached_property
 from gradinspect.contracts.optimizers import Optimizer
 from gradinspect.contracts.report.losses import LossTerm
 from gradinspect.contracts.report.operations import Fault
-from gradinspect.contracts.report.report import MeasuredSummary, Measurements, RemedyCheck
+from gradinspect.contracts.report.report import MeasuredSummary, Measurements
 from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 from gradinspect.contracts.report.sections import Curvature, Noise, PrecisionSection, ScalesVerdict, TimeDecay
 from gradinspect.contracts.report.setup import Setup
@@ -33,7 +33,6 @@ class Evidence:
     noise: Noise | None = None
     curvature: Curvature | None = None
     optimizer: Optimizer | None = None
-    remedy_checks: tuple[RemedyCheck, ...] = ()
     scales_verdict: ScalesVerdict | None = None
     losses: tuple[LossTerm, ...] = ()
     faults: tuple[Fault, ...] = ()
@@ -53,7 +52,6 @@ class Evidence:
             noise=noise if noise is not None and noise.status == "measured" else None,
             curvature=curvature if curvature is not None and curvature.status == "measured" else None,
             optimizer=optimizer,
-            remedy_checks=measured.remedy_checks,
             losses=measured.losses,
             scales_verdict=measured.lr_scales.verdict if measured.lr_scales is not None else None,
             faults=measured.faults,

@@ -109,7 +109,6 @@ def test_failed_findings_are_open_and_say_what_to_change() -> None:
     cards = [attributes for tag, attributes in page.elements if tag == "details" and "class" in attributes]
     assert [("open" in card, card["class"]) for card in cards] == [(True, "finding fail"), (False, "finding warn")]
     assert "Replace sigmoid by relu" in page.text
-    assert "nn.ReLU()" in page.text
 
 
 def test_a_finding_shows_the_threshold_that_it_crossed_and_its_source() -> None:

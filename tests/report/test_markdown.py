@@ -73,12 +73,6 @@ def test_a_long_network_counts_what_it_leaves_out() -> None:
     assert left_out + sum(row["depth"] != "⋮" for row in rows) == len(report.layers)
 
 
-def test_code_is_whole_and_in_fences() -> None:
-    report = sick()
-    fences = [token.content for token in tokens(render_markdown(report)) if token.type == "fence"]
-    assert fences == [f.remedy.code for f in report.findings if f.remedy is not None and f.remedy.code]
-
-
 def test_scales_their_evidence_and_their_code_are_there() -> None:
     text = render_markdown(full())
     assert "Use these scales" in text

@@ -1,9 +1,7 @@
 """The terminal form: complete at any width, with any names."""
 
-import ast
 import re
 from collections.abc import Callable
-from textwrap import dedent
 
 import pytest
 from rich.cells import cell_len
@@ -27,7 +25,7 @@ def unwrapped(text: str) -> str:
 @pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
 def test_no_line_but_unbreakable_code_is_wider_than_the_terminal(make: Callable[[], Report], width: int) -> None:
     report = make()
-    codes = [f.remedy.code for f in report.findings if f.remedy is not None and f.remedy.code]
+    codes = []
     if report.lr_scales is not None:
         codes.append(optimizer_code(report.lr_scales))
     code = {line.strip() for text in codes for line in fitted(text, width - CODE_INDENT)}
@@ -58,15 +56,6 @@ def test_every_finding_is_there_with_what_to_change() -> None:
 def test_the_sentence_at_the_top_is_not_said_twice() -> None:
     report = sick()
     assert unwrapped(render_terminal(report, width=100)).count(unwrapped(headline(report))) == 1
-
-
-def test_code_fits_a_narrow_terminal_and_still_means_the_same() -> None:
-    report = sick()
-    text = render_terminal(report, width=80)
-    code = next(f.remedy.code for f in report.findings if f.remedy is not None and f.remedy.code)
-    printed = text[text.index("    import torch") :].split("\n\n !")[0]
-    assert ast.dump(ast.parse(dedent(printed))) == ast.dump(ast.parse(code))
-    assert [line for line in printed.splitlines() if len(line) > 80 and "raise LookupError" not in line] == []
 
 
 def test_the_table_shows_the_signal_falling() -> None:

@@ -1,6 +1,5 @@
 """Every rule: measurements on which it fires, a near miss, and the same network with its loss multiplied."""
 
-import ast
 import math
 import sys
 from dataclasses import dataclass, field
@@ -270,21 +269,10 @@ def test_the_absolute_floor_never_changes_a_verdict(factor: float) -> None:
 
 
 @pytest.mark.parametrize("rule", RULE_IDS)
-def test_the_code_of_a_remedy_is_python(rule: str) -> None:
+def test_findings_explain_and_carry_no_code(rule: str) -> None:
     found = finding(CASES[rule].fires, rule, CASES[rule].settings)
     assert found is not None
-    if found.remedy is not None and found.remedy.code is not None:
-        ast.parse(found.remedy.code)
-
-
-def test_a_layer_name_cannot_leave_its_string_in_the_code_of_a_remedy() -> None:
-    hostile = '"]\nimport os  # `'
-    measured = changed(chain(nonlinearity="tanh"), "1", saturated_fraction=0.9, name=hostile)
-    found = finding(measured, "saturated_activation")
-    assert found is not None
-    assert found.remedy is not None
-    tree = ast.parse(found.remedy.code or "")
-    assert [node.names[0].name for node in ast.walk(tree) if isinstance(node, ast.Import)] == ["torch"]
+    assert found.remedy is None or found.remedy.code is None
 
 
 def test_a_vanished_signal_is_a_failure_below_a_millionth() -> None:
@@ -442,7 +430,7 @@ def test_an_update_ratio_that_is_too_small_is_judged_by_the_median() -> None:
     found = finding(updates(1e-5), "update_ratio", SGD)
     assert found is not None
     assert found.remedy is not None
-    assert found.remedy.arguments["lr"] == pytest.approx(10.0)
+    assert found.remedy.arguments["multiply_by"] == pytest.approx(100.0)
 
 
 def test_a_learning_rate_divided_by_the_loss_scale_keeps_the_verdict() -> None:

@@ -79,18 +79,6 @@ def test_the_page_has_the_findings_of_every_network() -> None:
     assert len(found) == len(written)
 
 
-@pytest.mark.parametrize("name", ["relu_tiny_weights", "sigmoid_default_10", "tanh_tiny_weights", "relu_large_weights"])
-def test_the_code_of_a_remedy_cures_the_network(name: str) -> None:
-    sick = SICK[name]
-    torch.manual_seed(0)
-    model, inputs, targets = sick.make(), torch.randn(128, 64), torch.randint(0, 10, (128,))
-    found = finding_of(inspect(model, inputs, targets), sick)
-    assert found is not None
-    assert found.remedy is not None
-    exec(compile(found.remedy.code or "", "remedy", "exec"), {"model": model})
-    assert sick.rule not in {finding.rule for finding in inspect(model, inputs, targets).findings}
-
-
 def test_the_published_ratio_rule_misses_a_failure_that_the_signal_shows() -> None:
     """Xavier before ReLU: signal and activations both shrink 0.707-fold per layer and cancel in the ratio."""
     torch.manual_seed(0)

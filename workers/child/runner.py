@@ -22,7 +22,6 @@ from gradinspect.contracts.wire.messages import FailureFrame, Job, ProgressFrame
 from gradinspect.engine.network.allocation import out_of_memory
 from gradinspect.inspection.job import run_job
 from gradinspect.intake.operators import allows_node
-from gradinspect.rules import remedies_to_try
 from workers.child.sandbox import Level
 
 FRAMES, JOB, MODEL, WEIGHTS, DATA = 3, 4, 5, 6, 7
@@ -83,7 +82,6 @@ def _outcome(job: Job, inputs: Inputs, confinement: Level) -> ResultFrame | Fail
                 weights_bytes=inputs.files.get("weights"),
                 data_bytes=inputs.files.get("data"),
                 confinement=confinement,
-                suggest=remedies_to_try,
                 allows=allows_node,
                 progress=lambda stage, fraction: _send(ProgressFrame(stage=stage, fraction=fraction)),
             )

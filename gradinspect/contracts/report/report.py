@@ -34,7 +34,7 @@ Verdict = Literal["pass", "warn", "fail", "undetermined"]
 
 
 class RemedyCheck(Document):
-    """The gain measured with a remedy applied to a fresh copy of the model."""
+    """The gain measured with a remedy applied to a fresh copy of the model; in reports of release 0.1.0 only."""
 
     action: Name
     arguments: dict[str, Any] = {}  # Any: as in `Remedy`
@@ -114,9 +114,11 @@ class Remedy(Document):
 
     action: Name
     arguments: dict[str, Any] = {}  # Any: each action has its own arguments, documented with its rule
-    code: Annotated[str, Field(max_length=20_000)] | None = None
+    code: Annotated[str, Field(max_length=20_000)] | None = Field(
+        default=None, description="Null: `prescription` has the code. Reports of release 0.1.0 have some here."
+    )
     checked_gain: Number = Field(
-        default=None, description="Cumulative gain measured with the remedy applied; null where it was not tried."
+        default=None, description="Cumulative gain measured with the remedy applied, in reports of release 0.1.0."
     )
 
 

@@ -89,8 +89,6 @@ def _account(finding: Finding) -> str:
         lines.append(f"layers: {', '.join(finding.layers[:32])}")
     if finding.remedy is not None:
         lines.append(f"what to change: {finding.remedy.action}")
-        if finding.remedy.code is not None:
-            lines.append(finding.remedy.code)
     return "\n".join(lines)
 
 

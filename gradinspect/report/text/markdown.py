@@ -108,8 +108,6 @@ def _finding(finding: Finding, title: str) -> Iterator[str]:
     if words is not None:
         yield f"  <br>**Change:** {text(words)}"
     yield ""
-    if remedy is not None and remedy.code:
-        yield from fenced(remedy.code, indent="  ")
 
 
 def _operation(operation: Operation) -> str:

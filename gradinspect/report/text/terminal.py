@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, RenderableType
@@ -131,20 +131,19 @@ def _findings(report: Report) -> Iterator[_Part]:
     if not report.findings:
         yield Text("No rule found a problem.")
     titles = rule_titles(report)
-    printed = {headline(report)}  # sentences and code that are not printed twice
     for index, finding in enumerate(report.findings):
         if index:
             yield Text("")
-        yield from _finding(finding, titles[finding.rule], printed)
-        printed.update(_code_of(finding))
+        yield from _finding(finding, titles[finding.rule], printed=headline(report))
 
 
-def _finding(finding: Finding, title: str, printed: Set[str]) -> Iterator[_Part]:
+def _finding(finding: Finding, title: str, *, printed: str) -> Iterator[_Part]:
+    """Write a finding, without its message where that is printed already."""
     sign = f"{SIGNS[finding.severity]} {finding.severity}"
     yield Text.assemble(
         (sign, _STYLES[finding.severity]), "  ", (printable(title), "bold"), (f"  {printable(finding.rule)}", _QUIET)
     )
-    if finding.message not in printed:
+    if finding.message != printed:
         yield _indented(_message(finding.message))
     if finding.severity == "info":
         return
@@ -154,7 +153,6 @@ def _finding(finding: Finding, title: str, printed: Set[str]) -> Iterator[_Part]
     words = remedy_in_words(finding.remedy) if finding.remedy is not None else None
     if words is not None:
         yield _indented(Text.assemble(("Change: ", "bold green"), words))
-    yield from (_Code(code) for code in _code_of(finding) if code not in printed)
 
 
 def _operation(operation: Operation) -> Text:
@@ -163,11 +161,6 @@ def _operation(operation: Operation) -> Text:
         text.append(f" · {words}", _QUIET)
     code = operation_code(operation)
     return text if code is None else text.append(f"\n  {code}", "green")
-
-
-def _code_of(finding: Finding) -> tuple[str, ...]:
-    code = finding.remedy.code if finding.remedy is not None and finding.severity != "info" else None
-    return (code,) if code else ()
 
 
 def _scales(report: Report, scales: LrScales) -> Iterator[_Part]:

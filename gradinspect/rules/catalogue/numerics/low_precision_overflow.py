@@ -40,7 +40,6 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
         remedy=Remedy(
             action="set_loss_scale",
             arguments={"loss_scale": fitting},
-            code=f"import torch\n\nscaler = torch.amp.GradScaler(init_scale={fitting!r})\n",
         ),
     )
 

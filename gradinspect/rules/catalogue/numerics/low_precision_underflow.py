@@ -57,14 +57,10 @@ def _remedy(section: PrecisionSection, dtype: str) -> Remedy:
         return Remedy(
             action="set_loss_scale",
             arguments={"loss_scale": scale, "window": list(window)},
-            code=f"import torch\n\nscaler = torch.amp.GradScaler(init_scale={scale!r})\n",
         )
     return Remedy(
         action="use_precision",
         arguments={"dtype": "bfloat16" if dtype == "float16" else "float32"},
-        code='import torch\n\nautocast = torch.autocast(device_type="cuda", dtype=torch.bfloat16)\n'
-        if dtype == "float16"
-        else None,
     )
 
 

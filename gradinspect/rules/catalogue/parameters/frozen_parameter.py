@@ -17,12 +17,6 @@ def check(evidence: Evidence, _: Thresholds) -> Finding | NotJudged | None:
         return None
     names = [row.name for row in frozen]
     share = sum(row.numel for row in frozen) / max(sum(row.numel for row in evidence.parameters), 1)
-    code = (
-        "frozen = " + repr(names[:64]) + "\n"
-        "for name, parameter in model.named_parameters():\n"
-        "    if name in frozen:\n"
-        "        parameter.requires_grad_(True)\n"
-    )
     return RULE.finding(
         severity="info",
         layers=[row.layer for row in frozen],
@@ -32,7 +26,7 @@ def check(evidence: Evidence, _: Thresholds) -> Finding | NotJudged | None:
             f"{counted(len(names), 'parameter tensor')} ({listed(names)}) "
             f"{'is' if len(names) == 1 else 'are'} frozen: {percent(share)} of the model's values do not train."
         ),
-        remedy=Remedy(action="unfreeze", arguments={"parameters": names[:64]}, code=code),
+        remedy=Remedy(action="unfreeze", arguments={"parameters": names[:64]}),
     )
 
 

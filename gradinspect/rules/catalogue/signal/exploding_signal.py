@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradinspect.contracts.report.report import Finding
 from gradinspect.rules.blame import blame
 from gradinspect.rules.evidence import Evidence
-from gradinspect.rules.remedies import remedy_for, tried
+from gradinspect.rules.remedies import remedy_for
 from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.rules.signal import end_to_end, layer_signals, time_gain
 from gradinspect.wording import fold, quoted
@@ -27,7 +27,6 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     if severity is None:
         return None
     cause = blame(evidence, gain)
-    remedy, effect = tried(remedy_for(cause), evidence, gain, thresholds)
     last = signals[-1].gain
     grown = sorted(
         (signal for signal in signals if last > 0 and thresholds.severity(signal.gain / last) is not None),
@@ -40,8 +39,8 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
         value=gain,
         threshold=thresholds.crossed(severity, gain),
         message=message,
-        explanation=f"{cause.sentence} {RULE.why}{effect}",
-        remedy=remedy,
+        explanation=f"{cause.sentence} {RULE.why}",
+        remedy=remedy_for(cause),
     )
 
 

@@ -9,7 +9,7 @@ from gradinspect.rules.blame import blame
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.faults import BY_DESIGN, OVER_ONE_ELEMENT, explanation, first_fault, mend, place
 from gradinspect.rules.gates import closed_gate
-from gradinspect.rules.remedies import remedy_for, tried
+from gradinspect.rules.remedies import remedy_for
 from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.rules.signal import LayerSignal, end_to_end, layer_signals, time_gain
 from gradinspect.wording import counted, fold, quoted
@@ -33,7 +33,6 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     cause = blame(evidence, gain or (_smallest(signals) if has_faded else 0.0))
     if fault is not None and (cause.cause == "cut_signal" or fault.operation.reason in OVER_ONE_ELEMENT):
         return _cut(evidence, thresholds, severity, gain, fault)
-    remedy, effect = tried(remedy_for(cause), evidence, gain, thresholds)
     starved = _starved(signals, thresholds)
     return RULE.finding(
         severity=severity,
@@ -41,8 +40,8 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
         value=gain,
         threshold=thresholds.crossed(severity, gain),
         message=_faded(signals, fault) if fault is not None and has_faded else _message(signals, starved, gain),
-        explanation=f"{cause.sentence} {RULE.why}{effect}",
-        remedy=remedy,
+        explanation=f"{cause.sentence} {RULE.why}",
+        remedy=remedy_for(cause),
         operation=fault.operation if fault is not None else None,
     )
 
@@ -113,7 +112,6 @@ def _through_time(evidence: Evidence, thresholds: Thresholds) -> Finding | None:
     name, calls, gain = largest
     milder: Severity = "warn" if severity == "fail" else "info"
     cause = blame(evidence, gain)
-    remedy, effect = tried(remedy_for(cause), evidence, gain, thresholds)
     return RULE.finding(
         severity=milder,
         layers=(name,),
@@ -123,8 +121,8 @@ def _through_time(evidence: Evidence, thresholds: Thresholds) -> Finding | None:
             f"The backward signal shrinks {fold(gain)} over the {calls} calls of {quoted(name)}, "
             "so what happened in the first steps is barely learned from."
         ),
-        explanation=f"{cause.sentence} {RULE.why}{effect}",
-        remedy=remedy,
+        explanation=f"{cause.sentence} {RULE.why}",
+        remedy=remedy_for(cause),
     )
 
 

@@ -32,9 +32,6 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
         remedy=Remedy(
             action="scale_weights",
             arguments={"layers": [last] if last is not None else [], "factor": 0.1},
-            code=(f"import torch\n\nwith torch.no_grad():\n    model.get_submodule({last!r}).weight.mul_(0.1)\n")
-            if last is not None
-            else None,
         ),
     )
 

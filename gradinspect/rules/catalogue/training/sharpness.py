@@ -36,7 +36,6 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
         remedy=Remedy(
             action="set_learning_rate",
             arguments={"lr": largest, "or": "warm up over the first steps"},
-            code=f'for group in optimizer.param_groups:\n    group["lr"] = {largest!r}\n',
         ),
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from statistics import median
 
-from gradinspect.contracts.optimizers import Optimizer
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.contracts.report.rows import ParameterMeasurement
 from gradinspect.rules.evidence import Evidence
@@ -45,20 +44,14 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
             f"The first step is too {size}: it changes {quoted(row.name)} by {number(value)} of its norm "
             f"(the {which} of {counted(len(rows), 'weight')})."
         ),
-        remedy=_remedy(value, evidence.optimizer),
+        remedy=_remedy(value),
     )
 
 
-def _remedy(value: float, optimizer: Optimizer | None) -> Remedy:
-    """Name the learning rate that would bring `value` to the usual ratio."""
-    if not value:
-        return Remedy(action="set_learning_rate", arguments={"multiply_by": 10.0})
-    factor = float(f"{USUAL / value:.3g}")
-    if optimizer is None:
-        return Remedy(action="set_learning_rate", arguments={"multiply_by": factor})
-    rate = float(f"{optimizer.lr * USUAL / value:.2g}")
-    code = f'for group in optimizer.param_groups:\n    group["lr"] = {rate!r}\n'
-    return Remedy(action="set_learning_rate", arguments={"lr": rate, "multiply_by": factor}, code=code)
+def _remedy(value: float) -> Remedy:
+    """Name the factor that would bring `value` to the usual ratio."""
+    factor = float(f"{USUAL / value:.3g}") if value else 10.0
+    return Remedy(action="set_learning_rate", arguments={"multiply_by": factor})
 
 
 def _ratio(row: ParameterMeasurement) -> float:

@@ -45,7 +45,6 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
                 "zero_biases": True,
                 "or_replace_activation": {"from": worst.nonlinearity or worst.joined_nonlinearity, "to": "leaky_relu"},
             },
-            code=_code(names(firing)),
         ),
         operation=fault.operation if fault is not None else None,
     )
@@ -64,17 +63,6 @@ def _is_explained(row: LayerMeasurement) -> bool:
     largest = 0.5 if (row.sample_similarity or 0.0) >= NEARLY_PARALLEL else UNEQUAL_PAIRS * expected
     units = row.output_shape[1] if len(row.output_shape) > 2 and "conv" in row.kind.lower() else row.output_shape[-1]
     return _share(row) <= largest + STANDARD_DEVIATIONS * math.sqrt(largest * max(1 - largest, 0.0) / max(units, 1))
-
-
-def _code(layers: tuple[str, ...]) -> str:
-    return (
-        "import torch\n\n"
-        f"dead = {list(layers[:64])!r}\n"
-        "for name, module in model.named_modules():\n"
-        '    if name in dead and getattr(module, "bias", None) is not None:\n'
-        "        torch.nn.init.zeros_(module.bias)\n"
-        '        torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")\n'
-    )
 
 
 RULE = Rule(

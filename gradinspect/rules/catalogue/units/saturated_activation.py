@@ -37,20 +37,8 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
         remedy=Remedy(
             action="scale_weights",
             arguments={"factor": factor, "layers": list(names(firing)[:64])},
-            code=_code(names(firing), factor),
         ),
         operation=fault.operation if fault is not None else None,
-    )
-
-
-def _code(layers: tuple[str, ...], factor: float) -> str:
-    return (
-        "import torch\n\n"
-        f"saturated = {list(layers[:64])!r}\n"
-        "with torch.no_grad():\n"
-        "    for name, module in model.named_modules():\n"
-        '        if name in saturated and hasattr(module, "weight"):\n'
-        f"            module.weight.mul_({factor})  # brings the inputs of the activation to a spread of about 1\n"
     )
 
 
