@@ -7,7 +7,19 @@ from typing import Any
 from apiflask import APIFlask
 
 from gradinspect.version import __version__
-from service.api import artifacts, comparisons, events, health, inspections, models, policies, reports, rows
+from service.api import (
+    artifacts,
+    comparisons,
+    events,
+    health,
+    inspections,
+    models,
+    policies,
+    pushes,
+    reports,
+    rows,
+    runs,
+)
 from service.api.description import documentation
 from service.api.description.openapi import complete_specification
 from service.api.http.every_request import surround_requests
@@ -35,6 +47,7 @@ are not finite are null, and a count beside them says why.
 TAGS = {
     "inspections": "One inspection of one model: submit, watch, cancel.",
     "reports": "What an inspection found.",
+    "runs": "Training runs: a series of pushed reports over steps.",
     "rows": "Layers and parameters as rows, of one inspection and across all of them.",
     "models": "What can be inspected: specs and TorchScript files.",
     "artifacts": "Uploaded bytes, named by their SHA-256.",
@@ -47,6 +60,8 @@ BLUEPRINTS = (
     inspections.blueprint,
     events.blueprint,
     reports.blueprint,
+    pushes.blueprint,
+    runs.blueprint,
     rows.blueprint,
     comparisons.blueprint,
     policies.blueprint,

@@ -32,6 +32,9 @@ def inspection_resource(record: InspectionRecord) -> InspectionResource:
         attempt=record.attempt,
         labels=record.labels,
         policy=record.policy,
+        measured_by=record.measured_by,  # type: ignore[arg-type]  # as above
+        run=record.run_id,
+        step=record.step,
         created_at=record.created_at,
         started_at=record.started_at,
         finished_at=record.finished_at,

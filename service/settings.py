@@ -70,6 +70,7 @@ class Settings(BaseModel):
     max_concurrent_uploads: Positive = Field(default=16, description="Uploads at once in each process of the API.")
     min_upload_bytes_per_second: Positive = Field(default=16 * 2**10, description="Slower uploads are cut off.")
     max_spec_body_bytes: Positive = Field(default=2**20, description="Every body that is not an upload.")
+    max_report_body_bytes: Positive = Field(default=32 * 2**20, description="Largest report that a client pushes.")
 
     # The life of an inspection
     max_queued: Positive = Field(default=10_000, description="Queued inspections of one tenant; more are answered 429.")

@@ -12,6 +12,7 @@ Examples:
   gradinspect inspect spec.json --optimizer sgd,lr=0.1 --lr-scales
   gradinspect inspect model.pt --data batch.safetensors --inputs x --target y
   gradinspect inspect model.pt --input-shape 256 --input-dtype int64 --input-high 50257
+  gradinspect inspect model.pt --data batch.safetensors --push https://gradinspect.example --label team=vision
   gradinspect inspect mdl_… --server http://127.0.0.1:8080 --json > report.json
 
 \b
@@ -25,20 +26,40 @@ measured or the service does not answer. The exit code of `audit` depends on the
 @click.option("--html", metavar="FILE", help="Also write the report as a page that stands alone.")
 @click.option("--markdown", metavar="FILE", help="Also write the report as markdown.")
 @click.option("--all-layers", is_flag=True, help="List every layer call, however many there are.")
+@click.option("--push", metavar="URL", help="Measure here, and store the report on this service.")
+@click.option("--key", envvar="GRADINSPECT_KEY", metavar="KEY", help="API key for --push.", show_envvar=True)
+@click.option("--name", metavar="NAME", help="With --push: the model's name there.  [default: the file's]")
 @inspection_options
 def inspect(
-    model: str, options: InspectionOptions, as_json: bool, html: str | None, markdown: str | None, all_layers: bool
+    model: str,
+    options: InspectionOptions,
+    as_json: bool,
+    html: str | None,
+    markdown: str | None,
+    all_layers: bool,
+    push: str | None,
+    key: str | None,
+    name: str | None,
 ) -> None:
     """Inspect MODEL and show the report.
 
     MODEL is a spec (JSON) or a TorchScript file; with --server also the mdl_… id of a registered model.
     """
     from gradinspect.cli.outputs import terminal_width, wants_color, write_file
-    from gradinspect.cli.running import obtain_report
+    from gradinspect.cli.options import labels_of
+    from gradinspect.cli.running import obtain_report, push_report
     from gradinspect.report.json_form import render_json
     from gradinspect.report.text.terminal import MOST_LAYERS, render_terminal
 
-    report = obtain_report(model, options)
+    if push is not None and options.server is not None:
+        raise click.UsageError("--push stores what is measured here; with --server the service measures and stores it")
+    if push is None and name is not None:
+        raise click.UsageError("--name goes with --push")
+    report = obtain_report(model, options, takes_labels=push is not None)
+    if push is not None:
+        policy = options.policy if not options.policy.endswith(".json") else "default"
+        page = push_report(report, push, key=key, name=name, labels=labels_of(options.label), policy=policy)
+        click.echo(page, err=True)
     if html is not None:
         write_file(html, report.to_html())
     if markdown is not None:

@@ -99,7 +99,7 @@ _OPTIONS = (
                  help="Where to compute."),
     click.option("--policy", metavar="FILE", default="default", show_default=True,
                  help="Judge by this policy: a JSON file; with --server also the name or id of a stored one."),
-    click.option("--label", metavar="KEY=VALUE", multiple=True, help="With --server: label the inspection."),
+    click.option("--label", metavar="KEY=VALUE", multiple=True, help="With --server or --push: label the inspection."),
     click.option("--time-limit", type=click.FloatRange(1), default=300.0, show_default=True, metavar="SECONDS",
                  help="Measurements that do not fit are left out; with --server, how long to wait."),
 )  # fmt: skip

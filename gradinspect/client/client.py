@@ -17,6 +17,8 @@ from gradinspect.client.errors import GradinspectError
 from gradinspect.client.inspections import Inspections, Progress
 from gradinspect.client.models import Models
 from gradinspect.client.policies import Policies
+from gradinspect.client.reports import Reports
+from gradinspect.client.runs import Runs
 from gradinspect.client.transport import RetryingTransport
 from gradinspect.contracts.document import from_json, from_python
 from gradinspect.contracts.problems import FieldError, ProblemError
@@ -56,13 +58,14 @@ class Client:
         with Client("http://127.0.0.1:8080") as client:
             report = client.inspect("spec.json", optimizer={"type": "sgd", "lr": 0.1})
 
-    `artifacts`, `models`, `inspections` and `policies` hold the calls for one kind of resource each. Errors are in
-    `gradinspect.client.errors`. Requests that can be repeated safely are retried.
+    `artifacts`, `models`, `inspections`, `reports`, `runs` and `policies` hold the calls for one kind of resource each.
+    Errors are in `gradinspect.client.errors`. Requests that can be repeated safely are retried.
 
     Args:
         base_url: of the service.
         timeout: seconds for one answer; it does not limit how long an inspection is waited for.
-        headers: sent with every request, such as Authorization.
+        key: an API key of the service, `gi_…`.
+        headers: sent with every request.
         attempts: the largest number of times that a request is sent.
         transport: sends the requests; for tests or a proxy.
         sleep: pauses for a number of seconds, between attempts and between polls.
@@ -72,6 +75,7 @@ class Client:
         self,
         base_url: str,
         *,
+        key: str | None = None,
         timeout: float = 30.0,
         headers: dict[str, str] | None = None,
         attempts: int = 5,
@@ -86,12 +90,13 @@ class Client:
         self._http = httpx.Client(
             base_url=self.base_url,
             timeout=timeout,
-            headers={"User-Agent": f"gradinspect/{__version__}", **(headers or {})},
+            headers={"User-Agent": f"gradinspect/{__version__}", **authorization(key), **(headers or {})},
             transport=RetryingTransport(transport or httpx.HTTPTransport(), attempts=attempts, sleep=sleep),
         )
         calls = self._calls = Calls(self._http)
         self.artifacts, self.models, self.policies = Artifacts(calls), Models(calls), Policies(calls)
         self.inspections = Inspections(calls, sleep=sleep)
+        self.reports, self.runs = Reports(calls), Runs(calls)
 
     def __enter__(self) -> Self:
         return self
@@ -209,6 +214,11 @@ class Client:
             raise ProblemError("invalid_request", detail, errors=[FieldError("/inputs", detail)])
         stored = self.artifacts.upload(data).id
         return {"artifact": stored, "inputs": list(inputs), **({"target": target} if target is not None else {})}
+
+
+def authorization(key: str | None) -> dict[str, str]:
+    """Return the header that an API key is sent in; none without a key."""
+    return {} if key is None else {"Authorization": f"Bearer {key}"}
 
 
 def _read(path: Path) -> bytes:

@@ -18,6 +18,7 @@ from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.report.report import ModelReference
 from gradinspect.contracts.request.policy import Policy
 from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.contracts.spec.digest import spec_digest
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.engine.first_order.context import Budget
@@ -126,7 +127,7 @@ def inspect(
         where = choose_device(settings)
         batch = partial(_spec_batch, spec, inputs, targets, settings, where)
         subjects = spec_subjects(spec, settings, device=where, batch=batch)
-        reference = ModelReference(kind="spec")
+        reference = ModelReference(kind="spec", digest=spec_digest(spec))
     with _random_states_restored(), _gradients_restored(inputs, targets):
         measured = measure(
             subjects, settings, device=where, custom_loss=loss if callable(loss) else None,

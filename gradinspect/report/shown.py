@@ -91,6 +91,38 @@ class Report(contract.Report):
         paths = list(flat_fields(LayerMeasurement if rows == "layers" else ParameterMeasurement))
         return pandas.DataFrame([{"_".join(path): value_at(row, path) for path in paths} for row in chosen])
 
+    def push(
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        name: str | None = None,
+        labels: dict[str, str] | None = None,
+        policy: str = "default",
+    ) -> str:
+        """Store this report on a service, where it is judged, compared and kept as those that are measured there.
+
+        The numbers and the names of layers are sent; the model and its data are not.
+
+        Args:
+            url: address of the service.
+            key: an API key of it, `gi_…`.
+            name: of the model; by default the report's.
+            labels: of the inspection that it becomes.
+            policy: name or id of a policy there.
+
+        Returns:
+            The address of its page.
+
+        Raises:
+            gradinspect.client.GradinspectError: the service does not answer, or refuses it.
+        """
+        # By its name: the client returns these reports, and this module imports nothing of it.
+        client = import_module("gradinspect.client").Client(url, key=key)
+        with client:
+            stored = client.reports.push(self, name=name, labels=labels, policy=policy)
+        return f"{client.base_url}{stored.links.page}"
+
     def optimizer_code(self, base_lr: float | None = None) -> str:
         """Write the learning-rate suggestion as Python source that runs on a variable `model`.
 

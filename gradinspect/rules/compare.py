@@ -72,8 +72,8 @@ def compare(base: Report, head: Report, *, policy: Policy | None = None) -> Comp
 def _side(side: Side) -> ComparedInspection:
     report = side.report
     return ComparedInspection(
-        inspection=report.inspection, model=report.model, verdict=report.verdict, policy=report.policy,
-        seeds=side.seeds, layers=len(report.layers), parameters=len(report.parameters),
+        inspection=report.inspection, model=report.model, measured_by=report.measured_by, verdict=report.verdict,
+        policy=report.policy, seeds=side.seeds, layers=len(report.layers), parameters=len(report.parameters),
     )  # fmt: skip
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from gradinspect.contracts.optimizers import Optimizer
 from gradinspect.contracts.report.outcomes import RuleOutcome
 from gradinspect.contracts.report.report import (
     SCHEMA_VERSION,
     Finding,
+    MeasuredBy,
     MeasuredSummary,
     Measurements,
     ModelReference,
@@ -27,6 +28,14 @@ from gradinspect.rules.rule import NotJudged, Rule, apply
 MOST_NAMES = 16  # in `summary.worst`
 
 
+class _About(NamedTuple):
+    """What a report says of its origin; the names are the report's."""
+
+    model: ModelReference
+    inspection: str | None
+    measured_by: MeasuredBy
+
+
 def judge(
     measurements: Measurements,
     *,
@@ -34,6 +43,7 @@ def judge(
     model: ModelReference,
     inspection: str | None,
     settings: InspectionSettings,
+    measured_by: MeasuredBy | None = None,
 ) -> Report:
     """Judge fresh measurements.
 
@@ -43,12 +53,15 @@ def judge(
         model: the model measured.
         inspection: the inspection's id, None for a local one.
         settings: what was requested; rules read the declared optimizer.
+        measured_by: left out: the client for a local inspection, the service for one that has an id.
 
     Returns:
         The report: severest findings first, and the outcome of every rule in the catalogue's order. The severest
         finding decides the verdict; it is `undetermined` when nothing counts and the signal could not be judged.
     """
-    return _judged(measurements, policy, model, inspection, settings.optimizer)
+    if measured_by is None:
+        measured_by = "client" if inspection is None else "service"
+    return _judged(measurements, policy, _About(model, inspection, measured_by), settings.optimizer)
 
 
 def rejudge(report: Report, policy: Policy, *, settings: InspectionSettings | None = None) -> Report:
@@ -60,7 +73,7 @@ def rejudge(report: Report, policy: Policy, *, settings: InspectionSettings | No
         settings: what was requested then; left out, the optimizer is the one that the report declares.
     """
     optimizer = settings.optimizer if settings is not None else report.optimizer
-    return _judged(report, policy, report.model, report.inspection, optimizer)
+    return _judged(report, policy, _About(report.model, report.inspection, report.measured_by), optimizer)
 
 
 def worst_names(findings: tuple[Finding, ...]) -> tuple[str, ...]:
@@ -76,8 +89,7 @@ def worst_names(findings: tuple[Finding, ...]) -> tuple[str, ...]:
 def _judged(
     measured: Measurements,
     policy: Policy,
-    model: ModelReference,
-    inspection: str | None,
+    about: _About,
     optimizer: Optimizer | None,
 ) -> Report:
     evidence = Evidence.of(measured, optimizer)
@@ -93,8 +105,7 @@ def _judged(
     }
     fields |= {
         "schema_version": SCHEMA_VERSION,
-        "inspection": inspection,
-        "model": model,
+        **about._asdict(),
         "summary": Summary(**numbers, verdict=verdict, worst=worst_names(tuple(findings)), lr_scales=scales),
         "verdict": verdict,
         "policy": PolicyReference(name=policy.name, version=policy.version),

@@ -17,9 +17,9 @@ from gradinspect.contracts.wire.resources import (
     Page,
 )
 from service.api.http.answers import conditional, json_answer
+from service.api.http.idempotency_keys import idempotency_key
 from service.api.http.operations import Answer, operation
 from service.api.http.paging import page_answer
-from service.api.http.reading import wrong_header
 from service.api.http.waiting import LONGEST_WAIT_SECONDS, wait_for
 from service.context import context, tenant
 from service.db import inspections
@@ -41,7 +41,6 @@ EXAMPLE: dict[str, Any] = {  # Any: JSON
     "labels": {"team": "vision"},
 }  # fmt: skip
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?=$|[,;\s])", re.IGNORECASE)
-_KEY = re.compile(r"[!-~]{1,255}")
 
 blueprint = APIBlueprint("inspections", __name__, tag="inspections")
 
@@ -76,7 +75,7 @@ class WaitQuery(Query):
 def submit_inspection(body: InspectionRequest) -> Response:
     """Inspect a model. `{"model": "mdl_…"}` is a complete request."""
     here = context()
-    record, is_new = submit(here.database, here.store, here.settings, body, tenant=tenant(), key=_idempotency_key())
+    record, is_new = submit(here.database, here.store, here.settings, body, tenant=tenant(), key=idempotency_key())
     if is_new:
         publish(here.database, here.dispatcher, here.settings, record)
     seconds = _preferred_wait()
@@ -162,10 +161,3 @@ def _preferred_wait() -> int | None:
     """Return the seconds of `wait` in the Prefer header, at most 30; None when there is no readable one."""
     match = _WAIT.search(",".join(request.headers.getlist("Prefer")))
     return min(int(match[1]), LONGEST_WAIT_SECONDS) if match is not None else None
-
-
-def _idempotency_key() -> str | None:
-    key = request.headers.get("Idempotency-Key")
-    if key is not None and _KEY.fullmatch(key) is None:
-        raise wrong_header("Idempotency-Key", "has 1 to 255 visible ASCII characters")
-    return key

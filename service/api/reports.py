@@ -177,7 +177,9 @@ def _written(record: InspectionRecord, key: str, media_type: str, table: str) ->
     report = reports.get(key)
     if media_type in _FORMS:
         return _FORMS[media_type].render(report, Circumstances(settings=_settings_of(record)))
-    return tables.layers(report.layers) if table == "layers" else tables.parameters(report.parameters)
+    if table == "layers":
+        return tables.layers(report.layers, measured_by=report.measured_by)
+    return tables.parameters(report.parameters, measured_by=report.measured_by)
 
 
 def _disposition(record: InspectionRecord, query: ReportQuery, media_type: str) -> str:

@@ -15,6 +15,7 @@ from service.api.http.operations import Answer, operation
 from service.api.http.paging import page_answer
 from service.api.http.reading import JSON, best_of
 from service.context import context, tenant
+from service.db import inspections
 from service.db.lists import row_queries
 from service.db.lists.row_filters import RowQuery
 
@@ -55,8 +56,11 @@ def answer_rows(
     """
     with context().database.read() as session:
         page = read_page(session, query, tenant=tenant(), inspection=inspection)
+        owners = {row.inspection for row in page.items}
+        measured_by = inspections.measured_by(session, owners, tenant=tenant())
+    items = [row.model_copy(update={"measured_by": measured_by[row.inspection]}) for row in page.items]
     wanted = query.format or best_of([JSON, CSV]).rpartition("/")[2]
     if wanted == "json":
-        return page_answer(Page[resource](items=page.items, next_cursor=page.next_cursor), page.next_cursor)  # type: ignore[valid-type]  # a class at run time
-    text = tables.layers(page.items) if resource is LayerRow else tables.parameters(page.items)
+        return page_answer(Page[resource](items=items, next_cursor=page.next_cursor), page.next_cursor)  # type: ignore[valid-type]  # a class at run time
+    text = tables.layers(items) if resource is LayerRow else tables.parameters(items)
     return Response(text, mimetype=CSV, headers=link_next(page.next_cursor))

@@ -8,6 +8,7 @@ from io import StringIO
 
 from pydantic import BaseModel
 
+from gradinspect.contracts.report.report import MeasuredBy
 from service.db.results import flattening as rows
 from service.db.results.flattening import Shape, Value
 
@@ -15,26 +16,32 @@ from service.db.results.flattening import Shape, Value
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def layers(measurements: Iterable[BaseModel]) -> str:
-    """Write layer calls, one per line; rows of several inspections begin with the inspection and the model."""
-    return _table(rows.LAYERS, measurements)
+def layers(measurements: Iterable[BaseModel], *, measured_by: MeasuredBy | None = None) -> str:
+    """Write layer calls, one per line; rows of several inspections begin with the inspection and the model.
+
+    Args:
+        measurements: the rows.
+        measured_by: who measured the one inspection that they are of; else each row says it.
+    """
+    return _table(rows.LAYERS, measurements, measured_by)
 
 
-def parameters(measurements: Iterable[BaseModel]) -> str:
+def parameters(measurements: Iterable[BaseModel], *, measured_by: MeasuredBy | None = None) -> str:
     """Write parameters, in the form of `layers`."""
-    return _table(rows.PARAMETERS, measurements)
+    return _table(rows.PARAMETERS, measurements, measured_by)
 
 
-def _table(shape: Shape, measurements: Iterable[BaseModel]) -> str:
+def _table(shape: Shape, measurements: Iterable[BaseModel], measured_by: MeasuredBy | None) -> str:
     found = list(measurements)
     owners = [name for name in ("inspection", "model") if found and hasattr(found[0], name)]
     text = StringIO()
     writer = csv.writer(text, lineterminator="\r\n")  # RFC 4180
-    writer.writerow([*owners, *(field.column for field in shape.fields)])
+    writer.writerow([*owners, *(field.column for field in shape.fields), "measured_by"])
     first = len(shape.columns) - len(shape.fields)  # a table does not need the list of nested objects
     for row in found:
         values = shape.flatten(row)[first:]
-        writer.writerow([*(getattr(row, name) for name in owners), *map(_cell, values)])
+        measurer = measured_by or getattr(row, "measured_by", None)
+        writer.writerow([*(getattr(row, name) for name in owners), *map(_cell, values), measurer])
     return text.getvalue()
 
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 import uuid_utils
 
-IdPrefix = Literal["mdl", "insp", "pol"]
-_ID = re.compile(r"(mdl|insp|pol)_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+IdPrefix = Literal["mdl", "insp", "pol", "run"]
+_ID = re.compile(r"(mdl|insp|pol|run)_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from gradinspect.contracts.problems import ProblemError
+from gradinspect.contracts.report.report import MeasuredBy
 from gradinspect.contracts.request.data import ArtifactData
 from gradinspect.contracts.request.policy import Policy
 from gradinspect.contracts.request.request import InspectionRequest
@@ -84,6 +86,13 @@ def get(session: Session, inspection_id: str, *, tenant: str) -> InspectionRecor
     if record is None or record.deleted_at is not None:
         raise ProblemError("not_found", f"there is no inspection {inspection_id}")
     return record
+
+
+def measured_by(session: Session, inspection_ids: Collection[str], *, tenant: str) -> dict[str, MeasuredBy]:
+    """Return who measured each of these inspections."""
+    chosen = (InspectionRecord.tenant_id == tenant, InspectionRecord.id.in_(inspection_ids))
+    found = session.execute(select(InspectionRecord.id, InspectionRecord.measured_by).where(*chosen))
+    return {row[0]: cast("MeasuredBy", row[1]) for row in found}
 
 
 def cancel(session: Session, inspection_id: str, *, tenant: str) -> Cancellation:

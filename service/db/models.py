@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session
 
 from gradinspect.contracts.problems import FieldError, ProblemError
+from gradinspect.contracts.report.report import ModelReference
+from gradinspect.contracts.report.rows import ParameterMeasurement
 from gradinspect.contracts.sources import AnySource, FileSource
+from gradinspect.contracts.spec.digest import spec_digest
 from service.db import artifacts, clock
-from service.db.ids import is_id, new_id
+from service.db.ids import is_digest, is_id, new_id
 from service.db.statements import change, insert_unless_present
-from service.db.tables import InspectionRecord, Json, ModelRecord
+from service.db.tables import InspectionRecord, ModelRecord
 
 
 def get(session: Session, model_id: str, *, tenant: str) -> ModelRecord:
@@ -82,7 +86,56 @@ def register_inline(session: Session, source: AnySource, *, tenant: str, name: s
         .with_for_update(read=True)
     )
     # Deleted between the two statements: the caller's next request creates it again.
-    return _present(found, digest)
+    record = _present(found, digest)
+    if record.document is None:  # known so far by pushed reports alone
+        record.document, record.parameters = columns["document"], columns["parameters"]
+    return record
+
+
+def register_pushed(
+    session: Session,
+    reference: ModelReference,
+    parameters: Sequence[ParameterMeasurement],
+    *,
+    tenant: str,
+    name: str | None,
+) -> ModelRecord:
+    """Return the model of a pushed report: the newest one with its kind, digest and name, else a new row.
+
+    Args:
+        reference: what the report says of the model. Without a digest, the shapes of the parameters make one.
+        parameters: of the report.
+        name: under which the model is shown.
+
+    Raises:
+        ProblemError: `invalid_request`, the digest is of a model of another kind.
+    """
+    digest = reference.digest if is_digest(reference.digest or "") else None
+    digest = digest or _digest_of_shapes(reference.kind, parameters)
+    known = (
+        select(ModelRecord)
+        .where(
+            ModelRecord.tenant_id == tenant,
+            ModelRecord.digest == digest,
+            ModelRecord.name.is_not_distinct_from(name),
+            ModelRecord.deleted_at.is_(None),
+        )
+        .order_by(ModelRecord.created_at.desc(), ModelRecord.id.desc())
+        .limit(1)
+        .with_for_update(read=True)
+    )
+    record = session.scalar(known)
+    if record is None:
+        insert_unless_present(
+            session, ModelRecord, id=new_id("mdl"), tenant_id=tenant, name=name, is_inline=True, kind=reference.kind,
+            digest=digest, parameters=sum(row.numel for row in parameters), created_at=clock.now(),
+        )  # fmt: skip
+        record = session.scalar(known)
+    record = _present(record, digest)
+    if record.kind != reference.kind:
+        detail = f"{digest} is a model of kind {record.kind}, not {reference.kind}"
+        raise ProblemError("invalid_request", detail, errors=[FieldError("/report/model/digest", detail)])
+    return record
 
 
 def delete(session: Session, model_id: str, *, tenant: str) -> None:
@@ -148,11 +201,11 @@ def _columns(source: AnySource) -> dict[str, Any]:  # Any: values of columns
         return {"kind": source.kind, "digest": source.file, "file": source.file, "input": declared}
     document = source.spec.model_dump(mode="json", exclude_none=True)
     return {
-        "kind": source.kind, "digest": _digest(document), "document": document, "weights": source.weights,
+        "kind": source.kind, "digest": spec_digest(source.spec), "document": document, "weights": source.weights,
         "parameters": source.spec.plan.parameters,
     }  # fmt: skip
 
 
-def _digest(document: Json) -> str:
-    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+def _digest_of_shapes(kind: str, parameters: Sequence[ParameterMeasurement]) -> str:
+    canonical = json.dumps([kind, *([row.name, row.shape, row.dtype] for row in parameters)])
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"

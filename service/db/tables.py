@@ -1,4 +1,4 @@
-"""The tables of artifacts, models, policies, inspections with their labels, and idempotency keys.
+"""The tables of artifacts, models, policies, inspections with their labels, runs, and idempotency keys.
 
 Every table and every unique index contains the tenant. Primary keys begin with the id, so that a worker, which receives
 only an id, finds its row by the same index. Result rows are in `results.tables`.
@@ -114,6 +114,11 @@ class ModelRecord(Table):
         Index("models_weights", "tenant_id", "weights"),
     )
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the service has the model and not just reports of it."""
+        return self.document is not None or self.file is not None
+
     def source(self) -> Json:
         """Return the JSON of the model's source, as `contracts.sources` validates it."""
         held = {"weights": self.weights, "input": self.input, self.kind: self.file or self.document}
@@ -137,6 +142,26 @@ class PolicyRecord(Table):
     )
 
 
+class RunRecord(Table):
+    """A training run whose watched steps clients push as reports."""
+
+    __tablename__ = "runs"
+
+    id: Mapped[str]
+    name: Mapped[str | None]
+    every: Mapped[int | None] = mapped_column(doc="optimizer steps between watched ones")
+    labels: Mapped[dict[str, str]]
+    end: Mapped[Json | None] = mapped_column(doc="contracts.wire.runs.RunEnd")
+    created_at: Mapped[datetime] = mapped_column(default=clock.now())
+    ended_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        PrimaryKeyConstraint("id", "tenant_id"),
+        Index("runs_newest", "tenant_id", "created_at", "id"),
+    )
+
+
+_OF_A_RUN = text("run_id IS NOT NULL AND deleted_at IS NULL")
 _RUNNING = text("status = 'running'")
 _QUEUED = text("status = 'queued'")
 
@@ -154,6 +179,10 @@ class InspectionRecord(Table):
     policy_document: Mapped[Json] = mapped_column(doc="contracts.policy.Policy as it was then")
     data_artifact: Mapped[str | None] = mapped_column(doc="artifact id of the batch")
     queue: Mapped[str] = mapped_column(doc="device class: cpu or gpu")
+    measured_by: Mapped[str] = mapped_column(default="service", server_default="service", doc="service or client")
+    run_id: Mapped[str | None] = mapped_column(doc="the run of which a pushed report is a step")
+    step: Mapped[int | None]
+    training: Mapped[Json | None] = mapped_column(doc="contracts.wire.pushes.TrainingStep")
 
     status: Mapped[str] = mapped_column(default="queued")
     stage: Mapped[str] = mapped_column(default="queued")
@@ -190,6 +219,15 @@ class InspectionRecord(Table):
         Index("inspections_verdict", "tenant_id", "verdict", "created_at", "id"),
         Index("inspections_model", "tenant_id", "model_id", "created_at", "id"),
         Index("inspections_data", "tenant_id", "data_artifact"),
+        Index(
+            "inspections_run",
+            "tenant_id",
+            "run_id",
+            "step",
+            unique=True,
+            sqlite_where=_OF_A_RUN,
+            postgresql_where=_OF_A_RUN,
+        ),
         Index("inspections_leases", "lease_until", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
         Index("inspections_dispatch", "dispatch_due_at", sqlite_where=_QUEUED, postgresql_where=_QUEUED),
         Index(

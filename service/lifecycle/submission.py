@@ -76,6 +76,9 @@ def _insert(session: Session, settings: Settings, request: InspectionRequest, te
     else:
         with named_at("/model"):
             model = models.hold(session, request.model, tenant=tenant)
+    if not model.is_here:
+        detail = "reports of this model were pushed, the model was not; inspect it where it is, or register it here"
+        raise ProblemError("invalid_request", detail, errors=[FieldError("/model", detail)])
     _refuse_misfit(request, model)
     with named_at("/policy"):
         policy = policies.resolve(session, request.policy, tenant=tenant)

@@ -48,6 +48,7 @@ class InspectionRow:
         self.model_name = shortened(overview.model_name, LONGEST_NAME if self.is_named else LONGEST_ID)
         self.whole_name, self.queue = overview.model_name, overview.queue
         self.word = resource.verdict or resource.status
+        self.is_pushed, self.step = resource.measured_by == "client", resource.step
         self.is_active = resource.status in ("queued", "running")
         self.stage, self.fraction = resource.progress.stage, resource.progress.fraction
         self.error_code = resource.error.code if resource.error is not None else None

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gradinspect.contracts.document import Count, Document, Name, Text
-from gradinspect.contracts.report.report import Finding, ModelReference, PolicyReference, Verdict
+from gradinspect.contracts.report.report import Finding, MeasuredBy, ModelReference, PolicyReference, Verdict
 from gradinspect.contracts.report.rows import Names, Number
 from gradinspect.contracts.report.sections import MAX_LAYERS
 
@@ -24,6 +24,7 @@ class ComparedInspection(Document):
 
     inspection: Annotated[str, Field(max_length=64)] | None = None
     model: ModelReference
+    measured_by: MeasuredBy = "service"
     verdict: Verdict
     policy: PolicyReference | None = None
     seeds: Count = Field(default=1, description="Initialisations or batches that the numbers are averages over.")

@@ -31,6 +31,7 @@ from gradinspect.contracts.sources import SourceKind
 SCHEMA_VERSION = 2  # of reports that this release writes
 
 Verdict = Literal["pass", "warn", "fail", "undetermined"]
+MeasuredBy = Literal["service", "client"]
 
 
 class RemedyCheck(Document):
@@ -173,6 +174,9 @@ class Judgement(Document):
         default=None, description="Id of the inspection; null for a local one."
     )
     model: ModelReference
+    measured_by: MeasuredBy = Field(
+        default="service", description="`client`: where the model is; the service has judged the numbers, no more."
+    )
     verdict: Verdict
     policy: PolicyReference | None = Field(default=None, description="What the findings were judged by.")
     optimizer: Optimizer | None = Field(

@@ -8,7 +8,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from gradinspect.contracts.document import Count, Digest, Document, Fraction, ModelName, Name, Text
-from gradinspect.contracts.report.report import Finding, PolicyReference, Summary, Verdict
+from gradinspect.contracts.report.report import Finding, MeasuredBy, PolicyReference, Summary, Verdict
 from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 from gradinspect.contracts.request.policy import RulePolicy
 from gradinspect.contracts.sources import ArtifactKind, SourceFields, SourceKind, SourceRequest
@@ -38,7 +38,9 @@ class ArtifactResource(Document):
 class _RegisteredModel(Document):
     id: str
     name: str | None
-    kind: SourceKind
+    kind: Literal[SourceKind, "module"] = Field(
+        description="`module`, or another kind without its field: reports of it were pushed, the model was not."
+    )
     digest: str
     parameters: Count | None = Field(description="Null for an uploaded model that no inspection has loaded yet.")
     created_at: datetime
@@ -108,6 +110,9 @@ class InspectionResource(Document):
     attempt: Count
     labels: dict[str, str]
     policy: str
+    measured_by: MeasuredBy
+    run: str | None
+    step: Count | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -119,6 +124,7 @@ class LayerRow(LayerMeasurement):
 
     inspection: str
     model: str
+    measured_by: MeasuredBy = "service"
 
 
 class ParameterRow(ParameterMeasurement):
@@ -126,6 +132,7 @@ class ParameterRow(ParameterMeasurement):
 
     inspection: str
     model: str
+    measured_by: MeasuredBy = "service"
 
 
 class FindingsResource(Document):

@@ -19,6 +19,7 @@ from gradinspect.report.words.figures import amount, duration, printable, size
 from gradinspect.wording import counted, number, percent
 
 TITLES = {record.name: record.title for record in SECTIONS}
+PUSHED = "a client, where the model is"
 _MOST_OUTPUTS = 8  # names in a line
 
 
@@ -41,6 +42,11 @@ class Section:
 def model_name(report: Report) -> str:
     """Return the model's name, or what there is in its place: its id, or its kind."""
     return report.model.name or report.model.id or report.model.kind
+
+
+def is_pushed(report: Report) -> bool:
+    """Check whether a client measured the report and pushed it to a service, which has not seen the model."""
+    return report.measured_by == "client" and report.inspection is not None
 
 
 def headline_facts(report: Report) -> tuple[Fact, ...]:
@@ -132,6 +138,7 @@ def environment_facts(report: Report) -> tuple[Fact, ...]:
     if environment.data_digest is not None:
         data += f", {printable(environment.data_digest)[:19]}…"
     facts = [
+        *([Fact("measured by", PUSHED)] if is_pushed(report) else []),
         Fact("gradinspect", printable(environment.gradinspect_version)),
         Fact("torch", printable(environment.torch_version)),
         Fact("device", printable(environment.device)),

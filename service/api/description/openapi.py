@@ -18,6 +18,7 @@ from pydantic.json_schema import models_json_schema
 
 from gradinspect.contracts.problems import PROBLEMS
 from gradinspect.contracts.request.request import MODEL_ID
+from gradinspect.contracts.wire.pushes import RUN_ID
 from service.api.description.compact import (
     compact,
     extend,
@@ -61,6 +62,7 @@ PATH_PARAMETERS: dict[str, Schema] = {
     "artifact_id": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
     "model_id": {"type": "string", "pattern": MODEL_ID.pattern},
     "inspection_id": {"type": "string", "pattern": "^insp_[0-9a-f-]{36}$"},
+    "run_id": {"type": "string", "pattern": RUN_ID},
     "policy_id": {"type": "string", "pattern": "^(default|pol_[0-9a-f-]{36})$"},
 }
 REQUEST_HEADERS: dict[str, tuple[str, Schema]] = {

@@ -65,6 +65,7 @@ def operation(
     query: type[Query] | None = None,
     body: type[BaseModel] | None = None,
     other_bodies: Mapping[str, Schema] | None = None,
+    read_body: Callable[[Any], BaseModel] = read_json,
     headers: Sequence[str] = (),
     problems: Sequence[str] = (),
     example: object = None,
@@ -76,6 +77,7 @@ def operation(
         query: model of the query string, given to the view as `query`; without it every parameter is refused.
         body: model of the JSON body, given to the view as `body`.
         other_bodies: media types that the view reads by itself; `body` is then None.
+        read_body: reads it, from the model; by default within the limit for everything that is no upload.
         headers: request headers that the operation reads.
         problems: codes of `PROBLEMS` specific to this operation.
         example: a JSON body that works.
@@ -94,7 +96,7 @@ def operation(
                 arguments["query"] = read_query(query)
             if body is not None:
                 taken = require_content_type(accepted_bodies(described))
-                arguments["body"] = read_json(body) if taken == JSON else None
+                arguments["body"] = read_body(body) if taken == JSON else None
             return view(**arguments)
 
         answer.operation = described  # type: ignore[attr-defined]  # read back by `operations_of`

@@ -47,13 +47,21 @@ def read_json(model: type[ModelT]) -> ModelT:
     Raises:
         ProblemError: what is wrong with the size, the JSON or its fields.
     """
-    limit = context().settings.max_spec_body_bytes
+    return validate_json(model, read_body(context().settings.max_spec_body_bytes))
+
+
+def read_body(limit: int) -> bytes:
+    """Read the whole body, which is not empty.
+
+    Raises:
+        ProblemError: `too_large` over `limit` bytes, `short_body`, `malformed_json` where there is none.
+    """
     if request.content_length is not None:
         declared_length(limit)
     body = b"".join(arriving_bytes(limit))
     if not body:
         raise ProblemError("malformed_json", "the body is empty; send one JSON object")
-    return validate_json(model, body)
+    return body
 
 
 def validate_json(model: type[ModelT], body: bytes) -> ModelT:

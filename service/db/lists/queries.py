@@ -1,4 +1,4 @@
-"""Lists of inspections and models, newest first, in pages; every page costs the same, however deep in the list.
+"""Lists of inspections, models and runs, newest first, in pages; every page costs the same, however deep in the list.
 
 A filter is a field of the query model and a condition in the function below it. Lists of layers and parameters are in
 `row_queries`.
@@ -16,16 +16,16 @@ from pydantic import AfterValidator, Field
 from sqlalchemy import ColumnElement, Select, exists, literal, select, tuple_
 from sqlalchemy.orm import Session
 
-from gradinspect.contracts.report.report import Verdict
+from gradinspect.contracts.report.report import MeasuredBy, Verdict
 from gradinspect.contracts.wire.resources import Status
 from gradinspect.rules import RULE_IDS
 from service.db.lists import cursors
 from service.db.results.tables import FindingRecord
-from service.db.tables import InspectionRecord, LabelRecord, ModelRecord
+from service.db.tables import InspectionRecord, LabelRecord, ModelRecord, RunRecord
 from service.query_strings import Moment, PageQuery, PlainText
 
 ItemT = TypeVar("ItemT")
-_Dated = TypeVar("_Dated", InspectionRecord, ModelRecord)
+_Dated = TypeVar("_Dated", InspectionRecord, ModelRecord, RunRecord)
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,10 @@ class InspectionListQuery(PageQuery):
         Annotated[str, AfterValidator(_known_rule)] | None,
         Field(description="A rule that made a finding.", json_schema_extra={"enum": list(RULE_IDS)}),
     ] = None
+    measured_by: MeasuredBy | None = None
+    run: Annotated[
+        Annotated[PlainText, Field(max_length=64)] | None, Field(description="Id of a training run: its steps.")
+    ] = None
     created_after: Annotated[Moment | None, Field(description="Later than this moment.")] = None
     created_before: Annotated[Moment | None, Field(description="Earlier than this moment.")] = None
 
@@ -89,6 +93,10 @@ def _conditions(query: InspectionListQuery, tenant: str) -> Iterator[ColumnEleme
     if query.rule is not None:
         found = FindingRecord.inspection_id == InspectionRecord.id
         yield exists().where(found, FindingRecord.tenant_id == tenant, FindingRecord.rule == query.rule)
+    if query.measured_by is not None:
+        yield InspectionRecord.measured_by == query.measured_by
+    if query.run is not None:
+        yield InspectionRecord.run_id == query.run
     if query.created_after is not None:
         yield InspectionRecord.created_at > query.created_after
     if query.created_before is not None:
@@ -119,6 +127,26 @@ def models(session: Session, query: ModelListQuery, *, tenant: str) -> Listing[M
     if query.name is not None:
         rows = rows.where(ModelRecord.name == query.name)
     return _page(session, rows, ModelRecord, query, tenant)
+
+
+class RunListQuery(PageQuery):
+    """The parameters of a list of runs."""
+
+    name: Annotated[
+        Annotated[PlainText, Field(max_length=256)] | None, Field(description="Runs with exactly this name.")
+    ] = None
+
+
+def runs(session: Session, query: RunListQuery, *, tenant: str) -> Listing[RunRecord]:
+    """Read a page of training runs, newest first.
+
+    Raises:
+        ProblemError: `invalid_request` for a cursor of another list.
+    """
+    rows = select(RunRecord).where(RunRecord.tenant_id == tenant)
+    if query.name is not None:
+        rows = rows.where(RunRecord.name == query.name)
+    return _page(session, rows, RunRecord, query, tenant)
 
 
 def _page(

@@ -27,6 +27,8 @@ PROMISED = {
     "/v1/inspections/{inspection_id}/findings": {"get"},
     "/v1/inspections/{inspection_id}/events": {"get"}, "/v1/layers": {"get"},
     "/v1/parameters": {"get"}, "/v1/comparisons": {"get"}, "/v1/policies": {"get", "post"},
+    "/v1/reports": {"post"}, "/v1/runs": {"get", "post"}, "/v1/runs/{run_id}": {"get", "delete"},
+    "/v1/runs/{run_id}/end": {"post"},
     "/v1/policies/{policy_id}": {"get", "delete"}, "/openapi.json": {"get"}, "/docs": {"get"},
     "/healthz": {"get"}, "/readyz": {"get"}, "/metrics": {"get"},
 }  # fmt: skip
