@@ -45,8 +45,8 @@ def inspect(
 
     MODEL is a spec (JSON) or a TorchScript file; with --server also the mdl_… id of a registered model.
     """
-    from gradinspect.cli.outputs import terminal_width, wants_color, write_file
     from gradinspect.cli.options import labels_of
+    from gradinspect.cli.outputs import terminal_width, wants_color, write_file
     from gradinspect.cli.running import obtain_report, push_report
     from gradinspect.report.json_form import render_json
     from gradinspect.report.text.terminal import MOST_LAYERS, render_terminal

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import click
-
 from pydantic import ValidationError
 
 from gradinspect.cli.failures import WRONG_CALL, Failure

@@ -47,7 +47,7 @@ class Reports:
             GradinspectError: the service refuses it.
         """
         settings = settings or getattr(report, "settings", None)
-        fields = {name: getattr(report, name) for name in contract.Report.model_fields if name in report.model_fields_set}
+        fields = {field: getattr(report, field) for field in contract.Report.model_fields}
         body = ReportPush(
             report=contract.Report.model_construct(**fields), name=name, labels=labels or {}, policy=policy,
             settings=settings, run=run, step=step, training=training,

@@ -71,7 +71,7 @@ def measure(
     environment = Environment(
         gradinspect_version=__version__,
         torch_version=torch.__version__,
-        device=_device_name(device),
+        device=device_name(device),
         dtype=first.dtype,
         threads=torch.get_num_threads(),
         seed=settings.seed,
@@ -116,7 +116,7 @@ class _Run:
         if is_first:
             self.results.first = FirstPass.of(s, has_named_loss=self.custom_loss is None)
             self.results.faults = locate_faults(s)
-        self.results.add_pass(s)
+        self.results.add_pass(s.reading, s.names, s.parameters)
         self.stages.stop()
         if is_first:
             with left_as_found(s.model, self.settings.mode):
@@ -166,5 +166,5 @@ def _plan(settings: InspectionSettings) -> list[tuple[str, float]]:
     return [*PASS_STAGES, *sections, *(PASS_STAGES * (settings.seeds - 1)), ("report", 0.1)]
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     return f"cuda ({torch.cuda.get_device_name(device)})"[:256] if device.type == "cuda" else device.type

@@ -23,11 +23,14 @@ from gradinspect.engine.first_order.loss_terms import loss_terms
 from gradinspect.engine.locate.setup import setup_of
 from gradinspect.engine.network.autocast import HALF
 from gradinspect.engine.network.losses import expected_initial_loss
+from gradinspect.engine.network.parameters import ParameterIndex
 from gradinspect.engine.rows.averages import average_layers, average_parameters
 from gradinspect.engine.rows.depth_decay import depth_decay
 from gradinspect.engine.rows.layer_rows import finite, layer_rows, parameter_rows
 from gradinspect.engine.rows.seed_spread import seed_spread
+from gradinspect.engine.tracing.naming import CallName
 from gradinspect.engine.tracing.output_use import OutputUse
+from gradinspect.engine.tracing.readings import PassReading
 
 
 @dataclass(frozen=True)
@@ -57,23 +60,17 @@ class FirstPass:
     def of(cls, s: SectionInput, *, has_named_loss: bool) -> FirstPass:
         """Read it from the first pass; the self-checks cost further passes."""
         settings, reading = s.settings, s.reading
-        dtype = _parameter_dtype(s)
-        name = str(dtype).removeprefix("torch.")
-        gradients = (
-            (gradient.distribution, gradient.moments.numel, gradient.moments.abs_max)
-            for gradient in reading.gradients.values()
-            if gradient.distribution is not None
-        )
+        dtype = parameter_dtype(reading, s.parameters)
         expected = expected_initial_loss(settings.loss, reading.output_shape, s.target) if has_named_loss else None
         return cls(
-            dtype=name,
+            dtype=str(dtype).removeprefix("torch."),
             digest=s.batch.digest,
             is_synthetic=s.batch.synthetic,
             sampled_layers=sum(call.sampled for call in reading.calls),
             expected_loss=expected,
             checks=tuple(run_checks(s, HALF.get(settings.precision.compute or "", dtype))),
-            precision=precision_section(gradients, settings.precision, settings.precision.compute or name),
-            outputs=_outputs(reading.outputs),
+            precision=precision_of(reading, settings, dtype),
+            outputs=outputs_of(reading.outputs),
             losses=loss_terms(s),
             setup=setup_of(s),
         )
@@ -100,12 +97,18 @@ class Results:
         self._sections: dict[str, Document] = {}
         self._of_parameters: dict[str, dict[str, float | None]] = {}
 
-    def add_pass(self, s: SectionInput) -> None:
-        """Add the rows of one pass."""
-        parameters = parameter_rows(s.reading, s.names, s.parameters, self._settings.precision.loss_scale)
-        self._losses.append(s.reading.loss)
-        self._parameters.append(parameters)
-        self._layers.append(layer_rows(s.reading, s.names, s.parameters, parameters))
+    def add_pass(self, reading: PassReading, names: Sequence[CallName], parameters: ParameterIndex) -> None:
+        """Add the rows of one pass.
+
+        Args:
+            reading: of the pass.
+            names: of its layer calls.
+            parameters: of the model.
+        """
+        rows = parameter_rows(reading, names, parameters, self._settings.precision.loss_scale)
+        self._losses.append(reading.loss)
+        self._parameters.append(rows)
+        self._layers.append(layer_rows(reading, names, parameters, rows))
 
     def add_section(self, name: str, result: SectionResult) -> None:
         """Add a section, and what it says about single parameters."""
@@ -149,7 +152,25 @@ class Results:
         )
 
 
-def _outputs(use: OutputUse) -> Outputs:
+def parameter_dtype(reading: PassReading, parameters: ParameterIndex) -> torch.dtype:
+    """Return the dtype of the first parameter that has a gradient."""
+    trained = (entry.tensor.dtype for entry in parameters if entry in reading.gradients)
+    return next(trained, torch.get_default_dtype())
+
+
+def precision_of(reading: PassReading, settings: InspectionSettings, dtype: torch.dtype) -> PrecisionSection:
+    """Compute the section on low precision from the gradients of one pass."""
+    gradients = (
+        (gradient.distribution, gradient.moments.numel, gradient.moments.abs_max)
+        for gradient in reading.gradients.values()
+        if gradient.distribution is not None
+    )
+    compute = settings.precision.compute or str(dtype).removeprefix("torch.")
+    return precision_section(gradients, settings.precision, compute)
+
+
+def outputs_of(use: OutputUse) -> Outputs:
+    """Return the names of a model's outputs, as many as a report holds."""
     used, unused = (tuple(name[:256] for name in names[:MAX_OUTPUTS]) for names in (use.used, use.unused))
     return Outputs(used=used, unused=unused)
 
@@ -163,8 +184,3 @@ def _with_fields(
         else row
         for row in rows
     )
-
-
-def _parameter_dtype(s: SectionInput) -> torch.dtype:
-    entries = [entry for entry in s.parameters if entry in s.reading.gradients]
-    return entries[0].tensor.dtype if entries else torch.get_default_dtype()

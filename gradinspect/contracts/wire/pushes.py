@@ -40,13 +40,11 @@ class ReportPush(Document):
     policy: Annotated[str, Field(min_length=1, max_length=64)] = "default"
     labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] = {}
     run: RunId | None = Field(default=None, description="A run of `POST /v1/runs` that the report is a step of.")
-    step: Count | None = Field(default=None, description="Optimizer steps before this one; goes with `run`.")
-    training: TrainingStep | None = Field(default=None, description="Goes with `run`.")
+    step: Count | None = Field(default=None, description="Optimizer steps before this one.")
+    training: TrainingStep | None = Field(default=None, description="Goes with `step`.")
 
     @model_validator(mode="after")
     def _goes_together(self) -> ReportPush:
-        if (self.run is None) != (self.step is None):
-            raise ValueError("run and step go together")
-        if self.run is None and self.training is not None:
-            raise ValueError("training goes with run and step")
+        if self.step is None and (self.run is not None or self.training is not None):
+            raise ValueError("run and training go with step")
         return self

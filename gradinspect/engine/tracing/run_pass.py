@@ -89,7 +89,7 @@ class TracedPass:
         graph = read_graph(loss.grad_fn)
         calls = chosen_calls(recorder.calls, graph)
         reading = PassReading(math.nan, shape, calls, loss_scale=self.loss_scale, outputs=outputs)
-        _trace_graph(graph, reading, recorder.nonlinearities)
+        trace_graph(graph, reading, recorder.nonlinearities)
         outside = outside_leaves(graph, self.parameters)
         reading.unregistered = self._unregistered(graph, outside, outputs)
         return self._backward(loss, reading, ledger, outside)
@@ -146,7 +146,7 @@ class TracedPass:
         reader = BackwardReader(reading, self.parameters, ledger, self.first_step)
         with clean_gradients(self.parameters, outside), reader.watching(), model_errors("the backward pass"):
             (loss if self.loss_scale == 1.0 else loss * self.loss_scale).backward()
-        _release_graph(reading)
+        release_graph(reading)
         for entry in self.parameters:
             ledger.mean_and_rms(entry.tensor, partial(reading.weights.__setitem__, entry))
         ledger.settle()
@@ -169,7 +169,7 @@ def _why_no_gradient(model: nn.Module, parameters: ParameterIndex) -> str:
     return "no parameter that requires a gradient reaches the output; look for detach() or no_grad() on the way"
 
 
-def _trace_graph(graph: Graph, reading: PassReading, nonlinearities: Nonlinearities) -> None:
+def trace_graph(graph: Graph, reading: PassReading, nonlinearities: Nonlinearities) -> None:
     """Find each call's nonlinearity, the next call, and the weights of a homogeneous chain."""
     call_of = {node: call.order for call in reading.calls for node in call.nodes}
     reading.following = next_calls(graph, call_of)
@@ -195,7 +195,7 @@ def _is_direct(call: LayerCall, following: LayerCall, used_by: Mapping[Node, Seq
     return len(users) == 1 and not is_custom(users[0]) and users[0] in following.nodes
 
 
-def _release_graph(reading: PassReading) -> None:
+def release_graph(reading: PassReading) -> None:
     """Drop the calls' nodes: each holds the whole graph towards the inputs."""
     for call in reading.calls:
         call.nodes.clear()

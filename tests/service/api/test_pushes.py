@@ -171,8 +171,10 @@ def test_wrong_fields_beside_the_report_are_named(client: FlaskClient, change: B
     assert any(each.startswith(pointer) for each in pointers(found)), found
 
 
-@pytest.mark.parametrize("change", [{"step": 1}, {"training": {"learning_rates": [0.1]}}])
-def test_run_step_and_training_go_together(client: FlaskClient, change: Body) -> None:
+@pytest.mark.parametrize(
+    "change", [{"run": "run_00000000-0000-7000-8000-000000000000"}, {"training": {"learning_rates": [0.1]}}]
+)
+def test_run_and_training_go_with_step(client: FlaskClient, change: Body) -> None:
     problem(client.post("/v1/reports", json={"report": document(make_report()), **change}), "invalid_request")
 
 
