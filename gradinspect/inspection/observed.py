@@ -55,6 +55,7 @@ def observed_measurements(observed: ObservedPass, settings: InspectionSettings) 
         precision=precision_of(reading, settings, dtype),
         outputs=outputs_of(reading.outputs),
         losses=(),
+        setup=None,
     )
     results.add_pass(reading, names, parameters)
     where = next((entry.tensor.device for entry in parameters), torch.device("cpu"))

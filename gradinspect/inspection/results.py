@@ -54,7 +54,7 @@ class FirstPass:
     precision: PrecisionSection
     outputs: Outputs
     losses: tuple[LossTerm, ...]
-    setup: Setup
+    setup: Setup | None
 
     @classmethod
     def of(cls, s: SectionInput, *, has_named_loss: bool) -> FirstPass:

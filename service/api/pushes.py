@@ -5,13 +5,14 @@ from __future__ import annotations
 from apiflask import APIBlueprint
 from werkzeug.wrappers import Response
 
+from gradinspect.contracts.document import from_json
 from gradinspect.contracts.problems import FieldError, ProblemError
 from gradinspect.contracts.wire.pushes import ReportPush
 from gradinspect.contracts.wire.resources import InspectionResource
 from service.api.http.answers import json_answer
 from service.api.http.idempotency_keys import idempotency_key
 from service.api.http.operations import Answer, operation
-from service.api.http.reading import read_body, validate_json
+from service.api.http.reading import read_body
 from service.context import context, tenant
 from service.lifecycle.pushes import accept
 from service.resources import inspection_resource
@@ -35,7 +36,7 @@ def read_push(model: type[ReportPush]) -> ReportPush:
             raise ProblemError("too_many_requests", detail, retry_after=RETRY_SECONDS)
         body = read_body(here.settings.max_report_body_bytes)
         try:
-            return validate_json(model, body)
+            return from_json(model, body)
         except ProblemError as problem:
             if not any(error == _NO_REPORT for error in problem.errors) or b'"environment"' not in body:
                 raise
@@ -45,7 +46,7 @@ def read_push(model: type[ReportPush]) -> ReportPush:
 def _bare_report(model: type[ReportPush], body: bytes) -> ReportPush:
     """Read a report that is the whole body; wrong fields are named as they are in it."""
     try:
-        return validate_json(model, b'{"report":' + body + b"}")
+        return from_json(model, b'{"report":' + body + b"}")
     except ProblemError as problem:
         errors = [FieldError(error.pointer.removeprefix("/report"), error.detail) for error in problem.errors]
         raise ProblemError(problem.code, problem.detail, errors=errors) from None

@@ -87,8 +87,9 @@ def register_inline(session: Session, source: AnySource, *, tenant: str, name: s
     )
     # Deleted between the two statements: the caller's next request creates it again.
     record = _present(found, digest)
-    if record.document is None:  # known so far by pushed reports alone
-        record.document, record.parameters = columns["document"], columns["parameters"]
+    if not record.is_here:  # known so far by pushed reports alone
+        for column, value in columns.items():
+            setattr(record, column, value)
     return record
 
 

@@ -8,9 +8,8 @@ import structlog
 from sqlalchemy.orm import Session
 
 from gradinspect.contracts.problems import FieldError, ProblemError
-from gradinspect.contracts.report.optimizer_code import optimizer_code
 from gradinspect.contracts.report.report import Measurements, ModelReference, Report
-from gradinspect.contracts.report.sections import MAX_CODE, LrScales
+from gradinspect.contracts.report.scale_code import with_scale_code
 from gradinspect.contracts.request.policy import Policy
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.contracts.wire.pushes import ReportPush
@@ -93,15 +92,8 @@ def _numbers(report: Report) -> Measurements:
     fields = {name: getattr(report, name) for name in Measurements.model_fields}
     fields["environment"] = report.environment.model_copy(update={"confinement": "none"})
     if report.lr_scales is not None:
-        fields["lr_scales"] = _with_own_code(report.lr_scales, report)
+        fields["lr_scales"] = with_scale_code(report.lr_scales, report.optimizer)
     return Measurements.model_construct(**fields)
-
-
-def _with_own_code(scales: LrScales, report: Report) -> LrScales:
-    code = optimizer_code(scales, optimizer=report.optimizer) if scales.status == "measured" else None
-    remedies = tuple(remedy.model_copy(update={"code": None}) for remedy in scales.remedies)
-    is_short = code is not None and len(code) <= MAX_CODE
-    return scales.model_copy(update={"code": code if is_short else None, "remedies": remedies})
 
 
 def _earlier(session: Session, push: ReportPush, settings: Settings, tenant: str, key: str) -> InspectionRecord | None:
