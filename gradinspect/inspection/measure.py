@@ -116,7 +116,7 @@ class _Run:
         if is_first:
             self.results.first = FirstPass.of(s, has_named_loss=self.custom_loss is None)
             self.results.faults = locate_faults(s)
-        self.results.add_pass(s.reading, s.names, s.parameters)
+        self.results.add_pass(s.reading, s.names, s.parameters, s.opened)
         self.stages.stop()
         if is_first:
             with left_as_found(s.model, self.settings.mode):

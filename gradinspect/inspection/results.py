@@ -20,6 +20,7 @@ from gradinspect.engine.arrays.precision import precision_section
 from gradinspect.engine.checks.self_checks import run_checks
 from gradinspect.engine.first_order.context import SectionInput, SectionResult
 from gradinspect.engine.first_order.loss_terms import loss_terms
+from gradinspect.engine.first_order.opened_gates import Opened
 from gradinspect.engine.locate.setup import setup_of
 from gradinspect.engine.network.autocast import HALF
 from gradinspect.engine.network.losses import expected_initial_loss
@@ -97,18 +98,25 @@ class Results:
         self._sections: dict[str, Document] = {}
         self._of_parameters: dict[str, dict[str, float | None]] = {}
 
-    def add_pass(self, reading: PassReading, names: Sequence[CallName], parameters: ParameterIndex) -> None:
+    def add_pass(
+        self,
+        reading: PassReading,
+        names: Sequence[CallName],
+        parameters: ParameterIndex,
+        opened: Opened | None = None,
+    ) -> None:
         """Add the rows of one pass.
 
         Args:
             reading: of the pass.
             names: of its layer calls.
             parameters: of the model.
+            opened: the pass with zero weights opened, if there was one.
         """
         rows = parameter_rows(reading, names, parameters, self._settings.precision.loss_scale)
         self._losses.append(reading.loss)
         self._parameters.append(rows)
-        self._layers.append(layer_rows(reading, names, parameters, rows))
+        self._layers.append(layer_rows(reading, names, parameters, rows, opened))
 
     def add_section(self, name: str, result: SectionResult) -> None:
         """Add a section, and what it says about single parameters."""

@@ -29,6 +29,11 @@ class LayerLine:
     flag: Severity | None
     notes: tuple[str, ...]
 
+    @property
+    def is_branch(self) -> bool:
+        """Whether the call is beside the longest path to the loss."""
+        return self.layer.on_trunk is False
+
 
 @dataclass(frozen=True)
 class Gap:

@@ -20,12 +20,14 @@ from gradinspect.contracts.nonlinearities import balanced_slope
 from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.rules.evidence import Evidence, is_norm_kind
 from gradinspect.rules.gates import signal_edge
+from gradinspect.rules.signal import TimeGain, time_gains
 
 Cause = Literal[
     "activation_slope", "weight_scale", "normalisation", "residual_scale", "recurrence", "depth", "cut_signal"
 ]  # fmt: skip
 
 MILD_DECADES = math.log10(1.25)  # a layer within 0.8 … 1.25 is mild: the band of initialization_mismatch
+SHARE_OF_TIME = 0.5  # chosen: more than all other layers together
 FEWEST_JOINS = 2  # a single join proves nothing; a residual network has one in each block
 
 
@@ -46,11 +48,19 @@ def blame(evidence: Evidence, gain: float) -> Blame:
         evidence: the measurements.
         gain: the total gain from the last layer to the first.
     """
-    rows = [row for row in evidence.layers if row.backward_gain and row.backward_gain > 0]
+    rows = [row for row in map(_opened, evidence.trunk) if row.backward_gain and row.backward_gain > 0]
     if gain == 0 or not rows:
         return _cut(evidence)
     accounts = _Accounts(evidence, rows, gain)
     return next(hypothesis for hypothesis in _HYPOTHESES if hypothesis.is_supported(accounts)).blame(accounts)
+
+
+def _opened(row: LayerMeasurement) -> LayerMeasurement:
+    """Return the row with the gains that it has once the zero weights are opened."""
+    if row.opened is None:
+        return row
+    gains = ("backward_gain", "activation_gain", "weight_gain", "cumulative_backward_gain")
+    return row.model_copy(update={name: getattr(row.opened, name) for name in gains})
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,8 @@ class _Accounts:
     @cached_property
     def norms(self) -> frozenset[int]:
         """Depths of the calls followed by a normalisation."""
+        if self.evidence.has_graph:
+            return frozenset(row.depth for row in self.rows if row.normalised_scale is not None)
         following = pairwise(self.evidence.layers)
         normalised = {row.depth for row, after in following if is_norm_kind(after.kind)}
         return frozenset(row.depth for row in self.rows if row.depth in normalised)
@@ -96,7 +108,20 @@ class _Accounts:
     @cached_property
     def joins(self) -> list[LayerMeasurement]:
         """Calls whose output is added to a skip connection."""
-        return [row for row in self.rows if row.depth not in self.norms and _is_join(row)]
+        return [
+            row
+            for row in self.rows
+            if row.depth not in self.norms and _is_join(row) and self.evidence.has_way_around(row)
+        ]
+
+    @cached_property
+    def recurrence(self) -> TimeGain | None:
+        """The repeated layer that contributes most, where it contributes at least `SHARE_OF_TIME` of the decades."""
+        gains = [time for time in time_gains(self.evidence) if time.gain > 0]
+        largest = max(gains, key=lambda time: self.direction * math.log10(time.gain), default=None)
+        if largest is None or self.direction * math.log10(largest.gain) < SHARE_OF_TIME * abs(math.log10(self.gain)):
+            return None
+        return largest
 
     @cached_property
     def by_slope(self) -> float:
@@ -115,7 +140,10 @@ class _Accounts:
 
 
 def _is_recurrent(accounts: _Accounts) -> bool:
-    return any(row.call > 0 for row in accounts.rows)
+    """Check whether the repeated calls of one layer explain most of the gain."""
+    if not accounts.evidence.has_graph:
+        return any(row.call > 0 for row in accounts.rows)
+    return accounts.recurrence is not None
 
 
 def _has_branches(accounts: _Accounts) -> bool:
@@ -231,11 +259,15 @@ def _cut(evidence: Evidence) -> Blame:
 
 
 def _recurrence(accounts: _Accounts) -> Blame:
-    calls = Counter(row.name for row in accounts.rows)
-    name, count = calls.most_common(1)[0]
+    if accounts.recurrence is not None:
+        name, count = accounts.recurrence.name, accounts.recurrence.calls
+        step = accounts.recurrence.gain ** (1 / max(count - 1, 1))
+    else:
+        name, count = Counter(row.name for row in accounts.rows).most_common(1)[0]
+        calls = [row.cumulative_backward_gain for row in accounts.rows if row.name == name]
+        first, last = calls[0], calls[-1]
+        step = (first / last) ** (1 / max(count - 1, 1)) if first and last else 0.0
     same = [row for row in accounts.rows if row.name == name]
-    first, last = same[0].cumulative_backward_gain, same[-1].cumulative_backward_gain
-    step = (first / last) ** (1 / max(count - 1, 1)) if first and last else 0.0
     sentence = (
         f"The same weights of `{name}` are applied {count} times and multiply the signal by {step:.2g} each time: "
         "the recurrence is responsible."

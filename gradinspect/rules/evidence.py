@@ -17,6 +17,7 @@ from gradinspect.contracts.report.setup import Setup
 # Chosen: random weights give at least the loss of uniform predictions; over 128 samples of 10 classes it varies by
 # a few percent.
 TRAINED_BELOW = 0.8
+_LOSS = ("", -1)  # in place of a call, where none follows
 TRAINED = "the loss is below that of a model that knows nothing: these weights are trained, not initial"
 
 _NO_SETUP = Setup()
@@ -81,6 +82,41 @@ class Evidence:
         return tuple(row for row in self.layers if row.signal is not None and row.signal.norm)
 
     @cached_property
+    def has_graph(self) -> bool:
+        """Whether the rows know their neighbours; reports of earlier releases have no graph."""
+        return any(row.on_trunk is not None for row in self.layers)
+
+    @cached_property
+    def trunk(self) -> tuple[LayerMeasurement, ...]:
+        """Layer calls on the longest path to the loss; all of them where no graph is known."""
+        return tuple(row for row in self.layers if row.on_trunk) if self.has_graph else self.layers
+
+    @cached_property
+    def branches(self) -> tuple[tuple[LayerMeasurement, ...], ...]:
+        """Chains of layer calls that join the trunk by its side, nearest the input first."""
+        if not self.has_graph:
+            return ()
+        aside = {_key(row): row for row in self.layers if not row.on_trunk}
+        next_of = {key: self._only_successor(row, aside) for key, row in aside.items()}
+        continued = {key for key in next_of.values() if key is not None}
+        chains = []
+        for key in aside:
+            if key in continued:
+                continue
+            chain: list[LayerMeasurement] = []
+            place: tuple[str, int] | None = key
+            while place is not None:
+                chain.append(aside[place])
+                place = next_of[place]
+            chains.append(tuple(chain))
+        return tuple(chains)
+
+    @cached_property
+    def recurrences(self) -> tuple[LayerMeasurement, ...]:
+        """First calls of the chains in which the same weights are applied again."""
+        return tuple(row for row in self.layers if row.recurrence_calls > 1)
+
+    @cached_property
     def weights(self) -> tuple[ParameterMeasurement, ...]:
         """Trained weights with two or more axes.
 
@@ -99,6 +135,65 @@ class Evidence:
         loss, expected = self.summary.loss, self.summary.expected_initial_loss
         return loss is not None and bool(expected) and loss < TRAINED_BELOW * (expected or 0.0)
 
+    def _only_successor(
+        self, row: LayerMeasurement, aside: dict[tuple[str, int], LayerMeasurement]
+    ) -> tuple[str, int] | None:
+        """Return the next call of a branch; None where it joins the trunk or divides."""
+        if len(row.successors) != 1:
+            return None
+        key = (row.successors[0].name, row.successors[0].call)
+        return key if key in aside and aside[key].depth > row.depth else None
+
+    def at_depth(self, depth: int) -> LayerMeasurement | None:
+        """Return the layer call at a depth."""
+        return self._by_depth.get(depth)
+
+    def inputs_of(self, row: LayerMeasurement) -> list[LayerMeasurement]:
+        """Return the nearest layer calls before a call."""
+        return [self._row_of[key] for other in row.inputs if (key := (other.name, other.call)) in self._row_of]
+
+    def successors_of(self, row: LayerMeasurement) -> list[LayerMeasurement]:
+        """Return the nearest layer calls behind a call."""
+        return [self._row_of[key] for other in row.successors if (key := (other.name, other.call)) in self._row_of]
+
+    @cached_property
+    def _by_depth(self) -> dict[int, LayerMeasurement]:
+        return {row.depth: row for row in self.layers}
+
+    def has_way_around(self, row: LayerMeasurement) -> bool:
+        """Check whether a call before this one also reaches what takes its output: the skip of a residual branch.
+
+        True without a graph, where it cannot be seen.
+        """
+        if not self.has_graph:
+            return True
+        place = (row.name, row.call)
+        targets = {(other.name, other.call) for other in row.successors} or {_LOSS}
+        return any(targets & self._targets_of(earlier) for earlier in self._before(place) if earlier != place)
+
+    @cached_property
+    def _row_of(self) -> dict[tuple[str, int], LayerMeasurement]:
+        return {_key(row): row for row in self.layers}
+
+    def _targets_of(self, place: tuple[str, int]) -> set[tuple[str, int]]:
+        row = self._row_of[place]
+        return {(other.name, other.call) for other in row.successors} or {_LOSS}
+
+    def _before(self, place: tuple[str, int], most: int = 8) -> list[tuple[str, int]]:
+        """Return the calls on the chain of inputs before a call, through at most `most` calls in a row."""
+        found: list[tuple[str, int]] = []
+        waiting = [place]
+        for _ in range(most):
+            waiting = [
+                (other.name, other.call)
+                for key in waiting
+                for other in self._row_of[key].inputs
+                if (other.name, other.call) in self._row_of and (other.name, other.call) not in found
+            ]
+            waiting = list(dict.fromkeys(waiting))
+            found += waiting
+        return found
+
     def is_norm(self, layer: str) -> bool:
         """Check whether a layer normalises (BatchNorm2d, LayerNorm, native_layer_norm …)."""
         return is_norm_kind(self.kind_of.get(layer, ""))
@@ -106,6 +201,10 @@ class Evidence:
     def is_embedding(self, parameter: ParameterMeasurement) -> bool:
         """Check whether a parameter is an embedding table, of which a batch uses some rows only."""
         return "embedding" in self.kind_of.get(parameter.layer, "").lower()
+
+
+def _key(row: LayerMeasurement) -> tuple[str, int]:
+    return row.name, row.call
 
 
 def is_norm_kind(kind: str) -> bool:

@@ -25,12 +25,12 @@ def remedy_for(blame: Blame) -> Remedy:
         case "cut_signal":
             return Remedy(action="unblock_gradient", arguments={"look_for": ["detach", "clamp", "round", "dead units"]})
         case "normalisation" | "depth":
-            return Remedy(action="add_residual", arguments={"normalise": "before the branch", "cause": blame.cause})
+            return _add_residual(blame)
         case "residual_scale":
             return _scale_residual(blame)
         case "recurrence":
-            arguments = {"function": "orthogonal_", "parameters": "weight_hh", "clip_gradient_norm": 1.0}
-            return Remedy(action="initialize", arguments={**arguments, "cause": blame.cause})
+            has_hidden_weight = any("weight_hh" in name for row in blame.layers for name in row.parameters)
+            return _orthogonal_recurrence(blame) if has_hidden_weight else _add_residual(blame)
 
 
 def initialize(layers: tuple[LayerMeasurement, ...], cause: str) -> Remedy:
@@ -62,3 +62,12 @@ def _scale_residual(blame: Blame) -> Remedy:
     branches = max(len(blame.layers), 1)
     arguments = {"scale": round(1 / math.sqrt(branches), 4), "branches": branches, "cause": blame.cause}
     return Remedy(action="scale_residual", arguments=arguments)
+
+
+def _orthogonal_recurrence(blame: Blame) -> Remedy:
+    arguments = {"function": "orthogonal_", "parameters": "weight_hh", "clip_gradient_norm": 1.0}
+    return Remedy(action="initialize", arguments={**arguments, "cause": blame.cause})
+
+
+def _add_residual(blame: Blame) -> Remedy:
+    return Remedy(action="add_residual", arguments={"normalise": "before the branch", "cause": blame.cause})

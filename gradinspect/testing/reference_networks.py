@@ -188,8 +188,8 @@ SICK: dict[str, Sick] = {
         rule="poor_initialization",
     ),
     "sigmoid_uneven": Sick(
-        "6 sigmoid layers, Xavier", lambda: net.chain(nn.Sigmoid, nn.init.xavier_normal_, depth=6),
-        rule="uneven_gradients",
+        "6 sigmoid layers, Xavier; SGD", lambda: net.chain(nn.Sigmoid, nn.init.xavier_normal_, depth=6),
+        options={"optimizer": {"type": "sgd", "lr": 0.1}}, rule="uneven_gradients",
     ),
     # normalisation: missing, or without skip connections
     "batch_norm_60_without_skips": Sick(

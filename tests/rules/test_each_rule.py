@@ -165,7 +165,7 @@ CASES = {
     "uneven_gradients": Case(
         changed_parameter(chain(), "1.weight", grad_norm=0.5 / 110),
         changed_parameter(chain(), "1.weight", grad_norm=0.5 / 90),
-        "warn", "`1`",
+        "warn", "`1`", SGD,
     ),
     "poor_initialization": Case(preactivations(1, 0.5, 0.03), preactivations(1, 0.5, 0.033), "warn", "`2`"),
     "initialization_mismatch": Case(chi1(1.3), chi1(1.2), "warn", "`0`"),
@@ -354,11 +354,23 @@ def test_uneven_gradients_leave_out_side_branches() -> None:
     assert finding(changed_parameter(measured, "2.weight", grad_norm=1e-4), "uneven_gradients") is None
 
 
-def test_uneven_gradients_are_for_information_under_adam() -> None:
-    measured = changed_parameter(chain(), "1.weight", grad_norm=1e-5)
-    found = finding(measured, "uneven_gradients", InspectionSettings(optimizer=Adam(type="adam")))
+@pytest.mark.parametrize(
+    ("settings", "severity"),
+    [(InspectionSettings(optimizer=Adam(type="adam")), "info"), (SETTINGS, "info"), (SGD, "fail")],
+)
+def test_uneven_gradients_are_an_alarm_only_for_an_optimizer_that_keeps_their_size(
+    settings: InspectionSettings, severity: str
+) -> None:
+    found = finding(changed_parameter(chain(), "1.weight", grad_norm=1e-5), "uneven_gradients", settings)
     assert found is not None
-    assert found.severity == "info"
+    assert found.severity == severity
+
+
+def test_uneven_gradients_leave_out_a_head_drawn_near_zero() -> None:
+    # ‖g‖/‖w‖ is a thousand times that of the others, because ‖w‖ is a thousandth.
+    small = changed_parameter(chain(), "5.weight", weight_norm=0.01, weight_rms=0.01 / 64)
+    assert finding(small, "uneven_gradients") is None
+    assert finding(changed_parameter(chain(), "5.weight", weight_norm=0.01), "uneven_gradients") is not None
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ def test_sections_that_were_not_measured_stay_unset() -> None:
 
 def test_the_headline_prefers_the_cause_to_its_consequences() -> None:
     measured = changed_parameter(chain((0.2,) * 5), "1.weight", grad_norm=1e-9)
-    report = judged(measured)
+    report = judged(measured, settings=InspectionSettings(optimizer=Sgd(type="sgd", lr=0.1)))
     assert report.findings[0].rule == "uneven_gradients"
     assert headline(report).startswith("The backward signal shrinks 3,100-fold from output to input")
 

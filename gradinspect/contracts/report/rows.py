@@ -97,6 +97,28 @@ class SignalStatistics(Row):
     rms: PerElement = None
 
 
+class CallReference(Row):
+    """One call of one layer, by name."""
+
+    name: Name
+    call: Annotated[Count, Mean("first")]
+
+
+Neighbours = Annotated[tuple[CallReference, ...], Field(max_length=64)]
+
+
+class OpenedMeasurement(Row):
+    """A layer call that zero weights keep from learning in the first step, measured with these weights opened."""
+
+    cumulative_backward_gain: Geometric = Field(default=None, description="As in the row, per unit of the gates.")
+    signal_rms: PerElement = Field(default=None, description="As `signal.rms`, per unit of the gates.")
+    backward_gain: Geometric = None
+    activation_gain: Geometric = None
+    weight_gain: Geometric = None
+    dead_unit_fraction: MeanShare = None
+    saturated_fraction: MeanShare = None
+
+
 class LayerMeasurement(Row):
     """One call of one layer. A module that runs twice in a forward pass gives two of these."""
 
@@ -132,6 +154,26 @@ class LayerMeasurement(Row):
     nonfinite_count: Tally = 0
     predicted_chi1: Geometric = None
     measured_chi1: Geometric = None
+    inputs: Neighbours = Field(default=(), description="The nearest layer calls whose outputs enter.")
+    successors: Neighbours = Field(default=(), description="The nearest layer calls that take the output.")
+    on_trunk: bool | None = Field(
+        default=None, description="Whether the longest path to the loss passes here; null in reports without a graph."
+    )
+    normalised_scale: PerElement = Field(
+        default=None, description="rms of what the next normalisation takes in, where that divides the size out."
+    )
+    gate_factor: Geometric = Field(
+        default=None, description="Product of the small gates on the widest way to the loss, where there are any."
+    )
+    recurrence_calls: Index = Field(
+        default=0, description="Calls of the same weights on one path that starts here; 0 where none does."
+    )
+    recurrence_gain: Geometric = Field(
+        default=None, description="By how much that path multiplies a signal that enters at its last call alone."
+    )
+    opened: Annotated[OpenedMeasurement | None, Mean("each_field")] = Field(
+        default=None, description="With zero weights opened; null where none stops the signal."
+    )
 
 
 class Quantiles(Row):

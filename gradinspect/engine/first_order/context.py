@@ -18,6 +18,7 @@ from torch import nn
 from gradinspect.contracts.document import Document
 from gradinspect.contracts.report.setup import OutputHead
 from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.engine.first_order.opened_gates import Opened
 from gradinspect.engine.network.batch import Batch, Target
 from gradinspect.engine.network.outputs import ModelOutput
 from gradinspect.engine.network.parameters import ParameterIndex
@@ -68,6 +69,7 @@ class SectionInput:
         settings: the request.
         reading: measurements of the first-order pass.
         names: the names of `reading.calls`, in their order.
+        opened: the pass with zero weights opened, where they stop the signal.
         seed: source of everything random.
         device: the device of model and batch.
         pass_cpu_seconds: CPU time of the calling thread in that pass, which other load does not change.
@@ -96,6 +98,7 @@ class SectionInput:
     pass_cpu_seconds: float
     budget: Budget
     heads: Sequence[OutputHead] = ()
+    opened: Opened | None = None
     rebuild: Callable[[int], nn.Module] | None = None
     progress: Callable[[float], None] = lambda _fraction: None
     has_named_loss: bool = True

@@ -14,13 +14,15 @@ from gradinspect.contracts.report.sections import MAX_LAYERS
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.first_order.context import Budget, SectionInput
 from gradinspect.engine.first_order.freed_memory import keep_freed_memory
+from gradinspect.engine.first_order.opened_gates import read_opened
 from gradinspect.engine.network.autocast import HALF, casting
 from gradinspect.engine.network.batch import Batch
 from gradinspect.engine.network.fixed_loss import CustomLoss, FixedLoss
-from gradinspect.engine.network.optimizers import steps_of
+from gradinspect.engine.network.optimizers import FirstStep, steps_of
 from gradinspect.engine.network.parameters import ParameterIndex
 from gradinspect.engine.network.reproducible import left_as_found, seeded
 from gradinspect.engine.tracing.naming import name_calls
+from gradinspect.engine.tracing.readings import PassReading
 from gradinspect.engine.tracing.run_pass import TracedPass
 
 
@@ -67,12 +69,16 @@ def first_pass(
     parameters = ParameterIndex(subject.model)
     loss_of = FixedLoss(subject.batch, settings, custom_loss, device=device, seed=subject.seed)
     step = steps_of(settings.optimizer).first_step() if settings.optimizer is not None else None
+
+    def read(first_step: FirstStep | None, on_stage: Callable[[str], None]) -> PassReading:
+        with left_as_found(subject.model, settings.mode), seeded(subject.seed, device):
+            return TracedPass(
+                subject.model, parameters, subject.batch.inputs, loss_of, first_step=first_step, on_stage=on_stage,
+                casting=casting(settings.precision, device), loss_scale=_loss_scale(parameters, settings),
+            ).run()  # fmt: skip
+
     started, started_cpu = time.perf_counter(), time.thread_time()
-    with left_as_found(subject.model, settings.mode), seeded(subject.seed, device):
-        reading = TracedPass(
-            subject.model, parameters, subject.batch.inputs, loss_of, first_step=step, on_stage=stage,
-            casting=casting(settings.precision, device), loss_scale=_loss_scale(parameters, settings),
-        ).run()  # fmt: skip
+    reading = read(step, stage)
     seconds, cpu_seconds = time.perf_counter() - started, time.thread_time() - started_cpu
     if len(reading.calls) > MAX_LAYERS:
         raise InspectionError(
@@ -93,6 +99,7 @@ def first_pass(
         settings=settings,
         reading=reading,
         names=name_calls(reading.calls, parameters),
+        opened=read_opened(reading, parameters, lambda: read(None, lambda _name: None)),
         seed=subject.seed,
         device=device,
         pass_seconds=seconds,

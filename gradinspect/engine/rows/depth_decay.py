@@ -37,7 +37,9 @@ def fit_line(x: Sequence[float], y: Sequence[float]) -> Line:
 
 
 def depth_decay(passes: Sequence[Sequence[LayerMeasurement]]) -> DepthDecay:
-    """Fit log10(signal rms) against layer calls counted from the output.
+    """Fit log10(signal rms) against layer calls on the trunk, counted from the output.
+
+    Calls that zero weights keep from learning count with these weights opened.
 
     Args:
         passes: the layer rows of each seed or batch. With several, the slope is their mean and its standard error
@@ -46,17 +48,16 @@ def depth_decay(passes: Sequence[Sequence[LayerMeasurement]]) -> DepthDecay:
     lines: list[Line] = []
     used = 0
     totals: list[float] = []
-    for rows in passes:
-        deepest = len(rows) - 1
+    for rows in map(trunk, passes):
         points = [
-            (float(deepest - row.depth), math.log10(row.signal.rms))
-            for row in rows
-            if row.signal is not None and row.signal.rms is not None and row.signal.rms > 0
+            (float(len(rows) - 1 - position), math.log10(rms))
+            for position, row in enumerate(rows)
+            if (rms := _signal_rms(row))
         ]
         used = max(used, len(points))
         if len(points) >= FEWEST_LAYERS:
             lines.append(fit_line(*zip(*points, strict=True)))
-        reached = [row.cumulative_backward_gain for row in rows if row.cumulative_backward_gain is not None]
+        reached = [gain for row in rows if (gain := _cumulative_gain(row)) is not None]
         if reached:
             totals.append(reached[0])
     gain = geometric_mean(totals)
@@ -84,6 +85,22 @@ def _why_no_line(used: int, has_rows: bool) -> str:
     if not has_rows:
         return "no layer call was recognised"
     return f"layer calls with a finite, non-zero signal: {used}; a line needs {FEWEST_LAYERS}"
+
+
+def trunk(rows: Sequence[LayerMeasurement]) -> Sequence[LayerMeasurement]:
+    """Return the rows on the longest path to the loss; all rows where none is known to be."""
+    ordered = sorted(rows, key=lambda row: row.depth)
+    return [row for row in ordered if row.on_trunk] or ordered
+
+
+def _signal_rms(row: LayerMeasurement) -> float | None:
+    if row.opened is not None:
+        return row.opened.signal_rms
+    return row.signal.rms if row.signal is not None else None
+
+
+def _cumulative_gain(row: LayerMeasurement) -> float | None:
+    return row.opened.cumulative_backward_gain if row.opened is not None else row.cumulative_backward_gain
 
 
 def geometric_mean(values: Sequence[float]) -> float | None:

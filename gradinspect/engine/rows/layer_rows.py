@@ -20,7 +20,9 @@ from gradinspect.contracts.report.rows import (
 from gradinspect.engine.arrays.distributions import Distribution
 from gradinspect.engine.arrays.precision import flush_fractions
 from gradinspect.engine.arrays.statistics import Amplitude
+from gradinspect.engine.first_order.opened_gates import Opened
 from gradinspect.engine.network.parameters import ParameterEntry, ParameterIndex, owner_of
+from gradinspect.engine.rows.paths import Paths
 from gradinspect.engine.tracing.calls import ActivationCall, LayerCall
 from gradinspect.engine.tracing.naming import CallName, layer_of_parameters
 from gradinspect.engine.tracing.readings import GradientReading, PassReading
@@ -56,25 +58,27 @@ def layer_rows(
     names: Sequence[CallName],
     parameters: ParameterIndex,
     rows: Iterable[ParameterMeasurement] = (),
+    opened: Opened | None = None,
 ) -> list[LayerMeasurement]:
     """Make one row per layer call.
 
     Args:
         rows: of the pass's parameters, for the norms of the layers' gradients; without them these are unknown.
+        opened: the pass with zero weights opened, if there was one.
     """
     by_name = {row.name: row for row in rows}
     registration = {entry: index for index, entry in enumerate(parameters)}
     last = max(reading.signals, default=None)
     last_signal = reading.signals[last] if last is not None else None
     made = []
-    for call, name in zip(reading.calls, names, strict=True):
+    for call, name, place in zip(reading.calls, names, Paths(reading, names, opened).fields(), strict=True):
         own = tuple(entry.name for entry in sorted(call.entries, key=registration.__getitem__))
         identity: Fields = {
             "depth": call.order, "name": name.name, "call": name.call, "kind": name.kind, "parameters": own,
             "output_shape": call.output_shape, "grad_norm": joint_gradient_norm(own, by_name),
         }  # fmt: skip
         values = _forward(call) | _backward(call, reading, last_signal)
-        made.append(LayerMeasurement.model_validate(identity | values))
+        made.append(LayerMeasurement.model_validate(identity | values | place))
     return made
 
 

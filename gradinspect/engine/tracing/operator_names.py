@@ -66,6 +66,34 @@ NODE_JOINS = frozenset(
 )  # fmt: skip
 NODE_LOOKUP = "EmbeddingBackward0"
 
+# Branches of the layer graph
+
+NODE_PRODUCTS = frozenset({"MulBackward0", "BmmBackward0"})
+# The outputs of these weigh what they are multiplied with: gates, squeeze-and-excitation, attention.
+NODE_BOUNDED_FACTORS = frozenset({"SigmoidBackward0", "HardsigmoidBackward0", "SoftmaxBackward0"})
+NODE_PASSING_FACTORS = NODE_RESHAPES | frozenset(
+    {"ExpandBackward0", "NativeDropoutBackward0", "RsubBackward0", "RsubBackward1", "SplitBackward0",
+     "SplitWithSizesBackward0", "SliceBackward0", "SelectBackward0", "UnsafeSplitBackward0"}
+)  # fmt: skip
+# Inputs 0 and 1 are queries and keys, input 2 the values.
+NODE_FUSED_ATTENTION = frozenset(
+    f"ScaledDotProduct{kind}Backward0"
+    for kind in (
+        "FlashAttentionForCpu", "FlashAttention", "EfficientAttention", "CudnnAttention", "FusedAttentionOverrideable"
+    )
+)  # fmt: skip
+NODE_NORMALISATIONS = frozenset(
+    {"NativeLayerNormBackward0", "NativeGroupNormBackward0", "NativeBatchNormBackward0", "CudnnBatchNormBackward0",
+     "MiopenBatchNormBackward0", "NativeBatchNormLegitBackward0", "FusedRmsNormBackward0"}
+)  # fmt: skip
+# Their outputs grow in proportion to what enters, so a normalisation behind them divides its size out.
+NODE_SCALE_FREE = NODE_RESHAPES | frozenset(
+    {"AddBackward0", "SubBackward0", "CatBackward0", "StackBackward0", "ExpandBackward0", "NativeDropoutBackward0",
+     "SliceBackward0", "SelectBackward0", "SplitBackward0", "SplitWithSizesBackward0", "UnbindBackward0",
+     "ReluBackward0", "LeakyReluBackward0", "MaxPool2DWithIndicesBackward0", "AvgPool2DBackward0",
+     "AdaptiveAvgPool2DBackward0", "MeanBackward0", "MeanBackward1"}
+)  # fmt: skip
+
 # Nonlinearities, by the name without the underscore of the in-place form
 
 _SINGLE = [record for record in NONLINEARITIES if len(record.operations) == 1]

@@ -9,7 +9,9 @@ from gradinspect.engine.arrays.distributions import Distribution
 from gradinspect.engine.arrays.statistics import MeanAndRms, Moments
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.tracing.calls import LayerCall
+from gradinspect.engine.tracing.layer_graph import LayerGraph
 from gradinspect.engine.tracing.output_use import OutputUse
+from gradinspect.engine.tracing.recurrences import Recurrence
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class PassReading:
         signals_after: call order → ‖gradient at the output of its nonlinearity‖.
         following: call order → order of the next call towards the loss.
         direct: orders of the calls whose output reaches the next call unbranched and through reshapes alone.
+        graph: of the layer calls.
+        recurrences: measured chains of calls of the same weights.
         balanced: weights whose ⟨W, dL/dW⟩ must be equal: those of a chain of homogeneous maps, else none.
         gradients: readings of the parameters that have a gradient.
         update_norms: l2 norm of the declared optimizer's first step, for finite gradients.
@@ -73,6 +77,8 @@ class PassReading:
     signals_after: dict[int, float] = field(default_factory=dict)
     following: dict[int, int] = field(default_factory=dict)
     direct: set[int] = field(default_factory=set)
+    graph: LayerGraph = field(default_factory=LayerGraph)
+    recurrences: list[Recurrence] = field(default_factory=list)
     balanced: set[ParameterEntry] = field(default_factory=set)
     gradients: dict[ParameterEntry, GradientReading] = field(default_factory=dict)
     update_norms: dict[ParameterEntry, float] = field(default_factory=dict)

@@ -31,10 +31,12 @@ from gradinspect.engine.tracing.device_ledger import DeviceLedger
 from gradinspect.engine.tracing.forward import ForwardRecorder
 from gradinspect.engine.tracing.graph import Graph, consumers, next_calls, read_graph
 from gradinspect.engine.tracing.layer_calls import chosen_calls
+from gradinspect.engine.tracing.layer_graph import layer_graph
 from gradinspect.engine.tracing.ledger import HostLedger, Ledger
 from gradinspect.engine.tracing.nonlinearities import Nonlinearities, is_custom, users_of
 from gradinspect.engine.tracing.output_use import OutputEdges, OutputUse
 from gradinspect.engine.tracing.readings import PassReading
+from gradinspect.engine.tracing.recurrences import measure_recurrences
 from gradinspect.engine.tracing.theory import homogeneous_weights
 
 LossFunction = Callable[[ModelOutput], torch.Tensor]
@@ -90,6 +92,7 @@ class TracedPass:
         calls = chosen_calls(recorder.calls, graph)
         reading = PassReading(math.nan, shape, calls, loss_scale=self.loss_scale, outputs=outputs)
         trace_graph(graph, reading, recorder.nonlinearities)
+        reading.recurrences = measure_recurrences(reading.calls, reading.graph, ledger)
         outside = outside_leaves(graph, self.parameters)
         reading.unregistered = self._unregistered(graph, outside, outputs)
         return self._backward(loss, reading, ledger, outside)
@@ -173,6 +176,7 @@ def trace_graph(graph: Graph, reading: PassReading, nonlinearities: Nonlineariti
     """Find each call's nonlinearity, the next call, and the weights of a homogeneous chain."""
     call_of = {node: call.order for call in reading.calls for node in call.nodes}
     reading.following = next_calls(graph, call_of)
+    reading.graph = layer_graph(graph, call_of)
     used_by = consumers(graph)
     for call in reading.calls:
         if call.node is None:

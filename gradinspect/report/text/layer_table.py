@@ -21,6 +21,7 @@ from gradinspect.wording import counted, number
 
 BAR_CELLS = 8
 LONGEST_NAME, SHORTEST_NAME = 44, 14
+_BRANCH = "└ "  # in front of the name of a call beside the longest path
 _QUIET = "bright_black"
 _STYLES = {"fail": "bold red", "warn": "yellow"}
 
@@ -132,7 +133,7 @@ def _cell(column: _Shown, line: LayerLine) -> Text:
 
 
 def _name(line: LayerLine) -> str:
-    name = printable(line.layer.name)
+    name = f"{_BRANCH if line.is_branch else ''}{printable(line.layer.name)}"
     return name if not line.layer.call else f"{name} (call {line.layer.call})"
 
 
@@ -153,5 +154,7 @@ def _footnotes(report: Report, lines: Sequence[LayerLine | Gap], columns: Sequen
         shown, total = len(report.layers) - left_out, counted(len(report.layers), "layer call")
         notes.append(f"{shown:,} of {total}: both ends, and the unusual ones between them.")
     notes.append(f"signal: the gradient at each output relative to the last one, on a log scale; {FAULT} none.")
+    if any(isinstance(line, LayerLine) and line.is_branch for line in lines):
+        notes.append(f"{_BRANCH.strip()} a branch beside the longest path to the loss.")
     notes += [f"theory: {column.hint}." for column in columns if column.title == "theory"]
     return [Text(note, style=_QUIET) for note in notes]

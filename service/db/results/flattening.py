@@ -33,16 +33,26 @@ class Field:
 class Shape:
     """The mapping of one kind of measurement to its table."""
 
-    def __init__(self, measurement: type[BaseModel], *, opaque: frozenset[str] = frozenset()) -> None:
-        """Args: opaque: nested objects that are kept whole, as JSON."""
+    def __init__(
+        self,
+        measurement: type[BaseModel],
+        *,
+        opaque: frozenset[str] = frozenset(),
+        left_out: frozenset[str] = frozenset(),
+    ) -> None:
+        """Choose the columns.
+
+        Args:
+            opaque: nested objects that are kept whole, as JSON.
+            left_out: fields without a column: rows read from the table have their defaults.
+        """
+        stored = {name: field for name, field in measurement.model_fields.items() if name not in left_out}
         inner = {
             name: document
-            for name, field in measurement.model_fields.items()
+            for name, field in stored.items()
             if name not in opaque and (document := _document(field.annotation)) is not None
         }
-        plain = [
-            _leaf((name,), field.annotation) for name, field in measurement.model_fields.items() if name not in inner
-        ]
+        plain = [_leaf((name,), field.annotation) for name, field in stored.items() if name not in inner]
         self.nested = {
             name: tuple(_leaf((name, part), leaf.annotation) for part, leaf in document.model_fields.items())
             for name, document in inner.items()
@@ -136,6 +146,11 @@ def _text(value: object) -> str:
     return _text_of_tuple(value) if isinstance(value, tuple) else _encode(value)
 
 
-LAYERS = Shape(LayerMeasurement)
+# The graph of layer calls is read from the whole report; no query asks for single rows by it.
+_OF_THE_GRAPH = frozenset(
+    {"inputs", "successors", "on_trunk", "normalised_scale", "gate_factor", "recurrence_calls", "recurrence_gain",
+     "opened"}
+)  # fmt: skip
+LAYERS = Shape(LayerMeasurement, left_out=_OF_THE_GRAPH)
 PARAMETERS = Shape(ParameterMeasurement)
 FINDINGS = Shape(Finding, opaque=frozenset({"remedy", "operation"}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import accumulate, pairwise
+from statistics import median
 
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.rules.evidence import Evidence, is_batch_norm_kind
@@ -11,6 +12,7 @@ from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.rules.signal import layer_signals
 from gradinspect.wording import counted, fold, number, quoted
 
+SMALL_ON_PURPOSE = 0.1  # chosen: initialisers of one network differ by less than a factor of ten in gain
 SIDE_BRANCH = 10.0  # chosen: neighbours along a chain differ by less; side branches by design differ by more
 
 
@@ -26,7 +28,7 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     if severity is None:
         return None
     return RULE.finding(
-        severity="info" if evidence.optimizer is not None and evidence.optimizer.is_adaptive else severity,
+        severity=severity if evidence.optimizer is not None and not evidence.optimizer.is_adaptive else "info",
         layers=(smallest, largest),
         value=value,
         threshold=thresholds.crossed(severity, value),
@@ -42,12 +44,13 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
 def layer_ratios(evidence: Evidence) -> dict[str, float]:
     """Layer → ‖g‖/‖w‖ over its weights.
 
-    Left out are tables, of which one batch touches a few rows; weights in front of a batch normalisation, whose size
-    changes nothing but their own gradient, so that they find their own speed (van Laarhoven 2017); and side branches:
-    layers with far less signal than layers on both sides of them. Attention's queries and keys at initialisation and
-    branches behind a small layer scale are like that on purpose, and grow in the first steps.
+    Left out are tables, of which one batch touches a few rows; weights in front of a normalisation, whose size changes
+    nothing but their own gradient, so that they find their own speed (van Laarhoven 2017); weights that meet no data;
+    layers behind a small gate, and weights drawn much smaller than the others on purpose; and side branches: layers
+    off the longest path, or with far less signal than layers on both sides of them. Attention's queries and keys at
+    initialisation and branches behind a small layer scale are like that on purpose, and grow in the first steps.
     """
-    aside = _side_branches(evidence) | _normalised(evidence)
+    aside = _side_branches(evidence) | _normalised(evidence) | _off_trunk(evidence) | _small_on_purpose(evidence)
     gradients: dict[str, float] = {}
     weights: dict[str, float] = {}
     for row in evidence.weights:
@@ -57,7 +60,24 @@ def layer_ratios(evidence: Evidence) -> dict[str, float]:
     return {name: gradients[name] / weights[name] for name in gradients}
 
 
+def _off_trunk(evidence: Evidence) -> set[str]:
+    """Return the layers that meet no data, are beside the longest path, or behind a small gate."""
+    if not evidence.has_graph:
+        return set()
+    on_trunk = {row.name for row in evidence.trunk if row.gate_factor is None}
+    return {row.layer for row in evidence.weights if row.layer not in on_trunk}
+
+
+def _small_on_purpose(evidence: Evidence) -> set[str]:
+    """Return the layers whose weights multiply by far less than the median layer's, such as a head drawn near zero."""
+    sizes = {row.layer: (row.weight_rms or 0.0) * math.sqrt(row.numel / row.shape[0]) for row in evidence.weights}
+    usual = median(sizes.values()) if sizes else 0.0
+    return {layer for layer, size in sizes.items() if size < SMALL_ON_PURPOSE * usual}
+
+
 def _normalised(evidence: Evidence) -> set[str]:
+    if evidence.has_graph:
+        return {row.name for row in evidence.layers if row.normalised_scale is not None}
     return {row.name for row, after in pairwise(evidence.layers) if is_batch_norm_kind(after.kind)}
 
 
@@ -90,6 +110,8 @@ def _why(evidence: Evidence) -> str:
         return (
             f"{RULE.why} The declared {evidence.optimizer.type} divides each gradient by its size, so it matters less."
         )
+    if evidence.optimizer is None:
+        return f"{RULE.why} No optimizer is declared; one that divides gradients by their size, such as Adam, evens it."
     return RULE.why
 
 

@@ -12,6 +12,7 @@ from gradinspect.rules.gates import closed_gate
 from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, listed, percent, quoted
 
+_OPENED = " The layers behind it are judged with the zero weights opened, on a second pass."
 _SUSPECTS = {"look_for": ["dead units", "zero weights", "clamp"]}
 
 
@@ -129,7 +130,10 @@ def _behind_gates(evidence: Evidence, gates: dict[str, str], thresholds: Thresho
             f"{counted(len(gates), 'parameter')} ({listed(list(gates))}) {verb} no gradient in the first step, because "
             f"{quoted(gate)} starts at zero; it gets one itself, so the way opens with the first step."
         ),
-        explanation="Starting a branch at zero is a known and sound choice; it is listed only for information.",
+        explanation=(
+            "Starting a branch at zero is a known and sound choice; it is listed only for information."
+            + (_OPENED if any(row.opened is not None for row in evidence.layers) else "")
+        ),
     )
 
 

@@ -7,22 +7,28 @@ from gradinspect.rules.blame import blame
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.remedies import remedy_for
 from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
-from gradinspect.rules.signal import end_to_end, layer_signals, time_gain
+from gradinspect.rules.signal import branch_signals, end_to_end, layer_signals, time_gains
 from gradinspect.wording import fold, quoted
 
 
 def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
-    """Compare the first layer's signal with the last layer's, and the first time step's with the last's."""
+    """Compare the first layer's signal with the last layer's, along the trunk, each branch and each recurrence."""
     signals = layer_signals(evidence)
     if isinstance(signals, NotJudged):
         return signals
     gain = end_to_end(signals)
     message = f"The backward signal grows {fold(gain)} from output to input; it is largest at "
     message += f"{quoted(max(signals, key=lambda signal: signal.gain).name)}."
-    through_time = time_gain(evidence)
-    if through_time is not None and through_time[2] > gain:
-        name, calls, gain = through_time
-        message = f"The backward signal grows {fold(gain)} over the {calls} calls of {quoted(name)}."
+    for branch in branch_signals(evidence):
+        if end_to_end(branch) > gain:
+            signals, gain = branch, end_to_end(branch)
+            message = f"The backward signal grows {fold(gain)} on the branch from {quoted(branch[0].name)} to "
+            message += f"{quoted(branch[-1].name)}."
+    through_time = max(time_gains(evidence), key=lambda time: time.gain, default=None)
+    if through_time is not None and through_time.gain > gain:
+        gain = through_time.gain
+        message = f"The backward signal grows {fold(gain)} over the {through_time.calls} calls of "
+        message += f"{quoted(through_time.name)}."
     severity = thresholds.severity(gain)
     if severity is None:
         return None

@@ -19,11 +19,13 @@ STANDARD_ERRORS = 2.0  # chosen: by chance about one net in forty crosses it, an
 def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Compare the geometric mean of measured over predicted χ1 with the band, allowing for the layers' spread.
 
-    A single layer of width n varies by about √(2/n) from draw to draw, so single layers are not judged.
+    A single layer of width n varies by about √(2/n) from draw to draw, so single layers are not judged. The theory is
+    that of a chain: calls beside the trunk, such as those of queries and keys, carry a small part of the signal that
+    is not independent of the weights.
     """
     if evidence.is_trained:
         return NotJudged(TRAINED)
-    rows = [row for row in evidence.layers if row.predicted_chi1 and row.measured_chi1 and not _is_convolution(row)]
+    rows = [row for row in evidence.trunk if row.predicted_chi1 and row.measured_chi1 and not _is_convolution(row)]
     if len(rows) < FEWEST_LAYERS:
         return NotJudged(
             f"theory predicts the gain of {counted(len(rows), 'layer')}; at least {FEWEST_LAYERS} are needed"

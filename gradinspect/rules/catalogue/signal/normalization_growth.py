@@ -13,7 +13,7 @@ FEWEST_LAYERS = 3  # one growth factor from two layers would be a single draw
 
 def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Take the geometric mean of the growth between the first and the last batch norm."""
-    rows = [row for row in evidence.layers if is_batch_norm_kind(row.kind)]
+    rows = [row for row in evidence.trunk if is_batch_norm_kind(row.kind)]
     rows = [row for row in rows if _signal(row) > 0]
     if len(rows) < FEWEST_LAYERS:
         count = f"{counted(len(rows), 'batch normalisation')} {'carries' if len(rows) == 1 else 'carry'}"

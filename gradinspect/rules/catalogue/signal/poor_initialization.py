@@ -14,7 +14,7 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     """Compare the variances of the nonlinearities' inputs."""
     if evidence.is_trained:
         return NotJudged(TRAINED)
-    variances = {row.depth: (row, variance) for row in evidence.layers if (variance := _variance(row)) is not None}
+    variances = {row.depth: (row, variance) for row in evidence.trunk if (variance := _variance(row)) is not None}
     if len(variances) < 2:
         count = f"{counted(len(variances), 'layer')} {'feeds' if len(variances) == 1 else 'feed'}"
         return NotJudged(f"{count} a nonlinearity; at least 2 are needed to compare variances")

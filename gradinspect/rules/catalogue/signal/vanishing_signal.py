@@ -11,7 +11,7 @@ from gradinspect.rules.faults import BY_DESIGN, OVER_ONE_ELEMENT, explanation, f
 from gradinspect.rules.gates import closed_gate
 from gradinspect.rules.remedies import remedy_for
 from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
-from gradinspect.rules.signal import LayerSignal, end_to_end, layer_signals, time_gain
+from gradinspect.rules.signal import LayerSignal, branch_signals, end_to_end, layer_signals, time_gains
 from gradinspect.wording import counted, fold, quoted
 
 
@@ -23,8 +23,8 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     gain = end_to_end(signals)
     severity = thresholds.severity(gain)
     if severity is None:
-        return _through_time(evidence, thresholds)
-    gate = closed_gate(evidence, evidence.layers[0].depth) if gain == 0 else None
+        return _on_branch(evidence, thresholds) or _through_time(evidence, thresholds)
+    gate = closed_gate(evidence, evidence.trunk[0].depth) if gain == 0 else None
     if gate is not None:
         return NotJudged(f"{quoted(gate.name)} starts at zero and lets no signal through before its first step")
     fault = _responsible(evidence, gain)
@@ -86,6 +86,25 @@ def _faded(signals: tuple[LayerSignal, ...], fault: Fault) -> str:
     )
 
 
+def _on_branch(evidence: Evidence, thresholds: Thresholds) -> Finding | None:
+    """Judge the branches beside the trunk, each against its own last layer."""
+    branches = [(signals, gain) for signals in branch_signals(evidence) if (gain := end_to_end(signals)) > 0]
+    worst = min(branches, key=lambda branch: branch[1], default=None)
+    if worst is None or (severity := thresholds.severity(worst[1])) is None:
+        return None
+    signals, gain = worst
+    return RULE.finding(
+        severity=severity,
+        layers=[signal.name for signal in _starved(signals, thresholds)],
+        value=gain,
+        threshold=thresholds.crossed(severity, gain),
+        message=(
+            f"The backward signal shrinks {fold(gain)} on the branch from {quoted(signals[-1].name)} back to "
+            f"{quoted(signals[0].name)}."
+        ),
+    )
+
+
 def _starved(signals: tuple[LayerSignal, ...], thresholds: Thresholds) -> tuple[LayerSignal, ...]:
     """Return the layers before the first one whose signal is large enough."""
     last = signals[-1].gain
@@ -106,10 +125,10 @@ def _message(signals: tuple[LayerSignal, ...], starved: tuple[LayerSignal, ...],
 
 def _through_time(evidence: Evidence, thresholds: Thresholds) -> Finding | None:
     """Judge a signal that fades through time one level milder: the shared weights still learn from the last steps."""
-    largest = time_gain(evidence)
-    if largest is None or (severity := thresholds.severity(largest[2])) is None:
+    largest = min(time_gains(evidence), key=lambda time: time.gain, default=None)
+    if largest is None or (severity := thresholds.severity(largest.gain)) is None:
         return None
-    name, calls, gain = largest
+    name, calls, gain = largest.name, largest.calls, largest.gain
     milder: Severity = "warn" if severity == "fail" else "info"
     cause = blame(evidence, gain)
     return RULE.finding(

@@ -10,6 +10,7 @@ from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.rules.catalogue.signal.correlation_collapse import expected_dead_fraction
 from gradinspect.rules.evidence import Evidence, functions_of, names
 from gradinspect.rules.faults import fault_of_layers
+from gradinspect.rules.gates import gate_before
 from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, percent, quoted
 
@@ -21,7 +22,9 @@ STANDARD_DEVIATIONS = 3.0  # of a binomial count of units: a share beyond this i
 
 def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Take the layer with the largest share of dead units beyond what parallel samples explain."""
-    rows = [row for row in evidence.layers if row.dead_unit_fraction is not None and functions_of(row) & CAN_BE_ZERO]
+    rows = [
+        _opened(row) for row in evidence.layers if functions_of(row) & CAN_BE_ZERO and not _is_unknown(row, evidence)
+    ]
     if not rows:
         return NotJudged("no layer has a nonlinearity that can be exactly zero")
     firing = [row for row in rows if thresholds.severity(_share(row)) is not None and not _is_explained(row)]
@@ -48,6 +51,20 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
         ),
         operation=fault.operation if fault is not None else None,
     )
+
+
+def _is_unknown(row: LayerMeasurement, evidence: Evidence) -> bool:
+    """Check whether the units of a call were not counted, or saw nothing but the zeros of a closed gate."""
+    if row.dead_unit_fraction is None:
+        return True
+    return row.dead_unit_fraction == 1 and row.opened is None and gate_before(evidence, row) is not None
+
+
+def _opened(row: LayerMeasurement) -> LayerMeasurement:
+    """Return the row with the dead units that it has once the zero weights before it are opened."""
+    if row.opened is None or row.opened.dead_unit_fraction is None:
+        return row
+    return row.model_copy(update={"dead_unit_fraction": row.opened.dead_unit_fraction})
 
 
 def _share(row: LayerMeasurement) -> float:
