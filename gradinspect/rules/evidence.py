@@ -144,10 +144,6 @@ class Evidence:
         key = (row.successors[0].name, row.successors[0].call)
         return key if key in aside and aside[key].depth > row.depth else None
 
-    def at_depth(self, depth: int) -> LayerMeasurement | None:
-        """Return the layer call at a depth."""
-        return self._by_depth.get(depth)
-
     def inputs_of(self, row: LayerMeasurement) -> list[LayerMeasurement]:
         """Return the nearest layer calls before a call."""
         return [self._row_of[key] for other in row.inputs if (key := (other.name, other.call)) in self._row_of]
@@ -155,10 +151,6 @@ class Evidence:
     def successors_of(self, row: LayerMeasurement) -> list[LayerMeasurement]:
         """Return the nearest layer calls behind a call."""
         return [self._row_of[key] for other in row.successors if (key := (other.name, other.call)) in self._row_of]
-
-    @cached_property
-    def _by_depth(self) -> dict[int, LayerMeasurement]:
-        return {row.depth: row for row in self.layers}
 
     def has_way_around(self, row: LayerMeasurement) -> bool:
         """Check whether a call before this one also reaches what takes its output: the skip of a residual branch.

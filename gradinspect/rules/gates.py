@@ -7,6 +7,8 @@ Bachlechner et al. 2021 (ReZero); Hu et al. 2022 (LoRA).
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import dataclass
+from functools import cached_property
 
 from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 from gradinspect.rules.evidence import Evidence
@@ -18,71 +20,54 @@ def signal_edge(evidence: Evidence, depth: int) -> LayerMeasurement | None:
     return evidence.signalled[index] if index < len(evidence.signalled) else None
 
 
-def closed_gate(evidence: Evidence, depth: int, *, besides: str = "") -> ParameterMeasurement | None:
-    """Return the zero weight that stops the signal before `depth`; None unless it gets a gradient itself.
+@dataclass(frozen=True)
+class Gates:
+    """The zero weights of a network that learn, and what each of them stops.
 
-    Args:
-        evidence: the measurements.
-        depth: a layer call that gets no signal.
-        besides: a parameter to leave out, because it cannot explain itself.
+    Cost: linear in the layer calls and their neighbours.
     """
-    if evidence.has_graph:
-        row = evidence.at_depth(depth)
-        if row is None:
-            return None
-        return gate_before(evidence, row, besides=besides) or _gate_beyond(evidence, row, besides=besides)
-    edge = signal_edge(evidence, depth)
-    return _gate_of(evidence, edge, besides) if edge is not None else None
 
+    evidence: Evidence
 
-def gate_before(evidence: Evidence, row: LayerMeasurement, *, besides: str = "") -> ParameterMeasurement | None:
-    """Return the zero weight that makes everything that enters a layer call zero; None where something else enters."""
-    gate: ParameterMeasurement | None = None
-    seen = {row.depth}
-    waiting = [row]
-    while waiting:
-        inputs = evidence.inputs_of(waiting.pop())
-        if not inputs:
-            return None
-        for earlier in inputs:
-            own = _gate_of(evidence, earlier, besides)
-            gate = own or gate
-            if own is None and earlier.depth not in seen:
-                seen.add(earlier.depth)
-                waiting.append(earlier)
-    return gate
+    def closed_for(self, depth: int) -> ParameterMeasurement | None:
+        """Return the zero weight that keeps the signal from the layer call at `depth`; None without one."""
+        if not self.evidence.has_graph:
+            edge = signal_edge(self.evidence, depth)
+            return self._gate_of(edge) if edge is not None else None
+        return self.before(depth) or self._beyond.get(depth)
 
+    def before(self, depth: int) -> ParameterMeasurement | None:
+        """Return the zero weight that makes all that enters a layer call zero; None where something else enters."""
+        return self._before.get(depth)
 
-def _gate_beyond(evidence: Evidence, row: LayerMeasurement, *, besides: str) -> ParameterMeasurement | None:
-    """Return the nearest zero weight between a layer call without a signal and the loss."""
-    seen = {row.depth}
-    waiting = [row]
-    while waiting:
-        for following in evidence.successors_of(waiting.pop(0)):
-            gate = _gate_of(evidence, following, besides)
-            if gate is not None:
-                return gate
-            has_signal = following.signal is not None and following.signal.norm
-            if following.depth not in seen and not has_signal:
-                seen.add(following.depth)
-                waiting.append(following)
-                before = gate_before(evidence, following, besides=besides)
-                if before is not None:
-                    return before
-    return None
+    @cached_property
+    def _before(self) -> dict[int, ParameterMeasurement]:
+        """The gate before each call, by depth."""
+        gates: dict[int, ParameterMeasurement] = {}
+        for row in self.evidence.layers:
+            entering = [self._gate_of(earlier) or gates.get(earlier.depth) for earlier in self.evidence.inputs_of(row)]
+            if entering and entering[0] is not None and None not in entering:
+                gates[row.depth] = entering[0]
+        return gates
 
+    @cached_property
+    def _beyond(self) -> dict[int, ParameterMeasurement]:
+        """The nearest gate between each call and the loss, by depth, where no call between them gets a signal."""
+        gates: dict[int, ParameterMeasurement] = {}
+        for row in reversed(self.evidence.layers):
+            for following in self.evidence.successors_of(row):
+                gate = self._gate_of(following)
+                if gate is None and not (following.signal is not None and following.signal.norm):
+                    gate = self._before.get(following.depth) or gates.get(following.depth)
+                if gate is not None:
+                    gates[row.depth] = gate
+                    break
+        return gates
 
-def _gate_of(evidence: Evidence, call: LayerMeasurement, besides: str) -> ParameterMeasurement | None:
-    """Return a weight of a call that is zero and learns."""
-    rows = (evidence.by_name[name] for name in call.parameters if name in evidence.by_name)
-    return next(
-        (
-            row
-            for row in rows
-            if row.name != besides
-            and row.weight_norm == 0
-            and row.status == "trained"
-            and not row.name.endswith("bias")
-        ),
-        None,
-    )
+    def _gate_of(self, call: LayerMeasurement) -> ParameterMeasurement | None:
+        """Return a weight of a call that is zero and learns."""
+        rows = (self.evidence.by_name[name] for name in call.parameters if name in self.evidence.by_name)
+        return next(
+            (row for row in rows if row.weight_norm == 0 and row.status == "trained" and not row.name.endswith("bias")),
+            None,
+        )

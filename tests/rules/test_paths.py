@@ -23,7 +23,7 @@ class Written(nn.Module):
         self.written = forward
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         return self.written(self.layers, *inputs)
 
 
@@ -170,7 +170,7 @@ class Squeezed(nn.Module):
         nn.init.constant_(self.r.bias, -30.0 if is_dead else 0.0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         h = self.n(self.a(x))
         result: torch.Tensor = x + h * torch.sigmoid(self.e(functional.relu(self.r(h.mean((2, 3), keepdim=True)))))
         return result
@@ -237,7 +237,7 @@ class ClassAttention(nn.Module):
         self.last, self.head = nn.LayerNorm(width), nn.Linear(width, 5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         token = self.token.expand(len(x), -1, -1)
         u = self.norm(torch.cat([token, self.patches(x)], 1))
         logits = self.q(u[:, :1]) @ self.k(u).transpose(1, 2)

@@ -13,12 +13,12 @@ from gradinspect.engine.arrays.units import ACTIVATION_SAMPLE, OutputLayout
 from gradinspect.engine.network.parameters import ParameterEntry, owner_of
 from gradinspect.engine.tracing.calls import ActivationCall, LayerCall
 from gradinspect.engine.tracing.graph import Graph, through_reshapes
-from gradinspect.engine.tracing.joined import feeding_calls
 from gradinspect.engine.tracing.ledger import Ledger
 from gradinspect.engine.tracing.operations import Returned
 from gradinspect.engine.tracing.operator_names import ATEN_BIAS_OR_GAIN, ATEN_CHANNELS_FIRST
 from gradinspect.engine.tracing.origins import DATA
 from gradinspect.engine.tracing.outputs import OutputReading
+from gradinspect.engine.tracing.paths.joined import feeding_calls
 
 
 @dataclass(frozen=True, slots=True)

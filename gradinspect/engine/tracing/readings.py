@@ -9,9 +9,9 @@ from gradinspect.engine.arrays.distributions import Distribution
 from gradinspect.engine.arrays.statistics import MeanAndRms, Moments
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.tracing.calls import LayerCall
-from gradinspect.engine.tracing.layer_graph import LayerGraph
 from gradinspect.engine.tracing.output_use import OutputUse
-from gradinspect.engine.tracing.recurrences import Recurrence
+from gradinspect.engine.tracing.paths.layer_graph import LayerGraph
+from gradinspect.engine.tracing.paths.recurrences import Recurrence
 
 
 @dataclass(frozen=True, slots=True)

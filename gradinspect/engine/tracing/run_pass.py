@@ -31,12 +31,12 @@ from gradinspect.engine.tracing.device_ledger import DeviceLedger
 from gradinspect.engine.tracing.forward import ForwardRecorder
 from gradinspect.engine.tracing.graph import Graph, consumers, next_calls, read_graph
 from gradinspect.engine.tracing.layer_calls import chosen_calls
-from gradinspect.engine.tracing.layer_graph import layer_graph
 from gradinspect.engine.tracing.ledger import HostLedger, Ledger
 from gradinspect.engine.tracing.nonlinearities import Nonlinearities, is_custom, users_of
 from gradinspect.engine.tracing.output_use import OutputEdges, OutputUse
+from gradinspect.engine.tracing.paths.layer_graph import layer_graph
+from gradinspect.engine.tracing.paths.recurrences import measure_recurrences
 from gradinspect.engine.tracing.readings import PassReading
-from gradinspect.engine.tracing.recurrences import measure_recurrences
 from gradinspect.engine.tracing.theory import homogeneous_weights
 
 LossFunction = Callable[[ModelOutput], torch.Tensor]

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from gradinspect.contracts.report.report import Report
 from gradinspect.contracts.report.rows import LayerMeasurement
-from tests.support.inspected import inspect, output_sum, random
+from tests.support.networks.inspected import inspect, output_sum, random
 
 
 class Written(nn.Module):
@@ -23,7 +23,7 @@ class Written(nn.Module):
         self.written = forward
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """As torch calls it."""
+        """Compute the output."""
         return self.written(self.layers, *inputs)
 
 

@@ -150,7 +150,6 @@ def expected(field: str, place: int) -> Any:
         "nonfinite_count": lambda: 0,
         "predicted_chi1": lambda: predicted(place),
         "measured_chi1": lambda: (norm(own.delta) / norm(above.delta)) ** 2 if predicted(place) and above else None,
-        "joined_nonlinearity": lambda: None,
         "inputs": lambda: tuple({"name": NAMES[place - 1], "call": 0} for _ in range(min(place, 1))),
         "successors": lambda: tuple({"name": NAMES[place + 1], "call": 0} for _ in range(min(4 - place, 1))),
         "on_trunk": lambda: True,

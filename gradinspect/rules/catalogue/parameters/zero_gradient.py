@@ -8,7 +8,7 @@ from gradinspect.contracts.report.rows import ParameterMeasurement
 from gradinspect.contracts.request.policy import Severity
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.faults import BY_DESIGN, explanation, first_fault, mend, place
-from gradinspect.rules.gates import closed_gate
+from gradinspect.rules.gates import Gates
 from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, listed, percent, quoted
 
@@ -22,7 +22,10 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     if not shares:
         return NotJudged("no parameter got a gradient")
     judged = [(row, share, thresholds.severity(share)) for row, share in shares]
-    gates = {row.name: gate for row, share, _ in judged if share == 1.0 and (gate := _closed_gate(row, evidence))}
+    closed = Gates(evidence)
+    gates = {
+        row.name: gate for row, share, _ in judged if share == 1.0 and (gate := _closed_gate(row, evidence, closed))
+    }
     firing = [
         (row, share, severity) for row, share, severity in judged if severity is not None and row.name not in gates
     ]
@@ -109,9 +112,9 @@ def _share(row: ParameterMeasurement, evidence: Evidence) -> float | None:
     return 0.0 if evidence.is_embedding(row) else min(row.zero_fraction, 1.0 - 2**-53)
 
 
-def _closed_gate(row: ParameterMeasurement, evidence: Evidence) -> str | None:
+def _closed_gate(row: ParameterMeasurement, evidence: Evidence, gates: Gates) -> str | None:
     depth = evidence.depth_of.get(row.name)
-    gate = closed_gate(evidence, depth, besides=row.name) if depth is not None else None
+    gate = gates.closed_for(depth) if depth is not None else None
     return gate.name if gate is not None else None
 
 

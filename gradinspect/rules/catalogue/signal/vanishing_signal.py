@@ -8,7 +8,7 @@ from gradinspect.contracts.request.policy import Severity
 from gradinspect.rules.blame import blame
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.faults import BY_DESIGN, OVER_ONE_ELEMENT, explanation, first_fault, mend, place
-from gradinspect.rules.gates import closed_gate
+from gradinspect.rules.gates import Gates
 from gradinspect.rules.remedies import remedy_for
 from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.rules.signal import LayerSignal, branch_signals, end_to_end, layer_signals, time_gains
@@ -24,7 +24,7 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     severity = thresholds.severity(gain)
     if severity is None:
         return _on_branch(evidence, thresholds) or _through_time(evidence, thresholds)
-    gate = closed_gate(evidence, evidence.trunk[0].depth) if gain == 0 else None
+    gate = Gates(evidence).closed_for(evidence.trunk[0].depth) if gain == 0 else None
     if gate is not None:
         return NotJudged(f"{quoted(gate.name)} starts at zero and lets no signal through before its first step")
     fault = _responsible(evidence, gain)

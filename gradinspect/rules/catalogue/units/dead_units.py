@@ -10,7 +10,7 @@ from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.rules.catalogue.signal.correlation_collapse import expected_dead_fraction
 from gradinspect.rules.evidence import Evidence, functions_of, names
 from gradinspect.rules.faults import fault_of_layers
-from gradinspect.rules.gates import gate_before
+from gradinspect.rules.gates import Gates
 from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, percent, quoted
 
@@ -22,9 +22,8 @@ STANDARD_DEVIATIONS = 3.0  # of a binomial count of units: a share beyond this i
 
 def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
     """Take the layer with the largest share of dead units beyond what parallel samples explain."""
-    rows = [
-        _opened(row) for row in evidence.layers if functions_of(row) & CAN_BE_ZERO and not _is_unknown(row, evidence)
-    ]
+    gates = Gates(evidence)
+    rows = [_opened(row) for row in evidence.layers if functions_of(row) & CAN_BE_ZERO and not _is_unknown(row, gates)]
     if not rows:
         return NotJudged("no layer has a nonlinearity that can be exactly zero")
     firing = [row for row in rows if thresholds.severity(_share(row)) is not None and not _is_explained(row)]
@@ -53,11 +52,11 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     )
 
 
-def _is_unknown(row: LayerMeasurement, evidence: Evidence) -> bool:
+def _is_unknown(row: LayerMeasurement, gates: Gates) -> bool:
     """Check whether the units of a call were not counted, or saw nothing but the zeros of a closed gate."""
     if row.dead_unit_fraction is None:
         return True
-    return row.dead_unit_fraction == 1 and row.opened is None and gate_before(evidence, row) is not None
+    return row.dead_unit_fraction == 1 and row.opened is None and gates.before(row.depth) is not None
 
 
 def _opened(row: LayerMeasurement) -> LayerMeasurement:

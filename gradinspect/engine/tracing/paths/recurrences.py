@@ -16,8 +16,8 @@ from torch.autograd.graph import GradientEdge
 
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.tracing.calls import LayerCall
-from gradinspect.engine.tracing.layer_graph import LayerGraph
 from gradinspect.engine.tracing.ledger import Ledger
+from gradinspect.engine.tracing.paths.layer_graph import LayerGraph
 
 MOST_MEASURED = 4  # chosen: layers and directions of a recurrent network; each costs a backward pass along its chain
 
