@@ -31,7 +31,7 @@ class LayerLine:
 
     @property
     def is_branch(self) -> bool:
-        """Whether the call is beside the longest path to the loss."""
+        """Whether the call is off the longest path to the loss."""
         return self.layer.on_trunk is False
 
 

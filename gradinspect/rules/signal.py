@@ -46,7 +46,7 @@ def layer_signals(evidence: Evidence) -> tuple[LayerSignal, ...] | NotJudged:
 
 
 def branch_signals(evidence: Evidence) -> list[tuple[LayerSignal, ...]]:
-    """Return the signals of each branch beside the trunk, up to the last layer before it joins."""
+    """Return the signals of each branch that joins the trunk, up to its last layer."""
     branches = map(_signals, evidence.branches)
     return [signals for signals in branches if len(signals) >= FEWEST_LAYERS]
 

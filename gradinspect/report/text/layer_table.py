@@ -21,7 +21,7 @@ from gradinspect.wording import counted, number
 
 BAR_CELLS = 8
 LONGEST_NAME, SHORTEST_NAME = 44, 14
-_BRANCH = "└ "  # in front of the name of a call beside the longest path
+_BRANCH = "└ "  # in front of the name of a call off the longest path
 _QUIET = "bright_black"
 _STYLES = {"fail": "bold red", "warn": "yellow"}
 

@@ -164,6 +164,16 @@ def test_calls_of_one_layer_on_two_inputs_are_no_recurrence() -> None:
     assert [row.recurrence_calls for row in report.layers] == [0, 0]
 
 
+def test_a_table_tied_to_the_head_is_no_recurrence() -> None:
+    table = nn.Embedding(8, 8, dtype=torch.float64)
+    model = Written(
+        lambda own, x: functional.linear(own["a"](own["table"](x)), own["table"].weight), table=table, a=linear()
+    )
+    report = measured(model, torch.arange(6))
+    assert len(report.layers) == 3
+    assert all(row.recurrence_calls == 0 for row in report.layers)
+
+
 def test_measuring_a_recurrence_changes_no_gradient() -> None:
     matrix = random(8, 8)
     weight = next(row for row in repeated(matrix, 3, [1.0, 1.0, 1.0]).parameters if row.name.endswith("weight"))

@@ -17,6 +17,7 @@ from torch.autograd.graph import GradientEdge
 from gradinspect.engine.network.parameters import ParameterEntry
 from gradinspect.engine.tracing.calls import LayerCall
 from gradinspect.engine.tracing.ledger import Ledger
+from gradinspect.engine.tracing.operator_names import ATEN_LOOKUPS
 from gradinspect.engine.tracing.paths.layer_graph import LayerGraph
 
 MOST_MEASURED = 4  # chosen: layers and directions of a recurrent network; each costs a backward pass along its chain
@@ -50,10 +51,10 @@ def measure_recurrences(calls: Sequence[LayerCall], graph: LayerGraph, ledger: L
 
     Cost: nothing without a repeated call; else a backward pass along each chain, without gradients of parameters.
     """
-    by_weights: dict[frozenset[ParameterEntry], list[int]] = {}
+    by_weights: dict[tuple[str, frozenset[ParameterEntry]], list[int]] = {}
     for call in calls:
-        if call.node is not None:
-            by_weights.setdefault(frozenset(call.entries), []).append(call.order)
+        if call.node is not None and call.operation not in ATEN_LOOKUPS:  # nothing passes back through a lookup
+            by_weights.setdefault((call.operation, frozenset(call.entries)), []).append(call.order)
     repeated = sorted((orders for orders in by_weights.values() if len(orders) > 1), key=lambda orders: -len(orders))
     chains: list[Recurrence] = []
     for orders in repeated:

@@ -61,7 +61,7 @@ def layer_ratios(evidence: Evidence) -> dict[str, float]:
 
 
 def _off_trunk(evidence: Evidence) -> set[str]:
-    """Return the layers that meet no data, are beside the longest path, or behind a small gate."""
+    """Return the layers that meet no data, are off the longest path, or behind a small gate."""
     if not evidence.has_graph:
         return set()
     on_trunk = {row.name for row in evidence.trunk if row.gate_factor is None}

@@ -20,7 +20,7 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     """Compare the geometric mean of measured over predicted χ1 with the band, allowing for the layers' spread.
 
     A single layer of width n varies by about √(2/n) from draw to draw, so single layers are not judged. The theory is
-    that of a chain: calls beside the trunk, such as those of queries and keys, carry a small part of the signal that
+    that of a chain: calls off the trunk, such as those of queries and keys, carry a small part of the signal that
     is not independent of the weights.
     """
     if evidence.is_trained:

@@ -87,7 +87,7 @@ def _faded(signals: tuple[LayerSignal, ...], fault: Fault) -> str:
 
 
 def _on_branch(evidence: Evidence, thresholds: Thresholds) -> Finding | None:
-    """Judge the branches beside the trunk, each against its own last layer."""
+    """Judge the branches that join the trunk, each against its own last layer."""
     branches = [(signals, gain) for signals in branch_signals(evidence) if (gain := end_to_end(signals)) > 0]
     worst = min(branches, key=lambda branch: branch[1], default=None)
     if worst is None or (severity := thresholds.severity(worst[1])) is None:
