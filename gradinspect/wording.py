@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from gradinspect.contracts.report.trial import TrialArm
 from gradinspect.contracts.request.policy import Compares, Threshold
 
 _BOUNDS: dict[Compares, str] = {
@@ -14,6 +15,7 @@ _BOUNDS: dict[Compares, str] = {
     "outside": "outside {}",
     "present": "{}",
 }
+_OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 _SCALES = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 
@@ -85,3 +87,13 @@ def bound_in_words(compares: Compares, threshold: Threshold) -> str:
     if isinstance(threshold, tuple):
         return _BOUNDS[compares].format(f"{number(threshold[0])} … {number(threshold[1])}")
     return _BOUNDS[compares].format(number(threshold))
+
+
+def run_in_words(arm: TrialArm) -> str:
+    """Name a training run by its optimizer and rate.
+
+    >>> run_in_words(TrialArm(optimizer="sgd", momentum=0.9, lr=0.01, outcome="learns"))
+    'SGD with momentum 0.9 at 0.01'
+    """
+    momentum = f" with momentum {arm.momentum:g}" if arm.momentum else ""
+    return f"{_OPTIMIZERS.get(arm.optimizer, arm.optimizer)}{momentum} at {arm.lr:g}"

@@ -42,6 +42,7 @@ class InspectionOptions:
     diagnostics: str
     lr_scales: bool
     probe_steps: int | None
+    trial: str
     precision: str | None
     mode: str
     seeds: int
@@ -88,6 +89,8 @@ _OPTIONS = (
     click.option("--lr-scales/--no-lr-scales", default=False, help="Suggest learning-rate scales, and test them."),
     click.option("--probe-steps", type=click.IntRange(10, 2000), metavar="N",
                  help="Steps of that test.  [default: 100]"),
+    click.option("--trial", metavar="SPEC", default="auto", show_default=True,
+                 help="Train the model on its batch to see whether it learns: auto, off, or steps=500,seconds=10."),
     click.option("--precision", metavar="SPEC", help="compute=float64, or intended=float16,loss_scale=65536."),
     click.option("--mode", type=click.Choice(["train", "eval"]), default="train", show_default=True,
                  help="How the model runs."),
@@ -156,6 +159,9 @@ def settings_document(options: InspectionOptions, data: dict[str, Any] | None) -
         document["precision"] = _shorthand(options.precision, "compute")
     if options.lr_scales:
         document["lr_scales"] = {} if options.probe_steps is None else {"probe_steps": options.probe_steps}
+    if options.trial != "auto":
+        is_word = "=" not in options.trial and not options.trial.lstrip().startswith("{")
+        document["trial"] = options.trial if is_word else _shorthand(options.trial, "steps")
     return document
 
 

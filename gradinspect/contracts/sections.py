@@ -25,12 +25,14 @@ class Computation:
         passes of each: two for noise, about forty for curvature, hundreds of training steps for scales.
         usual_passes: cost of a usual result, in first passes. A section may take this much even where its share is
             smaller (see `inspection.sections.MOST_OF_THE_REST`). None for scales, whose probes have a budget.
+        largest_share: of the remaining time, unless the request itself sets the section's seconds.
     """
 
     module: str
     function: str
     weight: float
     usual_passes: float | None
+    largest_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,19 @@ SECTIONS: tuple[SectionRecord, ...] = (
             "fp8_e4m3_flush_fraction": "gradients that float8 (e4m3) flushes to zero",
             "fp8_e5m2_flush_fraction": "gradients that float8 (e5m2) flushes to zero",
             "loss_scale_window": "loss scales that keep float16 gradients normal",
+        },
+    ),
+    SectionRecord(
+        "trial",
+        "Learning trial",
+        computation=Computation("probes.trial.section", "trial_section", 2.0, 40.0, largest_share=0.25),
+        labels={
+            "chance_loss": "loss of the best constant output",
+            "floor_loss": "smallest possible loss",
+            "initial_loss": "first loss",
+            "steps_at_declared_rate": "steps needed at the declared rate",
+            "steps_run": "steps run",
+            "max_steps": "steps allowed",
         },
     ),
     SectionRecord(

@@ -71,7 +71,7 @@ def run_job(
         subjects = _file_subjects(job.source, job, file, data_bytes, device, allows)
     return measure(
         subjects, job.settings, device=device, confinement=confinement, budget=budget,
-        progress=progress,
+        memory_bytes=job.limits.memory_bytes, progress=progress,
     )  # fmt: skip
 
 

@@ -64,6 +64,7 @@ def inspect(
     precision: dict[str, Any] | None = None,
     diagnostics: Sequence[Diagnostic] = ("gradients", "signals"),
     lr_scales: bool | dict[str, Any] = False,
+    trial: Literal["auto", "off"] | dict[str, Any] = "auto",
     policy: str | dict[str, Any] | Policy = "default",
     mode: Literal["train", "eval"] | None = None,
     seeds: int = 1,
@@ -90,6 +91,8 @@ def inspect(
         precision: as in a request: {"intended": "float16", "loss_scale": 65536}.
         diagnostics: sections to compute.
         lr_scales: True, or a dict as in a request, to suggest learning-rate scales and test them (minutes).
+        trial: train the model on the batch to see whether it learns: "auto", "off", or a budget as in a request:
+            {"steps": 2000, "seconds": 20}. The model is restored.
         policy: "default", a policy document, or its dict.
         mode: run the model in training or evaluation mode. Left out: training, or the mode of an exported program.
         seeds: 1 … 32; average over this many initialisations of a spec, or equal parts of a module's batch.
@@ -106,14 +109,15 @@ def inspect(
         ProblemError: an argument is wrong; `errors` names the field.
         InspectionError: the model cannot be measured on this batch; `code` and `detail` say why.
 
-    Cost: one forward and one backward pass and the statistics, 1.02-1.5 times the bare passes.
+    Cost: one forward and one backward pass and the statistics, 1.02-1.5 times the bare passes; with a trial, for a
+    healthy network some 10-60 training steps more, for a sick one up to 2,000 steps or 20 s.
     """
     check_types(model, inputs, targets, optimizer)
     held = read_optimizer(optimizer, model) if isinstance(optimizer, torch.optim.Optimizer) else None
     declared = held.declared if held is not None else optimizer
     settings = _settings(
         loss, optimizer=declared, precision=precision, diagnostics=list(diagnostics),
-        lr_scales={} if lr_scales is True else lr_scales, mode=mode, seeds=seeds, seed=seed, device=device,
+        lr_scales={} if lr_scales is True else lr_scales, trial=trial, mode=mode, seeds=seeds, seed=seed, device=device,
     )  # fmt: skip
     rules = find_policy(policy)
     if isinstance(model, nn.Module):
@@ -131,7 +135,7 @@ def inspect(
     with _random_states_restored(), _gradients_restored(inputs, targets):
         measured = measure(
             subjects, settings, device=where, custom_loss=loss if callable(loss) else None,
-            budget=Budget(time_limit), progress=progress,
+            budget=Budget(time_limit), memory_bytes=local_limits().memory_bytes, progress=progress,
         )  # fmt: skip
     if held is not None and measured.setup is not None:
         setup = measured.setup.model_copy(update={"optimizer": held.document})

@@ -10,14 +10,16 @@ import torch
 
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.report.report import Environment, Measurements
+from gradinspect.contracts.report.trial import SWITCHED_OFF, Trial
 from gradinspect.contracts.request.request import InspectionSettings
-from gradinspect.engine.first_order.context import Budget, SectionInput
+from gradinspect.engine.first_order.context import Budget, SectionInput, SectionResult
 from gradinspect.engine.first_order.first_pass import Subject, first_pass
 from gradinspect.engine.first_order.memory import memory_limit
 from gradinspect.engine.locate.unhealthy import locate_cut, locate_faults
 from gradinspect.engine.network.allocation import out_of_memory
 from gradinspect.engine.network.fixed_loss import CustomLoss, FixedLoss
 from gradinspect.engine.network.reproducible import forget_compiled_plans, left_as_found, ordinary_graphs
+from gradinspect.inspection.memory_left import MemoryLeft
 from gradinspect.inspection.peak_memory import PeakMemory
 from gradinspect.inspection.results import FirstPass, Results
 from gradinspect.inspection.sections import planned_sections, run_section, share_of
@@ -40,6 +42,7 @@ def measure(
     confinement: str = "none",
     custom_loss: CustomLoss | None = None,
     budget: Budget | None = None,
+    memory_bytes: int | None = None,
     progress: Progress = lambda _stage, _fraction: None,
 ) -> Measurements:
     """Run one pass per subject and the sections on the first of them, and combine the numbers.
@@ -51,14 +54,16 @@ def measure(
         confinement: the level under which this process runs, for the environment.
         custom_loss: used in place of the settings' named loss (notebooks).
         budget: time for everything; what does not fit is left undetermined. None: unlimited.
+        memory_bytes: what the inspection may take in addition to what the process holds; None: unlimited.
         progress: receives the stage and the fraction done, which never decreases.
 
     Raises:
         InspectionError: with the code and the reason when a model cannot be measured.
     """
     started, started_cpu = time.perf_counter(), time.process_time()
-    run = _Run(settings, device, custom_loss, budget or Budget(None), Stages(progress, _plan(settings), start=LOADED))
     memory = PeakMemory(device)
+    stages = Stages(progress, _plan(settings), start=LOADED)
+    run = _Run(settings, device, custom_loss, budget or Budget(None), stages, MemoryLeft(device, memory_bytes))
     with ordinary_graphs():
         for subject in subjects:
             forget_compiled_plans(subject.model)
@@ -104,6 +109,7 @@ class _Run:
     custom_loss: CustomLoss | None
     budget: Budget
     stages: Stages
+    memory: MemoryLeft
 
     def __post_init__(self) -> None:
         self.results = Results(self.settings)
@@ -156,8 +162,11 @@ class _Run:
             self.stages.enter(section.record.stage)
             share = share_of(section, planned[index:], s.pass_seconds, s.budget.seconds_left - reserve)
             budget = s.budget.part(share, reserve=reserve)
-            result = run_section(section, replace(s, budget=budget, progress=self.stages.within))
+            given = replace(s, budget=budget, progress=self.stages.within, memory_left_bytes=self.memory.left_bytes())
+            result = run_section(section, given)
             self.results.add_section(section.record.name, result)
+        if self.settings.trial == "off":
+            self.results.add_section("trial", SectionResult(Trial(status="undetermined", reason=SWITCHED_OFF)))
         self.stages.stop()
 
 

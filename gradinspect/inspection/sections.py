@@ -15,7 +15,7 @@ import torch
 
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.report.sections import section_document
-from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.contracts.request.request import InspectionSettings, TrialRequest
 from gradinspect.contracts.sections import SECTIONS, Computation, SectionRecord
 from gradinspect.engine.first_order.context import Section, SectionInput, SectionResult
 from gradinspect.engine.network.allocation import out_of_memory
@@ -30,6 +30,7 @@ class PlannedSection:
 
     record: SectionRecord
     computation: Computation
+    largest_share: float
 
     def function(self) -> Section:
         """Import the function that computes it."""
@@ -41,7 +42,7 @@ class PlannedSection:
 def planned_sections(settings: InspectionSettings) -> list[PlannedSection]:
     """Return the requested sections in the order in which they are computed: the cheapest first, scales last."""
     planned = [
-        PlannedSection(record, record.computation)
+        PlannedSection(record, record.computation, _largest_share(record.computation, record.name, settings))
         for record in SECTIONS
         if record.computation is not None and settings.asks_for(record)
     ]
@@ -59,7 +60,7 @@ def share_of(section: PlannedSection, later: Sequence[PlannedSection], pass_seco
     """
     by_weight = section.computation.weight / sum(one.computation.weight for one in later)
     usual = (section.computation.usual_passes or 0.0) * pass_seconds / left if left > 0 else 0.0
-    return max(by_weight, min(usual, MOST_OF_THE_REST))
+    return min(max(by_weight, min(usual, MOST_OF_THE_REST)), section.largest_share)
 
 
 def run_section(section: PlannedSection, s: SectionInput) -> SectionResult:
@@ -81,6 +82,11 @@ def run_section(section: PlannedSection, s: SectionInput) -> SectionResult:
             raise
         reason = f"the model raised {read_error(error)}"
     return SectionResult(section_document(section.record.name)(status="undetermined", reason=reason))
+
+
+def _largest_share(computation: Computation, name: str, settings: InspectionSettings) -> float:
+    has_own_seconds = name == "trial" and isinstance(settings.trial, TrialRequest)
+    return 1.0 if has_own_seconds else computation.largest_share
 
 
 def _first_sentence(message: str) -> str:

@@ -13,6 +13,7 @@ from gradinspect.contracts.report.report import MeasuredSummary, Measurements
 from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 from gradinspect.contracts.report.sections import Curvature, Noise, PrecisionSection, ScalesVerdict, TimeDecay
 from gradinspect.contracts.report.setup import Setup
+from gradinspect.contracts.report.trial import Trial
 
 # Chosen: random weights give at least the loss of uniform predictions; over 128 samples of 10 classes it varies by
 # a few percent.
@@ -40,6 +41,7 @@ class Evidence:
     setup: Setup = _NO_SETUP
     time_decay: TimeDecay | None = None
     is_synthetic: bool = False
+    trial: Trial | None = None
 
     @staticmethod
     def of(measured: Measurements, optimizer: Optimizer | None) -> Evidence:
@@ -59,6 +61,7 @@ class Evidence:
             setup=measured.setup or _NO_SETUP,
             time_decay=measured.time_decay,
             is_synthetic=measured.environment.synthetic_data,
+            trial=measured.trial,
         )
 
     @cached_property

@@ -24,6 +24,7 @@ from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.rules.catalogue import RULES
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import NotJudged, Rule, apply
+from gradinspect.rules.weighing import weigh, what_is_shown
 
 MOST_NAMES = 16  # in `summary.worst`
 
@@ -57,7 +58,8 @@ def judge(
 
     Returns:
         The report: severest findings first, and the outcome of every rule in the catalogue's order. The severest
-        finding decides the verdict; it is `undetermined` when nothing counts and the signal could not be judged.
+        finding decides the verdict, weighed by the learning trial unless the policy says `inferred`. It is
+        `undetermined` when nothing counts, the signal could not be judged and no trial showed that the model learns.
     """
     if measured_by is None:
         measured_by = "client" if inspection is None else "service"
@@ -94,10 +96,12 @@ def _judged(
 ) -> Report:
     evidence = Evidence.of(measured, optimizer)
     results = [_apply(rule, evidence, policy.rules.get(rule.id)) for rule in RULES]
+    if policy.verdicts == "tried":
+        results = weigh(RULES, results, measured.trial)
     outcomes = tuple(outcome for _, outcome in results)
     findings = [finding for finding, _ in results if finding is not None]
     findings.sort(key=lambda finding: -LEVELS.index(finding.severity))
-    verdict = _verdict(outcomes)
+    verdict = _verdict(outcomes, learns=what_is_shown(measured.trial) == "learns")
     numbers = {name: getattr(measured.summary, name) for name in MeasuredSummary.model_fields}
     scales = measured.lr_scales.verdict if measured.lr_scales is not None else None
     fields: dict[str, Any] = {  # Any: the report's fields, each of another type
@@ -130,12 +134,14 @@ def _apply(rule: Rule, evidence: Evidence, change: RulePolicy | None) -> tuple[F
     return result, rule.outcome("finding", thresholds, severity=result.severity)
 
 
-def _verdict(outcomes: Sequence[RuleOutcome]) -> Verdict:
+def _verdict(outcomes: Sequence[RuleOutcome], *, learns: bool) -> Verdict:
     severities = {outcome.severity for outcome in outcomes if outcome.outcome == "finding"}
     if "fail" in severities:
         return "fail"
     if "warn" in severities:
         return "warn"
+    if learns:
+        return "pass"
     is_open = any(outcome.outcome == "not_judged" and outcome.is_required for outcome in outcomes)
     is_judged = any(outcome.outcome in ("finding", "passed") for outcome in outcomes)
     return "undetermined" if is_open or not is_judged else "pass"

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from gradinspect.contracts.report.operations import Operation
 from gradinspect.contracts.report.outcomes import OutcomeKind, RuleOutcome
@@ -54,6 +55,14 @@ class Thresholds:
 
 Check = Callable[[Evidence, Thresholds], Finding | NotJudged | None]
 
+# What a finding becomes where a trial shows that the model learns, and what a `fail` becomes where nothing is shown.
+#   outvoted: information; a `warn`. For what is inferred about training, which training itself contradicts.
+#   outvoted_as_declared: as outvoted, but only if it learns at the declared rate. For rules about that rate.
+#   outvoted_if_all_move: as outvoted, but a `fail` stays unless every layer moved.
+#   warn: at most a `warn`. For harm that a trial on one batch cannot show.
+#   kept: itself. For the structure of the model, and for what a trial itself found.
+IfItLearns = Literal["outvoted", "outvoted_as_declared", "outvoted_if_all_move", "warn", "kept"]
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -72,6 +81,7 @@ class Rule:
         largest: the largest threshold that makes sense: 1 for shares.
         always: the severity of a rule without thresholds.
         is_required: whether a network cannot pass while this rule cannot be judged.
+        if_it_learns: what a trial makes of the finding.
     """
 
     id: str
@@ -88,6 +98,7 @@ class Rule:
     largest: float | None = None
     always: Severity | None = None
     is_required: bool = False
+    if_it_learns: IfItLearns = "outvoted"
 
     def default(self, level: Severity) -> Level | None:
         """Return the default threshold of a level."""

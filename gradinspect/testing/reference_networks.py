@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from gradinspect.contracts.report.report import Report
-from gradinspect.contracts.request.policy import Severity
+from gradinspect.contracts.request.policy import Policy, Severity
 from gradinspect.engine.network.fixed_loss import CustomLoss, LossValue
 from gradinspect.engine.network.reproducible import seeded
 from gradinspect.inspection.local import inspect
@@ -31,6 +31,7 @@ from gradinspect.testing.defects import (
 
 Data = Literal["flat", "images", "tokens", "long"]
 CLASSES = 10
+INFERRED = Policy(name="inferred", verdicts="inferred")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Sick(Reference):
 
 
 def inspect_reference(reference: Reference, *, loss_factor: float = 1.0) -> Report:
-    """Draw a network and its batch from seed 0 and inspect it.
+    """Draw a network and its batch from seed 0, and judge it by the rules alone, without a trial.
 
     Args:
         reference: the network.
@@ -78,7 +79,7 @@ def inspect_reference(reference: Reference, *, loss_factor: float = 1.0) -> Repo
     with seeded(0, torch.device("cpu")):
         model = reference.make()
         inputs, targets = reference.batch() if reference.batch is not None else _drawn(reference.data, model)
-        options = dict(reference.options)
+        options = {"trial": "off", "policy": INFERRED, **reference.options}
         if loss_factor != 1.0:
             options["loss"] = _multiplied(options.get("loss", "cross_entropy"), loss_factor)
         return inspect(model, inputs, targets, **options)

@@ -30,7 +30,12 @@ HEALTHY = spec(name="kaiming_normal_", nonlinearity="relu")
 FAILING = spec("Sigmoid", depth=9)
 WARNING = spec(depth=5, name="normal_", std=0.0684)  # each layer keeps 0.39 of the amplitude
 TOO_SHORT = {"input": {"shape": [32]}, "layers": [{"type": "Linear", "out_features": 10}]}
-STRICT = {"name": "strict", "version": 2, "rules": {"vanishing_signal": {"warn": 0.9, "fail": 0.8}}}
+STRICT = {
+    "verdicts": "inferred",
+    "name": "strict",
+    "version": 2,
+    "rules": {"vanishing_signal": {"warn": 0.9, "fail": 0.8}},
+}
 
 
 @pytest.fixture

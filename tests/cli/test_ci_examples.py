@@ -133,7 +133,7 @@ def test_the_github_action_passes_policy_severity_and_more_arguments_on(workspac
     (workspace / "net.json").write_text(MODELS["sick"][0], encoding="utf-8")
     lenient = {
         "name": "lenient",
-        "rules": {rule: {"enabled": False} for rule in ("vanishing_signal", "uneven_gradients")},
+        "rules": {rule: {"enabled": False} for rule in ("vanishing_signal", "uneven_gradients", "does_not_learn")},
     }
     (workspace / "policy.json").write_text(json.dumps(lenient), encoding="utf-8")
     code = run_action(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gradinspect.contracts.report.report import Measurements, Report
-from gradinspect.contracts.report.sections import Section, Sections, section_document
+from gradinspect.contracts.report.section import Section
+from gradinspect.contracts.report.sections import Sections, section_document
 from gradinspect.contracts.sections import DIAGNOSTICS, SECTIONS, SectionRecord
 
 

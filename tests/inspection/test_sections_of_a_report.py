@@ -53,7 +53,7 @@ def run(settings: dict[str, Any], *, wall_seconds: float = 300.0, progress: Any 
 
 def test_every_requested_section_is_measured_and_adds_to_its_rows() -> None:
     measured = run({"diagnostics": EVERYTHING, "optimizer": {"type": "adam"}})
-    for section in (measured.noise, measured.curvature, measured.jacobian, measured.time_decay):
+    for section in (measured.noise, measured.curvature, measured.jacobian, measured.time_decay, measured.trial):
         assert section is not None
         assert section.status == "measured", section.reason
     weight = measured.parameters[0]
@@ -75,8 +75,8 @@ def test_progress_names_the_stages_in_order_and_never_decreases() -> None:
     assert fractions == sorted(fractions)
     assert 0 < fractions[0] < fractions[-1] <= 1
     order = list(dict.fromkeys(stage for stage, _ in seen))
-    assert order == ["load", "forward", "backward", "statistics", "noise", "jacobian", "curvature", "training_trace",
-                     "report"]  # fmt: skip
+    assert order == ["load", "forward", "backward", "statistics", "noise", "jacobian", "curvature", "trial",
+                     "training_trace", "report"]  # fmt: skip
 
 
 def test_several_seeds_have_the_sections_of_the_first() -> None:
@@ -93,7 +93,7 @@ def test_a_spent_budget_leaves_sections_undetermined_and_keeps_the_rest() -> Non
     measured = measure([subject], settings, device=torch.device("cpu"), budget=Budget(0.0))
     assert measured.summary.loss is not None
     assert all(row.grad_norm is not None for row in measured.parameters)
-    for section in (measured.noise, measured.curvature, measured.jacobian, measured.time_decay):
+    for section in (measured.noise, measured.curvature, measured.jacobian, measured.time_decay, measured.trial):
         assert section is not None
         assert section.status == "undetermined"
         assert str(section.reason).startswith("budget: needs about ")
@@ -131,7 +131,7 @@ def test_the_scales_come_last_and_have_the_largest_share() -> None:
 
 
 def test_a_section_may_take_its_usual_time_up_to_a_quarter_of_the_rest() -> None:
-    asked = from_python(InspectionSettings, {"diagnostics": EVERYTHING, "lr_scales": {}})
+    asked = from_python(InspectionSettings, {"diagnostics": EVERYTHING, "lr_scales": {}, "trial": "off"})
     planned = planned_sections(asked)
     noise, *_, scales = planned
     assert share_of(noise, planned, 0.001, 28.0) == pytest.approx(1 / 28)  # its weight among theirs
@@ -142,6 +142,20 @@ def test_a_section_may_take_its_usual_time_up_to_a_quarter_of_the_rest() -> None
     assert share_of(scales, [scales], 2.0, 28.0) == 1.0
 
 
+@pytest.mark.parametrize(("trial", "share"), [("auto", 0.25), ({"seconds": 90.0}, 1.0)])
+def test_a_trial_takes_a_quarter_of_the_rest_unless_the_request_says_how_long(trial: object, share: float) -> None:
+    (planned,) = planned_sections(from_python(InspectionSettings, {"trial": trial}))
+    assert planned.record.name == "trial"
+    assert share_of(planned, [planned], 0.001, 100.0) == share
+
+
+def test_a_trial_that_is_switched_off_says_so() -> None:
+    trial = run({"trial": "off"}).trial
+    assert trial is not None
+    assert (trial.status, trial.arms) == ("undetermined", ())
+    assert str(trial.reason).startswith("disabled:")
+
+
 def failing(error: BaseException) -> PlannedSection:
     def section(_s: SectionInput) -> SectionResult:
         raise error
@@ -150,8 +164,8 @@ def failing(error: BaseException) -> PlannedSection:
         def function(self) -> Any:
             return section
 
-    (noise,) = planned_sections(from_python(InspectionSettings, {"diagnostics": ["noise"]}))
-    return Failing(noise.record, noise.computation)
+    (noise,) = planned_sections(from_python(InspectionSettings, {"diagnostics": ["noise"], "trial": "off"}))
+    return Failing(noise.record, noise.computation, noise.largest_share)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +252,7 @@ model = nn.Sequential(*layers, nn.Linear(64, 3))
 def subject(samples):
     x, y = torch.randn(samples, 64), torch.randn(samples, 3)
     return Subject(model, Batch((x,), lambda _output: y, False, ""), 0)
-settings, cpu = InspectionSettings(loss="mse"), torch.device("cpu")
+settings, cpu = InspectionSettings(loss="mse", trial="off"), torch.device("cpu")
 measure([subject(8)], settings, device=cpu)  # what torch imports and keeps
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 100 * 2**20,) * 2)
@@ -304,7 +318,7 @@ def test_the_passes_over_later_seeds_have_their_time_reserved(monkeypatch: pytes
 
     monkeypatch.setattr(module, "first_pass", slow_pass)
     monkeypatch.setattr(module, "run_section", note_budget)
-    settings = from_python(InspectionSettings, {"diagnostics": ["noise"], "loss": "mse", "seeds": 3})
+    settings = from_python(InspectionSettings, {"diagnostics": ["noise"], "loss": "mse", "seeds": 3, "trial": "off"})
     x, y = normal(8, 4), normal(8, 3, seed=1)
     subjects = (Subject(mlp(4, 3), Batch((x,), lambda _output: y, False, ""), seed) for seed in range(3))
     measure(subjects, settings, device=torch.device("cpu"), budget=Budget(100.0))

@@ -17,7 +17,7 @@ from gradinspect.contracts.document import from_python
 from gradinspect.contracts.report.report import Report
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.testing import networks as net
-from gradinspect.testing.reference_networks import HEALTHY, SICK, Reference, inspect_reference
+from gradinspect.testing.reference_networks import HEALTHY, INFERRED, SICK, Reference, inspect_reference
 from gradinspect.testing.sick_networks import SCALED, document, finding_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "sick-networks.md"
@@ -86,6 +86,8 @@ def test_the_published_ratio_rule_misses_a_failure_that_the_signal_shows() -> No
         net.chain(nn.ReLU, nn.init.xavier_normal_, depth=30, width=256),
         torch.randn(128, 64),
         torch.randint(0, 10, (128,)),
+        trial="off",
+        policy=INFERRED,
     )
     kernels = [row.grad_norm for row in report.parameters if len(row.shape) == 2]
     assert kernels[0] is not None
@@ -100,6 +102,6 @@ def test_the_published_ratio_rule_misses_a_failure_that_the_signal_shows() -> No
 def test_a_preset_with_default_arguments_passes(preset: str) -> None:
     shape = from_python(ModelSpec, {"preset": preset}).input.shape
     few = torch.randn(16, *shape) if preset in ("cnn", "resnet") else None  # 128 images would take seconds
-    report = inspect({"preset": preset}, few)
+    report = inspect({"preset": preset}, few, trial="off")
     assert counting(report) == []
     assert report.verdict == "pass"

@@ -12,6 +12,8 @@ from gradinspect.testing import networks as net
 from gradinspect.testing.defects import aligned, dead_biases, frozen_layer, nan_weight
 from gradinspect.testing.reference_networks import Reference
 
+TRIAL = {"steps": 2000, "seconds": 600.0}
+
 
 class Pair(NamedTuple):
     """Two networks: the rule fires on `fires` and not on `near`."""
@@ -126,8 +128,13 @@ def curved(lr: float) -> Reference:
     return Reference("", lambda: nn.Linear(64, 1, bias=False), batch=batch, options=options)
 
 
-def sgd(lr: float) -> Reference:
-    return he(optimizer={"type": "sgd", "lr": lr})
+def sgd(lr: float, **options: Any) -> Reference:  # Any: as above
+    return he(optimizer={"type": "sgd", "lr": lr}, **options)
+
+
+def sigmoids(depth: int) -> Reference:
+    """Sigmoid layers from torch's defaults, trained for a while: ten stay at chance."""
+    return Reference("", lambda: net.chain(nn.Sigmoid, None, depth=depth, width=32), options={"trial": TRIAL})
 
 
 def float16(loss_scale: float) -> Reference:
@@ -257,6 +264,8 @@ PAIRS: dict[str, Pair] = {
     "zero_gradient": Pair(dead(0.75, 1), dead(0.65, 1)),
     "unused_parameter": Pair(with_head(weight=None), with_head(weight=1e-3)),
     "frozen_parameter": Pair(he(frozen_layer), he()),
+    "does_not_learn": Pair(sigmoids(10), sigmoids(2)),
+    "learning_rate": Pair(sgd(1e-5, trial=TRIAL), sgd(1e-3, trial=TRIAL)),  # 240,000 steps, and under 10,000
     "update_ratio": Pair(sgd(0.15), sgd(0.1)),
     "low_precision_underflow": Pair(float16(1e-4), float16(1e-2)),
     "low_precision_overflow": Pair(float16(7e4), float16(5e4)),

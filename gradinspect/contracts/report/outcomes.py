@@ -32,6 +32,9 @@ class RuleOutcome(Document):
         default=False, description="Whether a report without findings is `undetermined` where this rule is not judged."
     )
     severity: Severity | None = Field(default=None, description="Severity of the finding; null without one.")
+    inferred_severity: Severity | None = Field(
+        default=None, description="What the rule alone says, where the learning trial made the finding milder."
+    )
     compares: Compares = Field(
         description="How the value is compared with a threshold. `present`: a count, with 0 as threshold."
     )
@@ -41,4 +44,4 @@ class RuleOutcome(Document):
     threshold_source: Text | None = Field(
         default=None, description="Where the threshold that the finding crossed comes from; null where a policy set it."
     )
-    reason: Text | None = Field(default=None, description="Why the rule was not judged.")
+    reason: Text | None = Field(default=None, description="Why the rule was not judged, or was outvoted.")

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from gradinspect.contracts.optimizers import ASSUMED, Adam, Optimizer
 from gradinspect.contracts.report.optimizer_code import optimizer_code
-from gradinspect.contracts.report.sections import MAX_CODE, LrScales, ScaleGroup, ScaleRemedy, WeightGain
+from gradinspect.contracts.report.section import MAX_CODE
+from gradinspect.contracts.report.sections import LrScales, ScaleGroup, ScaleRemedy, WeightGain
 
 RESCALE_GAINS, LAYER_NORMALISED, ADAM = "rescale_gains", "layer_normalised_updates", "adam"
 

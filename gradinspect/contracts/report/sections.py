@@ -11,18 +11,12 @@ from pydantic import Field
 
 from gradinspect.contracts.document import Count, Document, Finite, Name, Text
 from gradinspect.contracts.report.rows import Names, Number, Share
+from gradinspect.contracts.report.section import Code, Losses, Section
+from gradinspect.contracts.report.trial import Trial
 
 MAX_LAYERS = 50_000  # layer calls; a 2,000-step recurrent net of 8 layers stays under it
 
 ScalesVerdict = Literal["use", "keep_uniform", "inconclusive_plateau", "none_learns", "undetermined"]
-SectionStatus = Literal["measured", "undetermined"]
-
-
-class Section(Document):
-    """Numbers that could be measured, or the reason why they could not."""
-
-    status: SectionStatus = "measured"
-    reason: Text | None = Field(default=None, description="Why this section could not be computed.")
 
 
 class DepthDecay(Section):
@@ -156,11 +150,6 @@ class ScaleCandidate(Document):
     reason: Text | None = Field(default=None, description="Why this method has no suggestion, or was not probed.")
 
 
-Losses = Annotated[tuple[Number, ...], Field(max_length=6000)]
-MAX_CODE = 2_000_000  # letters: an optimizer with a group for each of 30,000 layers
-Code = Annotated[str, Field(max_length=MAX_CODE)]
-
-
 class ProbeCurve(Document):
     """The training loss of one arm at one base rate, minibatch by minibatch; geometric mean over the paired seeds."""
 
@@ -258,6 +247,7 @@ class Sections(Document):
     curvature: Curvature | None = None
     jacobian: Jacobian | None = None
     precision: PrecisionSection | None = None
+    trial: Trial | None = None
     lr_scales: LrScales | None = None
 
 

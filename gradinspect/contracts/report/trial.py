@@ -13,17 +13,24 @@ from pydantic import Field
 from gradinspect.contracts.document import Count, Document, Finite, Name, Text
 from gradinspect.contracts.optimizers import Optimizer
 from gradinspect.contracts.report.rows import Names, Number
-from gradinspect.contracts.report.sections import Code, Losses, Section
+from gradinspect.contracts.report.section import Code, Losses, Section
+
+SWITCHED_OFF = "disabled: the request says trial: off"
 
 ArmOutcome = Literal["learns", "slow", "does_not_learn", "diverges", "undetermined"]
 TrialVerdict = Literal["learns", "slow", "does_not_learn", "diverges", "other_rate", "other_optimizer", "undetermined"]
 PrescriptionOutcome = Literal["not_needed", "found", "not_found", "not_tried"]
 
 
-class TrialCheck(Document):
-    """One plain observation of the trial's first steps."""
+CheckName = Literal[
+    "forward", "loss_finite", "backward", "second_backward", "step_finite", "weights_moved", "loss_falls"
+]
 
-    name: Name
+
+class TrialCheck(Document):
+    """One plain observation of the trial's first run."""
+
+    name: CheckName
     passed: bool
     detail: Text = ""
 
@@ -39,7 +46,7 @@ class TrialArm(Document):
     skill: Number = Field(
         default=None,
         description="(chance − loss) / (chance − floor), of the last steps' smoothed loss; without a known floor "
-        "(first loss − loss) / |first loss|. 1 is perfect, 0 is chance.",
+        "(chance − loss) / |chance|, and the first loss in place of an unknown chance. 1 is perfect, 0 is chance.",
     )
     steps: Count = 0
     curve: Losses = ()
@@ -51,11 +58,15 @@ class Trial(Section):
     verdict: TrialVerdict = Field(
         default="undetermined",
         description="`other_rate`: it learns, but not at the declared rate. `other_optimizer`: not with the declared "
-        "optimizer at any tried rate.",
+        "optimizer, or where none is declared with one of SGD and Adam, at any tried rate.",
     )
     chance_loss: Number = Field(default=None, description="The loss of the best constant output.")
     floor_loss: Number = Field(default=None, description="The smallest loss that exists for these targets, if known.")
     initial_loss: Number = None
+    steps_at_declared_rate: Number = Field(
+        default=None,
+        description="Where a larger rate learned: the steps that the declared one needs for as long a way.",
+    )
     arms: Annotated[tuple[TrialArm, ...], Field(max_length=64)] = ()
     unmoved_layers: Names = Field(
         default=(), description="Layers that moved less than a thousandth as far as the median layer."

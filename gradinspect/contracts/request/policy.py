@@ -46,6 +46,10 @@ class Policy(Document):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]{0,62}$")]
     version: Annotated[Count, Field(ge=1)] = 1
     description: Text = ""
+    verdicts: Literal["tried", "inferred"] = Field(
+        default="tried",
+        description="`tried`: the learning trial outvotes what rules infer. `inferred`: the rules alone decide.",
+    )
     rules: dict[str, RulePolicy] = Field(default={}, max_length=MOST_RULES)
 
 

@@ -93,6 +93,11 @@ class InspectionSettings(Document):
         "signals",
     )
     lr_scales: LrScalesOption = Field(default=False, description="`{}` asks for a suggestion with all defaults.")
+    trial: TrialOption = Field(
+        default="auto",
+        description="Train the model on its batch to see whether it learns. `auto`: at most a quarter of the time, "
+        "20 s and 2,000 steps.",
+    )
     mode: Mode = Field(
         default="train", description="Of an exported program, by default the mode in which it was exported."
     )
@@ -104,7 +109,8 @@ class InspectionSettings(Document):
 
     def asks_for(self, record: SectionRecord) -> bool:
         """Check whether a section that takes further passes was asked for."""
-        return record.stage in self.diagnostics or (record.name == "lr_scales" and self.lr_scales is not False)
+        by_field = {"lr_scales": self.lr_scales is not False, "trial": self.trial != "off"}
+        return record.stage in self.diagnostics or by_field.get(record.name, False)
 
     @model_serializer(mode="wrap")
     def _without_default_mode(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:  # Any: JSON

@@ -77,6 +77,7 @@ class SectionInput:
         budget: the time left for this section.
         rebuild: builds the model from another seed; None for models that we do not initialise (uploads, modules).
         progress: called with the completed fraction of this section.
+        memory_left_bytes: for copies of the parameters and the like; None where no limit is known.
         has_named_loss: False for a caller's function of output and target.
     """
 
@@ -101,6 +102,7 @@ class SectionInput:
     opened: Opened | None = None
     rebuild: Callable[[int], nn.Module] | None = None
     progress: Callable[[float], None] = lambda _fraction: None
+    memory_left_bytes: int | None = None
     has_named_loss: bool = True
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from gradinspect.contracts.optimizers import Optimizer
 from gradinspect.contracts.report.trial import ArmOutcome, TrialArm
 from gradinspect.engine.network.optimizers import UpdateState, steps_of
-from gradinspect.engine.network.parameters import ParameterIndex
+from gradinspect.engine.network.parameters import ParameterEntry, ParameterIndex
 from gradinspect.engine.network.reproducible import ordinary_graphs, seeded
 from gradinspect.probes.trial.task import Prepare, Task
 from gradinspect.probes.trial.yardstick import (
@@ -28,6 +28,7 @@ from gradinspect.probes.verify.budget import ProbeBudget
 from gradinspect.probes.verify.trained_parameters import TrainedParameters, suitable_threads
 
 ARM_STEPS = 300  # chosen: an LSTM at a small rate needs 150
+STAYED = 0.01  # skill
 BLOCK = 25  # steps after which random draws restart, so that a run does not depend on how it is cut
 
 Step = Callable[[torch.Tensor], None]  # takes the loss, moves the parameters
@@ -43,6 +44,7 @@ class ArmResult:
         losses: one a step, before the step.
         is_falling: the loss was still falling at the end.
         ended: why the run ended.
+        has_stayed: no loss differs from the first by a hundredth of what can be learned.
     """
 
     outcome: ArmOutcome
@@ -50,6 +52,7 @@ class ArmResult:
     losses: tuple[float, ...]
     is_falling: bool
     ended: Ended
+    has_stayed: bool = False
 
     @property
     def has_learned(self) -> bool:
@@ -123,16 +126,19 @@ def train_arm(
 
 
 @contextmanager
-def restored(model: nn.Module) -> Iterator[None]:
-    """Put a model's parameters back after the block, bit for bit. Cost: a copy of the trained ones."""
-    tensors = [entry.tensor for entry in ParameterIndex(model) if entry.requires_grad]
-    saved = [tensor.detach().clone() for tensor in tensors]
+def restored(model: nn.Module) -> Iterator[dict[ParameterEntry, torch.Tensor]]:
+    """Put a model's trained parameters back after the block, bit for bit.
+
+    Yields:
+        Their values at the start, which are not to be changed.
+    """
+    saved = {entry: entry.tensor.detach().clone() for entry in ParameterIndex(model) if entry.requires_grad}
     try:
-        yield
+        yield saved
     finally:
         with torch.no_grad():
-            for tensor, value in zip(tensors, saved, strict=True):
-                tensor.copy_(value)
+            for entry, value in saved.items():
+                entry.tensor.copy_(value)
 
 
 def _result(losses: list[float], scale: Yardstick | None, ended: Ended) -> ArmResult:
@@ -145,6 +151,7 @@ def _result(losses: list[float], scale: Yardstick | None, ended: Ended) -> ArmRe
         losses=tuple(losses),
         is_falling=is_falling(losses, scale),
         ended=ended,
+        has_stayed=all(abs(loss - losses[0]) < STAYED * scale.height for loss in losses),
     )
 
 

@@ -22,7 +22,7 @@ from gradinspect.report.text.layer_table import layer_table
 from gradinspect.report.text.source_lines import fitted
 from gradinspect.report.text.text_charts import centred_bar, sparkline
 from gradinspect.report.words.figures import printable, shortened
-from gradinspect.report.words.headline import headline
+from gradinspect.report.words.headline import headline, main_sentence
 from gradinspect.report.words.operation_words import operation_code, operation_in_words, operation_inputs
 from gradinspect.report.words.remedy_words import remedy_in_words
 from gradinspect.report.words.rule_words import rule_titles
@@ -134,7 +134,7 @@ def _findings(report: Report) -> Iterator[_Part]:
     for index, finding in enumerate(report.findings):
         if index:
             yield Text("")
-        yield from _finding(finding, titles[finding.rule], printed=headline(report))
+        yield from _finding(finding, titles[finding.rule], printed=main_sentence(report))
 
 
 def _finding(finding: Finding, title: str, *, printed: str) -> Iterator[_Part]:

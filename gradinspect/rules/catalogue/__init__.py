@@ -37,7 +37,9 @@ from gradinspect.rules.catalogue.signal import (
     vanishing_signal,
 )
 from gradinspect.rules.catalogue.training import (
+    does_not_learn,
     initial_loss,
+    learning_rate,
     loss_balance,
     noise_dominated,
     optimizer_step,
@@ -70,6 +72,8 @@ RULES: tuple[Rule, ...] = (
     zero_gradient.RULE,
     unused_parameter.RULE,
     frozen_parameter.RULE,
+    does_not_learn.RULE,
+    learning_rate.RULE,
     update_ratio.RULE,
     low_precision_underflow.RULE,
     low_precision_overflow.RULE,

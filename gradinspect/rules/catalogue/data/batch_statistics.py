@@ -111,5 +111,6 @@ RULE = Rule(
     compares="present",
     reference="Ioffe and Szegedy 2015, section 3; Wu and He 2018, Group normalization; docs of torch.nn.BatchNorm2d",
     check=check,
+    if_it_learns="warn",
     always="warn",
 )

@@ -115,6 +115,7 @@ RULE = Rule(
     compares="outside",
     reference="LeCun, Bottou, Orr and Müller 1998, Efficient BackProp, section 4.3: normalising the inputs",
     check=check,
+    if_it_learns="warn",
     warn=Level((0.05, 20.0), "chosen: images in 0 … 1 and one-hot inputs are inside, pixels in 0 … 255 are not"),
     fail=Level(
         (1e-3, 1e3), "chosen: the first step changes the output as much as a million ordinary ones, or as little"

@@ -119,5 +119,6 @@ RULE = Rule(
     compares="present",
     reference="torch.nn.CrossEntropyLoss, BCEWithLogitsLoss and NLLLoss: what each expects",
     check=check,
+    if_it_learns="kept",
     always="warn",
 )

@@ -52,6 +52,7 @@ RULE = Rule(
     compares="outside",
     reference="LeCun, Bottou, Orr and Müller 1998, Efficient BackProp, section 4.5: choosing target values",
     check=check,
+    if_it_learns="warn",
     warn=Level((0.05, 20.0), "chosen: a decade and a half from the unit scale of a fresh output"),
     fail=Level((1e-3, 1e3), "chosen: three decades from it"),
 )

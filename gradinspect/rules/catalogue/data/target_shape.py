@@ -45,5 +45,6 @@ RULE = Rule(
     compares="present",
     reference="torch's broadcasting rules; the warning of torch.nn.MSELoss, which callables do not show",
     check=check,
+    if_it_learns="kept",
     always="warn",
 )

@@ -56,5 +56,6 @@ RULE = Rule(
     compares="above",
     reference="IEEE 754-2008 binary16; Micikevicius et al. 2018, section 3.2",
     check=check,
+    if_it_learns="warn",
     fail=Level(65_504.0, "IEEE 754-2008: the largest finite binary16"),
 )

@@ -87,6 +87,7 @@ RULE = Rule(
     largest=1.0,
     reference="Micikevicius et al. 2018, Mixed precision training, section 3.2",
     check=check,
+    if_it_learns="warn",
     warn=Level(0.01, "chosen: the smallest elements of a healthy gradient lose less than 1 %"),
     fail=Level(0.5, "chosen: most of the gradient is gone"),
 )

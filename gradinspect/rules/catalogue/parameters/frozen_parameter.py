@@ -39,5 +39,6 @@ RULE = Rule(
     compares="present",
     reference="PyTorch documentation, Autograd mechanics, setting requires_grad",
     check=check,
+    if_it_learns="kept",
     always="info",
 )

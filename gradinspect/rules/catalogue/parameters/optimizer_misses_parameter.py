@@ -51,5 +51,6 @@ RULE = Rule(
     compares="present",
     reference="torch.optim: constructing an optimizer; add_param_group",
     check=check,
+    if_it_learns="kept",
     always="warn",
 )

@@ -49,6 +49,7 @@ RULE = Rule(
     largest=1.0,
     reference="Goodfellow, Bengio and Courville 2016, Deep Learning, section 8.4: breaking symmetry between units",
     check=check,
+    if_it_learns="kept",
     warn=Level(0.5, "chosen: half of the layer's units are wasted"),
     fail=Level(0.9, "chosen: the whole layer, or each gate of a recurrent one, is one unit"),
 )

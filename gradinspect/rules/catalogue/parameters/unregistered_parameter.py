@@ -45,5 +45,6 @@ RULE = Rule(
     compares="present",
     reference="torch.nn.ModuleList: modules in it are properly registered; pytorch issue 1053",
     check=check,
+    if_it_learns="kept",
     always="warn",
 )

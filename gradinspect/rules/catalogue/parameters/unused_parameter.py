@@ -55,5 +55,6 @@ RULE = Rule(
     compares="present",
     reference="PyTorch issue 57776; torch.nn.parallel.DistributedDataParallel, find_unused_parameters",
     check=check,
+    if_it_learns="kept",
     always="warn",
 )

@@ -153,6 +153,7 @@ RULE = Rule(
     largest=1.0,
     reference="Lu et al. 2019, for dying ReLUs; PyTorch forum threads on gradients that are all zero",
     check=check,
+    if_it_learns="outvoted_if_all_move",
     warn=Level(
         0.7,
         "AUTOTRAINER (Zhang et al. 2021), γ; a ReLU net at initialisation has hardly any unit off for a whole batch",

@@ -48,5 +48,6 @@ RULE = Rule(
     compares="above",
     reference="Karpathy 2019, A recipe for training neural networks, verify loss @ init",
     check=check,
+    if_it_learns="warn",
     warn=Level(1.0, "chosen: twice the loss of a uniform guess"),
 )

@@ -43,5 +43,6 @@ RULE = Rule(
     compares="above",
     reference="McCandlish et al. 2018, An empirical model of large-batch training",
     check=check,
+    if_it_learns="warn",
     info=Level(10.0, "chosen: a decade beyond the batch size where noise and signal balance"),
 )

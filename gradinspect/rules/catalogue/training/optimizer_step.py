@@ -97,6 +97,7 @@ RULE = Rule(
     largest=1.0,
     reference="Micikevicius et al. 2018, Mixed precision training, section 3.1: a float32 master copy of weights",
     check=check,
+    if_it_learns="kept",
     warn=Level(0.01, "chosen: more than the tail of the smallest gradients"),
     fail=Level(0.5, "chosen: most of the parameter does not train; also for any element that is not finite"),
 )

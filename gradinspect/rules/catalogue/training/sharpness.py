@@ -33,10 +33,7 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
             f"The learning rate {number(optimizer.lr)} is {number(value / 2)} times the largest stable one at this "
             f"point: the loss's top curvature is {number(eigenvalue)}."
         ),
-        remedy=Remedy(
-            action="set_learning_rate",
-            arguments={"lr": largest, "or": "warm up over the first steps"},
-        ),
+        remedy=Remedy(action="warm_up", arguments={"lr": largest}),
     )
 
 
@@ -52,5 +49,6 @@ RULE = Rule(
     compares="above",
     reference="LeCun et al. 1998, Efficient BackProp, section 4; Polyak 1964, for momentum; Cohen et al. 2021",
     check=check,
+    if_it_learns="warn",
     warn=Level(2.0, "the stability bound of gradient descent on a quadratic"),
 )

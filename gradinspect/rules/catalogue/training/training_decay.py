@@ -92,5 +92,6 @@ RULE = Rule(
     compares="above",
     reference="Lu, Shin, Su and Karniadakis 2020, Dying ReLU and initialization; Glorot and Bengio 2010, figure 2",
     check=check,
+    if_it_learns="outvoted_as_declared",
     warn=Level(2.0, "chosen: two decades within the run are far beyond its fluctuations"),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from gradinspect.contracts.report.report import Finding, Remedy
+from gradinspect.contracts.report.report import Finding
 from gradinspect.contracts.report.rows import ParameterMeasurement
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
@@ -44,14 +44,7 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
             f"The first step is too {size}: it changes {quoted(row.name)} by {number(value)} of its norm "
             f"(the {which} of {counted(len(rows), 'weight')})."
         ),
-        remedy=_remedy(value),
     )
-
-
-def _remedy(value: float) -> Remedy:
-    """Name the factor that would bring `value` to the usual ratio."""
-    factor = float(f"{USUAL / value:.3g}") if value else 10.0
-    return Remedy(action="set_learning_rate", arguments={"multiply_by": factor})
 
 
 def _ratio(row: ParameterMeasurement) -> float:
@@ -70,6 +63,7 @@ RULE = Rule(
     compares="outside",
     reference="Bottou 2012, Stochastic gradient descent tricks; You, Gitman and Ginsburg 2017; Karpathy 2022",
     check=check,
+    if_it_learns="outvoted_as_declared",
     warn=Level((1e-4, 1e-1), "chosen: a decade under and two over the usual 1e-3"),
     fail=Level(
         (1e-8, 10.0),

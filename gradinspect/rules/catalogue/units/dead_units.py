@@ -94,6 +94,7 @@ RULE = Rule(
     largest=1.0,
     reference="Lu et al. 2019, Dying ReLU and initialization; Poole et al. 2016, for units that are off by correlation",
     check=check,
+    if_it_learns="warn",
     warn=Level(0.2, "chosen: a fifth of the layer's width is lost"),
     fail=Level(
         0.5, "Amazon SageMaker Debugger, DeadRelu: half of the layer's width is lost, which random weights never do"

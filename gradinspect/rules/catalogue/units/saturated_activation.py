@@ -55,6 +55,7 @@ RULE = Rule(
     largest=1.0,
     reference="Glorot and Bengio 2010, section 3; LeCun et al. 1998, Efficient BackProp, section 4.5",
     check=check,
+    if_it_learns="warn",
     warn=Level(0.2, "chosen: a fifth of the slopes are gone; small weights leave under 1 % saturated"),
     fail=Level(0.5, "chosen: more than half of the slopes are gone"),
 )
