@@ -35,7 +35,7 @@ def minimise(function: Callable[[torch.Tensor], torch.Tensor], start: torch.Tens
         descent = float(direction @ slope)
         if not descent < 0:
             break
-        step = 1.0 if pairs else min(1.0, 1.0 / max(float(slope.abs().sum()), 1e-300))
+        step = 1.0 if pairs else 1.0 / float(slope.abs().sum())  # a first step of length 1 in any unit of the value
         for _ in range(HALVINGS):
             with torch.no_grad():
                 after = float(function(x + step * direction))

@@ -69,6 +69,15 @@ def test_a_callable_loss_has_the_chance_of_the_named_one(
     assert found == pytest.approx(chance_of_named(loss, shape, target), rel=2e-2 if loss == "l1" else 1e-4)
 
 
+@pytest.mark.parametrize("factor", [1e-9, 1e9])
+def test_the_chance_of_a_callable_follows_its_unit(factor: float) -> None:
+    def multiplied(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return factor * functional.cross_entropy(output, target)
+
+    chance = chance_of_callable(multiplied, 3 * torch.randn(6, 5), CLASSES)
+    assert chance == pytest.approx(factor * (chance_of_named("cross_entropy", (6, 5), CLASSES) or 0.0), rel=1e-4)
+
+
 def test_chance_of_few_classes_among_many_is_the_entropy_of_those_that_occur() -> None:
     assert chance_of_named("cross_entropy", (8, 1000), torch.arange(8)) == pytest.approx(math.log(8))
 
