@@ -134,7 +134,8 @@ def repeating(share: float) -> Measurements:
 
 
 def stepped(lost: float) -> Measurements:
-    return surrounded(steps=(ParameterStep(parameter="2.weight", dtype="bfloat16", lost_fraction=lost),))
+    steps = [ParameterStep(parameter=row.name, dtype="bfloat16", lost_fraction=lost) for row in chain().parameters]
+    return surrounded(steps=tuple(steps))
 
 
 def held(missing: tuple[str, ...]) -> Measurements:
@@ -213,7 +214,7 @@ CASES = {
         "warn", "`blocks[0].weight`",
     ),
     "optimizer_misses_parameter": Case(held(("1.weight",)), held(()), "warn", "`1.weight`"),
-    "optimizer_step": Case(stepped(0.011), stepped(0.009), "warn", "`2.weight`", SGD),
+    "optimizer_step": Case(stepped(0.011), stepped(0.009), "warn", "`0.weight`", SGD),
     "training_decay": Case(traced(0.009), traced(0.011), "warn", "10 steps"),
     "zero_gradient": Case(
         changed_parameter(chain(), "1.weight", zero_fraction=0.8),

@@ -81,7 +81,7 @@ class ParameterStep(Document):
     parameter: Name
     dtype: Name
     nonfinite_fraction: Share = Field(default=None, description="Elements that are not finite after the step.")
-    lost_fraction: Share = Field(default=None, description="Elements with a gradient that the step leaves unchanged.")
+    lost_fraction: Share = Field(default=None, description="Part of the step that rounds to nothing.")
 
 
 class OptimizerGroup(Document):

@@ -19,6 +19,7 @@ _RARELY_ZERO = 0.1  # share of zeros up to which a feature counts as dense
 _VARIES = 1e-6  # of its rms: a smaller spread is rounding
 _SAME_SIZE = 5e-3  # relative: half precision rounds an input that is cast
 _MOST_LAYERS = 16
+_FEWEST = 8  # chosen: elements of a feature; mean and deviation of fewer say little
 
 
 def batch_tensors(s: SectionInput) -> tuple[BatchTensor, ...]:
@@ -96,13 +97,16 @@ def _mean_square(tensor: torch.Tensor) -> float:
 
 
 def _feature_axis(tensor: torch.Tensor, takers: Sequence[LayerCall]) -> int | None:
-    """Return the axis of the features: the channels of a convolution, else the last axis up to 3 axes."""
+    """Return the axis of the features: the channels of a convolution, else the last one of up to 3 axes.
+
+    None for one axis, for plain signals, and where each feature has few elements.
+    """
     axes = tensor.dim()
-    if axes < 2:
+    is_convolved = any("conv" in call.operation for call in takers)
+    if axes < 2 or (axes == 2 and is_convolved):
         return None
-    if axes == 2 or axes > 3:
-        return 1
-    return 1 if any("conv" in call.operation for call in takers) else 2
+    axis = 1 if axes == 2 or axes > 3 or is_convolved else 2
+    return axis if tensor.numel() >= _FEWEST * tensor.shape[axis] else None
 
 
 def _sample(tensor: torch.Tensor, axis: int | None) -> torch.Tensor:

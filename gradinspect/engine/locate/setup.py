@@ -27,6 +27,8 @@ def setup_of(s: SectionInput) -> Setup:
     Cost: a sample of each input and target; where an operation does not fit the loss, one watched pass to locate it.
     """
     synthetic, reading = s.batch.synthetic, s.reading
+    # Targets tell the units of the last layer apart; those of classes that are not in the batch are equal in this step.
+    at_output = {entry for call in reading.calls if call.order not in reading.following for entry in call.entries}
     return Setup(
         tensors=batch_tensors(s),
         samples=_samples(s),
@@ -43,7 +45,9 @@ def setup_of(s: SectionInput) -> Setup:
             if step.nonfinite or step.lost
         ),
         repeated_rows=tuple(
-            RepeatedRows(parameter=entry.name, share=share) for entry, share in reading.repeated_rows.items()
+            RepeatedRows(parameter=entry.name, share=share)
+            for entry, share in reading.repeated_rows.items()
+            if entry not in at_output
         ),
         unregistered=reading.unregistered,
         single_element_norms=_names(s, _is_over_one),

@@ -158,6 +158,8 @@ def _stretched(node: Node, output: torch.Tensor | None, target: Any) -> tuple[tu
     shape, wanted = tuple(output.shape), tuple(target.shape)
     compared = _common(shape, wanted)
     is_same_count = output.numel() == target.numel()
+    if not shape or not wanted or shape[0] != wanted[0]:
+        return None  # a target (1, N) is stretched on purpose
     if compared is None or not is_same_count or shape == wanted or math.prod(compared) <= output.numel():
         return None
     return (shape, wanted, compared) if compared in _shapes_at(node) else None

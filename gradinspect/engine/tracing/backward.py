@@ -162,13 +162,15 @@ class BackwardReader:
         before, slope = weight.reshape(-1)[::stride], gradient.reshape(-1)[::stride]
         after = first_step.applied(before, slope)
         nonfinite = (~torch.isfinite(after)).sum()
-        lost = ((after == before) & (slope != 0)).sum()
+        sizes = first_step.direction(before.double(), slope.double()).abs()
+        lost = torch.where(after == before, sizes, 0.0).sum()
         count = before.numel()
 
         def give(numbers: Sequence[float]) -> None:
-            self._reading.steps[entry] = StepReading(numbers[0] / count, numbers[1] / count)
+            share = numbers[1] / numbers[2] if numbers[2] else 0.0
+            self._reading.steps[entry] = StepReading(numbers[0] / count, share)
 
-        self._ledger.scalars([nonfinite, lost], give)
+        self._ledger.scalars([nonfinite, lost, sizes.sum()], give)
 
     def _read_rows(self, entry: ParameterEntry, weight: torch.Tensor, gradient: torch.Tensor) -> None:
         """Compare each row of a sample of a matrix, and of its gradient, with the row before."""

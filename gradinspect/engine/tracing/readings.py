@@ -31,11 +31,11 @@ class GradientReading:
 
 @dataclass(frozen=True, slots=True)
 class StepReading:
-    """Effect of the declared optimizer's first step on a sample of one parameter's elements, as shares of the sample.
+    """Effect of the declared optimizer's first step on a sample of one parameter's elements.
 
     Attributes:
-        nonfinite: elements that are not finite afterwards.
-        lost: elements with a gradient that have not moved: the step rounds away.
+        nonfinite: share of elements that are not finite afterwards.
+        lost: share of the step's l1 norm in elements that have not moved, because it rounds away.
     """
 
     nonfinite: float

@@ -103,8 +103,10 @@ class TracedPass:
         """Describe the leaves that the model itself uses and does not take as inputs."""
         inputs = {id(tensor) for tensor in tree_leaves(self.inputs)}
         others = [leaf for leaf in outside if id(leaf) not in inputs]
-        own = outputs.leaves_of_model(graph, others)[:MAX_UNREGISTERED] if others else []
+        own = outputs.leaves_of_model(graph, others) if others else []
         names = attribute_names(self.model, own) if own else {}
+        # A plain tensor that no attribute holds was made in the forward pass, such as an input that is detached again.
+        own = [leaf for leaf in own if id(leaf) in names or isinstance(leaf, nn.Parameter)][:MAX_UNREGISTERED]
         return tuple(UnregisteredTensor(name=names.get(id(leaf), "(unknown)"), shape=tuple(leaf.shape)) for leaf in own)
 
     def run_for_gradients(self) -> PassReading:

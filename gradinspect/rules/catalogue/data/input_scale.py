@@ -31,7 +31,8 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     inputs = [each for each in evidence.setup.tensors if each.role == "input" and each.rms and not each.is_mask]
     if not inputs:
         return NotJudged("no input holds numbers other than 0")
-    measures = [each for tensor in inputs for each in _of_tensor(tensor, evidence)]
+    is_only = len(inputs) == 1
+    measures = [each for tensor in inputs for each in _of_tensor(tensor, evidence, thresholds, is_only=is_only)]
     if not measures and not any(tensor.layers for tensor in inputs):
         measures = list(_of_first_layer(evidence))
     fired = [each for each in measures if thresholds.severity(each.value) is not None]
@@ -51,31 +52,37 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     )
 
 
-def _of_tensor(tensor: BatchTensor, evidence: Evidence) -> Iterator[_Measure]:
+def _of_tensor(tensor: BatchTensor, evidence: Evidence, thresholds: Thresholds, *, is_only: bool) -> Iterator[_Measure]:
+    """Measure an input as a whole; where that is as expected, its features."""
     layers = [name for name in tensor.layers if not is_norm_kind(evidence.kind_of.get(name, ""))]
     if not layers:
         return
-    enters = f"enters {quoted(layers[0])} as it is"
-    size = tensor.rms or 0.0
-    if not size:
+    size, name = tensor.rms or 0.0, "The input" if is_only else f"The {quoted(tensor.name)}"
+    enters = f"{name} enters {quoted(layers[0])} as it is"
+    if thresholds.severity(size) is not None:
+        sentence = (
+            f"{enters}, with values of about {number(size)} (rms; mean {number(tensor.mean or 0.0)}), where layers are "
+            "initialised for about 1."
+        )
+        yield _Measure(size, sentence, layers, tensor)
         return
-    about = f"has values of about {number(size)} (rms; mean {number(tensor.mean or 0.0)})"
-    yield _Measure(size, f"The {quoted(tensor.name)} {enters} and {about}, where layers are initialised for about 1.",
-                   layers, tensor)  # fmt: skip
     large, small, offset = tensor.largest_rms, tensor.smallest_rms, tensor.largest_offset
-    has_features = tensor.feature_axis is not None
-    if large and has_features and large > size:
-        yield _Measure(large, f"The {quoted(tensor.name)} {enters}; its feature {tensor.largest_feature} has values of "
-                       f"about {number(large)} (rms), where layers are initialised for about 1.",
-                       layers, tensor)  # fmt: skip
-    if small and has_features and small < SINGLE:
-        yield _Measure(small, f"The {quoted(tensor.name)} {enters}; its feature {tensor.smallest_feature} has values "
-                       f"of about {number(small)} (rms), so the network hardly sees it.",
-                       layers, tensor, is_partial=True)  # fmt: skip
+    if large and large > size:
+        sentence = (
+            f"{enters}; its feature {tensor.largest_feature} has values of about {number(large)} (rms), where layers "
+            "are initialised for about 1."
+        )
+        yield _Measure(large, sentence, layers, tensor)
+    if small and small < SINGLE:
+        sentence = (
+            f"{enters}; its feature {tensor.smallest_feature} has values of about {number(small)} (rms), so the "
+            "network hardly sees it."
+        )
+        yield _Measure(small, sentence, layers, tensor, is_partial=True)
     if offset and offset > 1:
-        mean = f"the mean of its feature {tensor.offset_feature}" if has_features else "its mean"
-        yield _Measure(offset, f"The {quoted(tensor.name)} {enters}; {mean} is {number(offset)} times the standard "
-                       "deviation, so nearly all of it is a constant.", layers, tensor, is_partial=True)  # fmt: skip
+        mean = f"the mean of its feature {tensor.offset_feature}" if tensor.feature_axis is not None else "its mean"
+        sentence = f"{enters}; {mean} is {number(offset)} times the standard deviation, so it is nearly a constant."
+        yield _Measure(offset, sentence, layers, tensor, is_partial=True)
 
 
 def _of_first_layer(evidence: Evidence) -> Iterator[_Measure]:
@@ -83,8 +90,11 @@ def _of_first_layer(evidence: Evidence) -> Iterator[_Measure]:
     row = next(iter(evidence.layers), None)
     size = _entering(row) if row is not None and not evidence.is_norm(row.name) else None
     if row is not None and size:
-        yield _Measure(size, f"What enters the first layer, {quoted(row.name)}, has values of about {number(size)} "
-                       "(rms), where layers are initialised for about 1.", (row.name,), None)  # fmt: skip
+        sentence = (
+            f"What enters the first layer, {quoted(row.name)}, has values of about {number(size)} (rms), where layers "
+            "are initialised for about 1."
+        )
+        yield _Measure(size, sentence, (row.name,), None)
 
 
 def _entering(row: LayerMeasurement) -> float | None:

@@ -20,6 +20,9 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     if severity is None:
         return None
     last = evidence.layers[-1].name if evidence.layers else None
+    own = [row for row in evidence.parameters if row.layer == last]
+    if own and all(row.status == "frozen" for row in own):
+        return NotJudged("the output layer is frozen, so it is no initialisation")
     return RULE.finding(
         severity=severity,
         layers=(last,) if last is not None else (),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from gradinspect.contracts.optimizers import Optimizer, Sgd
 from gradinspect.contracts.report.report import Finding, Remedy
 from gradinspect.contracts.report.setup import ParameterStep
+from gradinspect.contracts.request.policy import Severity
 from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, number, percent, quoted
@@ -24,8 +26,13 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     broken = [step for step in steps if step.nonfinite_fraction and not _is_broken(evidence, step.parameter)]
     if broken and "fail" in thresholds.levels:
         return _not_finite(evidence.optimizer, broken)
-    lost = [step for step in steps if thresholds.severity(step.lost_fraction or 0.0) is not None]
-    return _lost(lost, thresholds) if lost else None
+    lost = {step.parameter: step.lost_fraction for step in steps if step.lost_fraction}
+    # The l1 norm of each parameter's step, for elements of equal size.
+    sizes = {row.name: row.update_norm * math.sqrt(row.numel) for row in evidence.parameters if row.update_norm}
+    total = math.fsum(sizes.values())
+    share = math.fsum(lost.get(name, 0.0) * size for name, size in sizes.items()) / total if total else 0.0
+    severity = thresholds.severity(share)
+    return _lost(steps, share, severity, thresholds) if severity is not None else None
 
 
 def _is_broken(evidence: Evidence, parameter: str) -> bool:
@@ -63,20 +70,18 @@ def _not_finite(optimizer: Optimizer, broken: Sequence[ParameterStep]) -> Findin
     )
 
 
-def _lost(lost: Sequence[ParameterStep], thresholds: Thresholds) -> Finding:
-    worst = max(lost, key=lambda step: step.lost_fraction or 0.0)
-    share = worst.lost_fraction or 0.0
-    severity = thresholds.severity(share) or "warn"
-    others = f", and {counted(len(lost) - 1, 'other parameter')} too" if len(lost) > 1 else ""
+def _lost(steps: Sequence[ParameterStep], share: float, severity: Severity, thresholds: Thresholds) -> Finding:
+    lost = sorted(steps, key=lambda step: -(step.lost_fraction or 0.0))
+    worst = lost[0]
     advice = Remedy(action="use_precision", arguments={"dtype": "float32"}) if worst.dtype in HALF else None
     return RULE.finding(
         severity=severity,
-        parameters=[step.parameter for step in lost],
+        parameters=[step.parameter for step in lost if step.lost_fraction],
         value=share,
         threshold=thresholds.crossed(severity, share),
         message=(
-            f"The first step leaves {percent(share)} of {quoted(worst.parameter)} unchanged{others}: it is smaller "
-            f"than half the distance between neighbouring {worst.dtype} numbers."
+            f"{percent(share)} of the first step is lost, most in {quoted(worst.parameter)}: it is smaller than half "
+            f"the distance between neighbouring {worst.dtype} numbers."
         ),
         remedy=advice,
     )
@@ -85,19 +90,19 @@ def _lost(lost: Sequence[ParameterStep], thresholds: Thresholds) -> Finding:
 RULE = Rule(
     id="optimizer_step",
     title="The optimizer's step is not finite, or rounds to nothing",
-    what="Share of a sample of a parameter's elements that the declared optimizer's first step makes NaN or infinite, "
-    "or leaves unchanged although they have a gradient; computed in the parameter's own precision.",
+    what="Share of the declared optimizer's first step (sum of magnitudes) that rounds to nothing in the parameters' "
+    "precision; also reported are parameters that the step makes NaN or infinite. From a sample of the elements.",
     why=(
         "Half precision has few digits and a small range: a learning rate times a gradient may be too small to change "
         "a weight, and an eps of 1e-8 is 0, so that Adam divides by 0. Keep the weights in float32 and compute in half "
         "precision with autocast."
     ),
-    unit="share of elements",
+    unit="share of the step",
     compares="above",
     largest=1.0,
     reference="Micikevicius et al. 2018, Mixed precision training, section 3.1: a float32 master copy of weights",
     check=check,
     if_it_learns="kept",
-    warn=Level(0.01, "chosen: more than the tail of the smallest gradients"),
-    fail=Level(0.5, "chosen: most of the parameter does not train; also for any element that is not finite"),
+    warn=Level(0.01, "chosen: 2.5 % of the elements of a healthy network with lr 1e-4 are lost, and 0.1 % of its step"),
+    fail=Level(0.5, "chosen: most of the network does not train; also for any element that is not finite"),
 )
