@@ -56,6 +56,7 @@ class OutputHead(Document):
 
     loss_function: Name = Field(description="cross_entropy, bce_with_logits, nll, mse …")
     last_operation: Name | None = Field(default=None, description="softmax, sigmoid, tanh, relu …")
+    is_over_samples: bool = Field(default=False, description="A softmax that runs over the samples of the batch.")
     log_probability_error: Number = Field(
         default=None, description="nll: the median distance of logsumexp(output) from 0."
     )

@@ -117,4 +117,4 @@ def _may_not_fit(head: OutputHead) -> bool:
         return False
     if head.loss_function in _OF_LOGITS:
         return head.last_operation != "log_softmax"
-    return bool(head.targets_outside or head.log_probability_error)
+    return bool(head.is_over_samples or head.targets_outside or head.log_probability_error)

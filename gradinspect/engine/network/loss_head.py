@@ -110,6 +110,9 @@ def _head(node: Node, source: Node, output: torch.Tensor | None, target: Any) ->
         loss_function=function, last_operation=last, log_probability_error=error, targets_outside=outside,
         target_low=low, target_high=high,
     )  # fmt: skip
+    if last == "softmax" and output is not None and output.dim() > 1:
+        axes = output.dim()
+        read = read.model_copy(update={"is_over_samples": int(getattr(before, "_saved_dim", 1)) in (0, 2**64 - axes)})
     if shapes is not None:
         read = read.model_copy(
             update=dict(zip(("output_shape", "target_shape", "compared_shape"), shapes, strict=True))

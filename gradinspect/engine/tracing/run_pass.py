@@ -107,6 +107,8 @@ class TracedPass:
         names = attribute_names(self.model, own) if own else {}
         # A plain tensor that no attribute holds was made in the forward pass, such as an input that is detached again.
         own = [leaf for leaf in own if id(leaf) in names or isinstance(leaf, nn.Parameter)][:MAX_UNREGISTERED]
+        order = {key: position for position, key in enumerate(names)}
+        own.sort(key=lambda leaf: order.get(id(leaf), len(order)))
         return tuple(UnregisteredTensor(name=names.get(id(leaf), "(unknown)"), shape=tuple(leaf.shape)) for leaf in own)
 
     def run_for_gradients(self) -> PassReading:

@@ -29,7 +29,7 @@ def check(evidence: Evidence, _thresholds: Thresholds) -> Finding | NotJudged | 
     if not evidence.setup.heads:
         return NotJudged("no known loss takes the output")
     for head in evidence.setup.heads:
-        found = _doubled(head) or _no_log_probabilities(head) or _unreachable(head)
+        found = _over_samples(head) or _doubled(head) or _no_log_probabilities(head) or _unreachable(head)
         if found is not None:
             message, remedy = found
             where = head.operation
@@ -42,6 +42,20 @@ def check(evidence: Evidence, _thresholds: Thresholds) -> Finding | NotJudged | 
                 operation=where,
             )
     return None
+
+
+def _over_samples(head: OutputHead) -> tuple[str, Remedy] | None:
+    if not head.is_over_samples:
+        return None
+    own = f", and {_OWN[head.loss_function]}" if head.loss_function in _OWN else ""
+    message = (
+        f"{_named(head)} runs over the samples of the batch (axis 0), so the samples compete with each other and their "
+        f"outputs depend on who else is in the batch{own}."
+    )
+    if own:
+        return message, _remove(head)
+    change = "Apply the softmax along the axis of the classes."
+    return message, Remedy(action="mend_operation", arguments={"operation": "softmax", "change": change})
 
 
 def _doubled(head: OutputHead) -> tuple[str, Remedy] | None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from gradinspect.contracts.report.report import Finding, Remedy
+from gradinspect.contracts.report.rows import LayerMeasurement
 from gradinspect.rules.evidence import Evidence, names
 from gradinspect.rules.faults import fault_of_layers
 from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, number, percent, quoted
+
+_OF_LOGITS = {
+    "sigmoid": "logsigmoid and binary_cross_entropy_with_logits", "softmax": "log_softmax and cross_entropy",
+}  # fmt: skip
 
 
 def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | None:
@@ -34,12 +39,18 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
         threshold=thresholds.crossed(severity, value),
         message=f"{percent(value)} of the {function} outputs of {quoted(worst.name)} are saturated{others}.",
         explanation=RULE.why + because,
-        remedy=Remedy(
-            action="scale_weights",
-            arguments={"factor": factor, "layers": list(names(firing)[:64])},
-        ),
+        remedy=_from_logits(evidence, worst, function)
+        or Remedy(action="scale_weights", arguments={"factor": factor, "layers": list(names(firing)[:64])}),
         operation=fault.operation if fault is not None else None,
     )
+
+
+def _from_logits(evidence: Evidence, worst: LayerMeasurement, function: str | None) -> Remedy | None:
+    """Advise a loss of logits where the saturated function is the network's output: the weights may be right."""
+    if worst is not evidence.layers[-1] or function not in _OF_LOGITS:
+        return None
+    change = f"Compute the loss from the values before the {function}: {_OF_LOGITS[function]} keep their slope there."
+    return Remedy(action="mend_operation", arguments={"operation": function, "layer": worst.name, "change": change})
 
 
 RULE = Rule(
