@@ -134,8 +134,9 @@ def repeating(share: float) -> Measurements:
 
 
 def stepped(lost: float) -> Measurements:
-    steps = [ParameterStep(parameter=row.name, dtype="bfloat16", lost_fraction=lost) for row in chain().parameters]
-    return surrounded(steps=tuple(steps))
+    measured = updates(0.001)
+    steps = [ParameterStep(parameter=row.name, dtype="bfloat16", lost_fraction=lost) for row in measured.parameters]
+    return measured.model_copy(update={"setup": Setup(steps=tuple(steps))})
 
 
 def held(missing: tuple[str, ...]) -> Measurements:
