@@ -52,6 +52,7 @@ def links_of(inspection_id: str) -> InspectionLinks:
         parameters=f"{path}/parameters",
         findings=f"{path}/findings",
         lr_scales=f"{path}/lr-scales",
+        prescription=f"{path}/prescription",
         events=f"{path}/events",
         page=f"/inspections/{inspection_id}",
     )

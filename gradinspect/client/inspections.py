@@ -14,6 +14,7 @@ from gradinspect.client.errors import InspectionCancelled, InspectionFailed, Sti
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.report import report as contract
 from gradinspect.contracts.report.sections import LrScales
+from gradinspect.contracts.report.trial import Prescription
 from gradinspect.contracts.request.request import InspectionRequest
 from gradinspect.contracts.wire.resources import ENDED, FindingsResource, InspectionResource, LayerRow, ParameterRow
 from gradinspect.report.shown import Report
@@ -154,6 +155,24 @@ class Inspections:
     def lr_scales_code(self, inspection_id: str) -> str:
         """Return Python source that builds the optimizer."""
         path = f"/v1/inspections/{inspection_id}/lr-scales"
+        return self._calls.send("GET", path, query={"format": "torch"}).text
+
+    def prescription(self, inspection_id: str) -> Prescription:
+        """Return the changes with which the model was seen to learn.
+
+        Raises:
+            Conflict: `not_requested`.
+        """
+        headers = {"Accept": "application/json"}
+        return self._calls.read(Prescription, "GET", f"/v1/inspections/{inspection_id}/prescription", headers=headers)
+
+    def prescription_code(self, inspection_id: str) -> str:
+        """Return Python source that changes `model` and makes `optimizer`.
+
+        Raises:
+            Conflict: `not_requested` where nothing is prescribed.
+        """
+        path = f"/v1/inspections/{inspection_id}/prescription"
         return self._calls.send("GET", path, query={"format": "torch"}).text
 
     def layers(self, inspection_id: str, **filters: Any) -> Iterator[LayerRow]:  # Any: texts and numbers

@@ -13,6 +13,7 @@ from werkzeug.wrappers import Response
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.report.report import Finding, PolicyReference, Report
 from gradinspect.contracts.report.sections import LrScales
+from gradinspect.contracts.report.trial import Prescription
 from gradinspect.contracts.request.policy import Policy
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.contracts.wire.resources import FindingsResource, LayerRow, Page, ParameterRow
@@ -81,6 +82,14 @@ class ScalesQuery(Query):
     ] = "json"
 
 
+class PrescriptionQuery(Query):
+    """The form of the answer."""
+
+    format: Annotated[
+        Literal["json", "torch"], Field(description="`torch`: Python that changes `model` and makes `optimizer`.")
+    ] = "json"
+
+
 @blueprint.get("/v1/inspections/<inspection_id>/report")
 @operation(
     query=ReportQuery,
@@ -137,6 +146,26 @@ def get_lr_scales(inspection_id: str, query: ScalesQuery) -> Response:
     if scales.code is None:
         raise ProblemError("not_requested", f"there is no code to give: {scales.reason or 'nothing was suggested'}")
     return conditional(Response(scales.code, mimetype=PYTHON))
+
+
+@blueprint.get("/v1/inspections/<inspection_id>/prescription")
+@operation(
+    query=PrescriptionQuery,
+    answers=[Answer(200, "The prescription, or its code.", Prescription, other=[PYTHON])],
+    problems=[*NO_REPORT, "not_requested"],
+)
+def get_prescription(inspection_id: str, query: PrescriptionQuery) -> Response:
+    """Changes with which the model was seen to learn, and the code that was run."""
+    _, key = _find(inspection_id)
+    stored = json.loads(context().store.reports.read(key)).get("prescription")
+    if stored is None:
+        raise ProblemError("not_requested", "this inspection made no trial, so nothing was prescribed")
+    found = Prescription.model_validate(stored, strict=False)
+    if query.format == "json" and best_of([JSON, PYTHON]) == JSON:
+        return json_answer(found)
+    if found.code is None:
+        raise ProblemError("not_requested", f"there is no code to give: {found.reason or found.outcome}")
+    return conditional(Response(found.code, mimetype=PYTHON))
 
 
 @blueprint.get("/v1/inspections/<inspection_id>/layers")

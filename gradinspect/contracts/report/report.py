@@ -24,6 +24,7 @@ from gradinspect.contracts.report.rows import (
 )
 from gradinspect.contracts.report.sections import MAX_LAYERS, ScalesVerdict, Sections, SeedSpread
 from gradinspect.contracts.report.setup import Setup
+from gradinspect.contracts.report.trial import Prescription
 from gradinspect.contracts.request.policy import Severity
 from gradinspect.contracts.request.request import Mode
 from gradinspect.contracts.sources import SourceKind
@@ -105,6 +106,9 @@ class Measurements(Sections):
     outputs: Outputs | None = Field(default=None, description="Which outputs of the model the loss depends on.")
     losses: Annotated[tuple[LossTerm, ...], Field(max_length=MAX_TERMS)] = Field(
         default=(), description="The terms of a loss that is a sum of several; empty for a loss of one term."
+    )
+    prescription: Prescription | None = Field(
+        default=None, description="Changes with which the model was seen to learn; absent without a trial."
     )
     remedy_checks: Annotated[tuple[RemedyCheck, ...], Field(max_length=16)] = ()
     setup: Setup | None = None

@@ -93,6 +93,7 @@ class InspectionLinks(Document):
     parameters: str
     findings: str
     lr_scales: str
+    prescription: str
     events: str
     page: str
 

@@ -94,11 +94,11 @@ def paired_evidence(scales: LrScales, *, width: int = 760, tall: int = 280) -> s
     low, high = math.log10(min(values)), math.log10(max(values))
     margin = max(0.05 * (high - low), 0.01)
     frame = Frame(64, 12, width - 64 - 196, tall - 12 - 44, low - margin, high + margin, max(longest, 2))
-    parts = [_losses_axis(frame), positions(frame, "step of the probe")]
+    parts = [losses_axis(frame), positions(frame, "step of the probe")]
     for arm in arms:
         if arm.is_main:
-            parts.append(line(frame, _stretched(arm.losses, longest), f"{arm.style} raw", arm.colour, weight=0.6))
-        smooth = _stretched(smoothed(arm.losses), longest)
+            parts.append(line(frame, stretched(arm.losses, longest), f"{arm.style} raw", arm.colour, weight=0.6))
+        smooth = stretched(smoothed(arm.losses), longest)
         parts.append(line(frame, smooth, arm.style, arm.colour, weight=2.2 if arm.is_main else 1.0))
     named = [(smoothed(arm.losses), shortened(arm.name, 24), arm.colour) for arm in arms]
     parts.append(names_at_ends(frame, named))
@@ -164,12 +164,12 @@ def _mean_log(losses: Series) -> float:
     return sum(known) / len(known) if known else math.inf
 
 
-def _stretched(losses: Series, longest: int) -> Series:
+def stretched(losses: Series, longest: int) -> Series:
     """Extend a line that ended early with missing values."""
     return [*losses, *[None] * (longest - len(losses))]
 
 
-def _losses_axis(frame: Frame) -> str:
+def losses_axis(frame: Frame) -> str:
     """Draw about four round losses: evenly apart, or by decades where they span many."""
     span = frame.high - frame.low
     if span <= NARROW and abs(frame.low) < EXTREME and abs(frame.high) < EXTREME:

@@ -15,6 +15,11 @@ from gradinspect.contracts.report.outcomes import RuleOutcome
 from gradinspect.contracts.report.report import Finding, Report
 from gradinspect.contracts.request.policy import LEVELS, Severity
 from gradinspect.report.output_format import OutputFormat
+from gradinspect.report.words.prescription_words import (
+    prescription_answer,
+    prescription_changes,
+    shown_prescription,
+)
 from gradinspect.report.words.rule_words import leaves_verdict_open, reason_not_applied
 from gradinspect.version import __version__
 
@@ -36,7 +41,11 @@ def render_sarif(report: Report, *, artifact: str = "model", lines: Mapping[str,
     Source: OASIS, Static Analysis Results Interchange Format 2.1.0, sections 3.14 (run) to 3.49 (rules).
     """
     indices = {outcome.rule: index for index, outcome in enumerate(report.rules)}
-    driver: Json = {"name": "gradinspect", "version": __version__, "rules": [_rule(rule) for rule in report.rules]}
+    driver: Json = {
+        "name": "gradinspect",
+        "version": __version__,
+        "rules": [_rule(rule, report) for rule in report.rules],
+    }
     run: Json = {
         "tool": {"driver": driver},
         "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": _notifications(report)}],
@@ -59,16 +68,26 @@ SARIF = OutputFormat(
 )
 
 
-def _rule(outcome: RuleOutcome) -> Json:
+def _rule(outcome: RuleOutcome, report: Report) -> Json:
     severest: Severity = max(outcome.thresholds, key=LEVELS.index, default="info")
     return {
         "id": outcome.rule,
         "name": "".join(word.capitalize() for word in outcome.rule.split("_")),
         "shortDescription": {"text": f"{outcome.title}."},
         "fullDescription": {"text": outcome.what},
-        "help": {"text": f"{outcome.why}\n\nSource: {outcome.source}."},
+        "help": {"text": f"{outcome.why}\n\nSource: {outcome.source}.{_plan(outcome.rule, report)}"},
         "defaultConfiguration": {"level": _LEVELS[severest]},
     }
+
+
+def _plan(rule: str, report: Report) -> str:
+    """Write the prescription into the help of the rules that found something."""
+    found = shown_prescription(report)
+    if found is None or not any(finding.rule == rule and finding.severity != "info" for finding in report.findings):
+        return ""
+    changes = "".join(f"\n{index}. {change}" for index, change in enumerate(prescription_changes(found), 1))
+    code = f"\n\n{found.code}" if found.code is not None else ""
+    return f"\n\n{prescription_answer(found)}{changes}{code}"
 
 
 def _notifications(report: Report) -> list[Json]:

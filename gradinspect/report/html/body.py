@@ -10,6 +10,7 @@ from gradinspect.contracts.report.outcomes import RuleOutcome
 from gradinspect.contracts.report.report import Finding, Report
 from gradinspect.contracts.report.sections import LrScales, ScaleGroup
 from gradinspect.contracts.request.request import InspectionSettings
+from gradinspect.report.charts.prescription_charts import before_and_after
 from gradinspect.report.charts.scale_charts import paired_evidence, scale_bars
 from gradinspect.report.charts.signal_charts import signal_profile
 from gradinspect.report.columns import Column, columns_with_values
@@ -17,6 +18,11 @@ from gradinspect.report.html.listing import Listing
 from gradinspect.report.layer_lines import LayerLine
 from gradinspect.report.words.headline import headline
 from gradinspect.report.words.operation_words import operation_code, operation_in_words, operation_inputs
+from gradinspect.report.words.prescription_words import (
+    prescription_answer,
+    prescription_changes,
+    shown_prescription,
+)
 from gradinspect.report.words.remedy_words import remedy_in_words
 from gradinspect.report.words.rule_words import bound_crossed, not_applied, rule_title, signal_thresholds
 from gradinspect.report.words.scale_words import (
@@ -80,6 +86,16 @@ class Scales:
 
 
 @dataclass(frozen=True)
+class ShownPrescription:
+    """The prescription: the answer, its changes, its curves, and code to paste."""
+
+    answer: str
+    changes: tuple[str, ...]
+    curves: str | None
+    code: str | None
+
+
+@dataclass(frozen=True)
 class Body:
     """One report as its template reads it; `prefix` makes the ids in it unique on a page with several reports."""
 
@@ -87,6 +103,7 @@ class Body:
     name: str
     headline: str
     facts: tuple[Fact, ...]
+    prescription: ShownPrescription | None
     cards: tuple[Card, ...]
     passed: tuple[RuleOutcome, ...]
     not_applied: tuple[Fact, ...]
@@ -118,6 +135,7 @@ def report_body(
         name=model_name(report),
         headline=headline(report),
         facts=headline_facts(report),
+        prescription=_prescription(report),
         cards=_cards(report, listing, prefix),
         passed=tuple(outcome for outcome in report.rules if outcome.outcome == "passed"),
         not_applied=not_applied(report),
@@ -130,6 +148,18 @@ def report_body(
         measurement=_measurement(report, has_request=settings is not None),
         missing=missing_sections(report, settings),
         prefix=prefix,
+    )
+
+
+def _prescription(report: Report) -> ShownPrescription | None:
+    found = shown_prescription(report)
+    if found is None:
+        return None
+    return ShownPrescription(
+        answer=prescription_answer(found),
+        changes=prescription_changes(found),
+        curves=before_and_after(found) if found.curve else None,
+        code=found.code,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from gradinspect.contracts.report.operations import Operation
 from gradinspect.contracts.report.report import Finding, Report
 from gradinspect.contracts.report.sections import LrScales
+from gradinspect.contracts.report.trial import Prescription
 from gradinspect.report.columns import Column, columns_with_values
 from gradinspect.report.layer_lines import Gap, LayerLine, layer_lines
 from gradinspect.report.output_format import OutputFormat
@@ -15,6 +16,11 @@ from gradinspect.report.text.text_charts import sparkline
 from gradinspect.report.words.figures import printable, shape, shortened
 from gradinspect.report.words.headline import headline
 from gradinspect.report.words.operation_words import operation_code, operation_in_words, operation_inputs
+from gradinspect.report.words.prescription_words import (
+    prescription_answer,
+    prescription_changes,
+    shown_prescription,
+)
 from gradinspect.report.words.remedy_words import remedy_in_words
 from gradinspect.report.words.rule_words import rule_titles
 from gradinspect.report.words.scale_words import (
@@ -72,6 +78,9 @@ def _lines(report: Report, most_layers: int) -> Iterator[str]:
     if line:
         yield f"backward signal, input {code(line)} output"
         yield ""
+    found = shown_prescription(report)
+    if found is not None:
+        yield from _prescription(found)
     if report.findings:
         yield "### Findings"
         yield ""
@@ -93,6 +102,23 @@ def _lines(report: Report, most_layers: int) -> Iterator[str]:
         yield from (f"- {label}: {text(value)}" for label, value in missing)
         yield ""
     yield from _measured_how(report)
+
+
+def _prescription(found: Prescription) -> Iterator[str]:
+    yield "### Prescription"
+    yield ""
+    yield f"**{text(prescription_answer(found))}**"
+    yield ""
+    yield from (f"{index}. {text(change)}" for index, change in enumerate(prescription_changes(found), 1))
+    if found.changes:
+        yield ""
+    if found.curve:
+        before, after = (sparkline(losses, most=48) for losses in (found.curve_before, found.curve))
+        yield f"training loss as it was {code(before or '–')}, with the changes {code(after or '–')}"
+        yield ""
+    if found.code is not None:
+        yield from fenced(found.code)
+        yield ""
 
 
 def _finding(finding: Finding, title: str) -> Iterator[str]:

@@ -18,12 +18,18 @@ from rich.text import Text
 from gradinspect.contracts.report.operations import Operation
 from gradinspect.contracts.report.report import Finding, Report
 from gradinspect.contracts.report.sections import LrScales
+from gradinspect.contracts.report.trial import Prescription
 from gradinspect.report.text.layer_table import layer_table
 from gradinspect.report.text.source_lines import fitted
 from gradinspect.report.text.text_charts import centred_bar, sparkline
 from gradinspect.report.words.figures import printable, shortened
 from gradinspect.report.words.headline import headline, main_sentence
 from gradinspect.report.words.operation_words import operation_code, operation_in_words, operation_inputs
+from gradinspect.report.words.prescription_words import (
+    prescription_answer,
+    prescription_changes,
+    shown_prescription,
+)
 from gradinspect.report.words.remedy_words import remedy_in_words
 from gradinspect.report.words.rule_words import rule_titles
 from gradinspect.report.words.scale_words import (
@@ -94,6 +100,9 @@ def render_terminal(report: Report, *, width: int = 100, color: bool = False, mo
 
 def _parts(report: Report, width: int, most_layers: int) -> Iterator[_Part]:
     yield from _title(report, width)
+    found = shown_prescription(report)
+    if found is not None:
+        yield from _titled("Prescription", _prescription(found))
     yield from _titled("Findings", _findings(report))
     if report.layers:
         yield from _titled("Layers", [layer_table(report, width=width - 2, most=most_layers)])
@@ -125,6 +134,20 @@ def _title(report: Report, width: int) -> Iterator[_Part]:
     line = sparkline([row.cumulative_backward_gain for row in report.layers], most=min(width - 36, 72))
     if line:
         yield Text.assemble(("backward signal  input ", _QUIET), (line, "cyan"), (" output", _QUIET))
+
+
+def _prescription(found: Prescription) -> Iterator[_Part]:
+    yield Text(prescription_answer(found), style="bold")
+    for index, change in enumerate(prescription_changes(found), 1):
+        yield _indented(Text(f"{index}. {change}"))
+    if found.curve:
+        before, after = (sparkline(losses, most=28) for losses in (found.curve_before, found.curve))
+        yield Text.assemble(
+            ("training loss as it was ", _QUIET), (before, "red"), (", with the changes ", _QUIET), (after, "green")
+        )
+    if found.code is not None:
+        yield Text("")
+        yield _Code(found.code)
 
 
 def _findings(report: Report) -> Iterator[_Part]:
