@@ -21,6 +21,7 @@ from gradinspect.engine.network.fixed_loss import CustomLoss, FixedLoss
 from gradinspect.engine.network.reproducible import forget_compiled_plans, left_as_found, ordinary_graphs
 from gradinspect.inspection.memory_left import MemoryLeft
 from gradinspect.inspection.peak_memory import PeakMemory
+from gradinspect.inspection.prescribing import prescribed
 from gradinspect.inspection.results import FirstPass, Results
 from gradinspect.inspection.sections import planned_sections, run_section, share_of
 from gradinspect.inspection.stages import Progress, Stages
@@ -69,23 +70,12 @@ def measure(
             forget_compiled_plans(subject.model)
             run.add(subject)
             del subject  # before the next one is made, and before the report is
-    first = run.results.first
-    if first is None:
+    if run.results.first is None:
         raise InspectionError("internal", "no pass was run")
     run.stages.enter("report")
-    environment = Environment(
-        gradinspect_version=__version__,
-        torch_version=torch.__version__,
-        device=device_name(device),
-        dtype=first.dtype,
-        threads=torch.get_num_threads(),
-        seed=settings.seed,
-        data_digest=first.digest,
-        synthetic_data=first.is_synthetic,
-        confinement=confinement,
-        mode=settings.mode,
-        sampled_layers=first.sampled_layers,
-        stages={name: round(seconds, 6) for name, seconds in run.stages.seconds.items()},
+    stages_run = {name: round(seconds, 6) for name, seconds in run.stages.seconds.items()}
+    environment = _environment(settings, run.results, device).model_copy(
+        update={"confinement": confinement, "stages": stages_run}
     )
     measured = run.results.measurements(environment)
     spent = {
@@ -127,6 +117,7 @@ class _Run:
         if is_first:
             with left_as_found(s.model, self.settings.mode):
                 self._run_sections(s)
+                self._prescribe(s)
 
     def _pass(self, subject: Subject) -> SectionInput:
         try:
@@ -169,9 +160,39 @@ class _Run:
             self.results.add_section("trial", SectionResult(Trial(status="undetermined", reason=SWITCHED_OFF)))
         self.stages.stop()
 
+    def _prescribe(self, s: SectionInput) -> None:
+        """Add the prescription, from the rows of this pass and the sections."""
+        if self.settings.trial == "off":
+            return
+        self.stages.enter("prescription")
+        reserve = (self.settings.seeds - 1) * PASS_MARGIN * s.pass_seconds
+        given = replace(s, budget=s.budget.part(1.0, reserve=reserve), memory_left_bytes=self.memory.left_bytes())
+        measured = self.results.measurements(_environment(self.settings, self.results, self.device))
+        self.results.prescription = prescribed(given, measured, self.stages.within)
+        self.stages.stop()
+
+
+def _environment(settings: InspectionSettings, results: Results, device: torch.device) -> Environment:
+    """Return the environment without what only the end of the inspection knows."""
+    first = results.first
+    assert first is not None
+    return Environment(
+        gradinspect_version=__version__,
+        torch_version=torch.__version__,
+        device=device_name(device),
+        dtype=first.dtype,
+        threads=torch.get_num_threads(),
+        seed=settings.seed,
+        data_digest=first.digest,
+        synthetic_data=first.is_synthetic,
+        mode=settings.mode,
+        sampled_layers=first.sampled_layers,
+    )
+
 
 def _plan(settings: InspectionSettings) -> list[tuple[str, float]]:
     sections = [(section.record.stage, section.computation.weight) for section in planned_sections(settings)]
+    sections += [("prescription", 4.0)] if settings.trial != "off" else []
     return [*PASS_STAGES, *sections, *(PASS_STAGES * (settings.seeds - 1)), ("report", 0.1)]
 
 

@@ -15,6 +15,7 @@ from gradinspect.contracts.report.report import Environment, MeasuredSummary, Me
 from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasurement
 from gradinspect.contracts.report.sections import PrecisionSection
 from gradinspect.contracts.report.setup import Setup
+from gradinspect.contracts.report.trial import Prescription
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.engine.arrays.precision import precision_section
 from gradinspect.engine.checks.self_checks import run_checks
@@ -86,10 +87,12 @@ class Results:
     Attributes:
         first: of the first pass; None before it.
         faults: operations at which the first pass breaks.
+        prescription: changes with which the model learns; None before it is made.
     """
 
     def __init__(self, settings: InspectionSettings) -> None:
         self.first: FirstPass | None = None
+        self.prescription: Prescription | None = None
         self._settings = settings
         self.faults: tuple[Fault, ...] = ()
         self._losses: list[float] = []
@@ -142,6 +145,7 @@ class Results:
             outputs=self.first.outputs,
             losses=self.first.losses,
             setup=self.first.setup,
+            prescription=self.prescription,
         ).model_copy(update=self._sections)
 
     def _summary(

@@ -155,7 +155,7 @@ def get_lr_scales(inspection_id: str, query: ScalesQuery) -> Response:
     problems=[*NO_REPORT, "not_requested"],
 )
 def get_prescription(inspection_id: str, query: PrescriptionQuery) -> Response:
-    """Changes with which the model was seen to learn, and the code that was run."""
+    """Return the changes with which the model was seen to learn, and the code that was run."""
     _, key = _find(inspection_id)
     stored = json.loads(context().store.reports.read(key)).get("prescription")
     if stored is None:

@@ -8,6 +8,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from gradinspect.contracts.problems import FieldError, ProblemError
+from gradinspect.contracts.report.prescription_code import with_code
 from gradinspect.contracts.report.report import Measurements, ModelReference, Report
 from gradinspect.contracts.report.scale_code import with_scale_code
 from gradinspect.contracts.request.policy import Policy
@@ -93,6 +94,8 @@ def _numbers(report: Report) -> Measurements:
     fields["environment"] = report.environment.model_copy(update={"confinement": "none"})
     if report.lr_scales is not None:
         fields["lr_scales"] = with_scale_code(report.lr_scales, report.optimizer)
+    if report.prescription is not None:
+        fields["prescription"] = with_code(report.prescription)
     return Measurements.model_construct(**fields)
 
 

@@ -89,8 +89,8 @@ def test_two_reports_in_a_notebook_share_no_id() -> None:
 
 def test_the_chart_points_to_the_table_with_its_numbers() -> None:
     page = HtmlOutline(render_html(sick()))
-    (chart,) = [attributes for tag, attributes in page.elements if tag == "svg" and attributes.get("role") == "img"]
-    assert chart["aria-describedby"] == "layers-table"
+    charts = [attributes for tag, attributes in page.elements if tag == "svg" and attributes.get("role") == "img"]
+    assert [chart["aria-describedby"] for chart in charts if "aria-describedby" in chart] == ["layers-table"]
     assert ("table", {"id": "layers-table"}) in page.elements
 
 
@@ -102,6 +102,13 @@ def test_scales_and_their_evidence_are_drawn() -> None:
     assert drawn["scale-bars"]["aria-describedby"] == "scales-table"
     assert ("table", {"id": "scales-table"}) in page.elements
     assert "newton ends at" in (drawn["paired-evidence"]["aria-label"] or "")
+
+
+def test_the_prescription_comes_first_with_its_curves_and_code() -> None:
+    page = HtmlOutline(render_html(sick())).text
+    assert page.index("Prescription") < page.index("Findings")
+    assert "Training loss with the changes: it ends at 0.1, and at 2.3 without them." in render_html(sick())
+    assert "setattr(model.get_submodule(parent), child, nn.ReLU())" in page
 
 
 def test_failed_findings_are_open_and_say_what_to_change() -> None:

@@ -9,7 +9,17 @@ from markdown_it.token import Token
 from gradinspect.contracts.report.report import Report
 from gradinspect.report.text.markdown import render_markdown
 from gradinspect.report.words.figures import printable
-from tests.support.sample_reports import ALL, STRANGE, full, huge, nothing_learns, sick, strange, undetermined
+from tests.support.sample_reports import (
+    ALL,
+    PRESCRIPTION,
+    STRANGE,
+    full,
+    huge,
+    nothing_learns,
+    sick,
+    strange,
+    undetermined,
+)
 
 
 def tokens(text: str) -> Iterator[Token]:
@@ -71,6 +81,13 @@ def test_a_long_network_counts_what_it_leaves_out() -> None:
     rows = layer_rows(render_markdown(report))
     left_out = sum(int(row["layer"].removesuffix(" left out").replace(",", "")) for row in rows if row["depth"] == "⋮")
     assert left_out + sum(row["depth"] != "⋮" for row in rows) == len(report.layers)
+
+
+def test_the_prescription_is_a_list_and_a_fence() -> None:
+    text = render_markdown(sick())
+    fences = [token.content for token in tokens(text) if token.type == "fence"]
+    assert fences == [PRESCRIPTION.code]
+    assert text.index("### Prescription") < text.index("### Findings")
 
 
 def test_scales_their_evidence_and_their_code_are_there() -> None:

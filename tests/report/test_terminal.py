@@ -1,18 +1,32 @@
 """The terminal form: complete at any width, with any names."""
 
+import ast
 import re
 from collections.abc import Callable
+from textwrap import dedent
 
 import pytest
 from rich.cells import cell_len
 
 from gradinspect.contracts.report.optimizer_code import optimizer_code
 from gradinspect.contracts.report.report import Report
+from gradinspect.contracts.report.trial import Prescription, PrescriptionOutcome
 from gradinspect.report.text.source_lines import fitted
 from gradinspect.report.text.terminal import CODE_INDENT, render_terminal
 from gradinspect.report.words.headline import headline
 from gradinspect.rules import RULES
-from tests.support.sample_reports import ALL, empty, full, healthy, huge, nothing_learns, sick, strange, undetermined
+from tests.support.sample_reports import (
+    ALL,
+    PRESCRIPTION,
+    empty,
+    full,
+    healthy,
+    huge,
+    nothing_learns,
+    sick,
+    strange,
+    undetermined,
+)
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -25,7 +39,7 @@ def unwrapped(text: str) -> str:
 @pytest.mark.parametrize("make", ALL, ids=lambda make: make.__name__)
 def test_no_line_but_unbreakable_code_is_wider_than_the_terminal(make: Callable[[], Report], width: int) -> None:
     report = make()
-    codes = []
+    codes = [report.prescription.code or ""] if report.prescription is not None else []
     if report.lr_scales is not None:
         codes.append(optimizer_code(report.lr_scales))
     code = {line.strip() for text in codes for line in fitted(text, width - CODE_INDENT)}
@@ -56,6 +70,29 @@ def test_every_finding_is_there_with_what_to_change() -> None:
 def test_the_sentence_at_the_top_is_not_said_twice() -> None:
     report = sick()
     assert unwrapped(render_terminal(report, width=100)).count(unwrapped(headline(report))) == 1
+
+
+def test_the_prescription_comes_before_the_findings_and_its_code_can_be_copied() -> None:
+    text = render_terminal(sick(), width=80)
+    assert text.index("Prescription") < text.index("Findings")
+    assert "With 2 changes this model learns: its skill is 0.97 after 3 steps" in unwrapped(text)
+    assert "1. Replace every sigmoid by relu." in text
+    assert PRESCRIPTION.code is not None
+    printed = text[text.index("    import torch") : text.index(" Findings")]
+    assert ast.dump(ast.parse(dedent(printed))) == ast.dump(ast.parse(PRESCRIPTION.code))
+    assert all(len(line) <= 80 for line in printed.splitlines())
+
+
+def test_a_network_that_needs_no_prescription_is_shown_none() -> None:
+    measured = healthy().model_copy(update={"prescription": Prescription(outcome="not_needed", reason="it learns")})
+    assert "Prescription" not in render_terminal(measured)
+
+
+@pytest.mark.parametrize(("outcome", "words"), [("not_found", "No prescription was found in 7 attempts: why."),
+                                                ("not_tried", "No prescription was tried: why.")])  # fmt: skip
+def test_a_prescription_that_was_not_found_says_why(outcome: PrescriptionOutcome, words: str) -> None:
+    without = Prescription(outcome=outcome, reason="why", tried=7)
+    assert words in render_terminal(sick().model_copy(update={"prescription": without}))
 
 
 def test_the_table_shows_the_signal_falling() -> None:

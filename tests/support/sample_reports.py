@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradinspect.contracts.optimizers import Sgd
+from gradinspect.contracts.report.prescription_code import with_code
 from gradinspect.contracts.report.report import Measurements, ModelReference, Report, SelfCheck
 from gradinspect.contracts.report.sections import (
     Curvature,
@@ -19,6 +21,7 @@ from gradinspect.contracts.report.sections import (
     TimeDecay,
     TracePoint,
 )
+from gradinspect.contracts.report.trial import Change, Prescription
 from gradinspect.contracts.request.policy import DEFAULT_POLICY, Policy
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.rules import judge
@@ -41,8 +44,27 @@ def healthy() -> Report:
     return judged(chain())
 
 
+PRESCRIPTION = with_code(
+    Prescription(
+        outcome="found",
+        changes=(
+            Change(rule="vanishing_signal", action="replace_activation", arguments={"old": "sigmoid", "new": "relu"}),
+            Change(rule="vanishing_signal", action="initialize", arguments={"scheme": "he"}),
+        ),
+        optimizer=Sgd(type="sgd", lr=0.1),
+        skill_before=0.0,
+        skill_after=0.97,
+        curve_before=(2.3, 2.3, 2.3),
+        curve=(2.3, 1.1, 0.1),
+        seeds=3,
+        tried=4,
+    )
+)
+
+
 def sick() -> Report:
     measured = chain((0.25,) * 10, nonlinearity="sigmoid", slope=0.2)
+    measured = measured.model_copy(update={"prescription": PRESCRIPTION})
     return judged(changed(measured, "3", saturated_fraction=0.4))
 
 

@@ -20,10 +20,12 @@ from gradinspect.contracts.report.sections import (
     SeedSpread,
     WeightGain,
 )
+from gradinspect.contracts.report.trial import Change
 from gradinspect.contracts.request.policy import DEFAULT_POLICY
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.contracts.wire.messages import Job, JobTimings, Limits
 from service.db.leases import Claim, Lease
+from tests.support.sample_reports import PRESCRIPTION
 from tests.support.specimens import make_report, spec
 from workers.supervisor.endings import Measured
 from workers.supervisor.fork_client import ServerFacts
@@ -128,3 +130,22 @@ def test_sections_that_nobody_asked_for_are_dropped() -> None:
     kept = believed(from_python(InspectionSettings, {"diagnostics": ["noise"]}), **sent)
     assert kept.noise == sent["noise"]
     assert (kept.lr_scales, kept.jacobian, kept.spread) == (None, None, None)
+
+
+def test_the_code_of_a_prescription_is_made_here() -> None:
+    sent = PRESCRIPTION.model_copy(update={"code": "import os", "changes": tuple(
+        change.model_copy(update={"text": "Call this number."}) for change in PRESCRIPTION.changes
+    )})  # fmt: skip
+    assert believed(InspectionSettings(), prescription=sent).prescription == PRESCRIPTION
+
+
+def test_changes_that_are_not_valid_are_not_served() -> None:
+    hostile = Change(action="initialize", arguments={"scheme": "he\nimport os"})
+    sent = PRESCRIPTION.model_copy(update={"changes": (hostile,), "code": "import os"})
+    kept = believed(InspectionSettings(), prescription=sent).prescription
+    assert kept is not None
+    assert (kept.outcome, kept.code, kept.changes) == ("not_found", None, ())
+
+
+def test_a_prescription_that_nobody_asked_for_is_dropped() -> None:
+    assert believed(InspectionSettings(trial="off"), prescription=PRESCRIPTION).prescription is None

@@ -29,8 +29,11 @@ Json = dict[str, Any]  # Any: JSON until it is validated
 NO_DIGEST = f"sha256:{'0' * 64}"  # the bytes come as arguments
 
 EXPORTED: Json = {"kind": "exported", "exported": NO_DIGEST}
-PLAIN: Json = {}
+FEW_STEPS: Json = {"steps": 20, "seconds": 5.0}
+PLAIN: Json = {"trial": FEW_STEPS}
+TRIED: Json = {"trial": {"steps": 200, "seconds": 5.0}, "optimizer": {"type": "sgd", "lr": 0.1}}
 EVERYTHING: Json = {
+    **PLAIN,
     "diagnostics": list(DIAGNOSTICS),
     "optimizer": {"type": "adam", "lr": 1e-3},
     "precision": {"intended": "float16"},
@@ -40,6 +43,13 @@ SCALES: Json = {**EVERYTHING, "lr_scales": {"probe_steps": 10, "seeds": 1}}
 MLP = {
     "input": {"shape": [4]},
     "layers": [{"type": "Linear", "out_features": 4}, {"type": "ReLU"}, {"type": "Linear", "out_features": 3}],
+}
+SICK = {  # a prescription is tried for it: torch.optim imports a compiler on first use
+    "input": {"shape": [4]},
+    "layers": [
+        {"repeat": 8, "layers": [{"type": "Linear", "out_features": 8}, {"type": "Sigmoid"}]},
+        {"type": "Linear", "out_features": 3},
+    ],
 }
 CNN = {
     "input": {"shape": [1, 8, 8]},
@@ -92,6 +102,7 @@ def warm_up() -> Warmed:
     torch.set_num_interop_threads(1)
     for settings in (PLAIN, SCALES):
         _try(_built(MLP), settings)
+    _try(_built(SICK), TRIED)
     _try(_built(CNN), EVERYTHING)
     for dtype in ("float64", "bfloat16", "float16"):
         _try(_built(CNN), {"precision": {"compute": dtype}})

@@ -54,7 +54,7 @@ class LrScalesRequest(Document):
 
 
 class TrialRequest(Document):
-    """The budget of the learning trial and of the prescription that follows it."""
+    """The budget of the learning trial, and again of the prescription where one follows."""
 
     steps: Annotated[int, Field(ge=1, le=100_000)] = Field(
         default=2_000, description="Training steps of all arms together."

@@ -33,6 +33,7 @@ MOST_CHANGES = 16
 UNEVEN_DECADES = 4.0  # between layers' gradients relative to their weights; chosen: healthy networks stay under 3
 
 # What a trial on one batch cannot show: a network may memorise it all the same.
+ABOUT_RATES = frozenset({"learning_rate", "does_not_learn"})
 HIDDEN_HARM = frozenset({"saturated_activation", "initial_loss", "input_scale", "target_scale", "output_activation"})
 
 
@@ -66,7 +67,8 @@ def prescribe(
     search = _Search(patient, trial, declared, budget, progress)
     learned = learned_optimizers(trial)
     as_declared = any(arm.declared and arm.outcome == "learns" for arm in trial.arms)
-    needs_optimizer = declared is not None and not as_declared
+    is_rate_at_fault = any(finding.rule in ABOUT_RATES and finding.severity != "info" for finding in findings)
+    needs_optimizer = is_rate_at_fault and not as_declared
     try:
         facts = Facts.of(patient, measured, findings)
     except Exception as error:  # noqa: BLE001  # a model may refuse to be copied, in any way

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from gradinspect.contracts.report.trial import Prescription
-from gradinspect.report.charts.plotting import BACKWARD, LEARNED, Frame, Series, line, names_at_ends, positions, svg
-from gradinspect.report.charts.scale_charts import losses_axis, stretched
+from gradinspect.report.charts.plotting import BACKWARD, Frame, Series, line, names_at_ends, positions, svg
+from gradinspect.report.charts.scale_charts import LEARNED, losses_axis, stretched
 from gradinspect.wording import number
 
 

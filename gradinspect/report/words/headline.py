@@ -21,7 +21,8 @@ def main_sentence(report: Report) -> str:
     counting = [finding for finding in report.findings if finding.severity != "info"]
     if counting:
         order = {outcome.rule: index for index, outcome in enumerate(report.rules)}
-        return min(counting, key=lambda finding: _importance(finding, order)).message
+        cause = _cured(report)
+        return min(counting, key=lambda finding: (finding.rule != cause, _importance(finding, order))).message
     if report.verdict == "undetermined":
         return f"This could not be judged: {_why_undetermined(report)}."
     learned = learned_arm(report.trial)
@@ -68,6 +69,12 @@ def _about_trial(report: Report) -> str:
 
 def _is_failed(check: TrialCheck) -> bool:
     return check.name == "second_backward" and not check.passed
+
+
+def _cured(report: Report) -> str | None:
+    """Return the rule whose finding the first change of the prescription answers: the cause, since it was removed."""
+    found = report.prescription
+    return found.changes[0].rule if found is not None and found.outcome == "found" and found.changes else None
 
 
 def _importance(finding: Finding, order: dict[str, int]) -> tuple[bool, int]:

@@ -24,6 +24,7 @@ PROMISED = {
     "/v1/inspections/{inspection_id}/layers": {"get"},
     "/v1/inspections/{inspection_id}/parameters": {"get"},
     "/v1/inspections/{inspection_id}/lr-scales": {"get"},
+    "/v1/inspections/{inspection_id}/prescription": {"get"},
     "/v1/inspections/{inspection_id}/findings": {"get"},
     "/v1/inspections/{inspection_id}/events": {"get"}, "/v1/layers": {"get"},
     "/v1/parameters": {"get"}, "/v1/comparisons": {"get"}, "/v1/policies": {"get", "post"},

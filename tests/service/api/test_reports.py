@@ -10,9 +10,11 @@ from flask.testing import FlaskClient
 
 from gradinspect.contracts.report.report import Report
 from gradinspect.contracts.report.sections import LrScales, Noise, ScaleGroup
+from gradinspect.contracts.report.trial import Prescription
 from gradinspect.contracts.wire.resources import FindingsResource
 from gradinspect.testing.measurements import chain, changed
 from tests.support.callers import REQUEST, pointers, problem
+from tests.support.sample_reports import PRESCRIPTION
 from tests.support.specimens import Ended
 
 SUGGESTION = LrScales(
@@ -79,7 +81,7 @@ def test_an_unavailable_representation_is_a_406(client: FlaskClient, ended: Ende
     problem(client.get(f"/v1/inspections/{ended()}/report", headers={"Accept": "image/png"}), "not_acceptable")
 
 
-@pytest.mark.parametrize("part", ["report", "findings", "lr-scales", "layers", "parameters"])
+@pytest.mark.parametrize("part", ["report", "findings", "lr-scales", "prescription", "layers", "parameters"])
 def test_results_of_an_unfinished_inspection_are_a_409(client: FlaskClient, part: str) -> None:
     inspection = client.post("/v1/inspections", json=REQUEST).get_json()["id"]
     answer = client.get(f"/v1/inspections/{inspection}/{part}")
@@ -131,7 +133,28 @@ def test_scales_without_code_give_the_reason(client: FlaskClient, ended: Ended) 
     assert "not finite" in found["detail"]
 
 
-@pytest.mark.parametrize("part", ["", "/report", "/findings", "/lr-scales", "/layers", "/parameters", "/events"])
+def test_a_prescription_comes_as_json_and_as_code(client: FlaskClient, ended: Ended) -> None:
+    place = f"/v1/inspections/{ended(chain(prescription=PRESCRIPTION))}/prescription"
+    assert Prescription.model_validate_json(client.get(place).get_data()) == PRESCRIPTION
+    for answer in (client.get(f"{place}?format=torch"), client.get(place, headers={"Accept": "text/x-python"})):
+        assert (answer.mimetype, answer.get_data(as_text=True)) == ("text/x-python", PRESCRIPTION.code)
+
+
+def test_without_a_trial_the_prescription_is_a_409(client: FlaskClient, ended: Ended) -> None:
+    problem(client.get(f"/v1/inspections/{ended()}/prescription"), "not_requested")
+
+
+def test_a_prescription_without_code_gives_the_reason(client: FlaskClient, ended: Ended) -> None:
+    nothing = Prescription(outcome="not_found", reason="the budget ended")
+    inspection = ended(chain(prescription=nothing))
+    assert client.get(f"/v1/inspections/{inspection}/prescription").get_json()["outcome"] == "not_found"
+    found = problem(client.get(f"/v1/inspections/{inspection}/prescription?format=torch"), "not_requested")
+    assert "the budget ended" in found["detail"]
+
+
+@pytest.mark.parametrize(
+    "part", ["", "/report", "/findings", "/lr-scales", "/prescription", "/layers", "/parameters", "/events"]
+)
 def test_an_inspection_that_does_not_exist_is_a_404_everywhere(client: FlaskClient, part: str) -> None:
     for name in ("insp_00000000-0000-7000-8000-000000000000", "insp_1", "%00", "mdl_1"):
         problem(client.get(f"/v1/inspections/{name}{part}"), "not_found")
