@@ -10,6 +10,7 @@ from time import monotonic
 import pytest
 import torch
 from safetensors.torch import save
+from torch import nn
 
 from gradinspect.contracts.report.report import Measurements
 from tests.support.children import RunChild
@@ -69,6 +70,16 @@ def test_every_diagnostic_works_under_full_confinement(run_child: RunChild) -> N
         if section is not None and section.reason is not None
     ]
     assert not any("permitted" in reason for reason in reasons)
+
+
+def test_a_prescription_is_found_and_its_code_runs_under_full_confinement(run_child: RunChild) -> None:
+    torch.manual_seed(0)
+    layers = [layer for _ in range(12) for layer in (nn.Linear(16, 16), nn.Tanh())]
+    file = scripted(nn.Sequential(*layers, nn.Linear(16, 4)))
+    settings = {"optimizer": {"type": "sgd", "lr": 0.1}, "trial": {"steps": 2000, "seconds": 60.0}}
+    found = measured(run_child(model=file, sample_input={"shape": [16]}, settings=settings).ending).prescription
+    assert found is not None
+    assert (found.outcome, found.seeds) == ("found", 3)
 
 
 def test_weights_and_data_of_an_upload_reach_the_model(run_child: RunChild) -> None:
