@@ -14,7 +14,7 @@ from torch import nn
 
 from gradinspect import Report, inspect
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SGD = {"type": "sgd", "lr": 0.1}
 BUDGET = {"steps": 2000, "seconds": 120.0}
 
