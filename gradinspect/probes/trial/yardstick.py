@@ -20,6 +20,8 @@ FEWEST = 10  # steps before a run may have learned
 FIRST_LOOK, BETWEEN_LOOKS = 60, 20  # steps; healthy networks of the study have learned or are on their way by then
 PATIENCE = 4.0  # a loss that would fall by `SLOW` in so many times the steps so far is falling, not on a plateau
 SIGNIFICANT = 2.0  # standard errors of the slope
+GROWTH = 1.1  # of the gain from one sixth of a run to the next; chosen: it is about that when a ReLU network sets out
+CLEAR_LOOK = 100  # steps before which a run with any clear gain is not called a plateau
 RAISED, LOST = 3.0, 1e3  # times the first loss above the floor: at the end, and at any step
 RAISED_FOR = 20  # steps in a row above `RAISED` that end a run
 
@@ -87,7 +89,27 @@ def gain_per_step(losses: Sequence[float], scale: Yardstick) -> float:
 
 def is_falling(losses: Sequence[float], scale: Yardstick) -> bool:
     """Check that a run is not on a plateau: its slope is clear of its scatter, and leads somewhere."""
-    return gain_per_step(losses, scale) * PATIENCE * len(losses) >= SLOW
+    gain = gain_per_step(losses, scale)
+    return gain * PATIENCE * len(losses) >= SLOW or (gain > 0 and is_gathering_speed(losses, scale))
+
+
+def is_gathering_speed(losses: Sequence[float], scale: Yardstick) -> bool:
+    """Check that the gain grows from one sixth of a run to the next so fast that it soon leads somewhere.
+
+    A network that leaves a saddle, as every deep one does where it starts with small outputs, gains exponentially: a
+    line through its last steps says that it stays long after it has begun to learn. Source: Saxe, McClelland and
+    Ganguli 2014, section 1.2.1.
+    """
+    width = max(len(losses) // 6, 2 * WINDOW)
+    if len(losses) < 3 * width:
+        return False
+    skills = [scale.skill(smoothed_end(losses[: len(losses) - back * width])) for back in (2, 1, 0)]
+    before, last = skills[1] - skills[0], skills[2] - skills[1]
+    if not (before > 0 and last > GROWTH * before and math.isfinite(last)):
+        return False
+    growth = last / before
+    windows = math.log1p(SLOW * (growth - 1.0) / (last * growth)) / math.log(growth)
+    return windows * width <= PATIENCE * len(losses)
 
 
 def why_ended(losses: Sequence[float], scale: Yardstick, *, max_steps: int) -> Ended | None:
@@ -110,6 +132,8 @@ def why_ended(losses: Sequence[float], scale: Yardstick, *, max_steps: int) -> E
     if count < FIRST_LOOK or (count - FIRST_LOOK) % BETWEEN_LOOKS:
         return None
     gain = gain_per_step(losses, scale)
+    if gain > 0 and (count < CLEAR_LOOK or is_gathering_speed(losses, scale)):
+        return None
     if gain * PATIENCE * count < SLOW:
         return "plateau"
     return "too_slow" if scale.skill(smoothed_end(losses)) + gain * (max_steps - count) < LEARNED else None

@@ -40,7 +40,7 @@ def rates(trial: Trial) -> list[tuple[str, float]]:
 
 
 def sigmoids() -> nn.Sequential:
-    return mlp(8, *[16] * 10, 4, activation=nn.Sigmoid, dtype=torch.float32)
+    return mlp(8, *[16] * 20, 4, activation=nn.Sigmoid, dtype=torch.float32)
 
 
 def test_a_declared_optimizer_that_learns_answers_the_question() -> None:

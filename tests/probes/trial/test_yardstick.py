@@ -32,6 +32,13 @@ def noise(step: int) -> float:
 CURVES: dict[str, tuple[Callable[[int], float], ArmOutcome, Ended]] = {
     "falls at once": (lambda t: CHANCE * 0.9**t, "learns", "learned"),
     "falls late": (lambda t: CHANCE if t < 55 else CHANCE * 0.97 ** (t - 55), "learns", "learned"),
+    "leaves a saddle": (lambda t: CHANCE / (1 + 0.002 * math.exp(t / 25)), "learns", "learned"),
+    "first settles, then leaves a saddle": (
+        lambda t: CHANCE / (1 + 0.0005 * math.exp(t / 25)) + 0.05 * 0.9**t,
+        "learns",
+        "learned",
+    ),
+    "would leave its saddle much later": (lambda t: CHANCE - 1e-5 * math.exp(t / 60), "does_not_learn", "plateau"),
     "stays at chance": (lambda _t: CHANCE, "does_not_learn", "plateau"),
     "stays at chance, noisily": (lambda t: CHANCE + noise(t), "does_not_learn", "plateau"),
     "falls to chance and stays": (lambda t: CHANCE + 5.0 * 0.8**t, "does_not_learn", "plateau"),
