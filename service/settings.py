@@ -57,6 +57,9 @@ class Settings(BaseModel):
     host: str = Field(default="127.0.0.1", description="Address the API binds to.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8080, description="Port the API binds to.")
     public_url: str | None = Field(default=None, description="How callers reach the service, when behind a proxy.")
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(), description="Host names it answers to besides loopback, `host` and that of `public_url`; * is any."
+    )
     allow_unauthenticated: bool = Field(default=False, description="Bind beyond loopback although the API has no keys.")
     secret_key: str = Field(
         default="", repr=False, description="Signs sessions and cursors; left out: a random file in data_dir."
@@ -136,7 +139,7 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise SettingsError(_message(error)) from None
 
-    @field_validator("queues", "worker_queues", mode="before")
+    @field_validator("queues", "worker_queues", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value

@@ -25,6 +25,9 @@ PROBLEMS: dict[str, Problem] = {
     ),
     "bad_request": Problem(400, "The request cannot be read", "Check the request line, the query and the headers."),
     "short_body": Problem(400, "The body ended early", "Send as many bytes as Content-Length says, then try again."),
+    "cross_origin": Problem(
+        403, "A page of another origin may not do this", "Call the service from its own pages, or from a program."
+    ),
     "not_found": Problem(404, "There is nothing here", "Check the id; /openapi.json lists the paths."),
     "method_not_allowed": Problem(
         405, "This path does not take that method", "The Allow header lists the methods it takes."
@@ -54,6 +57,11 @@ PROBLEMS: dict[str, Problem] = {
     "too_large": Problem(413, "The body is too large", "The limit is in `detail`; /readyz lists all limits."),
     "unsupported_media_type": Problem(
         415, "This content type is not taken here", "The Content-Type this path takes is in `detail`."
+    ),
+    "host_not_allowed": Problem(
+        421,
+        "This service does not answer to that host name",
+        "Use 127.0.0.1 or localhost; the operator adds names with GRADINSPECT_ALLOWED_HOSTS.",
     ),
     "invalid_request": Problem(422, "The request has wrong fields", "`errors` names each field and what to change."),
     "invalid_spec": Problem(422, "The model spec is wrong", "`errors` names each layer and what to change."),

@@ -10,8 +10,10 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger as GunicornLogger
 
+from service.api.description.documentation import write_specification
 from service.app import create_app
 from service.processes.child_processes import die_with_parent
+from service.processes.web_worker import MOST_CONNECTIONS, PatientWorker
 from service.settings import Settings
 
 STOP_SECONDS = 5  # chosen: longer than any request but long polls
@@ -50,7 +52,9 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no type 
             "bind": f"fd://{self._listening}" if self._listening is not None else bind_address(self._settings),
             "workers": self._settings.web_workers,
             "threads": self._settings.web_threads,
-            "worker_class": "gthread",
+            "worker_class": "service.processes.web_worker.PatientWorker",
+            "worker_connections": MOST_CONNECTIONS,
+            "sendfile": False,
             "timeout": SILENT_SECONDS,
             "graceful_timeout": STOP_SECONDS,
             "keepalive": KEEP_ALIVE_SECONDS,
@@ -66,6 +70,8 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn ships no type 
 
     def load(self) -> Any:
         application = create_app(self._settings)
+        write_specification(application)
+        PatientWorker.most_body_bytes = self._settings.max_spec_body_bytes
         gc.collect()
         gc.freeze()  # later collections, which large bodies cause, need not visit what stays: 100 ms each time
         return application

@@ -6,12 +6,12 @@ counted, the socket has a timeout and the sender a slowest speed.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from time import monotonic
 
 from flask import g, request
+from gunicorn.http.errors import NoMoreData, ParseException
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.wrappers import Response
 
@@ -20,8 +20,6 @@ from service.context import context
 
 PIECE_BYTES = 256 * 1024  # chosen: large enough to keep hashing ahead of Python, small enough to notice a slow sender
 STALL_SECONDS = 20.0  # chosen: longer than any pause of a working network
-LINGER_SECONDS = 0.5  # chosen: enough for a response to reach any client
-LINGER_BYTES = 1024 * 1024
 
 
 def declared_length(limit: int) -> int:
@@ -67,10 +65,12 @@ def _next_piece(received: int, limit: int) -> bytes:
         return request.stream.read(PIECE_BYTES)
     except TimeoutError:
         raise ProblemError("short_body", f"no byte arrived for {STALL_SECONDS:g} seconds") from None
-    except (ClientDisconnected, ConnectionError):
+    except (ClientDisconnected, ConnectionError, NoMoreData):
         raise _short(received) from None
     except RequestEntityTooLarge:
         raise _too_large(limit) from None
+    except ParseException as error:
+        raise ProblemError("bad_request", f"the chunks of the body cannot be read: {str(error)[:200]}") from None
 
 
 def _too_large(limit: int) -> ProblemError:
@@ -92,32 +92,13 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
-        connection.setblocking(True)
+        connection.settimeout(STALL_SECONDS)
 
 
 def hang_up_after(response: Response) -> Response:
-    """Close the connection of a request whose body was refused unread.
-
-    gunicorn would wait for a slow sender before it closes: 5 s in this thread and 2 s in the loop that accepts
-    all connections. So this thread shuts the connection down itself.
-    """
+    """Close the connection of a request whose body is left unread, instead of waiting for the rest of it."""
     connection = request.environ.get("gunicorn.socket")
     is_unread = request.content_length or "Transfer-Encoding" in request.headers
     if connection is not None and is_unread and not g.get("body_was_read", False):
-        response.call_on_close(lambda: _shut_down(connection))
+        connection.closes = True
     return response
-
-
-def _shut_down(connection: socket.socket) -> None:
-    deadline = monotonic() + LINGER_SECONDS
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_WR)  # the response is complete; a sender that reads it will stop
-        left = LINGER_BYTES
-        while left > 0 and (remaining := deadline - monotonic()) > 0:
-            connection.settimeout(remaining)
-            taken = len(connection.recv(65536))
-            if taken == 0:
-                break
-            left -= taken
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RD)

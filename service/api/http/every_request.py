@@ -11,6 +11,7 @@ from flask import Flask, Response, g, request
 
 from service.api.http.bodies import hang_up_after
 from service.api.http.compression import compress
+from service.api.http.origins import refuse_foreign_requests
 from service.metrics import UNMATCHED, HttpDurations
 
 REQUEST_ID = "X-Request-Id"
@@ -43,6 +44,7 @@ def surround_requests(app: Flask, durations: HttpDurations) -> None:
         given = request.headers.get(REQUEST_ID, "")
         g.started = perf_counter()
         g.request_id = given if _VALID_REQUEST_ID.fullmatch(given) else uuid4().hex
+        refuse_foreign_requests()
 
     @app.after_request
     def end(response: Response) -> Response:
@@ -52,8 +54,7 @@ def surround_requests(app: Flask, durations: HttpDurations) -> None:
         if request.method == "OPTIONS" and request.routing_exception is None:
             _empty(response)
         compress(response)
-        if response.status_code >= 400:
-            hang_up_after(response)
+        hang_up_after(response)
         seconds = perf_counter() - g.started
         route = request.url_rule.rule if request.url_rule is not None else UNMATCHED
         durations.observe(route, seconds)

@@ -23,12 +23,14 @@ RETRY_DATABASE_SECONDS = 5  # chosen: a restart of PostgreSQL or a long write on
 # The code for werkzeug's own errors of each status.
 _CODE_OF_STATUS = {
     400: "bad_request",
+    403: "cross_origin",
     404: "not_found",
     405: "method_not_allowed",
     406: "not_acceptable",
     411: "length_required",
     413: "too_large",
     415: "unsupported_media_type",
+    421: "host_not_allowed",
     422: "invalid_request",
     429: "too_many_requests",
     503: "unavailable",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -88,7 +89,7 @@ def digest(data: bytes) -> str:
 
 
 def heading(name: str, *headers: str) -> bytes:
-    lines = [f"PUT /v1/artifacts/{name} HTTP/1.1", "Host: test", "Connection: close", *headers, "", ""]
+    lines = [f"PUT /v1/artifacts/{name} HTTP/1.1", "Host: localhost", "Connection: close", *headers, "", ""]
     return "\r\n".join(lines).encode()
 
 
@@ -184,6 +185,64 @@ def test_other_requests_are_served_while_many_clients_wait(served: Served) -> No
         found = [answered.result().json()["status"] for answered in waiting]
     assert set(found) <= {"queued", "cancelled"}
     assert "cancelled" in found
+
+
+HALF_A_HEADER = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nA: "
+HALF_A_BODY = (
+    b"POST /v1/inspections HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 500\r\n\r\n{"
+)
+HALF_A_CHUNK = HALF_A_BODY.replace(b"Content-Length: 500", b"Transfer-Encoding: chunked").replace(b"{", b"ff\r\n{")
+UNREAD = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 8
+
+
+@pytest.mark.parametrize("sent", [b"", b"G", HALF_A_HEADER, HALF_A_BODY, HALF_A_CHUNK, UNREAD])
+def test_more_slow_clients_than_threads_do_not_stop_the_server(served: Served, sent: bytes) -> None:
+    with ExitStack() as opened:
+        for _ in range(300):
+            connection = opened.enter_context(served.connection())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(sent)
+        # All of them wait for longer than these requests may take.
+        assert httpx.get(f"http://127.0.0.1:{served.port}/healthz", timeout=8).status_code == 200
+        assert httpx.get(f"http://127.0.0.1:{served.port}/v1/models", timeout=8).status_code == 200
+
+
+@pytest.mark.parametrize("chunks", [b"-2\r\n{}\r\n0\r\n\r\n", b"zz\r\n", b"2\r\n{}0\r\n\r\n", b"f" * 20 + b"\r\n{}"])
+def test_broken_chunks_are_a_bad_request_at_once(served: Served, chunks: bytes) -> None:
+    with served.connection() as connection:
+        connection.settimeout(8)
+        connection.sendall(HALF_A_CHUNK.partition(b"ff\r\n")[0] + chunks)
+        head = connection.recv(65536)
+    assert head.startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_chunked_body_is_read(served: Served) -> None:
+    with served.connection() as connection:
+        start = HALF_A_CHUNK.partition(b"ff\r\n")[0].replace(b"Host", b"Connection: close\r\nHost")
+        for piece in (start, b'9\r\n{"model":', b"\r\n1;x=y\r\n1\r\n", b"1\r\n}\r\n0\r\n", b"\r\n"):
+            connection.sendall(piece)
+        status, found = answer(connection)
+    assert (status, found["code"]) == (422, "invalid_request")
+
+
+def test_a_request_without_a_host_is_a_bad_request(served: Served) -> None:
+    with served.connection() as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
+
+
+def test_requests_of_one_connection_are_answered_in_order(served: Served) -> None:
+    requests = [
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ]
+    with served.connection() as connection:
+        connection.sendall(requests[0] + requests[1] + requests[0].replace(b"Host", b"Connection: close\r\nHost"))
+        said = b""
+        while piece := connection.recv(65536):
+            said += piece
+    assert re.findall(rb"HTTP/1.1 (\d+)", said) == [b"200", b"404", b"200"]
 
 
 def test_events_arrive_without_delay(served: Served) -> None:

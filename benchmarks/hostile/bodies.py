@@ -1,7 +1,7 @@
 """CPU time of the largest JSON bodies, right and wrong, from the bytes to the validated document or its errors.
 
-    python -m benchmarks.bodies                   # known worst cases, then 2,000 made at random
-    python -m benchmarks.bodies --count 20000
+    python -m benchmarks.hostile.bodies                   # known worst cases, then 2,000 made at random
+    python -m benchmarks.hostile.bodies --count 20000
 
 Bodies have up to 1 MiB, the limit of every path that takes JSON. A random body repeats a random value in a random
 place of a request until it has 1 MiB or the greatest number of values.
