@@ -39,8 +39,8 @@ def rates(trial: Trial) -> list[tuple[str, float]]:
     return [(arm.optimizer, arm.lr) for arm in trial.arms]
 
 
-def sigmoids() -> nn.Sequential:
-    return mlp(8, *[16] * 20, 4, activation=nn.Sigmoid, dtype=torch.float32)
+def sigmoids(layers: int = 10) -> nn.Sequential:
+    return mlp(8, *[16] * layers, 4, activation=nn.Sigmoid, dtype=torch.float32)
 
 
 def test_a_declared_optimizer_that_learns_answers_the_question() -> None:
@@ -90,7 +90,7 @@ def test_a_loss_in_another_unit_gets_the_same_answer(factor: float) -> None:
         return factor * nn.functional.cross_entropy(output, target)
 
     inputs, target = normal(64, 8, dtype=torch.float32), classes(4, 64)
-    for model, verdict in ((net(), "learns"), (sigmoids(), "does_not_learn")):
+    for model, verdict in ((net(), "learns"), (sigmoids(20), "does_not_learn")):
         s = section_input(model, inputs, target, custom_loss=multiplied, trial=LONG)
         assert tried(s).verdict == verdict
 
