@@ -144,6 +144,16 @@ def test_adam_divides_by_zero_in_half_precision_where_its_eps_is_zero(eps: float
         assert found.remedy.arguments["optimizer"]["eps"] == 1e-4
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_has_no_lost_step(value: float) -> None:
+    net = seeded(lambda: nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 3)))
+    with torch.no_grad():
+        net.get_parameter("2.weight")[0, 0] = value
+    for optimizer in ({"type": "sgd", "lr": 0.1}, {"type": "adam", "lr": 1e-3}):
+        report = inspect(net, X, CLASSES, optimizer=optimizer)
+        assert not any(finding.rule == "optimizer_step" for finding in report.findings)
+
+
 def test_a_step_under_half_a_unit_in_the_last_place_is_lost() -> None:
     net = seeded(lambda: nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 3)).bfloat16())
     inputs = X.bfloat16()

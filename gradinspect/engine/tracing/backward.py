@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -167,7 +168,7 @@ class BackwardReader:
         count = before.numel()
 
         def give(numbers: Sequence[float]) -> None:
-            share = numbers[1] / numbers[2] if numbers[2] else 0.0
+            share = numbers[1] / numbers[2] if math.isfinite(numbers[2]) and numbers[2] > 0 else 0.0
             self._reading.steps[entry] = StepReading(numbers[0] / count, share)
 
         self._ledger.scalars([nonfinite, lost, sizes.sum()], give)
