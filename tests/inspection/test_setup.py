@@ -207,6 +207,13 @@ def test_a_saturated_output_is_to_be_replaced_by_its_logits() -> None:
     assert "logsigmoid" in found.remedy.arguments["change"]
 
 
+def test_binary_targets_of_minus_one_are_named_although_their_loss_has_no_minimum() -> None:
+    net = seeded(lambda: nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 1)))
+    found = finding_of("output_activation", net, X, X[:, :1].sign(), loss="bce_with_logits", trial="auto")
+    assert found is not None
+    assert "has no minimum" in found.message
+
+
 def test_a_frozen_output_layer_is_no_initialisation() -> None:
     net = seeded(lambda: nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)))
     with torch.no_grad():

@@ -33,7 +33,7 @@ def chance_of_named(loss: Loss, output_shape: tuple[int, ...], target: torch.Ten
         target: (samples, …), as the loss takes it.
 
     Returns:
-        The loss in the reduction of the named losses, the mean; None for losses without a target.
+        The loss in the reduction of the named losses, the mean; None for losses without a target or a minimum.
 
     Two labels in equal parts leave ln 2:
 
@@ -51,7 +51,7 @@ def chance_of_named(loss: Loss, output_shape: tuple[int, ...], target: torch.Ten
         case "l1":
             return float((rows - rows.median(dim=0).values).abs().mean())
         case "bce_with_logits":
-            return float(_binary_entropy(means).mean())
+            return _finite(float(_binary_entropy(means).mean()))
         case "huber":
             return minimise(lambda vector: functional.huber_loss(vector.expand_as(rows), rows), means)
     return None
@@ -60,7 +60,7 @@ def chance_of_named(loss: Loss, output_shape: tuple[int, ...], target: torch.Ten
 def floor_of_named(loss: Loss, target: torch.Tensor) -> float | None:
     """Return the smallest value of a named loss for a target: 0, and for probabilities their entropy."""
     if loss == "bce_with_logits":
-        return float(_binary_entropy(target.detach().double()).mean())
+        return _finite(float(_binary_entropy(target.detach().double()).mean()))
     return 0.0 if loss in CLASSIFIERS or loss in ("mse", "l1", "huber") else None
 
 
@@ -95,6 +95,11 @@ def chance_of_callable(
     except (InspectionError, RuntimeError, ValueError, TypeError, ArithmeticError):  # the caller's function
         return None
     return best if math.isfinite(best) else None
+
+
+def _finite(entropy: float) -> float | None:
+    """Return None for the entropy of targets outside 0 … 1, whose loss has no minimum."""
+    return entropy if math.isfinite(entropy) else None
 
 
 def _feature_axis(shape: tuple[int, ...]) -> int | None:
