@@ -27,6 +27,7 @@ _REMEDIES = {
     "unblock_gradient": "Look for what blocks the gradient: dead units, zero weights, clamp, round, detach.",
     "check_operation": "Look at the operation in this layer: a division, a logarithm, a root or an exponential.",
     "mend_operation": "{change}",
+    "check_samples": "Check how inputs and targets are paired, and whether samples repeat.",
     "check_target": "Check the target: classes out of range, or values that are not finite.",
     "restore_weights": "Load a checkpoint from before the weights became NaN.",
     "check_initialization": "Compare the weights' variance with what the initialiser should give.",

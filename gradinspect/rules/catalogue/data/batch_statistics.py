@@ -93,7 +93,7 @@ def _conflicting(evidence: Evidence) -> Finding | None:
         message=(
             f"{percent(share)}{of} have the same input as another one and a different target: no network fits both."
         ),
-        remedy=Remedy(action="check_target", arguments={"why": "conflicting_samples"}),
+        remedy=Remedy(action="check_samples", arguments={"why": "conflicting_samples"}),
     )
 
 
