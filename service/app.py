@@ -27,7 +27,7 @@ from service.api.http.problem_json import register_problems
 from service.context import EXTENSION, make_context
 from service.metrics import HttpDurations
 from service.settings import Settings
-from service.web import pages
+from service.web import pages, run_pages
 
 DESCRIPTION = """\
 Register a model (a spec, or an uploaded TorchScript file), inspect it, read the report.
@@ -68,6 +68,7 @@ BLUEPRINTS = (
     health.blueprint,
     documentation.blueprint,
     pages.blueprint,
+    run_pages.blueprint,
 )
 
 

@@ -73,8 +73,6 @@ class Watch:
         loss_factor: Callable[[], float],
         raises: bool,
     ) -> None:
-        if every < 1:
-            raise ValueError(f"every is {every}; it counts optimizer steps, so it is 1 or more")
         self.step = 0
         self.report: Report | None = None
         self.stopped: RunStopped | None = None
@@ -247,6 +245,8 @@ def open_recorders(
     labels: dict[str, str] | None,
 ) -> list[Recorder]:
     """Open what takes the reports of a run; arguments as in `watch`."""
+    if every < 1:
+        raise ValueError(f"every is {every}; it counts optimizer steps, so it is 1 or more")
     about = from_python(RunRequest, {"name": name[:256], "every": every, "labels": labels or {}})
     recorders: list[Recorder] = []
     if file is not None:

@@ -69,7 +69,7 @@ def axes(frame: Frame, title: str = "input ← depth of the layer call → outpu
     """
     step = max(1, math.ceil((frame.high - frame.low) / 6))
     exponents = range(math.ceil(frame.low / step) * step, math.floor(frame.high) + 1, step)
-    heights = "".join(height(frame, exponent, _power(exponent)) for exponent in exponents)
+    heights = "".join(height(frame, exponent, power(exponent)) for exponent in exponents)
     return heights + positions(frame, title)
 
 
@@ -110,7 +110,8 @@ def _ticks(count: int) -> list[int]:
     return [*ticks, count - 1]
 
 
-def _power(exponent: int) -> str:
+def power(exponent: int) -> str:
+    """Write a power of ten: 1, 10, 10⁻³."""
     return "1" if exponent == 0 else "10" if exponent == 1 else f"10{str(exponent).translate(_SUPERSCRIPT)}"
 
 
