@@ -213,7 +213,7 @@ def watch(
             of, and training goes on.
 
     Cost: a watched step takes as long as an inspection's pass, with a copy of the parameters in memory while the
-        optimizer steps; recording is done in another thread. `benchmarks/training.py` measures both.
+        optimizer steps; recording is done in another thread. `benchmarks/training` measures both.
     """
     shown = name or type(model).__name__
     recorders = open_recorders(push, key, file, name=shown, every=every, labels=labels)

@@ -1,0 +1,1 @@
+"""What watching costs a training run: `python -m benchmarks.training`."""
