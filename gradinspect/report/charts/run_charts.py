@@ -24,7 +24,7 @@ from gradinspect.report.charts.plotting import (
 )
 from gradinspect.wording import counted, number
 
-MOST_PROFILES = 5  # chosen: more lines cannot be told apart
+MOST_PROFILES = 5  # chosen: more lines look alike
 MOST_TICKS = 8
 
 
@@ -107,7 +107,7 @@ def _loss_sentence(points: Sequence[RunPoint]) -> str:
 
 
 def _names_at_starts(frame: Frame, named: Sequence[tuple[Series, str, str]]) -> str:
-    """Write the steps in a column beside the chart, the last on top: all lines end at the same point."""
+    """Write the steps in a column to the right of the chart, the last on top: all lines end at the same point."""
     x = frame.left + frame.width + 12
     return "".join(
         f'<text class="backward-text" x="{x}" y="{frame.top + 12 + 18 * place}" fill="{colour}" {FONT} '
