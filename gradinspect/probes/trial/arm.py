@@ -81,6 +81,7 @@ def train_arm(
     *,
     prepare: Prepare | None = None,
     max_steps: int = ARM_STEPS,
+    is_last_hope: bool = False,
 ) -> ArmResult:
     """Train a model in place until it has learned, has diverged, is on a plateau or cannot catch up.
 
@@ -95,6 +96,7 @@ def train_arm(
         budget: of all runs together; it is never exceeded by more than the step that was begun.
         prepare: transforms inputs and target of every batch; the loss's scale is then that of the new targets.
         max_steps: of this run.
+        is_last_hope: go on while the loss falls, even too slowly to have learned by then at the pace so far.
 
     Returns:
         The outcome and the curve. `does_not_learn` is said of a plateau only.
@@ -119,7 +121,7 @@ def train_arm(
                     budget.spend(1)
                     losses.append(float(loss.detach()))
                     scale = scale or Yardstick.of(chance=task.chance_loss, floor=task.floor_loss, first=losses[0])
-                    ended = why_ended(losses, scale, max_steps=max_steps)
+                    ended = why_ended(losses, scale, max_steps=max_steps, is_last_hope=is_last_hope)
                     if ended is not None:
                         break
     return _result(losses, scale, ended)

@@ -8,7 +8,7 @@ from gradinspect.contracts.optimizers import Adam, AdamW, Optimizer, Sgd
 from gradinspect.contracts.report.trial import TrialArm
 from gradinspect.probes.trial.arm import ArmResult
 
-AROUND_DECLARED = (0.1, 10.0, 0.01, 100.0)  # times the declared rate
+AROUND_DECLARED = (10.0, 0.1, 100.0, 0.01)  # times the declared rate; larger ones answer sooner
 SGD_RATES = (0.01, 0.1, 0.001)  # with momentum 0.9; in the study one of the three trained every healthy network
 ADAM_RATES = (1e-3, 1e-2, 1e-4)
 MOMENTUM = 0.9

@@ -24,6 +24,7 @@ from gradinspect.probes.trial.task import Task
 from gradinspect.probes.trial.yardstick import FEWEST, Yardstick
 from gradinspect.probes.verify.budget import ProbeBudget
 
+LONG_STEPS = 1000  # of the one run that is followed where none learned
 COPIES = 4  # of the trained parameters: their start, gradients, and two moments of Adam
 
 
@@ -96,6 +97,22 @@ class _TrialRun:
             is_learned = self._try_family(family)
             if declared is not None and is_learned:
                 return  # the declared optimizer learns, or another does where it does not
+        if not any(result.has_learned for _, result in self._tried):
+            self._follow_the_best()
+
+    def _follow_the_best(self) -> None:
+        """Train the run that came furthest and was still falling again, for longer: some leave a plateau late."""
+        falling = [
+            (result.skill, index)
+            for index, (_, result) in enumerate(self._tried)
+            if result.ended == "too_slow" and result.skill is not None
+        ]
+        if not falling or self._is_cut:
+            return
+        _, index = max(falling)
+        optimizer = self._tried[index][0]
+        self._tried[index] = (optimizer, self._train(optimizer, max_steps=LONG_STEPS, is_last_hope=True))
+        self._is_cut = self._tried[index][1].ended == "budget"
 
     def document(self, failure: str | None = None) -> Trial:
         """Make the section."""
@@ -145,12 +162,14 @@ class _TrialRun:
                 return True
         return False
 
-    def _train(self, optimizer: Optimizer) -> ArmResult:
+    def _train(self, optimizer: Optimizer, *, max_steps: int = ARM_STEPS, is_last_hope: bool = False) -> ArmResult:
         s = self._s
         before = self._budget.steps_run
         with left_as_found(s.model, s.settings.mode), restored(s.model) as start:
             try:
-                result = train_arm(s.model, optimizer, self._task, self._budget, max_steps=ARM_STEPS)
+                result = train_arm(
+                    s.model, optimizer, self._task, self._budget, max_steps=max_steps, is_last_hope=is_last_hope
+                )
             except Exception as error:
                 if out_of_memory(error) or not (isinstance(error, RuntimeError) or is_models(error)):
                     raise

@@ -112,13 +112,14 @@ def is_gathering_speed(losses: Sequence[float], scale: Yardstick) -> bool:
     return windows * width <= PATIENCE * len(losses)
 
 
-def why_ended(losses: Sequence[float], scale: Yardstick, *, max_steps: int) -> Ended | None:
+def why_ended(losses: Sequence[float], scale: Yardstick, *, max_steps: int, is_last_hope: bool = False) -> Ended | None:
     """Say why a run needs no further step; None to go on.
 
     Args:
         losses: so far, at least one.
         scale: of the run.
         max_steps: the longest that the run may become.
+        is_last_hope: go on as long as the loss falls, even if the pace so far would not do.
     """
     count, last = len(losses), losses[-1]
     if not math.isfinite(last) or scale.rise(last) > LOST:
@@ -136,6 +137,8 @@ def why_ended(losses: Sequence[float], scale: Yardstick, *, max_steps: int) -> E
         return None
     if gain * PATIENCE * count < SLOW:
         return "plateau"
+    if is_last_hope:
+        return None
     return "too_slow" if scale.skill(smoothed_end(losses)) + gain * (max_steps - count) < LEARNED else None
 
 

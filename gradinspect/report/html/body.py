@@ -9,10 +9,12 @@ from gradinspect.contracts.report.operations import Operation
 from gradinspect.contracts.report.outcomes import RuleOutcome
 from gradinspect.contracts.report.report import Finding, Report
 from gradinspect.contracts.report.sections import LrScales, ScaleGroup
+from gradinspect.contracts.report.trial import Trial
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.report.charts.prescription_charts import before_and_after
 from gradinspect.report.charts.scale_charts import paired_evidence, scale_bars
 from gradinspect.report.charts.signal_charts import signal_profile
+from gradinspect.report.charts.trial_chart import trial_curves
 from gradinspect.report.columns import Column, columns_with_values
 from gradinspect.report.html.listing import Listing
 from gradinspect.report.layer_lines import LayerLine
@@ -45,6 +47,7 @@ from gradinspect.report.words.sections import (
     request_facts,
     self_check_facts,
 )
+from gradinspect.report.words.trial_words import ArmRow, arm_rows, check_words, trial_answer, unmoved_words
 
 MOST_NAMES = 8
 
@@ -68,6 +71,11 @@ class Card:
     layers: tuple[tuple[str, str | None], ...]
     remedy: str | None
     operation: tuple[str, tuple[str, ...], str | None] | None
+
+    @property
+    def is_outvoted(self) -> bool:
+        """Check whether the learning trial outvoted the finding."""
+        return self.outcome is not None and self.outcome.outcome == "outvoted"
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,17 @@ class ShownPrescription:
 
 
 @dataclass(frozen=True)
+class TrialView:
+    """The learning trial: the answer, the chart of its runs, the runs, and the plain checks."""
+
+    answer: str
+    curves: str
+    rows: tuple[ArmRow, ...]
+    checks: str
+    unmoved: str | None
+
+
+@dataclass(frozen=True)
 class Body:
     """One report as its template reads it; `prefix` makes the ids in it unique on a page with several reports."""
 
@@ -105,6 +124,8 @@ class Body:
     facts: tuple[Fact, ...]
     prescription: ShownPrescription | None
     cards: tuple[Card, ...]
+    outvoted: tuple[Card, ...]
+    trial: TrialView | None
     passed: tuple[RuleOutcome, ...]
     not_applied: tuple[Fact, ...]
     chart: str
@@ -129,14 +150,16 @@ def report_body(
         settings: what was requested, where it is known.
         prefix: of all ids.
     """
-    scales = report.lr_scales
+    scales, cards = report.lr_scales, _cards(report, listing, prefix)
     return Body(
         report=report,
         name=model_name(report),
         headline=headline(report),
         facts=headline_facts(report),
         prescription=_prescription(report),
-        cards=_cards(report, listing, prefix),
+        cards=tuple(card for card in cards if not card.is_outvoted),
+        outvoted=tuple(card for card in cards if card.is_outvoted),
+        trial=_trial(report.trial, prefix) if report.trial is not None and report.trial.arms else None,
         passed=tuple(outcome for outcome in report.rules if outcome.outcome == "passed"),
         not_applied=not_applied(report),
         chart=signal_profile(report.layers, guides=signal_thresholds(report), described_by=f"{prefix}layers-table"),
@@ -193,6 +216,16 @@ def _cards(report: Report, listing: Listing, prefix: str) -> tuple[Card, ...]:
 
 def _operation(operation: Operation) -> tuple[str, tuple[str, ...], str | None]:
     return operation_in_words(operation), operation_inputs(operation), operation_code(operation)
+
+
+def _trial(trial: Trial, prefix: str) -> TrialView:
+    return TrialView(
+        answer=trial_answer(trial),
+        curves=trial_curves(trial, described_by=f"{prefix}trial-table"),
+        rows=arm_rows(trial),
+        checks=check_words(trial),
+        unmoved=unmoved_words(trial),
+    )
 
 
 def _scales(report: Report, scales: LrScales, prefix: str) -> Scales:

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from gradinspect.contracts.report.operations import Operation
 from gradinspect.contracts.report.report import Finding, Report
 from gradinspect.contracts.report.sections import LrScales
-from gradinspect.contracts.report.trial import Prescription
+from gradinspect.contracts.report.trial import Prescription, Trial
 from gradinspect.report.columns import Column, columns_with_values
 from gradinspect.report.layer_lines import Gap, LayerLine, layer_lines
 from gradinspect.report.output_format import OutputFormat
-from gradinspect.report.text.text_charts import sparkline
+from gradinspect.report.text.text_charts import curve, sparkline
 from gradinspect.report.words.figures import printable, shape, shortened
 from gradinspect.report.words.headline import headline
 from gradinspect.report.words.operation_words import operation_code, operation_in_words, operation_inputs
@@ -39,6 +39,14 @@ from gradinspect.report.words.sections import (
     missing_sections,
     model_name,
     self_check_facts,
+)
+from gradinspect.report.words.trial_words import (
+    OUTVOTED_TITLE,
+    arm_rows,
+    check_words,
+    split_outvoted,
+    trial_answer,
+    unmoved_words,
 )
 from gradinspect.wording import number
 
@@ -85,8 +93,20 @@ def _lines(report: Report, most_layers: int) -> Iterator[str]:
         yield "### Findings"
         yield ""
         titles = rule_titles(report)
-        for finding in report.findings:
+        standing, outvoted = split_outvoted(report)
+        for finding in standing:
             yield from _finding(finding, titles[finding.rule])
+        if outvoted:
+            yield f"<details><summary>{OUTVOTED_TITLE}</summary>"
+            yield ""
+            for finding, outcome in outvoted:
+                inferred = f", {outcome.inferred_severity} by itself" if outcome.inferred_severity is not None else ""
+                yield f"- {text(titles[finding.rule])} ({code(finding.rule)}{inferred}): {message(finding.message)}"
+            yield ""
+            yield "</details>"
+            yield ""
+    if report.trial is not None and report.trial.arms:
+        yield from _trial(report.trial)
     if report.layers:
         yield from _layers(report, most_layers)
     for section in measured_sections(report):
@@ -118,6 +138,24 @@ def _prescription(found: Prescription) -> Iterator[str]:
         yield ""
     if found.code is not None:
         yield from fenced(found.code)
+        yield ""
+
+
+def _trial(trial: Trial) -> Iterator[str]:
+    yield f"### {TITLES['trial']}"
+    yield ""
+    yield text(trial_answer(trial))
+    yield ""
+    rows = [
+        (text(row.name), row.outcome, row.skill, row.steps, code(curve(row.curve, most=24)) if row.curve else "")
+        for row in arm_rows(trial)
+    ]
+    yield from _table(("run", "outcome", "learned", "steps", "loss, chance is full"), rows)
+    yield text(check_words(trial))
+    yield ""
+    unmoved = unmoved_words(trial)
+    if unmoved is not None:
+        yield text(unmoved)
         yield ""
 
 

@@ -18,10 +18,10 @@ from rich.text import Text
 from gradinspect.contracts.report.operations import Operation
 from gradinspect.contracts.report.report import Finding, Report
 from gradinspect.contracts.report.sections import LrScales
-from gradinspect.contracts.report.trial import Prescription
+from gradinspect.contracts.report.trial import Prescription, Trial
 from gradinspect.report.text.layer_table import layer_table
 from gradinspect.report.text.source_lines import fitted
-from gradinspect.report.text.text_charts import centred_bar, sparkline
+from gradinspect.report.text.text_charts import centred_bar, curve, sparkline
 from gradinspect.report.words.figures import printable, shortened
 from gradinspect.report.words.headline import headline, main_sentence
 from gradinspect.report.words.operation_words import operation_code, operation_in_words, operation_inputs
@@ -51,6 +51,14 @@ from gradinspect.report.words.sections import (
     missing_sections,
     model_name,
     self_check_words,
+)
+from gradinspect.report.words.trial_words import (
+    OUTVOTED_TITLE,
+    arm_rows,
+    check_words,
+    split_outvoted,
+    trial_answer,
+    unmoved_words,
 )
 from gradinspect.wording import counted, number
 
@@ -104,6 +112,8 @@ def _parts(report: Report, width: int, most_layers: int) -> Iterator[_Part]:
     if found is not None:
         yield from _titled("Prescription", _prescription(found))
     yield from _titled("Findings", _findings(report))
+    if report.trial is not None and report.trial.arms:
+        yield from _titled(TITLES["trial"], _trial(report.trial))
     if report.layers:
         yield from _titled("Layers", [layer_table(report, width=width - 2, most=most_layers)])
     for section in measured_sections(report):
@@ -154,10 +164,28 @@ def _findings(report: Report) -> Iterator[_Part]:
     if not report.findings:
         yield Text("No rule found a problem.")
     titles = rule_titles(report)
-    for index, finding in enumerate(report.findings):
+    standing, outvoted = split_outvoted(report)
+    for index, finding in enumerate(standing):
         if index:
             yield Text("")
         yield from _finding(finding, titles[finding.rule], printed=main_sentence(report))
+    if outvoted:
+        yield Text("")
+        yield Text(f"{OUTVOTED_TITLE}:", style=_QUIET)
+    for finding, outcome in outvoted:
+        inferred = f"  {outcome.inferred_severity} by itself" if outcome.inferred_severity is not None else ""
+        words = Text.assemble(titles[finding.rule], (f"  {printable(finding.rule)}{inferred}", _QUIET))
+        yield _indented(words)
+
+
+def _trial(trial: Trial) -> Iterator[_Part]:
+    yield Text(trial_answer(trial), style="bold")
+    rows = [(row.name, row.outcome, row.skill, row.steps, curve(row.curve, most=24)) for row in arm_rows(trial)]
+    yield _table(("run", "outcome", "learned", "steps", "loss, chance is full"), rows, numeric=(2, 3))
+    yield Text(check_words(trial), style=_QUIET)
+    unmoved = unmoved_words(trial)
+    if unmoved is not None:
+        yield Text(unmoved, style=_QUIET)
 
 
 def _finding(finding: Finding, title: str, *, printed: str) -> Iterator[_Part]:

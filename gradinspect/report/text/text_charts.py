@@ -30,6 +30,13 @@ def sparkline(values: Sequence[float | None], *, most: int) -> str:
     )
 
 
+def curve(values: Sequence[float | None], *, most: int, top: float = 1.0) -> str:
+    """Write a curve as one line of blocks between 0 and `top`, on a linear scale; what is not finite is marked."""
+    count = min(len(values), max(most, 1))
+    ends = [values[len(values) * (i + 1) // count - 1] for i in range(count)]
+    return "".join(FAULT if value is None else _HEIGHTS[min(7, max(0, int(8 * value / top)))] for value in ends)
+
+
 def bar(share: float, cells: int) -> str:
     """Write a bar from the left that fills a share of `cells`, in eighths of a cell."""
     eighths = max(0, min(8 * cells, round(8 * cells * share)))

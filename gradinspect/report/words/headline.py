@@ -29,7 +29,7 @@ def main_sentence(report: Report) -> str:
     if learned is not None:
         return (
             f"It learns: {learned.steps} steps of {run_in_words(learned)} take the loss half of the way from the best "
-            "constant output to a perfect one."
+            f"constant output to a perfect one.{_at_declared_rate(report.trial)}"
         )
     if report.summary.layers == 0:
         return "No layer call was recognised: the parameters were judged, the way of the signal was not."
@@ -39,6 +39,11 @@ def main_sentence(report: Report) -> str:
 def learned_arm(trial: Trial | None) -> TrialArm | None:
     """Return the first training run that learned."""
     return next((arm for arm in trial.arms if arm.outcome == "learns"), None) if trial is not None else None
+
+
+def _at_declared_rate(trial: Trial | None) -> str:
+    needed = trial.steps_at_declared_rate if trial is not None else None
+    return f" The declared rate needs about {number(needed)} steps for as much." if needed is not None else ""
 
 
 def _about_signal(report: Report) -> str:

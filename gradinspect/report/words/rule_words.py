@@ -34,7 +34,7 @@ def not_applied(report: Report) -> tuple[Fact, ...]:
     return tuple(
         Fact(outcome.rule, reason_not_applied(outcome))
         for outcome in report.rules
-        if outcome.outcome not in ("passed", "finding")
+        if outcome.outcome not in ("passed", "finding", "outvoted")
     )
 
 

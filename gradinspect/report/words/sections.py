@@ -71,11 +71,11 @@ def headline_facts(report: Report) -> tuple[Fact, ...]:
 
 
 def measured_sections(report: Report) -> tuple[Section, ...]:
-    """List the sections that have numbers. The learning-rate scales have a separate form."""
+    """List the sections that have numbers. The trial and the learning-rate scales have separate forms."""
     measured = []
     for name, title in TITLES.items():
         section = getattr(report, name)
-        if section is None or section.status != "measured" or name == "lr_scales":
+        if section is None or section.status != "measured" or name in ("trial", "lr_scales"):
             continue
         facts = _facts(section, SECTION[name].labels)
         if isinstance(section, TimeDecay):
