@@ -74,7 +74,6 @@ class Trial(Section):
     checks: Annotated[tuple[TrialCheck, ...], Field(max_length=16)] = ()
     steps_run: Count = 0
     max_steps: Count = 0
-    seconds: Number = None
 
 
 class Change(Document):

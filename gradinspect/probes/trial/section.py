@@ -143,7 +143,6 @@ class _TrialRun:
             checks=checks_of(self._losses, self._movement, failure),
             steps_run=self._budget.steps_run,
             max_steps=self._budget.max_steps,
-            seconds=round(self._budget.seconds_spent, 3),
         )
 
     def _try_family(self, optimizers: Iterator[Optimizer]) -> bool:

@@ -38,11 +38,6 @@ class ProbeBudget:
         return not is_over
 
     @property
-    def seconds_spent(self) -> float:
-        """Return the seconds since the budget was made."""
-        return time.perf_counter() - self._started
-
-    @property
     def fraction_spent(self) -> float:
         """Return the spent fraction, in [0, 1], of the limit that is closer."""
         seconds = (time.perf_counter() - self._started) / self.max_seconds if self.max_seconds > 0 else 1.0
