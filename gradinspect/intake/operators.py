@@ -1,9 +1,9 @@
 """Which operators an uploaded program may use: what networks are made of, and nothing that reaches outside them.
 
 Left out on purpose: what reads or writes files (`save`, `from_file`), waits or talks to other processes, changes a
-tensor's memory under it (`set_`, `resize_`), runs autograd inside a forward pass, belongs to one backend or to
-quantisation, and every private operator that no layer of torch.nn is known to need. A test holds these names against
-torch's own registry.
+tensor's memory under it (`set_`, `resize_`), makes a view without a check of its bounds (`_reshape_alias`), runs
+autograd inside a forward pass, belongs to one backend or to quantisation, and every private operator that no layer of
+torch.nn is known to need. A test holds these names against torch's own registry.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ _batch_norm_impl_index _cast_Byte _cast_Char _cast_Double _cast_Float _cast_Half
 _conj _convolution _convolution_mode _dim_arange _embedding_bag _get_tracing_state _grad_sum_to_size _infer_size
 _list_to_tensor _masked_softmax _native_batch_norm_legit _native_multi_head_attention _nested_tensor_from_mask
 _nested_tensor_from_mask_left_aligned _no_grad_embedding_renorm_ _no_grad_fill_ _no_grad_normal_ _no_grad_uniform_
-_no_grad_zero_ _pack_padded_sequence _pad_circular _pad_enum _pad_packed_sequence _reshape_alias _reshape_from_tensor
+_no_grad_zero_ _pack_padded_sequence _pad_circular _pad_enum _pad_packed_sequence _reshape_from_tensor
 _safe_softmax _scaled_dot_product_attention_math _scaled_dot_product_efficient_attention
 _scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu _set_item _shape_as_tensor
 _size_if_not_equal _stack _tensor_to_list _to_copy _transformer_encoder_layer_fwd _trilinear _unique _unique2

@@ -23,7 +23,7 @@ title update upper values warn zfill
 
 # Changes of a tensor's memory under it, nested tensors, and gradients inside a forward pass.
 _NOT_IN_GRAPHS = """
-_nested_tensor_from_mask _nested_tensor_from_mask_left_aligned _reshape_alias cpu cuda data requires_grad_
+_nested_tensor_from_mask _nested_tensor_from_mask_left_aligned cpu cuda data requires_grad_
 to_padded_tensor
 """
 
