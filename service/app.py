@@ -30,7 +30,7 @@ from service.settings import Settings
 from service.web import pages, run_pages
 
 DESCRIPTION = """\
-Register a model (a spec, or an uploaded TorchScript file), inspect it, read the report.
+Register a model (a spec, or an uploaded .pt2 or TorchScript file), inspect it, read the report.
 
 Every error is application/problem+json (RFC 9457) with `code`, `hint`, `request_id` and, where fields are wrong, \
 `errors` with a JSON pointer each; `/query/…`, `/path/…` and `/headers/…` point outside the body. Unknown fields and \
@@ -49,7 +49,7 @@ TAGS = {
     "reports": "What an inspection found.",
     "runs": "Training runs: a series of pushed reports over steps.",
     "rows": "Layers and parameters as rows, of one inspection and across all of them.",
-    "models": "What can be inspected: specs and TorchScript files.",
+    "models": "What can be inspected: specs, exported programs and TorchScript files.",
     "artifacts": "Uploaded bytes, named by their SHA-256.",
     "policies": "Named thresholds of the rules.",
     "operations": "For the people who run the service.",

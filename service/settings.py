@@ -108,7 +108,7 @@ class Settings(BaseModel):
     stop_seconds: Seconds = Field(
         default=5.0, description="On SIGTERM, a worker gives back what still runs after this."
     )
-    gpu_uploads: bool = Field(default=False, description="Run TorchScript on the GPU, unconfined.")
+    gpu_uploads: bool = Field(default=False, description="Run uploaded models on the GPU, unconfined.")
 
     # Logs
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severe line")

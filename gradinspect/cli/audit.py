@@ -62,7 +62,7 @@ def audit(
 ) -> None:
     """Inspect MODEL and exit with 1 when a policy finds something.
 
-    MODEL is a spec (JSON) or a TorchScript file; with --server also the mdl_… id of a registered model.
+    MODEL is as for `inspect`: a spec, an exported program (.pt2), a TorchScript file, a function, or an mdl_… id.
     """
     from gradinspect.cli.outputs import terminal_width, wants_color, write_file
     from gradinspect.cli.running import obtain_report

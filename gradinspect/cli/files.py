@@ -1,4 +1,4 @@
-"""The files that commands read: specs, TorchScript, safetensors, policies, reports. Errors name the file."""
+"""The files that commands read: specs, models, safetensors, policies, reports. Errors name the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 from gradinspect.cli.failures import WRONG_CALL, Failure, failure_of
-from gradinspect.contracts.document import from_json
+from gradinspect.cli.yaml_specs import parse_yaml
+from gradinspect.contracts.document import from_json, from_python
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.report.report import Report
 from gradinspect.contracts.request.policy import Policy
@@ -27,19 +28,37 @@ from gradinspect.intake.recognise import recognise
 from gradinspect.intake.torchscript import other_format
 from gradinspect.rules import check_policy
 
-_ATTRIBUTE = re.compile(r"[\w./]+:[A-Za-z_]\w*")  # train:build_model
+_NAMED = re.compile(r"(timm|torchvision|transformers):[\w./-]+")
 _ZIP = b"PK\x03\x04"  # first bytes of a TorchScript file
 _PRESETS = frozenset({"mlp", "cnn", "resnet", "rnn", "transformer"})
 _TRANSFORMERS_FIELDS = frozenset({"architectures", "model_type", "transformers_version"})
 _NOTEBOOK = "from gradinspect import inspect; inspect(model, inputs, targets)"
-_SAVE = "torch.jit.script(model).save('model.pt')"
-FROM_PYTHON = f"inspect a Python model from Python ({_NOTEBOOK}), or save it as a file first: {_SAVE}"
+_SAVE = "torch.export.save(torch.export.export(model, inputs), 'model.pt2')"
+EXPORT_IT = f"export the model first: {_SAVE}"
+FROM_PYTHON = (
+    "name the function that builds the model (gradinspect inspect package.module:build_model), inspect it from Python "
+    f"({_NOTEBOOK}), or {EXPORT_IT}"
+)
+_STATE = "the file holds parameters, not a model: "
+_MAKERS = {
+    "timm": "timm.create_model('{name}')", "torchvision": "torchvision.models.get_model('{name}')",
+    "transformers": "the model",
+}  # fmt: skip
+# Files of other formats, by their suffix: what they lack, and the command that goes on.
+_HOW_TO_GO_ON = {
+    ".safetensors": f"{_STATE}gradinspect inspect spec.json --weights FILE for a spec, or load them into the model and "
+    f"{EXPORT_IT}",
+    ".onnx": f"ONNX holds no gradients; {EXPORT_IT}",
+    ".bin": f"{_STATE}load them into the model and {EXPORT_IT}",
+    ".ckpt": f"{_STATE}load the checkpoint in Python and {EXPORT_IT}",
+    ".pth": f"{_STATE}load them into the model and {EXPORT_IT}",
+}  # fmt: skip
 INPUT_NAMES, TARGET_NAMES = ("inputs", "input", "x"), ("targets", "target", "labels", "y")
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model on disk: a spec, or the bytes of a TorchScript file."""
+    """A model on disk: a spec, or the bytes of a file that holds a model."""
 
     name: str
     source: AnySource
@@ -76,7 +95,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def read_model(path: str) -> ModelFile:
-    """Read a spec or a TorchScript file, whichever it is.
+    """Read a spec (JSON or YAML), an exported program or a TorchScript file, whichever it is.
 
     Raises:
         Failure: it is neither; the hint says how to inspect what it is instead.
@@ -92,11 +111,12 @@ def read_model(path: str) -> ModelFile:
     if content.lstrip()[:1] == b"{":
         with _about(name):
             return ModelFile(name, SpecSource(spec=_spec(content)))
-    raise Failure(
-        f"{path} is neither a model spec (a JSON object) nor a file that torch.jit.save wrote",
-        hint=_yaml_hint(path) or advice(content[:SNIFFED_BYTES]) or "its format is not known",
-        exit_code=WRONG_CALL,
-    )
+    if _is_yaml(path):
+        with _about(name):
+            return ModelFile(name, SpecSource(spec=_yaml_spec(content)))
+    what = "neither a model spec (a JSON object) nor a file that torch.export.save or torch.jit.save wrote"
+    hint = _HOW_TO_GO_ON.get(Path(path).suffix) or advice(content[:SNIFFED_BYTES]) or "its format is not known"
+    raise Failure(f"{path} is {what}", hint=hint, exit_code=WRONG_CALL)
 
 
 def read_spec(path: str) -> ModelSpec:
@@ -104,10 +124,8 @@ def read_spec(path: str) -> ModelSpec:
     content = read_bytes(path)
     if content.startswith(_ZIP):
         raise Failure(f"{path} is an archive, not a model spec (a JSON object)", exit_code=WRONG_CALL)
-    if content.lstrip()[:1] != b"{" and (hint := _yaml_hint(path)):
-        raise Failure(f"{path} is not a model spec (a JSON object)", hint=hint, exit_code=WRONG_CALL)
     with _about("stdin" if path == "-" else path):
-        return _spec(content)
+        return _yaml_spec(content) if _is_yaml(path) else _spec(content)
 
 
 def read_data(path: str, inputs: tuple[str, ...], target: str | None) -> DataFile:
@@ -180,15 +198,25 @@ def _hint_for(path: str) -> str:
         return "it is the id of a registered model: give --server URL"
     if path in _PRESETS:
         return f'it is a preset: echo \'{{"preset": "{path}"}}\' | gradinspect inspect -'
-    if _ATTRIBUTE.fullmatch(path):
-        return f"modules are not imported here: {FROM_PYTHON}"
+    if _NAMED.fullmatch(path):
+        library, _, name = path.partition(":")
+        made = _MAKERS[library].format(name=name)
+        return f"write a function that returns ({made}, inputs), and name it: gradinspect inspect file.py:function"
     if "/" not in path and "." not in path:
         return f"models are not found by name: {FROM_PYTHON}"
     return ""
 
 
-def _yaml_hint(path: str) -> str:
-    return "YAML is not read: write the spec as JSON" if Path(path).suffix in (".yaml", ".yml") else ""
+def _is_yaml(path: str) -> bool:
+    return Path(path).suffix.lower() in (".yaml", ".yml")
+
+
+def _yaml_spec(content: bytes) -> ModelSpec:
+    document = parse_yaml(content)
+    try:
+        return from_python(ModelSpec, document.value, code="invalid_spec")
+    except ProblemError as error:
+        raise document.with_lines(error) from None
 
 
 def _other_archive(content: bytes) -> str | None:

@@ -10,6 +10,8 @@ EXAMPLES = """\b
 Examples:
   gradinspect inspect spec.json
   gradinspect inspect spec.json --optimizer sgd,lr=0.1 --lr-scales
+  gradinspect inspect model.pt2
+  gradinspect inspect train.py:build_model --input-shape 784
   gradinspect inspect model.pt --data batch.safetensors --inputs x --target y
   gradinspect inspect model.pt --input-shape 256 --input-dtype int64 --input-high 50257
   gradinspect inspect model.pt --data batch.safetensors --push https://gradinspect.example --label team=vision
@@ -43,7 +45,8 @@ def inspect(
 ) -> None:
     """Inspect MODEL and show the report.
 
-    MODEL is a spec (JSON) or a TorchScript file; with --server also the mdl_… id of a registered model.
+    MODEL is a spec (JSON or YAML), an exported program (.pt2), a TorchScript file, or package.module:function, which is
+    imported and called here; with --server also the mdl_… id of a registered model.
     """
     from gradinspect.cli.options import labels_of
     from gradinspect.cli.outputs import terminal_width, wants_color, write_file

@@ -44,7 +44,7 @@ class InspectionOptions:
     probe_steps: int | None
     trial: str
     precision: str | None
-    mode: str
+    mode: str | None
     seeds: int
     seed: int
     device: str
@@ -92,8 +92,8 @@ _OPTIONS = (
     click.option("--trial", metavar="SPEC", default="auto", show_default=True,
                  help="Train the model on its batch to see whether it learns: auto, off, or steps=500,seconds=10."),
     click.option("--precision", metavar="SPEC", help="compute=float64, or intended=float16,loss_scale=65536."),
-    click.option("--mode", type=click.Choice(["train", "eval"]), default="train", show_default=True,
-                 help="How the model runs."),
+    click.option("--mode", type=click.Choice(["train", "eval"]),
+                 help="How the model runs.  [default: train, or as a .pt2 file was exported]"),
     click.option("--seeds", type=click.IntRange(1, 32), default=1, show_default=True,
                  help="Initialisations or batches to average over."),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True,
@@ -141,7 +141,7 @@ def wrong_options(errors: Sequence[FieldError]) -> Failure:
 def settings_document(options: InspectionOptions, data: dict[str, Any] | None) -> dict[str, Any]:
     """Return the request's settings as JSON; arguments as in `settings_of`."""
     document: dict[str, Any] = {
-        "loss": options.loss, "mode": options.mode, "seeds": options.seeds, "seed": options.seed,
+        "loss": options.loss, "seeds": options.seeds, "seed": options.seed,
         "device": options.device, "diagnostics": _diagnostics(options.diagnostics),
     }  # fmt: skip
     if data is not None:
@@ -153,6 +153,8 @@ def settings_document(options: InspectionOptions, data: dict[str, Any] | None) -
         document["data"] = {"inputs": [drawn]}
     elif options.samples is not None:
         document["data"] = {"samples": options.samples}
+    if options.mode is not None:
+        document["mode"] = options.mode
     if options.optimizer is not None:
         document["optimizer"] = _shorthand(options.optimizer, "type")
     if options.precision is not None:
@@ -167,14 +169,18 @@ def settings_document(options: InspectionOptions, data: dict[str, Any] | None) -
 
 def check_options(model: ModelFile, options: InspectionOptions) -> None:
     """Refuse options that do not apply to this kind of model."""
-    from gradinspect.contracts.sources import SpecSource
+    from gradinspect.contracts.sources import ExportedSource, SpecSource
 
     if isinstance(model.source, SpecSource):
         if options.input_shape is not None:
             raise click.UsageError("--input-shape is for TorchScript files; a spec declares its input itself")
         return
     if options.weights is not None:
-        raise click.UsageError("--weights goes with a spec; a TorchScript file holds its own weights")
+        raise click.UsageError("--weights goes with a spec; a model file holds its own weights")
+    if isinstance(model.source, ExportedSource):
+        if options.input_shape is not None:
+            raise click.UsageError("--input-shape is for TorchScript files; an exported program declares its inputs")
+        return
     if options.data is None and options.input_shape is None:
         raise click.UsageError(
             f"{model.name} does not declare its input: give --data batch.safetensors, or --input-shape SIZES "

@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from gradinspect.cli.connection import connect
-from gradinspect.cli.files import ModelFile, read_data, read_model, read_policy, read_tensors
+from gradinspect.cli.factories import is_factory
+from gradinspect.cli.failures import WRONG_CALL, Failure
+from gradinspect.cli.files import EXPORT_IT, ModelFile, read_data, read_model, read_policy, read_tensors
 from gradinspect.cli.options import (
     InspectionOptions,
     check_options,
@@ -36,7 +38,7 @@ def inspect_remotely(path: str, options: InspectionOptions, *, policy: Policy | 
     """Inspect a model on the service of --server.
 
     Args:
-        path: a spec, a TorchScript file, or an mdl_… id.
+        path: a spec, an exported program, a TorchScript file, or an mdl_… id.
         options: the values of the options.
         policy: judges the report here, instead of the policy that the options name.
 
@@ -44,6 +46,9 @@ def inspect_remotely(path: str, options: InspectionOptions, *, policy: Policy | 
         GradinspectError, ProblemError: as the client.
     """
     assert options.server is not None
+    if is_factory(path):
+        message = f"{path} is code of yours, which runs on your machine alone: leave out --server, or {EXPORT_IT}"
+        raise Failure(message, exit_code=WRONG_CALL)
     model = None if MODEL_ID.fullmatch(path) else read_model(path)
     if model is not None:
         check_options(model, options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 from pydantic import ValidationError
 
+from gradinspect.cli.factories import inspect_factory, is_factory
 from gradinspect.cli.failures import WRONG_CALL, Failure
 from gradinspect.cli.files import DataFile, ModelFile, digest_of, read_data, read_model, read_policy, read_tensors
 from gradinspect.cli.options import InspectionOptions, check_options, declared_input, input_names, settings_of
@@ -13,7 +14,7 @@ from gradinspect.contracts.document import from_python
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.report.report import ModelReference
 from gradinspect.contracts.request.policy import DEFAULT_POLICY, Policy
-from gradinspect.contracts.sources import FileSource
+from gradinspect.contracts.sources import FileSource, TorchScriptSource
 from gradinspect.contracts.spec.digest import spec_digest
 from gradinspect.contracts.spec.tensors import SampleInput
 from gradinspect.contracts.wire.messages import Job, Limits
@@ -26,7 +27,7 @@ def obtain_report(
     """Inspect a model as the options say, and judge it.
 
     Args:
-        model: a spec, a TorchScript file, or with --server an mdl_… id.
+        model: a spec, an exported program, a TorchScript file, the name of a function, or with --server an mdl_… id.
         options: the values of the options.
         policy: judges instead of the one that the options name.
         takes_labels: whether a report that is measured here goes to a service.
@@ -63,10 +64,17 @@ def push_report(
 
 
 def _inspect_locally(path: str, options: InspectionOptions, policy: Policy | None) -> Report:
+    if is_factory(path):
+        if options.weights is not None:
+            raise click.UsageError("--weights goes with a spec; load the weights in the function")
+        click.echo(f"gradinspect: {path} is imported and called here, with your rights", err=True)
+        with shown_progress(f"inspecting {path}") as progress:
+            progress("loading torch", 0.0)
+            return inspect_factory(path, options, policy, progress)
     model = read_model(path)
     data = read_data(options.data, input_names(options), options.target) if options.data is not None else None
     check_options(model, options)
-    if isinstance(model.source, FileSource):
+    if isinstance(model.source, TorchScriptSource):
         warning = f"{model.name} is a program and runs here with your rights; use --server for files you do not trust"
         click.echo(f"gradinspect: {warning}", err=True)
     if policy is None:
@@ -101,7 +109,7 @@ def _job(model: ModelFile, weights: bytes | None, data: DataFile | None, options
     more: dict[str, object] = {}
     if weights is not None:
         more["weights"] = digest_of(weights)
-    elif isinstance(model.source, FileSource) and (declared := declared_input(options)) is not None:
+    elif isinstance(model.source, TorchScriptSource) and (declared := declared_input(options)) is not None:
         more["input"] = from_python(SampleInput, declared)
     return Job(
         source=model.source.model_copy(update=more),

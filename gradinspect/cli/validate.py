@@ -12,7 +12,7 @@ import click
 @click.option("--server", metavar="URL", help="Ask this service instead; its version may differ.")
 @click.option("--json", "as_json", is_flag=True, help="Print the description as JSON.")
 def validate(spec: str, server: str | None, as_json: bool) -> None:
-    """Check SPEC, a JSON file or - for stdin, and list what it would build.
+    """Check SPEC, a JSON or YAML file or - for stdin, and list what it would build.
 
     Exit codes: 0 the spec is right; 2 it is wrong, and the path of each wrong field is printed.
     """

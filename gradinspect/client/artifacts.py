@@ -30,7 +30,7 @@ class Artifacts:
         self._calls = calls
 
     def upload(self, file: str | Path | bytes) -> ArtifactResource:
-        """Upload a TorchScript or safetensors file, or its bytes, unless the service has it already.
+        """Upload a .pt2, TorchScript or safetensors file, or its bytes, unless the service has it already.
 
         Raises:
             OSError: the file cannot be read.

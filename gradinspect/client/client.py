@@ -127,7 +127,8 @@ class Client:
         """Inspect a model and wait for the report.
 
         Args:
-            model: a spec (dict, `ModelSpec`, or the path of its JSON), a TorchScript file's path, or an mdl_ id.
+            model: a spec (dict, `ModelSpec`, or the path of its JSON), the path of a .pt2 or TorchScript
+                file, or an mdl_ id.
             data: a safetensors file with the batch, which is uploaded; or the document of synthetic data.
             inputs: names of the tensors in the file that the model is called with.
             target: name of the tensor that the output is compared with.

@@ -1,4 +1,4 @@
-"""Registered models: specs and TorchScript files."""
+"""Registered models: specs, exported programs and TorchScript files."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ class Models:
         *,
         name: str | None = None,
         torchscript: str | None = None,
+        exported: str | None = None,
         weights: str | None = None,
         input: SampleInput | dict[str, Any] | None = None,
     ) -> ModelResource:
-        """Register a spec, or an uploaded TorchScript file.
+        """Register a spec, or an uploaded file.
 
         Args:
             spec: a spec, a preset, or their dict.
             name: a display name.
             torchscript: digest of an uploaded file, instead of a spec.
+            exported: likewise, of a .pt2 file.
             weights: digest of uploaded safetensors with the spec's state_dict.
             input: of a TorchScript file, without the batch axis, for synthetic data.
 
@@ -42,7 +44,9 @@ class Models:
             ProblemError: the registration is wrong and was not sent.
             GradinspectError: the service refuses it.
         """
-        return self._register(name=name, spec=_json(spec), torchscript=torchscript, weights=weights, input=_json(input))
+        return self._register(
+            name=name, spec=_json(spec), torchscript=torchscript, exported=exported, weights=weights, input=_json(input)
+        )
 
     def register_file(
         self,

@@ -54,7 +54,7 @@ blueprint = APIBlueprint("artifacts", __name__, tag="artifacts")
     problems=["digest_mismatch", *UPLOAD_PROBLEMS],
 )
 def put_artifact(artifact_id: str) -> Response:
-    """Upload raw bytes under their digest: TorchScript, or safetensors."""
+    """Upload raw bytes under their digest: a .pt2 or TorchScript file, or safetensors."""
     require_content_type(RAW_TYPES, absent_is=BYTES)
     length = declared_length(context().settings.max_upload_bytes)
     if not is_digest(artifact_id):

@@ -1,4 +1,4 @@
-"""Models: register a spec or an uploaded TorchScript file, list, read, delete; check a spec without registering it."""
+"""Models: register a spec or an uploaded file, list, read, delete; check a spec without registering it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ from service.resources import model_resource
 FORM = {
     "type": "object",
     "properties": {
-        "file": {"type": "string", "contentMediaType": "application/octet-stream", "description": "TorchScript"},
+        "file": {
+            "type": "string",
+            "contentMediaType": "application/octet-stream",
+            "description": "A .pt2 or TorchScript file",
+        },
         "name": {"type": "string"},
         "input": {"type": "string", "description": 'JSON: {"shape": [784], "dtype": "float32"}, without the batch'},
     },
@@ -79,7 +83,7 @@ class SpecToCheck(
     example={"name": "ten sigmoid layers", "spec": EXAMPLE["model"]["spec"]},
 )  # fmt: skip
 def register_model(body: ModelRegistration | None) -> Response:
-    """Register a spec, an uploaded TorchScript file, or (multipart) a file sent along."""
+    """Register a spec, an uploaded .pt2 or TorchScript file, or (multipart) a file sent along."""
     registration = body if body is not None else _received_registration()
     record = _register(registration)
     resource = model_resource(record, spec=registration.spec)

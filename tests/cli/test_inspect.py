@@ -190,13 +190,20 @@ WRONG: list[tuple[list[str], str]] = [
     (["inspect", "spec.json", "--lr-scale"], "no such option '--lr-scale'"),
     (["inspect"], "missing argument 'MODEL'\n  see gradinspect inspect --help"),
     (["inspct", "spec.json"], "there is no command 'inspct'; did you mean 'inspect'?"),
-    (["inspect", "train:build_tanh"], "modules are not imported here: inspect a Python model from Python"),
-    (["inspect", "resnet50"], "models are not found by name: inspect a Python model from Python"),
+    (["inspect", "train:build_tanh"], "train:build_tanh: No module named 'train'"),
+    (["inspect", "train.py:build_tanh"], "there is no file train.py"),
+    (["inspect", "json:nothing"], "json has no function 'nothing'"),
+    (["inspect", "json:dumps"], "json:dumps raised TypeError"),
+    (["inspect", "os:getcwd"], "os:getcwd returned str; it has to return an nn.Module"),
+    (["inspect", "torch.nn:Identity"], "the function returns a model alone"),
+    (["inspect", "json:dumps", "--server", "http://127.0.0.1:1"], "is code of yours, which runs on your machine alone"),
+    (["inspect", "timm:resnet50"], "returns (timm.create_model('resnet50'), inputs)"),
+    (["inspect", "net.onnx"], "ONNX holds no gradients; export the model first"),
+    (["inspect", "weights.safetensors"], "gradinspect inspect spec.json --weights FILE"),
+    (["inspect", "resnet50"], "models are not found by name: name the function that builds the model"),
     (["inspect", "resnet"], 'it is a preset: echo \'{"preset": "resnet"}\' | gradinspect inspect -'),
-    (["inspect", "spec.yaml"], "YAML is not read: write the spec as JSON"),
-    (["validate", "spec.yaml"], "YAML is not read: write the spec as JSON"),
     (["inspect", "config.json"], "a config.json of the transformers library"),
-    (["validate", "config.json"], "build the model from it; then inspect a Python model from Python"),
+    (["validate", "config.json"], "build the model from it; then name the function that builds the model"),
     (["inspect", "spec.json", "--loss", "hinge"], "--loss"),
     (["inspect", "spec.json", "--input-shape", "6"], "a spec declares its input itself"),
     (["inspect", "model.pt"], "--data batch.safetensors, or --input-shape"),
@@ -220,7 +227,7 @@ def test_wrong_arguments_exit_with_2_and_are_named(run: Run, arguments: list[str
     Path("broken.json").write_text("{", encoding="utf-8")
     wrong = {**SPEC, "layers": [{"type": "Linear", "out_features": 0}]}
     Path("wrong.json").write_text(json.dumps(wrong), encoding="utf-8")
-    Path("spec.yaml").write_text("input: {shape: [4]}", encoding="utf-8")
+    Path("net.onnx").write_bytes(b"\x08\x07\x12\x07pytorch")
     Path("config.json").write_text('{"architectures": ["GPT2LMHeadModel"], "n_embd": 768}', encoding="utf-8")
     result = run(*arguments)
     assert result.exit_code == 2
