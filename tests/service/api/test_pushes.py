@@ -60,7 +60,7 @@ def test_a_report_as_inspect_prints_it_is_a_complete_body(client: FlaskClient, m
 
 
 def test_a_pushed_and_a_measured_report_are_equal_but_for_the_environment(client: FlaskClient, ended: Ended) -> None:
-    report, again = inspect(SPEC), inspect(SPEC)
+    report, again = (inspect(SPEC, trial="off") for _ in range(2))  # a trial reports the seconds that it took
     by_service = ended(report, model_id=_registered(client))
     by_client = pushed(client, report=document(again)).id
     there, here = (client.get(f"/v1/inspections/{each}/report").get_json() for each in (by_service, by_client))
@@ -114,6 +114,7 @@ def test_the_verdict_the_words_and_the_code_of_a_push_are_made_here(client: Flas
     report["findings"] = [
         {"rule": "vanishing_signal", "severity": "fail", "message": "forged", "explanation": "forged"}
     ]
+    report["prescription"] = {"outcome": "found", "code": "import os; os.system('true')"}
     report["lr_scales"] = {"status": "measured", "verdict": "use", "code": "import os; os.system('true')"}
     stored = client.get(f"/v1/inspections/{pushed(client, report=report).id}/report").get_json()
     assert "forged" not in json.dumps(stored)
