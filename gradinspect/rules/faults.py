@@ -115,6 +115,11 @@ TRAPS: dict[Trap, TrapWords] = {
         "These positions of the kernel meet nothing but padding on maps of this size.",
         "Nothing needs to change; a smaller kernel or larger maps would use all of it.",
     ),
+    "zero_state": TrapWords(
+        "The loss uses one step of this direction alone, which starts from a state of zeros: nothing multiplies this "
+        "weight. A bidirectional layer that is read at its last step does this to its reverse direction.",
+        "Read the last state of each direction, or a mean over steps; if one step is meant, nothing needs to change.",
+    ),
     "detached": TrapWords("detach() ends the graph here.", "Remove the detach(), unless the stop is meant."),
     "no_grad": TrapWords(
         "Gradients are switched off here (no_grad, inference_mode or set_grad_enabled(False)).",
@@ -133,7 +138,7 @@ TRAPS: dict[Trap, TrapWords] = {
 }
 OVER_ONE_ELEMENT: frozenset[Trap] = frozenset({"softmax_of_one", "norm_of_one"})
 # These leave a parameter without an effect on purpose; nothing is wrong.
-BY_DESIGN: frozenset[Trap] = frozenset({"equal_shift", "cancelling_uses", "only_padding"})
+BY_DESIGN: frozenset[Trap] = frozenset({"equal_shift", "cancelling_uses", "only_padding", "zero_state"})
 
 
 def first_fault(evidence: Evidence, kind: str, names: Iterable[str] = ()) -> Fault | None:

@@ -269,3 +269,35 @@ def test_one_embedding_called_for_queries_keys_and_values_keeps_the_gain_of_its_
         return inspect(model, torch.randn(16, 6, 8), torch.randint(0, 3, (16,)))
 
     assert not any(finding(drawn(made, seed), "initialization_mismatch") for seed in range(8))
+
+
+class ReadAt(nn.Module):
+    """A bidirectional layer whose head reads one step, or nothing of the states."""
+
+    def __init__(self, step: int | None) -> None:
+        super().__init__()
+        self.recurrent = nn.GRU(8, 8, bidirectional=True, batch_first=True)
+        self.head = nn.Linear(16, 3)
+        self.step = step
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute the output."""
+        states = self.recurrent(x)[0]
+        output: torch.Tensor = self.head(states[:, self.step] if self.step is not None else (0.0 * states).sum(1))
+        return output
+
+
+def test_a_reverse_direction_that_is_read_after_one_step_is_information() -> None:
+    torch.manual_seed(0)
+    report = inspect(ReadAt(-1), torch.randn(16, 6, 8), torch.randint(0, 3, (16,)))
+    [finding] = [finding for finding in report.findings if finding.rule == "zero_gradient"]
+    assert (finding.severity, finding.parameters) == ("info", ("recurrent.weight_hh_l0_reverse",))
+    assert finding.operation is not None
+    assert finding.operation.reason == "zero_state"
+
+
+def test_a_recurrent_layer_that_is_cut_off_entirely_still_fails() -> None:
+    torch.manual_seed(0)
+    report = inspect(ReadAt(None), torch.randn(16, 6, 8), torch.randint(0, 3, (16,)))
+    [finding] = [finding for finding in report.findings if finding.rule == "zero_gradient"]
+    assert finding.severity == "fail"

@@ -19,8 +19,8 @@ Trap = Literal[
     "non_finite_data", "root_at_zero", "outside_domain", "log_of_zero", "edge_of_domain", "division_by_zero",
     "overflow", "half_overflow", "masked_softmax", "where_branch", "empty_mean", "impossible_alignment",
     "softmax_of_one", "norm_of_one", "no_slope", "no_derivative", "flat_region", "saturated", "overwritten",
-    "zero_factor", "underflow", "equal_shift", "cancelling_uses", "only_padding", "detached", "no_grad", "data",
-    "left_graph", "output_activation", "unknown",
+    "zero_factor", "underflow", "equal_shift", "cancelling_uses", "only_padding", "zero_state", "detached", "no_grad",
+    "data", "left_graph", "output_activation", "unknown",
 ]  # fmt: skip
 
 

@@ -35,7 +35,7 @@ def locate_faults(s: SectionInput) -> tuple[Fault, ...]:
     """
     faults = list(_only_padding(s.reading))
     if not is_healthy(s) and s.budget.allows(COST_IN_PASSES * s.pass_seconds):
-        faults = [*_without_raising(unhealthy_pass(s), s.settings.mode), *faults]
+        faults = [*_zero_states(s), *_without_raising(unhealthy_pass(s), s.settings.mode), *faults]
     return tuple(faults[:MAX_FAULTS])
 
 
@@ -96,6 +96,21 @@ def _has_non_finite_output(reading: PassReading) -> bool:
     outputs = (call.output.rms for call in reading.calls)
     after = (call.activation.output.rms for call in reading.calls if call.activation is not None)
     return any(rms is not None and not math.isfinite(rms) for rms in (*outputs, *after))
+
+
+def _zero_states(s: SectionInput) -> Iterator[Fault]:
+    """Find the recurrent weights that meet nothing but the zeros before the first step.
+
+    The gradient of weight_hh is δ times the state, that of weight_ih is δ times the input: where the second is not zero
+    and the first is, the state was.
+    """
+    nonzero = {entry.name: reading.moments.nonzero for entry, reading in s.reading.gradients.items()}
+    for name, count in nonzero.items():
+        owner, weight = owner_of(name), name.rpartition(".")[2]
+        of_input = name.removesuffix(weight) + weight.replace("weight_hh", "weight_ih")
+        if count == 0 and of_input != name and nonzero.get(of_input):
+            operation = Operation(name="matmul", module=owner[:256] or None, reason="zero_state")
+            yield Fault(kind="zero", stage="backward", operation=operation, parameters=(name,))
 
 
 def _only_padding(reading: PassReading) -> Iterator[Fault]:
