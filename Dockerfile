@@ -27,7 +27,8 @@ RUN pip install -c constraints/cpu.txt -c constraints/locked.txt \
 
 FROM python:3.11-slim AS runtime
 RUN useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin gradinspect \
- && install -d -o gradinspect -g gradinspect -m 750 /data
+ && install -d -o gradinspect -g gradinspect -m 750 /data \
+ && install -d -o gradinspect -g gradinspect -m 700 /keys
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     GRADINSPECT_DATA_DIR=/data GRADINSPECT_LOG_FORMAT=json
 WORKDIR /data

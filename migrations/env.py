@@ -5,7 +5,8 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection
 
-from service.db.results import tables as result_tables  # noqa: F401  # registers its tables with the metadata
+from service.db.access import tables as access_tables  # noqa: F401  # registers its tables with the metadata
+from service.db.results import tables as result_tables  # noqa: F401  # as above
 from service.db.tables import Table
 
 

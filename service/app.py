@@ -7,18 +7,22 @@ from typing import Any
 from apiflask import APIFlask
 
 from gradinspect.version import __version__
+from service.access.guard import guard_requests
 from service.api import (
     artifacts,
+    audit_log,
     comparisons,
     events,
     health,
     inspections,
+    keys,
     models,
     policies,
     pushes,
     reports,
     rows,
     runs,
+    usage,
 )
 from service.api.description import documentation
 from service.api.description.openapi import complete_specification
@@ -27,7 +31,7 @@ from service.api.http.problem_json import register_problems
 from service.context import EXTENSION, make_context
 from service.metrics import HttpDurations
 from service.settings import Settings
-from service.web import pages, run_pages
+from service.web import login, pages, run_pages
 
 DESCRIPTION = """\
 Register a model (a spec, or an uploaded .pt2 or TorchScript file), inspect it, read the report.
@@ -35,6 +39,10 @@ Register a model (a spec, or an uploaded .pt2 or TorchScript file), inspect it, 
 Every error is application/problem+json (RFC 9457) with `code`, `hint`, `request_id` and, where fields are wrong, \
 `errors` with a JSON pointer each; `/query/…`, `/path/…` and `/headers/…` point outside the body. Unknown fields and \
 unknown query parameters are refused.
+
+Where keys are needed (everywhere but on loopback), send `Authorization: Bearer gi_…`. A key belongs to a tenant and \
+has the scope `read`, `submit` (which includes read) or `admin` (which includes both). What belongs to another tenant \
+is not found.
 
 Every GET also answers HEAD: the same headers without a body. OPTIONS lists the methods of a path. There are no CORS \
 headers: pages of other origins cannot call this API from a browser.
@@ -52,6 +60,7 @@ TAGS = {
     "models": "What can be inspected: specs, exported programs and TorchScript files.",
     "artifacts": "Uploaded bytes, named by their SHA-256.",
     "policies": "Named thresholds of the rules.",
+    "access": "Keys, quotas and the audit log of a tenant.",
     "operations": "For the people who run the service.",
 }
 BLUEPRINTS = (
@@ -65,10 +74,14 @@ BLUEPRINTS = (
     rows.blueprint,
     comparisons.blueprint,
     policies.blueprint,
+    keys.blueprint,
+    usage.blueprint,
+    audit_log.blueprint,
     health.blueprint,
     documentation.blueprint,
     pages.blueprint,
     run_pages.blueprint,
+    login.blueprint,
 )
 
 
@@ -87,6 +100,7 @@ def create_app(settings: Settings) -> APIFlask:
     routes = [rule.rule for rule in app.url_map.iter_rules()]
     app.extensions["gradinspect_durations"] = durations = HttpDurations(settings.data_dir / "metrics", routes)
     surround_requests(app, durations)
+    guard_requests(app)
     register_problems(app)
     app.after_request(pages.show_error_as_page)
 

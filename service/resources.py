@@ -7,15 +7,18 @@ from gradinspect.contracts.report.report import Summary
 from gradinspect.contracts.request.policy import DEFAULT_POLICY
 from gradinspect.contracts.spec.model_spec import ModelSpec
 from gradinspect.contracts.wire.resources import (
+    ActResource,
     ArtifactResource,
     ErrorResource,
     InspectionLinks,
     InspectionResource,
+    KeyResource,
     ModelResource,
     PolicyResource,
     Progress,
 )
 from service.db import policies
+from service.db.access.tables import AuditRecord, KeyRecord
 from service.db.tables import ArtifactRecord, InspectionRecord, ModelRecord, PolicyRecord
 
 
@@ -102,6 +105,27 @@ def built_in_policy() -> PolicyResource:
     return PolicyResource(
         id=DEFAULT_POLICY.name, name=DEFAULT_POLICY.name, version=DEFAULT_POLICY.version,
         description=DEFAULT_POLICY.description, rules=DEFAULT_POLICY.rules, created_at=None,
+    )  # fmt: skip
+
+
+def key_resource(record: KeyRecord) -> KeyResource:
+    """Return a key as its tenant's admins see it."""
+    return KeyResource(
+        id=record.id,
+        name=record.name,
+        tenant=record.tenant_id,
+        scopes=tuple(record.scopes),  # type: ignore[arg-type]  # written from `Scope` only
+        created_at=record.created_at,
+        expires_at=record.expires_at,
+        last_used_at=record.last_used_at,
+    )
+
+
+def act_resource(record: AuditRecord) -> ActResource:
+    """Return an act as its tenant's admins see it."""
+    return ActResource(
+        id=record.id, at=record.created_at, key=record.key_id, action=record.action, object=record.object,
+        address=record.address, status=record.status, code=record.code, request_id=record.request_id,
     )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ class Settings(BaseModel):
         default=None,
         min_length=32,
         repr=False,
-        description="Signs cursors, the same in all API processes. Left out: the file `secret` in data_dir, made once.",
+        description="Signs cursors and sessions, the same in all API processes; left out: a file in data_dir.",
     )
 
     # The HTTP side
@@ -60,10 +60,9 @@ class Settings(BaseModel):
     allowed_hosts: tuple[str, ...] = Field(
         default=(), description="Host names it answers to besides loopback, `host` and that of `public_url`; * is any."
     )
-    allow_unauthenticated: bool = Field(default=False, description="Bind beyond loopback although the API has no keys.")
-    secret_key: str = Field(
-        default="", repr=False, description="Signs sessions and cursors; left out: a random file in data_dir."
-    )
+    require_keys: bool = Field(default=False, description="Ask for API keys on loopback too; elsewhere always.")
+    session_hours: Seconds = Field(default=12.0, description="How long a login on the pages lasts.")
+    audit_log: str = Field(default="", description="Also write acts as JSON lines: a file, or - for standard output.")
     web_workers: Positive = Field(default=2, description="Processes of the API.")
     web_threads: Positive = Field(default=64, description="Threads in each process of the API.")
     max_long_polls: Positive = Field(
@@ -75,8 +74,19 @@ class Settings(BaseModel):
     max_spec_body_bytes: Positive = Field(default=2**20, description="Every body that is not an upload.")
     max_report_body_bytes: Positive = Field(default=32 * 2**20, description="Largest report that a client pushes.")
 
-    # The life of an inspection
+    # Rates of one key, and quotas of one tenant
+    submissions_per_minute: Positive = Field(default=600, description="Inspections that one key may submit.")
+    uploads_per_minute: Positive = Field(default=120, description="Uploads of one key.")
+    upload_bytes_per_hour: Positive = Field(default=64 * 2**30, description="Bytes that one key may upload.")
+    report_reads_per_minute: Positive = Field(default=3000, description="Reports and rows that one key may read.")
+    tenant_rate_factor: Positive = Field(default=4, description="All keys of a tenant together: times the rates above.")
     max_queued: Positive = Field(default=10_000, description="Queued inspections of one tenant; more are answered 429.")
+    max_running: Positive | None = Field(
+        default=None, description="Inspections of one tenant that run at once; left out: no limit."
+    )
+    max_stored_bytes: Positive = Field(default=256 * 2**30, description="Bytes of uploads that one tenant may store.")
+
+    # The life of an inspection
     max_attempts: Positive = Field(default=3, description="Workers that may be lost with one inspection.")
     lease_seconds: Seconds = Field(
         default=60.0, description="Without a heartbeat for so long, a worker loses its inspection."
@@ -231,17 +241,10 @@ class Settings(BaseModel):
         """The database URL without its password, for logs and pages."""
         return make_url(self.database_url).render_as_string(hide_password=True)
 
-    def check_bind(self) -> None:
-        """Refuse to bind beyond loopback while the API has no keys.
-
-        Raises:
-            SettingsError: other machines can reach the host, and `allow_unauthenticated` is not set.
-        """
-        if not self.allow_unauthenticated and not _is_loopback(self.host):
-            raise SettingsError(
-                f"{PREFIX}HOST={self.host} is reachable from other machines and this service has no keys; bind to "
-                f"127.0.0.1, or set {PREFIX}ALLOW_UNAUTHENTICATED=1 when something in front of it lets only you in"
-            )
+    @property
+    def needs_keys(self) -> bool:
+        """Whether every caller must have an API key: always, unless only this machine can connect."""
+        return self.require_keys or not _is_loopback(self.host)
 
     def queue_for(self, device: Device, *, is_upload: bool) -> Queue:
         """Return the queue whose workers can serve `device`.

@@ -18,8 +18,8 @@ Every process of the service reads these variables, and nothing else of the envi
 the embedded service works. A name that nearly matches one of these is refused as a misspelling. Lists are separated by
 commas. An empty value is the default.
 
-The API has no keys. It binds to loopback; any other `GRADINSPECT_HOST` is refused until
-`GRADINSPECT_ALLOW_UNAUTHENTICATED=1` says that a proxy in front of it admits only the right callers.
+On loopback the API needs no keys, unless `GRADINSPECT_REQUIRE_KEYS=1`. Any other `GRADINSPECT_HOST` is refused until
+`gradinspect keys create` has made a key, and callers then need one.
 
 | variable | default | meaning |
 |---|---|---|
@@ -29,7 +29,6 @@ The API has no keys. It binds to loopback; any other `GRADINSPECT_HOST` is refus
 _IN_WORDS = {
     "data_dir": "`$XDG_DATA_HOME/gradinspect` or `~/.local/share/gradinspect`",
     "database_url": "SQLite in the data directory",
-    "secret_key": "`secret.key` in the data directory",
     "store_dir": "`store` in the data directory",
     "worker_queues": "all of `queues`",
     "worker_slots": "the CPUs of this process",

@@ -43,6 +43,7 @@ SERVER_COMMANDS = {
     "api": "Run the API.",
     "worker": "Run a worker, which computes inspections.",
     "maintain": "Run the maintainer: retention, lost workers, undelivered messages.",
+    "keys": "Make, list and revoke the API keys of a service, at its database.",
     "migrate": "Bring the database's schema up to date.",
 }
 

@@ -25,6 +25,12 @@ PROBLEMS: dict[str, Problem] = {
     ),
     "bad_request": Problem(400, "The request cannot be read", "Check the request line, the query and the headers."),
     "short_body": Problem(400, "The body ended early", "Send as many bytes as Content-Length says, then try again."),
+    "unauthenticated": Problem(
+        401,
+        "A valid key is needed",
+        "Send Authorization: Bearer gi_…; the operator makes keys: gradinspect keys create.",
+    ),
+    "missing_scope": Problem(403, "The key does not allow this", "Use a key with the scope that `detail` names."),
     "cross_origin": Problem(
         403, "A page of another origin may not do this", "Call the service from its own pages, or from a program."
     ),
@@ -80,6 +86,9 @@ PROBLEMS: dict[str, Problem] = {
         422, "The body does not have the digest of its name", "Compute the SHA-256 of the bytes again and retry."
     ),
     "too_many_requests": Problem(429, "Too many requests", "Wait as long as Retry-After says."),
+    "quota_exceeded": Problem(
+        429, "The tenant's quota is used up", "GET /v1/usage lists the quotas; delete artifacts that nothing uses."
+    ),
     "too_many_inspections": Problem(
         429, "Too many inspections are queued", "Wait for some to end; Retry-After says how long."
     ),

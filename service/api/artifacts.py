@@ -12,6 +12,7 @@ from werkzeug.wrappers import Response
 
 from gradinspect.contracts.problems import FieldError, ProblemError
 from gradinspect.contracts.wire.resources import ArtifactResource
+from service.access.guard import spend
 from service.api.http.answers import json_answer
 from service.api.http.bodies import PIECE_BYTES, arriving_bytes, declared_length
 from service.api.http.forms import MULTIPART, receive_form
@@ -19,6 +20,7 @@ from service.api.http.operations import Answer, operation
 from service.api.http.reading import JSON, best_of, require_content_type
 from service.context import context, tenant
 from service.db import artifacts, workers
+from service.db.access import quotas
 from service.db.ids import is_digest
 from service.db.tables import ArtifactRecord
 from service.lifecycle import artifacts as kept
@@ -39,8 +41,8 @@ STORED = [
     Answer(200, "The same bytes were there already.", ArtifactResource, headers=["Location"]),
 ]
 UPLOAD_PROBLEMS = [
-    "length_required", "invalid_model", "unsupported_operator", "invalid_data", "too_many_requests", "uploads_disabled",
-    "disk_full",
+    "length_required", "invalid_model", "unsupported_operator", "invalid_data", "quota_exceeded", "too_many_requests",
+    "uploads_disabled", "disk_full",
 ]  # fmt: skip
 
 blueprint = APIBlueprint("artifacts", __name__, tag="artifacts")
@@ -48,6 +50,7 @@ blueprint = APIBlueprint("artifacts", __name__, tag="artifacts")
 
 @blueprint.put("/v1/artifacts/<artifact_id>")
 @operation(
+    scope="submit",
     other_bodies={media_type: {} for media_type in RAW_TYPES},
     headers=["Content-Length"],
     answers=STORED,
@@ -67,7 +70,7 @@ def put_artifact(artifact_id: str) -> Response:
 
 
 @blueprint.post("/v1/artifacts")
-@operation(other_bodies={MULTIPART: FORM}, answers=STORED, problems=UPLOAD_PROBLEMS)
+@operation(scope="submit", other_bodies={MULTIPART: FORM}, answers=STORED, problems=UPLOAD_PROBLEMS)
 def upload_artifact() -> Response:
     """Upload a file of a form, as `curl -F file=@model.pt` does."""
     require_content_type([MULTIPART])
@@ -76,7 +79,9 @@ def upload_artifact() -> Response:
 
 
 @blueprint.get("/v1/artifacts/<artifact_id>")
-@operation(answers=[Answer(200, "What is kept, or with that Accept the bytes.", ArtifactResource, other=[BYTES])])
+@operation(
+    scope="read", answers=[Answer(200, "What is kept, or with that Accept the bytes.", ArtifactResource, other=[BYTES])]
+)
 def get_artifact(artifact_id: str) -> Response:
     """Return one artifact."""
     with context().database.read() as session:
@@ -85,7 +90,7 @@ def get_artifact(artifact_id: str) -> Response:
 
 
 @blueprint.delete("/v1/artifacts/<artifact_id>")
-@operation(answers=[Answer(204, "The bytes are gone.")], problems=["in_use"])
+@operation(scope="submit", answers=[Answer(204, "The bytes are gone.")], problems=["in_use"])
 def delete_artifact(artifact_id: str) -> Response:
     """Delete an artifact that nothing uses."""
     kept.delete(context().database, context().store, artifact_id, tenant=tenant())
@@ -97,11 +102,15 @@ def upload_slot() -> Iterator[None]:
     """Hold one of the slots for uploads.
 
     Raises:
-        ProblemError: `uploads_disabled`; `too_many_requests`, when no slot is free; `length_required`, because an
-            upload of unknown length could hold one for ever.
+        ProblemError: `uploads_disabled`; `quota_exceeded`; `too_many_requests`, when no slot is free or the rate is
+            exceeded; `length_required`, because an upload of unknown length could hold one for ever.
     """
     refuse_unconfined()
-    declared_length(context().settings.max_upload_bytes)
+    size = declared_length(context().settings.max_upload_bytes)
+    with context().database.read() as session:
+        quotas.refuse_overflow(session, tenant=tenant(), added_bytes=size, limit=context().settings.max_stored_bytes)
+    spend("uploads")
+    spend("upload_bytes", size)
     with context().uploads.hold_if_free() as is_free:
         if not is_free:
             count = context().settings.max_concurrent_uploads

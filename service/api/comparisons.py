@@ -39,6 +39,8 @@ class ComparisonQuery(Query):
 
 @blueprint.get("/v1/comparisons")
 @operation(
+    scope="read",
+    rate="report_reads",
     query=ComparisonQuery,
     headers=["If-None-Match"],
     answers=[

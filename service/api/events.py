@@ -16,9 +16,10 @@ from werkzeug.wrappers import Response
 
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.wire.resources import ENDED, InspectionResource
+from service.access.authentication import is_still_valid
 from service.api.http.operations import Answer, operation
 from service.api.http.waiting import pauses
-from service.context import context, tenant
+from service.context import caller, context
 from service.db import inspections
 from service.resources import inspection_resource
 
@@ -32,6 +33,7 @@ blueprint = APIBlueprint("events", __name__, tag="inspections")
 
 @blueprint.get("/v1/inspections/<inspection_id>/events")
 @operation(
+    scope="read",
     headers=["Last-Event-ID"],
     answers=[
         Answer(200, "`progress` events until the one named `ended`; each holds the inspection.", other=[EVENT_STREAM]),
@@ -63,11 +65,13 @@ def event_id(resource: InspectionResource) -> str:
 def _looker(inspection_id: str) -> Callable[[], InspectionResource]:
     """Return a function that reads the inspection, also after the view has returned."""
     app = current_app._get_current_object()  # type: ignore[attr-defined]  # flask's own way to the object behind it
-    owner = tenant()
+    asking = caller()
 
     def look() -> InspectionResource:
         with app.app_context(), context().database.read() as session:
-            return inspection_resource(inspections.get(session, inspection_id, tenant=owner))
+            if not is_still_valid(asking, session):
+                raise ProblemError("unauthenticated", "the key has ended")
+            return inspection_resource(inspections.get(session, inspection_id, tenant=asking.tenant))
 
     return look
 
@@ -89,7 +93,7 @@ def _events(first: InspectionResource, look: Callable[[], InspectionResource], k
         try:
             state = look()
         except ProblemError:
-            return  # removed by retention while it was followed
+            return  # removed by retention while it was followed, or the key has ended
 
 
 def _event(name: str, state: InspectionResource) -> str:

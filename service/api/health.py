@@ -11,12 +11,14 @@ from pydantic import Field
 from werkzeug.wrappers import Response
 
 from gradinspect.contracts.document import Count, Document
+from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.wire.messages import Limits
 from gradinspect.version import __version__
+from service.access.authentication import identify
 from service.api.http.answers import json_answer
 from service.api.http.operations import Answer, operation
 from service.api.metrics import ServiceMetrics
-from service.context import Context, context
+from service.context import Context, caller, context
 from service.db import inspections, workers
 from service.db.workers import OneWorker
 from service.lifecycle.dispatch import BrokerUnavailable
@@ -50,7 +52,9 @@ class Readiness(Document):
     database: Literal["up"] = "up"
     broker: Literal["up", "down"]
     queues: dict[str, Count | None] = Field(description="Messages that wait, by queue; null while the broker is down.")
-    inspections: dict[str, Count] = Field(description="How many are in each status.")
+    inspections: dict[str, Count] = Field(
+        description="How many are in each status: for the operator all, for others their tenant's, without a key none."
+    )
     limits: RequestLimits
     job_limits: Limits = Field(description="What one inspection may use.")
     uploads: Literal["enabled", "disabled", "unknown"] = Field(
@@ -59,24 +63,32 @@ class Readiness(Document):
     confinement: str | None = Field(description="The weakest level of any living worker; null without one.")
     reason: str = Field(default="", description="Why the level is not full.")
     torch_versions: tuple[str, ...] = Field(description="Of the living workers.")
-    workers: tuple[OneWorker, ...]
+    workers: tuple[OneWorker, ...] = Field(description="For the operator only, where keys are needed.")
 
 
 @blueprint.get("/healthz")
-@operation(answers=[Answer(200, "The process is alive.", Liveness)])
+@operation(scope=None, answers=[Answer(200, "The process is alive.", Liveness)])
 def get_liveness() -> Response:
     """Report that this process is alive; asks no other process."""
     return json_answer(Liveness(version=__version__))
 
 
 @blueprint.get("/readyz")
-@operation(answers=[Answer(200, "The database answers; without the broker the status is `degraded`.", Readiness)])
+@operation(
+    scope=None, answers=[Answer(200, "The database answers; without the broker the status is `degraded`.", Readiness)]
+)
 def get_readiness() -> Response:
     """Report what this process can serve: 503 while the database is unreachable."""
-    here = context()
+    here, asking = context(), identify()
+    is_operator = asking is not None and asking.is_operator
     with here.database.read() as session:
-        counts = inspections.count_by_status(session).counts
         status = workers.living(session)
+        seen_by = None if is_operator else asking
+        counts = (
+            inspections.count_by_status(session, tenant=seen_by.tenant if seen_by is not None else None).counts
+            if asking is not None
+            else {}
+        )
     queues = queue_depths(here)
     return json_answer(
         Readiness(
@@ -91,15 +103,17 @@ def get_readiness() -> Response:
             confinement=status.confinement if status is not None else None,
             reason=status.reason if status is not None else "",
             torch_versions=status.torch_versions if status is not None else (),
-            workers=status.workers if status is not None else (),
+            workers=status.workers if status is not None and is_operator else (),
         )
     )
 
 
 @blueprint.get("/metrics")
-@operation(answers=[Answer(200, "Prometheus' text format.", other=["text/plain"])])
+@operation(scope="admin", answers=[Answer(200, "Prometheus' text format.", other=["text/plain"])])
 def get_metrics() -> Response:
-    """Return counts and durations for Prometheus."""
+    """Return counts and durations for Prometheus. They are of all tenants, so only the operator may read them."""
+    if not caller().is_operator:
+        raise ProblemError("missing_scope", "only an admin of the tenant 'default' may read the metrics of all tenants")
     registry = CollectorRegistry(auto_describe=False)
     registry.register(current_app.extensions["gradinspect_durations"])
     registry.register(ServiceMetrics(context()))

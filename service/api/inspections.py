@@ -54,7 +54,7 @@ class WaitQuery(Query):
 
 
 @blueprint.post("/v1/inspections")
-@operation(
+@operation(scope="submit", rate="submissions",
     body=InspectionRequest,
     headers=["Idempotency-Key", "Prefer"],
     answers=[
@@ -88,6 +88,7 @@ def submit_inspection(body: InspectionRequest) -> Response:
 
 @blueprint.get("/v1/inspections")
 @operation(
+    scope="read",
     query=InspectionListQuery,
     answers=[Answer(200, "One page of inspections, newest first.", Page[InspectionResource], headers=["Link"])],
 )
@@ -101,6 +102,7 @@ def list_inspections(query: InspectionListQuery) -> Response:
 
 @blueprint.get("/v1/inspections/<inspection_id>")
 @operation(
+    scope="read",
     query=WaitQuery,
     headers=["If-None-Match"],
     answers=[
@@ -115,7 +117,7 @@ def get_inspection(inspection_id: str, query: WaitQuery) -> Response:
 
 
 @blueprint.delete("/v1/inspections/<inspection_id>")
-@operation(answers=[Answer(204, "It is gone, with its report and rows.")], problems=["not_finished"])
+@operation(scope="submit", answers=[Answer(204, "It is gone, with its report and rows.")], problems=["not_finished"])
 def delete_inspection(inspection_id: str) -> Response:
     """Delete an inspection that has ended. Cancel one that is queued or running first."""
     here = context()
@@ -125,6 +127,7 @@ def delete_inspection(inspection_id: str) -> Response:
 
 @blueprint.post("/v1/inspections/<inspection_id>/cancel")
 @operation(
+    scope="submit",
     answers=[
         Answer(200, "It was queued, or had been cancelled before.", InspectionResource),
         Answer(202, "It was running: its computation is being killed.", InspectionResource),

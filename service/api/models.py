@@ -72,13 +72,13 @@ class SpecToCheck(
 
 
 @blueprint.post("/v1/models")
-@operation(
+@operation(scope="submit", rate="uploads",
     body=ModelRegistration,
     other_bodies={MULTIPART: FORM},
     answers=[Answer(201, "The model is registered.", ModelResource, headers=["Location"])],
     problems=[
         "invalid_spec", "invalid_model", "unsupported_operator", "invalid_data", "length_required",
-        "too_many_requests", "uploads_disabled", "disk_full",
+        "quota_exceeded", "too_many_requests", "uploads_disabled", "disk_full",
     ],
     example={"name": "ten sigmoid layers", "spec": EXAMPLE["model"]["spec"]},
 )  # fmt: skip
@@ -91,7 +91,7 @@ def register_model(body: ModelRegistration | None) -> Response:
 
 
 @blueprint.get("/v1/models")
-@operation(
+@operation(scope="read",
     query=ModelListQuery,
     answers=[
         Answer(
@@ -108,7 +108,7 @@ def list_models(query: ModelListQuery) -> Response:
 
 
 @blueprint.get("/v1/models/<model_id>")
-@operation(answers=[Answer(200, "The model.", ModelResource)])
+@operation(scope="read", answers=[Answer(200, "The model.", ModelResource)])
 def get_model(model_id: str) -> Response:
     """Return one model."""
     with context().database.read() as session:
@@ -116,7 +116,7 @@ def get_model(model_id: str) -> Response:
 
 
 @blueprint.delete("/v1/models/<model_id>")
-@operation(answers=[Answer(204, "It is deleted; inspections that ended stay.")], problems=["in_use"])
+@operation(scope="submit", answers=[Answer(204, "It is deleted; inspections that ended stay.")], problems=["in_use"])
 def delete_model(model_id: str) -> Response:
     """Delete a model."""
     with context().database.write() as session:
@@ -126,6 +126,7 @@ def delete_model(model_id: str) -> Response:
 
 @blueprint.post("/v1/models:validate")
 @operation(
+    scope="submit",
     body=SpecToCheck,
     answers=[Answer(200, "What the spec would build.", SpecDescription)],
     problems=["invalid_spec"],

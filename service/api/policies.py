@@ -38,7 +38,7 @@ class PolicyQuery(Query):
 
 
 @blueprint.get("/v1/policies")
-@operation(answers=[Answer(200, "Every policy, in one page.", Page[PolicyResource])])
+@operation(scope="read", answers=[Answer(200, "Every policy, in one page.", Page[PolicyResource])])
 def list_policies() -> Response:
     """List the built-in policy and all others, by name, newest version first."""
     with context().database.read() as session:
@@ -48,6 +48,7 @@ def list_policies() -> Response:
 
 @blueprint.post("/v1/policies")
 @operation(
+    scope="submit",
     body=Policy,
     answers=[Answer(201, "The policy is stored.", PolicyResource, headers=["Location"])],
     problems=["conflict"],
@@ -62,6 +63,7 @@ def create_policy(body: Policy) -> Response:
 
 @blueprint.get("/v1/policies/<policy_id>")
 @operation(
+    scope="read",
     query=PolicyQuery,
     answers=[Answer(200, "The policy; as a file it is the document alone.", PolicyResource, other=[FILE])],
 )
@@ -76,7 +78,7 @@ def get_policy(policy_id: str, query: PolicyQuery) -> Response:
 
 
 @blueprint.delete("/v1/policies/<policy_id>")
-@operation(
+@operation(scope="submit",
     answers=[Answer(204, "It is gone; inspections keep the copy they were judged by.")], problems=["conflict"]
 )  # fmt: skip
 def delete_policy(policy_id: str) -> Response:

@@ -53,7 +53,7 @@ def _bare_report(model: type[ReportPush], body: bytes) -> ReportPush:
 
 
 @blueprint.post("/v1/reports")
-@operation(
+@operation(scope="submit", rate="submissions",
     body=ReportPush,
     read_body=read_push,
     headers=["Idempotency-Key"],

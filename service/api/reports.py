@@ -91,7 +91,7 @@ class PrescriptionQuery(Query):
 
 
 @blueprint.get("/v1/inspections/<inspection_id>/report")
-@operation(
+@operation(scope="read", rate="report_reads",
     query=ReportQuery,
     headers=["Accept", "If-None-Match"],
     answers=[
@@ -118,6 +118,8 @@ def get_report(inspection_id: str, query: ReportQuery) -> Response:
 
 @blueprint.get("/v1/inspections/<inspection_id>/findings")
 @operation(
+    scope="read",
+    rate="report_reads",
     query=FindingsQuery,
     answers=[Answer(200, "The findings, and the verdict that follows from them.", FindingsResource)],
     problems=NO_REPORT,
@@ -130,6 +132,8 @@ def get_findings(inspection_id: str, query: FindingsQuery) -> Response:
 
 @blueprint.get("/v1/inspections/<inspection_id>/lr-scales")
 @operation(
+    scope="read",
+    rate="report_reads",
     query=ScalesQuery,
     answers=[Answer(200, "The suggestion, or code that follows it.", LrScales, other=[PYTHON])],
     problems=[*NO_REPORT, "not_requested"],
@@ -150,6 +154,8 @@ def get_lr_scales(inspection_id: str, query: ScalesQuery) -> Response:
 
 @blueprint.get("/v1/inspections/<inspection_id>/prescription")
 @operation(
+    scope="read",
+    rate="report_reads",
     query=PrescriptionQuery,
     answers=[Answer(200, "The prescription, or its code.", Prescription, other=[PYTHON])],
     problems=[*NO_REPORT, "not_requested"],
@@ -170,6 +176,8 @@ def get_prescription(inspection_id: str, query: PrescriptionQuery) -> Response:
 
 @blueprint.get("/v1/inspections/<inspection_id>/layers")
 @operation(
+    scope="read",
+    rate="report_reads",
     query=row_queries.InspectionLayerQuery,
     answers=[Answer(200, "One page of layer calls.", Page[LayerRow], other=[CSV], headers=["Link"])],
     problems=NO_REPORT,
@@ -182,6 +190,8 @@ def list_layers_of_inspection(inspection_id: str, query: RowQuery) -> Response:
 
 @blueprint.get("/v1/inspections/<inspection_id>/parameters")
 @operation(
+    scope="read",
+    rate="report_reads",
     query=row_queries.InspectionParameterQuery,
     answers=[Answer(200, "One page of parameters.", Page[ParameterRow], other=[CSV], headers=["Link"])],
     problems=NO_REPORT,

@@ -27,6 +27,8 @@ blueprint = APIBlueprint("rows", __name__, tag="rows")
 
 @blueprint.get("/v1/layers")
 @operation(
+    scope="read",
+    rate="report_reads",
     query=row_queries.LayerQuery,
     answers=[Answer(200, "One page of layer calls.", Page[LayerRow], other=[CSV], headers=["Link"])],
 )
@@ -37,6 +39,8 @@ def list_layers(query: RowQuery) -> Response:
 
 @blueprint.get("/v1/parameters")
 @operation(
+    scope="read",
+    rate="report_reads",
     query=row_queries.ParameterQuery,
     answers=[Answer(200, "One page of parameters.", Page[ParameterRow], other=[CSV], headers=["Link"])],
 )

@@ -21,6 +21,7 @@ blueprint = APIBlueprint("runs", __name__, tag="runs")
 
 @blueprint.post("/v1/runs")
 @operation(
+    scope="submit",
     body=RunRequest,
     answers=[Answer(201, "The run takes reports.", RunResource, headers=["Location"])],
     example={"name": "resnet, warm-up 500", "every": 100},
@@ -35,7 +36,9 @@ def create_run(body: RunRequest) -> Response:
 
 @blueprint.get("/v1/runs")
 @operation(
-    query=RunListQuery, answers=[Answer(200, "One page of runs, newest first.", Page[RunResource], headers=["Link"])]
+    scope="read",
+    query=RunListQuery,
+    answers=[Answer(200, "One page of runs, newest first.", Page[RunResource], headers=["Link"])],
 )
 def list_runs(query: RunListQuery) -> Response:
     """List runs, newest first."""
@@ -48,6 +51,7 @@ def list_runs(query: RunListQuery) -> Response:
 
 @blueprint.get("/v1/runs/<run_id>")
 @operation(
+    scope="read",
     headers=["If-None-Match"],
     answers=[
         Answer(200, "The run with its series.", RunSeries, headers=["ETag"]),
@@ -63,6 +67,7 @@ def get_run(run_id: str) -> Response:
 
 @blueprint.post("/v1/runs/<run_id>/end")
 @operation(
+    scope="submit",
     body=RunEnd,
     answers=[Answer(200, "The run takes no more reports.", RunResource)],
     problems=["conflict"],
@@ -77,7 +82,7 @@ def end_run(run_id: str, body: RunEnd) -> Response:
 
 
 @blueprint.delete("/v1/runs/<run_id>")
-@operation(answers=[Answer(204, "It is gone, with the inspections that are its steps.")])
+@operation(scope="submit", answers=[Answer(204, "It is gone, with the inspections that are its steps.")])
 def delete_run(run_id: str) -> Response:
     """Delete a run and its inspections."""
     with context().database.write() as session:

@@ -55,8 +55,8 @@ def serve(**raw: Any) -> None:  # Any: as click read them; Settings validates
     from service.processes.embedded import StartError
     from service.processes.embedded import serve as serve_until_stopped
 
-    with _named_errors("serve"):
-        settings = _configured(raw)
+    with named_errors("serve"):
+        settings = configured(raw)
         try:
             serve_until_stopped(settings, announce=_announce)
         except (BrokerError, StartError) as error:
@@ -76,8 +76,8 @@ Run `gradinspect migrate` first. Workers and a maintainer run as separate proces
 @options(LOG_LEVEL, LOG_FORMAT)
 def api(listening: int | None, **raw: Any) -> None:
     """Serve the HTTP API and its pages."""
-    with _named_errors("api"):
-        settings = _configured(raw)
+    with named_errors("api"):
+        settings = configured(raw)
         from service.processes.web_server import run_api
 
         run_api(settings, listening=listening)
@@ -99,8 +99,8 @@ def maintain(once: bool, **raw: Any) -> None:
     from service.db.engine import UNAVAILABLE
     from service.lifecycle.maintenance import Maintainer
 
-    with _named_errors("maintain"):
-        settings = _configured(raw)
+    with named_errors("maintain"):
+        settings = configured(raw)
         maintainer = Maintainer(settings)
         if not once:
             maintainer.run(_stop_on_signals())
@@ -130,8 +130,8 @@ def migrate(revision: str, down_to: str | None, **raw: Any) -> None:
     from service.db import migrate as migrations
     from service.db.engine import UNAVAILABLE
 
-    with _named_errors("migrate"):
-        settings = _configured(raw)
+    with named_errors("migrate"):
+        settings = configured(raw)
         try:
             if down_to is not None:
                 migrations.downgrade(settings.database_url, down_to)
@@ -145,7 +145,7 @@ def migrate(revision: str, down_to: str | None, **raw: Any) -> None:
 
 
 @contextmanager
-def _named_errors(command: str) -> Iterator[None]:
+def named_errors(command: str) -> Iterator[None]:
     """Report a wrong setting in one line with exit status 2."""
     try:
         yield
@@ -154,7 +154,8 @@ def _named_errors(command: str) -> Iterator[None]:
         sys.exit(2)
 
 
-def _configured(raw: dict[str, Any]) -> Settings:
+def configured(raw: dict[str, Any]) -> Settings:
+    """Return the settings that options and environment give; make the data directory, and set up logging."""
     settings = Settings.from_environment(**raw)
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)

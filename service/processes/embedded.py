@@ -27,6 +27,7 @@ from service.db.engine import Database
 from service.lifecycle.maintenance import Maintainer
 from service.processes.broker import BrokerError, EmbeddedBroker
 from service.processes.child_processes import start
+from service.processes.first_key import refuse_without_keys
 from service.settings import Settings, SettingsError
 
 READY_SECONDS = 150  # chosen: a cold disk; usually it takes five
@@ -97,7 +98,6 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         StartError: a part does not start.
         BrokerError: no broker is configured and none can be started.
     """
-    settings.check_bind()
     stop = threading.Event()
     with ExitStack() as closing:
         closing.enter_context(_signals_set(stop))
@@ -115,6 +115,7 @@ def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         migrate.upgrade(settings.database_url)
         database = Database(settings.database_url, pool_size=1)
         closing.callback(database.dispose)
+        refuse_without_keys(settings, database)
         parts += _our_processes(settings, listener)
         closing.callback(_end, parts, settings)
         for part in parts:

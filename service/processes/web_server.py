@@ -12,7 +12,9 @@ from gunicorn.glogging import Logger as GunicornLogger
 
 from service.api.description.documentation import write_specification
 from service.app import create_app
+from service.db.engine import Database
 from service.processes.child_processes import die_with_parent
+from service.processes.first_key import refuse_without_keys
 from service.processes.web_worker import MOST_CONNECTIONS, PatientWorker
 from service.settings import Settings
 
@@ -30,9 +32,13 @@ def run_api(settings: Settings, *, listening: int | None = None) -> None:
         listening: descriptor of an inherited socket; None opens `host:port`.
 
     Raises:
-        SettingsError: the address is reachable from other machines and access is not restricted.
+        SettingsError: the address is reachable from other machines and no key has been made.
     """
-    settings.check_bind()
+    database = Database(settings.database_url, pool_size=1)
+    try:
+        refuse_without_keys(settings, database)
+    finally:
+        database.dispose()  # no connection survives the forks of the server
     _Server(settings, listening).run()
 
 

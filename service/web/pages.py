@@ -6,7 +6,7 @@ import json
 from urllib.parse import urlencode
 
 from apiflask import APIBlueprint
-from flask import redirect, request
+from flask import g, redirect, request
 from werkzeug.wrappers import Response
 
 from gradinspect.contracts.problems import FAILURES, ProblemError
@@ -14,10 +14,12 @@ from gradinspect.report.html.listing import sortable_listing
 from gradinspect.report.html.render import render_body
 from gradinspect.report.words.sections import request_facts
 from gradinspect.rules import RULES
+from service.access.requirements import requires
 from service.web import gather
 from service.web.assets import asset_response
 from service.web.downloads import downloads
 from service.web.list_view import Filters
+from service.web.login import login_redirect
 from service.web.rendering import page
 
 # What a person can do; the hints of `PROBLEMS` are for programs that call the API.
@@ -26,6 +28,7 @@ _HINTS = {
     "not_finished": "Open the inspection: its page shows the progress and then the report.",
     "no_report": "Open the inspection: its page says what happened.",
     "unavailable": "Reload this page in a few seconds.",
+    "missing_scope": "Log out, and log in with a key that has the scope.",
     "internal": "Reload this page. If it stays like this, the operator's log has the details.",
 }
 
@@ -33,6 +36,7 @@ blueprint = APIBlueprint("pages", __name__, enable_openapi=False)
 
 
 @blueprint.get("/")
+@requires("read")
 def show_list() -> Response:
     """List the inspections, newest first; the address has the filters."""
     filters, cursor = Filters.of(request.args, gather.FILTER_NAMES), request.args.get("cursor") or None
@@ -60,6 +64,7 @@ def show_list() -> Response:
 
 
 @blueprint.get("/inspections/<inspection_id>")
+@requires("read")
 def show_inspection(inspection_id: str) -> Response:
     """Show one inspection: its report, or its progress, or why it has no report."""
     inspection = gather.open_inspection(inspection_id)
@@ -85,6 +90,7 @@ def show_inspection(inspection_id: str) -> Response:
 
 
 @blueprint.get("/compare")
+@requires("read")
 def show_comparison() -> Response:
     """Compare two inspections; ticked in the list they come as `of`, the newer one first."""
     ticked = request.args.getlist("of")
@@ -98,6 +104,7 @@ def show_comparison() -> Response:
 
 
 @blueprint.get("/assets/<digest>/<name>")
+@requires(None)
 def get_asset(digest: str, name: str) -> Response:
     """Return a style sheet, the script or the icon."""
     return asset_response(digest, name)
@@ -105,16 +112,16 @@ def get_asset(digest: str, name: str) -> Response:
 
 @blueprint.errorhandler(ProblemError)
 def show_problem(problem: ProblemError) -> Response:
-    """Show a mistake in the address as a page."""
+    """Show a mistake in the address as a page, and the login to a browser without a session."""
+    if problem.code == "unauthenticated" and _wants_page():
+        return login_redirect(request.full_path.rstrip("?"))
     return _problem_page(problem.problem.status, problem.code, problem.problem.title, problem.detail)
 
 
 def show_error_as_page(response: Response) -> Response:
     """Turn a problem document into a page where a browser asked for a page; the API's own paths stay JSON."""
-    accepted = request.accept_mimetypes
-    wants_page = accepted["text/html"] > accepted["application/problem+json"]
     is_api = request.path.startswith(("/v1/", "/openapi.json"))
-    if response.mimetype != "application/problem+json" or is_api or not wants_page:
+    if response.mimetype != "application/problem+json" or is_api or not _wants_page():
         return response
     problem = json.loads(response.get_data())
     shown = _problem_page(response.status_code, problem["code"], problem["title"], problem["detail"])
@@ -124,7 +131,13 @@ def show_error_as_page(response: Response) -> Response:
     return shown
 
 
+def _wants_page() -> bool:
+    accepted = request.accept_mimetypes
+    return accepted["text/html"] > accepted["application/problem+json"]
+
+
 def _problem_page(status: int, code: str, title: str, detail: str) -> Response:
+    g.problem_code = code  # for the audit log
     return page("problem.html", status=status, page="problem", title=title, detail=detail, hint=_HINTS.get(code))
 
 

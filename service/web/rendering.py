@@ -10,6 +10,7 @@ from werkzeug.wrappers import Response
 
 from gradinspect.report.html.environment import environment
 from gradinspect.version import __version__
+from service.context import has_session
 from service.web.assets import asset_url
 from service.web.formats import FILTERS
 
@@ -33,14 +34,16 @@ def page(
 ) -> Response:
     """Render a page, with an ETag so that a browser's next request is cheap.
 
+    A browser sends `Origin: null` with the forms of a page whose policy is `no-referrer`; `same-origin` keeps it.
+
     Args:
         template: a file of templates/web.
         status: the HTTP status.
         is_active: whether it shows an inspection that has not ended; the page then reloads itself.
         values: what the template reads.
     """
-    text = _environment.get_template(f"web/{template}").render(is_active=is_active, **values)
-    headers = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-cache"}
+    text = _environment.get_template(f"web/{template}").render(is_active=is_active, has_session=has_session(), **values)
+    headers = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-cache", "Referrer-Policy": "same-origin"}
     response = Response(text, status=status, mimetype="text/html", headers=headers)
     if status != 200:
         return response

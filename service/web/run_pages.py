@@ -9,6 +9,7 @@ from werkzeug.wrappers import Response
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.wire.runs import RunSeries
 from gradinspect.report.charts.run_charts import first_layer_signal, numbers_over_steps, signal_over_time
+from service.access.requirements import requires
 from service.context import context, tenant
 from service.db import runs
 from service.db.lists import overviews, queries
@@ -26,6 +27,7 @@ blueprint.register_error_handler(ProblemError, show_problem)
 
 
 @blueprint.get("/runs")
+@requires("read")
 def show_runs() -> Response:
     """List the runs, newest first."""
     cursor = request.args.get("cursor") or None
@@ -42,6 +44,7 @@ def show_runs() -> Response:
 
 
 @blueprint.get("/runs/<run_id>")
+@requires("read")
 def show_run(run_id: str) -> Response:
     """Show one run: loss and gradients over steps, the signal against depth over time, findings as they appear."""
     with context().database.read() as session:

@@ -25,7 +25,7 @@ def test_every_setting_has_a_default() -> None:
     assert settings.store_dir == Path("/somewhere/gradinspect/store")
     assert settings.broker_url is None
     assert settings.limits == Limits()
-    settings.check_bind()
+    assert not settings.needs_keys
 
 
 def test_every_setting_is_read_from_its_variable_and_validated() -> None:
@@ -37,14 +37,14 @@ def test_every_setting_is_read_from_its_variable_and_validated() -> None:
         LOG_FORMAT="json",
         LOG_LEVEL="DEBUG",
         JOB_MEMORY_BYTES="1024",
-        ALLOW_UNAUTHENTICATED="1",
+        REQUIRE_KEYS="1",
     )
     assert settings.port == 9000
     assert settings.retention_days == 30
     assert settings.queues == settings.worker_queues == ("cpu", "gpu")
     assert (settings.log_format, settings.log_level) == ("json", "debug")
     assert settings.limits.memory_bytes == 1024
-    assert settings.allow_unauthenticated
+    assert settings.require_keys
 
 
 def test_options_override_the_environment_unless_they_are_none() -> None:
@@ -120,16 +120,14 @@ def test_settings_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
-def test_binding_to_loopback_needs_no_permission(host: str) -> None:
-    read(HOST=host).check_bind()
+def test_loopback_needs_no_keys_unless_they_are_required(host: str) -> None:
+    assert not read(HOST=host).needs_keys
+    assert read(HOST=host, REQUIRE_KEYS="1").needs_keys
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org", ""])
-def test_any_other_address_is_refused_without_allow_unauthenticated(host: str) -> None:
-    settings = Settings.from_environment({}, host=host)
-    with pytest.raises(SettingsError, match="GRADINSPECT_ALLOW_UNAUTHENTICATED=1"):
-        settings.check_bind()
-    Settings.from_environment({}, host=host, allow_unauthenticated=True).check_bind()
+def test_any_other_address_needs_keys(host: str) -> None:
+    assert Settings.from_environment({}, host=host).needs_keys
 
 
 def test_a_device_selects_a_queue_that_has_workers() -> None:

@@ -13,6 +13,8 @@ from gradinspect.contracts.report.rows import LayerMeasurement, ParameterMeasure
 from gradinspect.contracts.request.policy import RulePolicy
 from gradinspect.contracts.sources import ArtifactKind, SourceFields, SourceKind, SourceRequest
 
+Scope = Literal["read", "submit", "admin"]
+Tenant = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ENDED: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 ItemT = TypeVar("ItemT", bound=BaseModel)
@@ -155,6 +157,80 @@ class PolicyResource(Document):
     description: Text
     rules: dict[str, RulePolicy] = Field(description="As it was sent: a level left out keeps the rule's default.")
     created_at: datetime | None = Field(description="Null for the built-in policy.")
+
+
+class KeyRequest(Document):
+    """The body of `POST /v1/keys`."""
+
+    name: ModelName
+    scopes: Annotated[tuple[Scope, ...], Field(min_length=1, max_length=3)] = Field(
+        default=("read",), description="`submit` includes `read`, and `admin` both."
+    )
+    expires_at: datetime | None = Field(default=None, description="When the key ends; never, when left out.")
+    tenant: Tenant | None = Field(
+        default=None, description="The caller's tenant, when left out. Only the operator names another one."
+    )
+
+
+class KeyResource(Document):
+    """An API key, without its secret."""
+
+    id: str
+    name: str
+    tenant: str
+    scopes: tuple[Scope, ...]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None = Field(description="To the minute; null for a key that was never used.")
+
+
+class NewKeyResource(KeyResource):
+    """A key that was just made."""
+
+    key: str = Field(description="The whole key. It is shown here once; the service keeps only its digest.")
+
+
+class QuotaResource(Document):
+    """A quota of the tenant, and how much of it is used."""
+
+    name: Literal["queued", "running", "stored_bytes"]
+    used: Count
+    limit: Count | None = Field(description="Null where there is none.")
+
+
+class RateResource(Document):
+    """What is left of one rate."""
+
+    name: Literal["submissions", "uploads", "upload_bytes", "report_reads"]
+    applies_to: Literal["key", "tenant"]
+    limit: Count
+    window_seconds: Count
+    remaining: Count
+    reset_seconds: Count = Field(description="Until the whole limit is available again.")
+
+
+class UsageResource(Document):
+    """The quotas of a tenant and the rates of a key."""
+
+    tenant: str
+    key: str | None = Field(description="Id of the caller's key; null on loopback without a key.")
+    scopes: tuple[Scope, ...]
+    quotas: tuple[QuotaResource, ...]
+    rates: tuple[RateResource, ...] = Field(description="Empty without a key, which nothing is counted for.")
+
+
+class ActResource(Document):
+    """An entry of the audit log."""
+
+    id: str
+    at: datetime
+    key: str | None = Field(description="Id of the caller's key; null on loopback without a key.")
+    action: str = Field(description="Name of the operation.")
+    object: str | None = Field(description="Id of what it was done to.")
+    address: str = Field(description="The caller's address.")
+    status: Count
+    code: str | None = Field(description="Code of the problem; null after a success.")
+    request_id: str
 
 
 class Page(BaseModel, Generic[ItemT]):

@@ -35,6 +35,7 @@ blueprint = APIBlueprint(
 
 @blueprint.get("/openapi.json")
 @operation(
+    scope=None,
     answers=[
         Answer(200, "The OpenAPI 3.1 document.", other=["application/json"], headers=["ETag"]),
         Answer(304, "The document is still the one with that ETag."),
@@ -47,7 +48,7 @@ def get_specification() -> Response:
 
 
 @blueprint.get("/docs")
-@operation(answers=[Answer(200, "A page for people.", other=["text/html"])])
+@operation(scope=None, answers=[Answer(200, "A page for people.", other=["text/html"])])
 def get_documentation() -> Response:
     """Show this API as a page, which works offline."""
     specification = _specification()

@@ -38,14 +38,29 @@ from service.query_strings import FILTER_MARK, PageQuery
 
 COMPONENT = "#/components/schemas/{model}"
 SERVERS = [{"url": "/", "description": "The service that this document comes from."}]
+SECURITY_SCHEMES: dict[str, Schema] = {
+    "key": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "gi_<id>_<secret>",
+        "description": "A key. On loopback none is needed, unless the service requires them. Each operation names the "
+        "scope that it needs.",
+    }
+}
 LICENSE = {"name": "Apache License 2.0", "identifier": "Apache-2.0"}
 CONTACT = {"name": "The maintainers of gradinspect"}
 
 # Problems of every operation, and those of operations with a body or an id in the path.
 ALWAYS = ("bad_request", "invalid_request")
 SERVER_ERRORS = ("internal", "unavailable")  # described as 5XX
+# Statuses that nearly every operation has, described once as 4XX where no code is the operation's own.
+COMMON_STATUSES = frozenset({400, 401, 403, 406, 413, 415})
 WITH_BODY = ("short_body", "too_large", "unsupported_media_type")
 WITH_JSON = ("malformed_json",)
+WITH_KEY = ("unauthenticated", "missing_scope")
+
+# Rows of lists, each with the part of a report that it extends.
+ROW_BASES = {"LayerRow": "LayerMeasurement", "ParameterRow": "ParameterMeasurement"}
 
 # Parts that many schemas repeat, each with the path to one example.
 LAYER_UNION = {"LayerEntry": ("Residual", "properties", "layers", "items")}
@@ -63,6 +78,7 @@ PATH_PARAMETERS: dict[str, Schema] = {
     "model_id": {"type": "string", "pattern": MODEL_ID.pattern},
     "inspection_id": {"type": "string", "pattern": "^insp_[0-9a-f-]{36}$"},
     "run_id": {"type": "string", "pattern": RUN_ID},
+    "key_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
     "policy_id": {"type": "string", "pattern": "^(default|pol_[0-9a-f-]{36})$"},
 }
 REQUEST_HEADERS: dict[str, tuple[str, Schema]] = {
@@ -83,6 +99,7 @@ RESPONSE_HEADERS: dict[str, tuple[str, Schema]] = {
     "Link": ('The next page, `rel="next"`.', {"type": "string"}),
     "Location": ("The path of the resource.", {"type": "string"}),
     "Preference-Applied": ("The preference that was followed.", {"type": "string"}),
+    "RateLimit": ('What is left of the nearest limit, `"name";r=remaining;t=seconds`.', {"type": "string"}),
     "Retry-After": ("Seconds after which to ask again.", {"type": "integer", "minimum": 0}),
 }
 
@@ -90,7 +107,7 @@ RESPONSE_HEADERS: dict[str, tuple[str, Schema]] = {
 def complete_specification(app: APIFlask, skeleton: dict[str, Any]) -> dict[str, Any]:
     """Fill in what APIFlask's skeleton leaves open."""
     skeleton["info"] |= {"license": LICENSE, "contact": CONTACT}
-    skeleton |= {"servers": SERVERS, "security": []}
+    skeleton |= {"servers": SERVERS, "security": [{"key": []}]}
     # HEAD is GET without the body: the description of the API states it once.
     described = [(route, item) for route, item in operations_of(app) if route.method != "head"]
     schemas, names = _schemas([item for _, item in described])
@@ -99,13 +116,14 @@ def complete_specification(app: APIFlask, skeleton: dict[str, Any]) -> dict[str,
         "parameters": _shared_parameters(),
         "headers": {name: {"description": text, "schema": schema} for name, (text, schema) in RESPONSE_HEADERS.items()},
         "responses": _problem_responses(names),
+        "securitySchemes": SECURITY_SCHEMES,
     }
     paths: dict[str, dict[str, Schema]] = defaultdict(dict)
     for (path, method, view, tag), item in described:
         heading = skeleton["paths"][path][method]
         text = "\n\n".join(heading[key] for key in ("summary", "description") if key in heading)
         entry: Schema = {"summary": view.replace("_", " ").capitalize(), "description": text}
-        entry |= {"tags": [tag], "operationId": view}
+        entry |= {"tags": [tag], "operationId": view, "security": _security(item)}
         entry["parameters"] = [*_path_parameters(path), *_query_parameters(item, components), *_header_parameters(item)]
         if item.body is not None or item.other_bodies:
             entry["requestBody"] = {"required": True, "content": _request_content(item, names)}
@@ -204,6 +222,12 @@ def _shared_parameters() -> dict[str, Schema]:
     return in_paths | in_headers
 
 
+def _security(item: Operation) -> list[dict[str, list[str]]]:
+    """Return the scope that an operation needs; the empty alternative is loopback, where no key is needed."""
+    scope = item.requirement.scope
+    return [] if scope is None else [{"key": [scope]}, {}]
+
+
 def _request_content(item: Operation, names: dict[type[BaseModel], str]) -> Schema:
     content: Schema = {}
     if item.body is not None:
@@ -216,11 +240,15 @@ def _request_content(item: Operation, names: dict[type[BaseModel], str]) -> Sche
 def _responses(path: str, item: Operation, names: dict[type[BaseModel], str]) -> Schema:
     responses: Schema = {str(answer.status): _response(answer, names) for answer in item.answers}
     for status, codes in sorted(_problems_by_status(path, item).items()):
+        if status in COMMON_STATUSES and not set(codes) & set(item.problems):
+            continue
         response = _reference("responses", _response_name(status))
         if set(codes) & set(item.problems):
             response["description"] = ", ".join(f"`{code}`" for code in codes)
         responses.setdefault(str(status), response)
-    return responses | {"5XX": _reference("responses", "ServerError")}
+    return responses | {
+        "4XX": _reference("responses", "ClientError"), "5XX": _reference("responses", "ServerError"),
+    }  # fmt: skip
 
 
 def _response(answer: Answer, names: dict[type[BaseModel], str]) -> Schema:
@@ -240,10 +268,11 @@ def _response(answer: Answer, names: dict[type[BaseModel], str]) -> Schema:
 def _problem_responses(names: dict[type[BaseModel], str]) -> dict[str, Schema]:
     """Return one response per status of a problem; an operation lists the codes that it can end in."""
     content = {MEDIA_TYPE: {"schema": _schema_reference(ProblemDocument, names)}}
+    common = [code for code, row in PROBLEMS.items() if row.status in COMMON_STATUSES]
     named = {_response_name(status): codes for status, codes in sorted(_grouped(PROBLEMS).items())}
     return {
         name: {"description": "\n".join(f"- `{code}`: {PROBLEMS[code].title}." for code in codes), "content": content}
-        for name, codes in (named | {"ServerError": list(SERVER_ERRORS)}).items()
+        for name, codes in (named | {"ClientError": common, "ServerError": list(SERVER_ERRORS)}).items()
     }
 
 
@@ -254,6 +283,10 @@ def _response_name(status: int) -> str:
 
 def _problems_by_status(path: str, item: Operation) -> dict[int, list[str]]:
     codes: list[str] = [*ALWAYS, *item.problems]
+    if item.requirement.scope is not None:
+        codes += WITH_KEY
+    if item.requirement.rate is not None:
+        codes.append("too_many_requests")
     if offered_media_types(item):
         codes.append("not_acceptable")
     if "{" in path:
@@ -280,8 +313,9 @@ def _share_parts(document: Schema) -> None:
         for methods in document["paths"].values()
         for entry in methods.values()
     ]
-    open_up(schemas, set(schemas) - reachable(sent, schemas))
-    for row, base in (("LayerRow", "LayerMeasurement"), ("ParameterRow", "ParameterMeasurement")):
+    open_up(schemas, set(schemas) - reachable(sent, schemas) - set(ROW_BASES))
+    for row, base in ROW_BASES.items():
+        schemas[base].pop("additionalProperties", None)  # else a row could not extend it
         extend(schemas, row, base)
     share(document, LAYER_UNION)
     union = schemas["LayerEntry"]

@@ -1,7 +1,7 @@
 """The declaration of an endpoint at its view: the request is parsed and the specification is written from it.
 
     @blueprint.get("/v1/models")
-    @operation(query=ModelQuery, answers=[Answer(200, "One page of models.", ModelPage)])
+    @operation(scope="read", query=ModelQuery, answers=[Answer(200, "One page of models.", ModelPage)])
     def list_models(query: ModelQuery) -> Response: ...
 
 APIFlask routes and names the operations. Its parsing is not used, because it accepts any content type as JSON, keeps
@@ -20,8 +20,11 @@ from flask import Flask
 from pydantic import BaseModel
 from werkzeug.wrappers import Response
 
+from service.access.requirements import Requirement, requires
 from service.api.http.reading import JSON, best_of, read_json, read_query, refuse_query, require_content_type
+from service.context import Scope
 from service.query_strings import Query
+from service.rates import Rate
 
 Schema = dict[str, Any]  # Any: a JSON schema is JSON
 View = TypeVar("View", bound=Callable[..., Response])
@@ -51,6 +54,7 @@ class Operation:
     """The declaration of one operation."""
 
     answers: Sequence[Answer]
+    requirement: Requirement
     query: type[Query] | None = None
     body: type[BaseModel] | None = None
     other_bodies: Mapping[str, Schema] = field(default_factory=dict)
@@ -61,7 +65,9 @@ class Operation:
 
 def operation(
     *,
+    scope: Scope | None,
     answers: Sequence[Answer],
+    rate: Rate | None = None,
     query: type[Query] | None = None,
     body: type[BaseModel] | None = None,
     other_bodies: Mapping[str, Schema] | None = None,
@@ -73,7 +79,9 @@ def operation(
     """Parse a view's request and describe the operation.
 
     Args:
+        scope: what the caller's key must allow; None lets anyone call.
         answers: the successful responses.
+        rate: the limit that each request counts against.
         query: model of the query string, given to the view as `query`; without it every parameter is refused.
         body: model of the JSON body, given to the view as `body`.
         other_bodies: media types that the view reads by itself; `body` is then None.
@@ -82,10 +90,13 @@ def operation(
         problems: codes of `PROBLEMS` specific to this operation.
         example: a JSON body that works.
     """
-    described = Operation(answers, query, body, other_bodies or {}, headers, problems, example)
+    described = Operation(
+        answers, Requirement(scope, rate), query, body, other_bodies or {}, headers, problems, example
+    )
     offered = offered_media_types(described)
 
     def decorate(view: View) -> View:
+        @requires(scope, rate=rate)
         @wraps(view)
         def answer(**arguments: object) -> Response:
             if offered:

@@ -18,6 +18,7 @@ from service.context import context
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITES = frozenset({"same-origin", "none"})  # none: typed by the user. Other ports of a host are "same-site"
 _FORMS = frozenset({"application/x-www-form-urlencoded", "text/plain"})  # a page can send these without asking us
+PAGE_FORMS = frozenset({"/login", "/logout"})  # a browser sends Origin with them, which is checked first
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
 
 
@@ -36,7 +37,7 @@ def refuse_foreign_requests() -> None:
         raise ProblemError("cross_origin", f"Sec-Fetch-Site is {site[:32]!r}: a page of another origin sent this")
     if origin is not None and not _is_own(origin):
         raise ProblemError("cross_origin", f"Origin is {origin[:128]!r}, which is not this service")
-    if request.mimetype in _FORMS:
+    if request.mimetype in _FORMS and request.path not in PAGE_FORMS:
         raise ProblemError("unsupported_media_type", f"Content-Type is {request.mimetype}; send application/json")
 
 

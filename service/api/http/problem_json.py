@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 import structlog
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from pydantic import Field
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
@@ -92,6 +92,7 @@ def problem_response(
         headers: such as Retry-After and Allow.
     """
     row = PROBLEMS[code]
+    g.problem_code = code  # for the audit log
     document: dict[str, object] = {
         "type": type_of(code),
         "title": row.title,

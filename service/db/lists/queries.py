@@ -7,33 +7,20 @@ A filter is a field of the query model and a condition in the function below it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Annotated, Generic, TypeVar
+from collections.abc import Iterator
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
-from sqlalchemy import ColumnElement, Select, exists, literal, select, tuple_
+from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.orm import Session
 
 from gradinspect.contracts.report.report import MeasuredBy, Verdict
 from gradinspect.contracts.wire.resources import Status
 from gradinspect.rules import RULE_IDS
-from service.db.lists import cursors
+from service.db.lists.pages import Listing, page_of
 from service.db.results.tables import FindingRecord
 from service.db.tables import InspectionRecord, LabelRecord, ModelRecord, RunRecord
 from service.query_strings import Moment, PageQuery, PlainText
-
-ItemT = TypeVar("ItemT")
-_Dated = TypeVar("_Dated", InspectionRecord, ModelRecord, RunRecord)
-
-
-@dataclass(frozen=True)
-class Listing(Generic[ItemT]):
-    """One page; `next_cursor` is None on the last."""
-
-    items: Sequence[ItemT]
-    next_cursor: str | None
 
 
 def _known_rule(rule: str) -> str:
@@ -75,7 +62,7 @@ def inspections(session: Session, query: InspectionListQuery, *, tenant: str) ->
         ProblemError: `invalid_request` for a cursor of another list.
     """
     rows = select(InspectionRecord).where(InspectionRecord.tenant_id == tenant, InspectionRecord.deleted_at.is_(None))
-    return _page(session, rows.where(*_conditions(query, tenant)), InspectionRecord, query, tenant)
+    return page_of(session, rows.where(*_conditions(query, tenant)), InspectionRecord, query, tenant)
 
 
 def _conditions(query: InspectionListQuery, tenant: str) -> Iterator[ColumnElement[bool]]:
@@ -126,7 +113,7 @@ def models(session: Session, query: ModelListQuery, *, tenant: str) -> Listing[M
     rows = select(ModelRecord).where(ModelRecord.tenant_id == tenant, ModelRecord.deleted_at.is_(None))
     if query.name is not None:
         rows = rows.where(ModelRecord.name == query.name)
-    return _page(session, rows, ModelRecord, query, tenant)
+    return page_of(session, rows, ModelRecord, query, tenant)
 
 
 class RunListQuery(PageQuery):
@@ -146,21 +133,4 @@ def runs(session: Session, query: RunListQuery, *, tenant: str) -> Listing[RunRe
     rows = select(RunRecord).where(RunRecord.tenant_id == tenant)
     if query.name is not None:
         rows = rows.where(RunRecord.name == query.name)
-    return _page(session, rows, RunRecord, query, tenant)
-
-
-def _page(
-    session: Session, rows: Select[_Dated], record: type[_Dated], query: PageQuery, tenant: str
-) -> Listing[_Dated]:
-    filters = query.model_dump(mode="json", exclude={"cursor", "limit"}, exclude_defaults=True)
-    bound_to = cursors.binding(session, record.__tablename__, tenant, filters)
-    if query.cursor is not None:
-        created_at, last_id = cursors.decode(query.cursor, bound_to, [(datetime,), (str,)])
-        end = tuple_(literal(created_at, record.created_at.type), literal(last_id, record.id.type))
-        rows = rows.where(tuple_(record.created_at, record.id) < end)
-    rows = rows.order_by(record.created_at.desc(), record.id.desc()).limit(query.limit + 1)
-    found = session.scalars(rows).all()
-    if len(found) <= query.limit:
-        return Listing(found, None)
-    last = found[query.limit - 1]
-    return Listing(found[: query.limit], cursors.encode(bound_to, [last.created_at, last.id]))
+    return page_of(session, rows, RunRecord, query, tenant)

@@ -31,6 +31,7 @@ PROMISED = {
     "/v1/reports": {"post"}, "/v1/runs": {"get", "post"}, "/v1/runs/{run_id}": {"get", "delete"},
     "/v1/runs/{run_id}/end": {"post"},
     "/v1/policies/{policy_id}": {"get", "delete"}, "/openapi.json": {"get"}, "/docs": {"get"},
+    "/v1/keys": {"get", "post"}, "/v1/keys/{key_id}": {"delete"}, "/v1/usage": {"get"}, "/v1/audit-log": {"get"},
     "/healthz": {"get"}, "/readyz": {"get"}, "/metrics": {"get"},
 }  # fmt: skip
 

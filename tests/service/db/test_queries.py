@@ -15,7 +15,8 @@ from gradinspect.contracts.sources import SpecSource
 from service.db import clock, models
 from service.db.engine import Database
 from service.db.lists import cursors, queries
-from service.db.lists.queries import InspectionListQuery, Listing, ModelListQuery
+from service.db.lists.pages import Listing
+from service.db.lists.queries import InspectionListQuery, ModelListQuery
 from service.db.results import writing as results
 from service.db.tables import InspectionRecord, LabelRecord
 from service.query_strings import validate_query
