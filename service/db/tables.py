@@ -229,6 +229,8 @@ class InspectionRecord(Table):
             postgresql_where=_OF_A_RUN,
         ),
         Index("inspections_leases", "lease_until", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
+        Index("inspections_started", "tenant_id", "started_at"),
+        Index("inspections_turns", "tenant_id", "created_at", "id", sqlite_where=_QUEUED, postgresql_where=_QUEUED),
         Index("inspections_dispatch", "dispatch_due_at", sqlite_where=_QUEUED, postgresql_where=_QUEUED),
         Index(
             "inspections_kept",

@@ -19,7 +19,7 @@ import structlog
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.report.report import Measurements, Report
 from gradinspect.rules.judge import judge
-from service.db import leases, outbox, workers
+from service.db import leases, outbox, turns, workers
 from service.db.engine import UNAVAILABLE, Database
 from service.db.leases import Claim
 from service.db.workers import OneWorker
@@ -86,14 +86,19 @@ class Worker:
             workers.remove(session, self.name)
 
     def inspect(self, inspection_id: str) -> None:
-        """Process one inspection; do nothing if it is not queued."""
+        """Process the inspection whose turn it is in the queue of this one; do nothing if none is queued there."""
         if self._stopping.is_set():
             return  # the row stays queued, and the maintainer publishes it again
         try:
             self.fork_servers.facts()
             with self.database.write() as session:
                 seconds = self.settings.lease_seconds
-                claim = leases.claim(session, inspection_id, owner=self.name, lease_seconds=seconds)
+                claim = turns.claim_next(
+                    session, inspection_id, queues=self.settings.worker_queues, owner=self.name,
+                    lease_seconds=seconds, max_running=self.settings.max_running,
+                )  # fmt: skip
+                if claim is None and self.settings.max_running is not None:
+                    turns.publish_again_soon(session, inspection_id)
         except ForkServerError as error:
             # A claim would cost an attempt. While queued, the inspection is published again.
             _log.warning("nothing_claimed", inspection=inspection_id, detail=str(error))
@@ -104,7 +109,7 @@ class Worker:
         if claim is None:
             _log.debug("nothing_to_claim", inspection=inspection_id)
             return
-        log = _log.bind(inspection=inspection_id, attempt=claim.attempt)
+        log = _log.bind(inspection=claim.lease.inspection_id, attempt=claim.attempt)
         keeper = LeaseKeeper(
             self.database, claim.lease,
             lease_seconds=self.settings.lease_seconds, heartbeat_seconds=self.settings.heartbeat_seconds,
