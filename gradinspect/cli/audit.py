@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from gradinspect.cli.credentials import key_option
 from gradinspect.cli.options import InspectionOptions, inspection_options
 from gradinspect.contracts.request.policy import DEFAULT_POLICY, FailOn, Policy
 from gradinspect.report.formats import FORMATS, FORMATS_BY_NAME
@@ -48,6 +49,7 @@ def _output_options(command: Callable[..., None]) -> Callable[..., None]:
 @_output_options
 @click.option("--quiet", is_flag=True, help="Print only the outputs that were asked for.")
 @click.option("--show-policy", is_flag=True, help="Print the policy in full, as a file to edit, and exit.")
+@key_option
 @inspection_options
 @click.pass_context
 def audit(

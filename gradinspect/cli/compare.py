@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gradinspect.cli.credentials import key_option
+
 if TYPE_CHECKING:
     from gradinspect.contracts.report.report import Report
 
@@ -29,6 +31,7 @@ _INSPECTION_ID = re.compile(r"insp_[0-9a-f-]{36}")
 @click.argument("head", metavar="HEAD")
 @click.option("--server", envvar="GRADINSPECT_SERVER", metavar="URL", show_envvar=True,
               help="The service that has the reports of insp_… ids.")  # fmt: skip
+@key_option
 @click.option("--policy", metavar="FILE", help="Judge both by this policy first.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 @click.option("--fail-if-worse", is_flag=True, help="Exit with 1 when the head is worse than the base.")

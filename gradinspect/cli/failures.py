@@ -85,13 +85,20 @@ def _client_failure(error: Exception) -> Failure | None:
 
     if isinstance(error, errors.ApiProblem):
         code = WRONG_CALL if error.status < 500 and error.status != 429 else COULD_NOT_TELL
-        hint = "" if error.errors else error.hint
+        hint = "" if error.errors else _hint(error.code, error.hint)
         return Failure(f"{error.code}: {error.detail}", hint=hint, details=_fields(error.errors), exit_code=code)
     if isinstance(error, errors.InspectionFailed):
         return Failure(f"{error.code}: {error.detail}", hint=error.remedy, exit_code=COULD_NOT_TELL)
     if isinstance(error, errors.GradinspectError):
         return Failure(str(error), exit_code=COULD_NOT_TELL)
     return None
+
+
+def _hint(code: str, hint: str) -> str:
+    """Return what to do on the command line, where that differs from what a program does."""
+    if code == "unauthenticated":
+        return "give --key, or set GRADINSPECT_KEY; the operator makes keys with `gradinspect keys create`"
+    return hint
 
 
 def _fields(errors: tuple[FieldError, ...]) -> tuple[str, ...]:

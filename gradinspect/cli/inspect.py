@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from gradinspect.cli.credentials import current_key, key_option
 from gradinspect.cli.options import InspectionOptions, inspection_options
 
 EXAMPLES = """\b
@@ -29,7 +30,7 @@ measured or the service does not answer. The exit code of `audit` depends on the
 @click.option("--markdown", metavar="FILE", help="Also write the report as markdown.")
 @click.option("--all-layers", is_flag=True, help="List every layer call, however many there are.")
 @click.option("--push", metavar="URL", help="Measure here, and store the report on this service.")
-@click.option("--key", envvar="GRADINSPECT_KEY", metavar="KEY", help="API key for --push.", show_envvar=True)
+@key_option
 @click.option("--name", metavar="NAME", help="With --push: the model's name there.  [default: the file's]")
 @inspection_options
 def inspect(
@@ -40,7 +41,6 @@ def inspect(
     markdown: str | None,
     all_layers: bool,
     push: str | None,
-    key: str | None,
     name: str | None,
 ) -> None:
     """Inspect MODEL and show the report.
@@ -61,7 +61,9 @@ def inspect(
     report = obtain_report(model, options, takes_labels=push is not None)
     if push is not None:
         policy = options.policy if not options.policy.endswith(".json") else "default"
-        page = push_report(report, push, key=key, name=name, labels=labels_of(options.label), policy=policy)
+        page = push_report(
+            report, push, key=current_key(push), name=name, labels=labels_of(options.label), policy=policy
+        )
         click.echo(page, err=True)
     if html is not None:
         write_file(html, report.to_html())

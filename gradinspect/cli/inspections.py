@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from gradinspect.cli.credentials import key_option
+
 if TYPE_CHECKING:
     from gradinspect.contracts.wire.resources import InspectionResource
 
@@ -16,10 +18,10 @@ _COLUMNS = ("inspection", "created (UTC)", "status", "verdict", "model")
 
 
 def service_option(command: CommandT) -> CommandT:
-    """Add --server to a command that works on a service only."""
+    """Add --server and --key to a command that works on a service only."""
     option = click.option("--server", envvar="GRADINSPECT_SERVER", metavar="URL", show_envvar=True, required=True,
                           help="The service.")  # fmt: skip
-    return option(command)
+    return option(key_option(command))
 
 
 @click.command(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import click
 
+from gradinspect.cli.credentials import key_option
+
 
 @click.command(
     epilog="\b\nExamples:\n  gradinspect validate spec.json\n  generate-spec | gradinspect validate - --json"
 )
 @click.argument("spec", metavar="SPEC")
 @click.option("--server", metavar="URL", help="Ask this service instead; its version may differ.")
+@key_option
 @click.option("--json", "as_json", is_flag=True, help="Print the description as JSON.")
 def validate(spec: str, server: str | None, as_json: bool) -> None:
     """Check SPEC, a JSON or YAML file or - for stdin, and list what it would build.

@@ -14,11 +14,13 @@ from gradinspect.client.errors import (
     InspectionCancelled,
     InspectionFailed,
     InvalidRequest,
+    MissingScope,
     NotFound,
     ServiceFault,
     ServiceUnreachable,
     StillRunning,
     TooManyRequests,
+    Unauthenticated,
     UnexpectedAnswer,
 )
 from gradinspect.report.shown import Report
@@ -31,11 +33,13 @@ __all__ = [
     "InspectionCancelled",
     "InspectionFailed",
     "InvalidRequest",
+    "MissingScope",
     "NotFound",
     "Report",
     "ServiceFault",
     "ServiceUnreachable",
     "StillRunning",
     "TooManyRequests",
+    "Unauthenticated",
     "UnexpectedAnswer",
 ]

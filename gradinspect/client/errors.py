@@ -4,6 +4,8 @@
     ├── ServiceUnreachable      no answer: address, network, TLS, time-out
     ├── UnexpectedAnswer        an answer, but not of this API: a proxy, another service, another version
     ├── ApiProblem              the service refused: `code`, `status`, `detail`, `errors`, `hint`, `request_id`
+    │   ├── Unauthenticated     401: give a valid key
+    │   ├── MissingScope        403: the key does not allow this
     │   ├── InvalidRequest      400, 422 and similar: change the request
     │   ├── NotFound            404
     │   ├── Conflict            409: the resource is in a state that forbids this
@@ -83,6 +85,14 @@ class InvalidRequest(ApiProblem):
     """The request is wrong."""
 
 
+class Unauthenticated(ApiProblem):
+    """The service needs a key, and got none that is valid."""
+
+
+class MissingScope(ApiProblem):
+    """The key does not allow this."""
+
+
 class NotFound(ApiProblem):
     """The resource does not exist."""
 
@@ -143,6 +153,12 @@ def problem_of(
     code: str, status: int, detail: str, *, errors: Sequence[FieldError] = (), hint: str = "", request_id: str = ""
 ) -> ApiProblem:
     """Return the exception for a status."""
-    kinds: dict[int, type[ApiProblem]] = {404: NotFound, 409: Conflict, 429: TooManyRequests}
+    kinds: dict[int, type[ApiProblem]] = {
+        401: Unauthenticated,
+        403: MissingScope,
+        404: NotFound,
+        409: Conflict,
+        429: TooManyRequests,
+    }
     kind = kinds.get(status, ServiceFault if status >= 500 else InvalidRequest)
     return kind(code, status, detail, errors=errors, hint=hint, request_id=request_id)

@@ -8,6 +8,8 @@ TREE = {
     "ServiceUnreachable": "GradinspectError",
     "UnexpectedAnswer": "GradinspectError",
     "ApiProblem": "GradinspectError",
+    "Unauthenticated": "ApiProblem",
+    "MissingScope": "ApiProblem",
     "InvalidRequest": "ApiProblem",
     "NotFound": "ApiProblem",
     "Conflict": "ApiProblem",
