@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from math import prod
 from typing import BinaryIO
 
-from gradinspect.contracts.exported.program import Graph, Node, Program, StoredTensor
+from gradinspect.contracts.exported.program import Graph, Node, Program, Ref, StoredTensor
 from gradinspect.contracts.request.request import Mode
 from gradinspect.intake.advice import SNIFFED_BYTES, advice
 from gradinspect.intake.archive import Archive, refusal
 from gradinspect.intake.exported.fields import JsonField, read_json
 from gradinspect.intake.exported.graphs import GraphReader
-from gradinspect.intake.exported.signature import SignatureReader, read_calls
+from gradinspect.intake.exported.signature import Signature, SignatureReader, read_calls
 from gradinspect.intake.exported.tensors import Sizes, read_payloads
 
 MAX_MODEL_BYTES = 64 * 2**20  # of model.json; a network of 1,000 layers has about 10 MB
@@ -40,6 +40,11 @@ _FLAGS = {
     "feature_dropout": "train", "feature_dropout_": "train", "alpha_dropout": "train", "alpha_dropout_": "train",
     "feature_alpha_dropout": "train", "feature_alpha_dropout_": "train", "native_dropout": "train", "lstm": "train",
     "gru": "train", "rnn_tanh": "train", "rnn_relu": "train", "rrelu": "training", "rrelu_": "training",
+}  # fmt: skip
+# Classes of torch's modules by the function that takes their weight.
+_CLASSES = {
+    "linear": "Linear", "conv1d": "Conv1d", "conv2d": "Conv2d", "conv3d": "Conv3d", "embedding": "Embedding",
+    "layer_norm": "LayerNorm", "group_norm": "GroupNorm", "rms_norm": "RMSNorm",
 }  # fmt: skip
 _MODES: dict[str, Mode] = {
     "_batch_norm_with_update": "train", "_batch_norm_with_update_functional": "train", "_batch_norm_no_update": "eval",
@@ -131,7 +136,7 @@ def read_program(file: BinaryIO) -> Program:
         input_tree=input_tree,
         output_tree=output_tree,
         ranges=_ranges(members["range_constraints"], sizes),
-        kinds=_kinds(reader.places.kinds, paths),
+        kinds=_kinds(reader.places.kinds | _used_by_others(graph, signature, reader.places.kinds), paths),
         mode=_mode(graph),
         torch_version=members["torch_version"].text(64) if "torch_version" in members else "",
     )
@@ -221,6 +226,23 @@ def _kinds(found: Mapping[str, str], paths: list[str]) -> dict[str, str]:
     """Return the class of each module, outer ones first; of a module without operations it is not known."""
     kinds = {path: found.get(path, "") for path in paths}
     return kinds | {path: kind for path, kind in found.items() if path not in kinds}
+
+
+def _used_by_others(graph: Graph, signature: Signature, found: Mapping[str, str]) -> dict[str, str]:
+    """Return the classes of modules that are never called but whose weight a known function takes, as in Swin."""
+    owners = {
+        value: stored.name.removesuffix(".weight")
+        for value, stored in signature.parameters
+        if stored.name.endswith(".weight")
+    }
+    kinds = {}
+    for node in _nodes(graph):
+        kind = _CLASSES.get(node.operator)
+        weight = next((argument.value for argument in node.arguments if argument.name == "weight"), None)
+        path = owners.get(weight.name, "") if isinstance(weight, Ref) else ""
+        if kind is not None and path and path not in found:
+            kinds[path] = kind
+    return kinds
 
 
 def _mode(graph: Graph) -> Mode | None:

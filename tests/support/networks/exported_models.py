@@ -187,6 +187,19 @@ class Attention(nn.Module):
         return self.out(torch.nn.functional.silu(gate) * value)  # type: ignore[no-any-return]
 
 
+class Borrowing(nn.Module):
+    """A layer that is never called: its weight and bias are given to a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 5)
+        self.second = nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = torch.relu(torch.nn.functional.linear(x, self.first.weight, self.first.bias))
+        return self.second(h)  # type: ignore[no-any-return]
+
+
 def _mlp() -> nn.Module:
     return nn.Sequential(
         nn.Linear(6, 8), nn.Sigmoid(), nn.Linear(8, 8), nn.ReLU(), nn.Dropout(0.25), nn.LayerNorm(8), nn.Linear(8, 3)
@@ -224,6 +237,7 @@ EXPORTED: dict[str, Exported] = {
         lambda: (torch.randn(4, 4),),
         dynamic=lambda: {"x": {0: 2 * torch.export.Dim("half", min=1, max=30)}},
     ),
+    "borrowing": Exported(Borrowing, lambda: (torch.randn(4, 4),)),
     "attention": Exported(Attention, lambda: (torch.randn(3, 5, 8),)),
 }
 

@@ -91,7 +91,7 @@ def _part(modules: dict[str, Part], path: str, kinds: Mapping[str, str]) -> Part
         if here in modules:
             continue
         owner, leaf = modules[above], steps[depth - 1]
-        part = Part(kinds.get(here) or _NEVER_CALLED.get((owner.class_name, leaf), ""))
+        part = Part(_NEVER_CALLED.get((owner.class_name, leaf)) or kinds.get(here, ""))
         try:
             owner.add_module(leaf, part)
         except (KeyError, TypeError) as error:
