@@ -77,12 +77,17 @@ def inspect_reference(reference: Reference, *, loss_factor: float = 1.0) -> Repo
             value of a named loss are not judged.
     """
     with seeded(0, torch.device("cpu")):
-        model = reference.make()
-        inputs, targets = reference.batch() if reference.batch is not None else _drawn(reference.data, model)
+        model, inputs, targets = draw_reference(reference)
         options = {"trial": "off", "policy": INFERRED, **reference.options}
         if loss_factor != 1.0:
             options["loss"] = _multiplied(options.get("loss", "cross_entropy"), loss_factor)
         return inspect(model, inputs, targets, **options)
+
+
+def draw_reference(reference: Reference) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """Draw a network, its inputs and its targets from the global random state."""
+    model = reference.make()
+    return model, *(reference.batch() if reference.batch is not None else _drawn(reference.data, model))
 
 
 def _drawn(data: Data, model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
