@@ -112,10 +112,10 @@ def run_one(name: str) -> None:
 def without_dropout(model: nn.Module) -> None:
     """Switch dropout off: after its first run TorchScript draws other masks from the same seed than eager torch."""
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+        if isinstance(module, nn.Dropout) or type(module).__name__ == "StochasticDepth":
+            module.p = 0.0  # of torch and of torchvision
         for attribute, value in vars(module).items():
-            if "dropout" in attribute and isinstance(value, float):
+            if any(word in attribute for word in ("drop", "mask_time_prob")) and isinstance(value, float):
                 setattr(module, attribute, 0.0)
 
 

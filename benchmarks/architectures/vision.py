@@ -137,7 +137,7 @@ TORCHVISION: Mapping[str, Builder] = {
     **named(torchvision_net, ["vit_b_32"], image_size=64),
     "alexnet": partial(torchvision_net, "alexnet", 96),
     "swin_t": partial(torchvision_net, "swin_t", 64, 2),
-    "inception_v3": partial(inception_like, "inception_v3", 112),
+    "inception_v3": partial(inception_like, "inception_v3", 192),
     **named(segmentation_net, ["fcn_resnet50", "deeplabv3_resnet50", "lraspp_mobilenet_v3_large"]),
     **named(detection_net, ["fasterrcnn_mobilenet_v3_large_320_fpn", "retinanet_resnet50_fpn"]),
 }
@@ -159,7 +159,9 @@ TIMM: Mapping[str, Builder] = {
     **named(
         timm_net,
         ["cait_xxs24_224", "eva02_tiny_patch14_224", "mixer_s32_224", "resmlp_12_224", "deit_tiny_patch16_224"],
-        img_size=112,
+        size=224,
+        img_size=224,
+        batch=2,
     ),
     **named(timm_net, ["xcit_nano_12_p16_224"]),
     "efficientformer_l1": partial(timm_net, "efficientformer_l1", 224, 2),

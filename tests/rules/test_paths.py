@@ -12,6 +12,7 @@ from torch.nn import functional
 from gradinspect import inspect
 from gradinspect.contracts.report.report import Finding, Report
 from gradinspect.engine.network.reproducible import seeded
+from tests.support.networks.inspected import traced
 
 
 class Written(nn.Module):
@@ -301,3 +302,17 @@ def test_a_recurrent_layer_that_is_cut_off_entirely_still_fails() -> None:
     report = inspect(ReadAt(None), torch.randn(16, 6, 8), torch.randint(0, 3, (16,)))
     [finding] = [finding for finding in report.findings if finding.rule == "zero_gradient"]
     assert finding.severity == "fail"
+
+
+@pytest.mark.parametrize("is_traced", [False, True])
+def test_positions_of_a_kernel_that_meet_padding_alone_are_information(is_traced: bool) -> None:
+    torch.manual_seed(0)
+    model: nn.Module = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.Flatten(), nn.Linear(8, 3))
+    x = torch.randn(16, 4, 1, 1)
+    if is_traced:
+        model = traced(model, x)
+    report = inspect(model, x, torch.randint(0, 3, (16,)), trial="off")
+    [finding] = [finding for finding in report.findings if finding.rule == "zero_gradient"]
+    assert finding.severity == "info"
+    assert finding.operation is not None
+    assert finding.operation.reason == "only_padding"

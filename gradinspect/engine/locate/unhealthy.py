@@ -137,8 +137,8 @@ def _share_of_padding(call: LayerCall, entry: ParameterEntry) -> float | None:
     kernel = tuple(entry.tensor.shape[2:])
     lists = [value for value in call.arguments if isinstance(value, list | tuple)]
     sizes = call.input_shape[2:] if call.input_shape is not None else ()
-    if not kernel or len(lists) < 3 or len(sizes) != len(kernel) or any(value is True for value in call.arguments):
-        # `True` is the argument `transposed`.
+    is_transposed = any(value is True for value in call.arguments[6:7])  # later flags of traced calls are cuDNN's
+    if not kernel or len(lists) < 3 or len(sizes) != len(kernel) or is_transposed:
         return None
     live = 1.0
     for axis, (taps, size) in enumerate(zip(kernel, sizes, strict=True)):
