@@ -1,7 +1,7 @@
 """Published architectures, each inspected and compared with plain autograd.
 
 Run with `python -m benchmarks.zoo [--family timm] [--only resnet18 gpt2] [--output FILE]`; it needs `gradinspect[zoo]`.
-Each network runs in a process of its own, eager and, where torch can, as a traced TorchScript module. `wrong` counts
+Each network runs in a separate process, eager and, where torch can, as a traced TorchScript module. `wrong` counts
 the gradients whose norm differs from plain autograd's by more than a thousandth, `rows` the layer calls, and `unseen`
 the parameters that have a gradient and no row.
 """
@@ -113,7 +113,7 @@ def without_dropout(model: nn.Module) -> None:
     """Switch dropout off: after its first run TorchScript draws other masks from the same seed than eager torch."""
     for module in model.modules():
         if isinstance(module, nn.Dropout) or type(module).__name__ == "StochasticDepth":
-            module.p = 0.0  # of torch and of torchvision
+            vars(module)["p"] = 0.0  # of torch and of torchvision
         for attribute, value in vars(module).items():
             if any(word in attribute for word in ("drop", "mask_time_prob")) and isinstance(value, float):
                 setattr(module, attribute, 0.0)

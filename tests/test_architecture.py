@@ -54,10 +54,11 @@ def test_the_engine_loads_no_flask(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("package", ["gradinspect", "service", "workers"])
 def test_only_settings_read_the_environment(package: str) -> None:
-    """`os.environ` is used in service/settings.py, where a child's environment is made, and for torch's variable."""
+    """`os.environ` is used in service/settings.py, to make a child's environment, for torch's and the XDG variable."""
     passes_on = {"service/processes/broker.py", "service/processes/embedded.py", "workers/supervisor/fork_client.py"}
     cuda_visible_devices = {"workers/supervisor/devices.py", "workers/child/forkserver.py"}
-    allowed = {"service/settings.py", *passes_on, *cuda_visible_devices}
+    xdg_config_home = {"gradinspect/cli/credentials.py"}
+    allowed = {"service/settings.py", *passes_on, *cuda_visible_devices, *xdg_config_home}
     readers = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / package).rglob("*.py")

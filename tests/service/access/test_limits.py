@@ -104,7 +104,7 @@ def test_without_a_key_nothing_is_counted(data_dir: Path, sqlite_url: str) -> No
 
 @pytest.fixture
 def acts(keyed: FlaskClient, here: Context) -> list[dict[str, object]]:
-    """Do several acts with one reading key and one admin's key, and read the audit log."""
+    """Make requests with a reading key and an admin's key, and return the audit log."""
     admin, reader = make_key(here, "admin"), make_key(here, "read")
     made = keyed.post("/v1/policies", json={"name": "strict"}, headers=bearer(admin)).get_json()["id"]
     keyed.delete(f"/v1/policies/{made}", headers=bearer(reader))

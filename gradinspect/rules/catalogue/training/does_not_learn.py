@@ -77,7 +77,9 @@ RULE = Rule(
     reference="Karpathy 2019, A recipe for training neural networks: overfit a single batch",
     check=check,
     if_it_learns="kept",
-    warn=Level(0.3, "a linear layer on random labels, the weakest healthy network of benchmarks/trial_study, has 0.4"),
-    fail=Level(0.1, "sick networks of benchmarks/trial_study stay under 0.09, healthy ones reach 0.5"),
+    warn=Level(
+        0.3, "a linear layer on random labels, the weakest healthy network of benchmarks/learning/trial_study, has 0.4"
+    ),
+    fail=Level(0.1, "sick networks of benchmarks/learning/trial_study stay under 0.09, healthy ones reach 0.5"),
     largest=1.0,
 )

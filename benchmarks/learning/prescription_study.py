@@ -1,4 +1,4 @@
-"""Sick networks and their prescriptions: `python -m benchmarks.prescription_study`.
+"""Sick networks and their prescriptions: `python -m benchmarks.learning.prescription_study`.
 
 For every network: is the verdict a pass, is the cause named, is a prescription found, and does the printed block train
 the network when it is pasted into a plain loop on new seeds? The loop shares no code with the search.

@@ -1,4 +1,4 @@
-"""What the learning trial says of small networks, healthy and sick: `python -m benchmarks.trial_study [seeds]`.
+"""What the learning trial says of small networks: `python -m benchmarks.learning.trial_study [seeds]`.
 
 Each network is drawn anew from every seed and judged with its own batch. The tables have the verdicts of the trial and
 of the report, the best skill of SGD and of Adam, and the price in training steps. They are the source of the thresholds
