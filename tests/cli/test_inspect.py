@@ -27,7 +27,7 @@ SPEC: dict[str, Any] = {
 SICK: dict[str, Any] = {
     "input": {"shape": [32]},
     "layers": [
-        {"repeat": 9, "layers": [{"type": "Linear", "out_features": 32}, {"type": "Sigmoid"}]},
+        {"repeat": 20, "layers": [{"type": "Linear", "out_features": 32}, {"type": "Sigmoid"}]},
         {"type": "Linear", "out_features": 10},
     ],
 }
@@ -83,7 +83,7 @@ def test_json_is_the_whole_report_and_nothing_else(run: Run) -> None:
     report = reported(run("inspect", "sick.json", "--json"))
     assert report.verdict == "fail"
     assert report.model.name == "sick.json"
-    assert len(report.layers) == 10
+    assert len(report.layers) == 21
 
 
 def test_the_same_seed_gives_the_same_numbers(run: Run) -> None:

@@ -22,7 +22,7 @@ from service.context import EXTENSION, Context
 from service.settings import Settings
 from tests.support.pretend_worker import Watched, Worker
 
-URL = "http://service.test"
+URL = "http://localhost"
 SPEC: dict[str, Any] = {"input": {"shape": [4]}, "layers": [{"type": "Linear", "out_features": 2}]}
 Run = Callable[..., Result]
 

@@ -37,5 +37,5 @@ def watched(here: tuple[httpx.BaseTransport, Context], worker: Worker) -> Watche
 
 @pytest.fixture
 def client(watched: Watched) -> Iterator[Client]:
-    with Client("http://service.test", transport=watched, sleep=lambda _seconds: None) as made:
+    with Client("http://localhost", transport=watched, sleep=lambda _seconds: None) as made:
         yield made

@@ -23,6 +23,8 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
     if evidence.optimizer is None:
         return NotJudged("no optimizer was declared")
     steps = evidence.setup.steps
+    if not steps:
+        return NotJudged("the optimizer's first step was not measured")
     broken = [step for step in steps if step.nonfinite_fraction and not _is_broken(evidence, step.parameter)]
     if broken and "fail" in thresholds.levels:
         return _not_finite(evidence.optimizer, broken)
