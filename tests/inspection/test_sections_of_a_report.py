@@ -76,7 +76,7 @@ def test_progress_names_the_stages_in_order_and_never_decreases() -> None:
     assert 0 < fractions[0] < fractions[-1] <= 1
     order = list(dict.fromkeys(stage for stage, _ in seen))
     assert order == ["load", "forward", "backward", "statistics", "noise", "jacobian", "curvature", "trial",
-                     "training_trace", "report"]  # fmt: skip
+                     "training_trace", "prescription", "report"]  # fmt: skip
 
 
 def test_several_seeds_have_the_sections_of_the_first() -> None:

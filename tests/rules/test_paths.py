@@ -12,6 +12,7 @@ from torch.nn import functional
 from gradinspect import inspect
 from gradinspect.contracts.report.report import Finding, Report
 from gradinspect.engine.network.reproducible import seeded
+from gradinspect.testing.reference_networks import INFERRED
 from tests.support.networks.inspected import traced
 
 
@@ -74,7 +75,7 @@ def test_a_branch_whose_own_signal_vanishes_is_found() -> None:
         for part in parts.values():
             nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
         model = Written(forward, **parts, side=side, o=nn.Linear(16, 3))
-        return inspect(model, torch.randn(64, 16), torch.randint(0, 3, (64,)))
+        return inspect(model, torch.randn(64, 16), torch.randint(0, 3, (64,)), trial="off", policy=INFERRED)
 
     sick = finding(drawn(lambda: made(sigmoids(12))), "vanishing_signal")
     assert sick is not None

@@ -257,7 +257,7 @@ def test_a_model_whose_parameters_meet_nothing_says_that_no_layer_call_was_recog
             """Compute the output."""
             return self.logits * 1.0
 
-    report = inspect(Bare(), X, CLASSES)
+    report = inspect(Bare(), X, CLASSES, trial="off")
     assert report.layers == ()
     assert report.depth_decay is not None
     assert report.depth_decay.reason == "no layer call was recognised"
