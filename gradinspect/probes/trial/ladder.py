@@ -83,5 +83,8 @@ def _sgd_family(sgd: Sgd, height: float) -> Iterator[Optimizer]:
 
 
 def _eps(height: float) -> float:
-    """Return Adam's ε, which is in the unit of the gradients, for a loss that is far smaller than one."""
-    return 1e-8 * height if height < USUAL_HEIGHTS[0] else 1e-8
+    """Return Adam's ε, which is in the unit of the gradients, for a loss that is far from unit size.
+
+    Torch's own would stop small gradients of one loss and let those of the same loss in another unit pass.
+    """
+    return 1e-8 if USUAL_HEIGHTS[0] <= height <= USUAL_HEIGHTS[1] else 1e-8 * height
