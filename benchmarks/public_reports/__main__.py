@@ -19,7 +19,8 @@ from typing import Literal
 
 import torch
 
-from benchmarks.public_reports.networks import CASES, Case, Training
+from benchmarks.public_reports.cases import CASES, Case
+from benchmarks.public_reports.networks import Training
 from gradinspect import inspect
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.report.report import Finding, Report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Protocol
@@ -26,7 +27,7 @@ class Recorder(Protocol):
         """Write what has been taken, and how the run ended."""
 
 
-class _Background(threading.Thread):
+class _Background(threading.Thread, ABC):
     """Calls `_write` with each report in another thread, in order; a failure is warned of once.
 
     Args:
@@ -59,8 +60,9 @@ class _Background(threading.Thread):
         if self._failure is not None:
             warnings.warn(f"reports of the run are missing at {self._what}: {self._failure}", stacklevel=4)
 
+    @abstractmethod
     def _write(self, push: ReportPush) -> None:
-        raise NotImplementedError
+        """Write one report."""
 
 
 class FileRecorder(_Background):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from apiflask import APIBlueprint
 from pydantic import AfterValidator, Field
 from werkzeug.wrappers import Response
 
+from gradinspect.contracts.document import Document
 from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.report.report import Finding, PolicyReference, Report
 from gradinspect.contracts.report.sections import LrScales
@@ -43,6 +44,8 @@ _SUFFIXES = {**{form.media_type: form.suffix for form in FORMATS}, CSV: "csv"}
 NO_REPORT = ["not_finished", "no_report"]
 # A self-contained page: inline styles, no scripts, no external resources.
 FILE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
+
+DocumentT = TypeVar("DocumentT", bound=Document)
 
 blueprint = APIBlueprint("reports", __name__, tag="reports")
 
@@ -140,16 +143,8 @@ def get_findings(inspection_id: str, query: FindingsQuery) -> Response:
 )
 def get_lr_scales(inspection_id: str, query: ScalesQuery) -> Response:
     """Learning-rate scales per layer, and the evidence for them."""
-    _, key = _find(inspection_id)
-    found = json.loads(context().store.reports.read(key)).get("lr_scales")
-    if found is None:
-        raise ProblemError("not_requested", "this inspection did not ask for lr_scales")
-    scales = LrScales.model_validate(found, strict=False)
-    if query.format == "json" and best_of([JSON, PYTHON]) == JSON:
-        return json_answer(scales)
-    if scales.code is None:
-        raise ProblemError("not_requested", f"there is no code to give: {scales.reason or 'nothing was suggested'}")
-    return conditional(Response(scales.code, mimetype=PYTHON))
+    scales = _section(inspection_id, "lr_scales", LrScales, absent="this inspection did not ask for lr_scales")
+    return _with_code(scales, scales.code, query.format, otherwise=scales.reason or "nothing was suggested")
 
 
 @blueprint.get("/v1/inspections/<inspection_id>/prescription")
@@ -162,16 +157,9 @@ def get_lr_scales(inspection_id: str, query: ScalesQuery) -> Response:
 )
 def get_prescription(inspection_id: str, query: PrescriptionQuery) -> Response:
     """Return the changes with which the model was seen to learn, and the code that was run."""
-    _, key = _find(inspection_id)
-    stored = json.loads(context().store.reports.read(key)).get("prescription")
-    if stored is None:
-        raise ProblemError("not_requested", "this inspection made no trial, so nothing was prescribed")
-    found = Prescription.model_validate(stored, strict=False)
-    if query.format == "json" and best_of([JSON, PYTHON]) == JSON:
-        return json_answer(found)
-    if found.code is None:
-        raise ProblemError("not_requested", f"there is no code to give: {found.reason or found.outcome}")
-    return conditional(Response(found.code, mimetype=PYTHON))
+    absent = "this inspection made no trial, so nothing was prescribed"
+    found = _section(inspection_id, "prescription", Prescription, absent=absent)
+    return _with_code(found, found.code, query.format, otherwise=found.reason or found.outcome)
 
 
 @blueprint.get("/v1/inspections/<inspection_id>/layers")
@@ -207,6 +195,26 @@ def _find(inspection_id: str) -> tuple[InspectionRecord, str]:
     with context().database.read() as session:
         record = inspections.get(session, inspection_id, tenant=tenant())
     return record, report_key(record)
+
+
+def _section(inspection_id: str, name: str, document: type[DocumentT], *, absent: str) -> DocumentT:
+    """Read one section of a stored report; `absent` is what a caller is told where the report has none."""
+    _, key = _find(inspection_id)
+    stored = json.loads(context().store.reports.read(key)).get(name)
+    if stored is None:
+        raise ProblemError("not_requested", absent)
+    return document.model_validate(stored, strict=False)
+
+
+def _with_code(
+    document: Document, code: str | None, requested: Literal["json", "torch"], *, otherwise: str
+) -> Response:
+    """Answer with a document, or with its code where the caller prefers Python; `otherwise` is why there is none."""
+    if requested == "json" and best_of([JSON, PYTHON]) == JSON:
+        return json_answer(document)
+    if code is None:
+        raise ProblemError("not_requested", f"there is no code to give: {otherwise}")
+    return conditional(Response(code, mimetype=PYTHON))
 
 
 def _written(record: InspectionRecord, key: str, media_type: str, table: str) -> bytes | str:

@@ -6,6 +6,7 @@ Names of layers and parameters are untrusted text. They appear in code only as s
 from __future__ import annotations
 
 import textwrap
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar
 
@@ -29,9 +30,9 @@ class Action(Document):
     name: ClassVar[str]
     is_in_place: ClassVar[bool] = False
 
+    @abstractmethod
     def sentence(self) -> str:
         """Return the change in one sentence."""
-        raise NotImplementedError
 
     def source(self) -> str:
         """Return the lines that change `model`; they raise LookupError where they would change nothing."""
