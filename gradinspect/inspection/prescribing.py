@@ -40,7 +40,9 @@ def prescribed(s: SectionInput, measured: Measurements, progress: Callable[[floa
         measured, policy=DEFAULT_POLICY, model=ModelReference(kind="module"), inspection=None, settings=settings
     )
     if report.verdict == "pass":
-        return Prescription(outcome="not_needed", reason="the model learns as it is")
+        has_learned = measured.trial.verdict == "learns"
+        reason = "the model learns as it is" if has_learned else "no rule finds fault; the trial did not see it learn"
+        return Prescription(outcome="not_needed", reason=reason)
     needed = COPIES * copies_bytes(s)
     if s.memory_left_bytes is not None and needed > s.memory_left_bytes:
         return Prescription(

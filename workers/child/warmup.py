@@ -105,7 +105,7 @@ def warm_up() -> Warmed:
     _try(_built(SICK), TRIED)
     _try(_built(CNN), EVERYTHING)
     for dtype in ("float64", "bfloat16", "float16"):
-        _try(_built(CNN), {"precision": {"compute": dtype}})
+        _try(_built(CNN), {**PLAIN, "precision": {"compute": dtype}})
     for model, sample in _uploads():
         file, source = _scripted(model), _loaded(sample)
         _try(source, EVERYTHING, file)
@@ -172,4 +172,4 @@ def _warm_tensor_files() -> None:
 
     tokens = {"tokens": torch.zeros(4, 3, dtype=torch.int64), "y": torch.zeros(4, dtype=torch.int64)}
     data = {"artifact": NO_DIGEST, "inputs": ["tokens"], "target": "y"}
-    _try(_loaded(None), {"data": data}, _scripted(_Recurrent()), save(tokens))
+    _try(_loaded(None), {**PLAIN, "data": data}, _scripted(_Recurrent()), save(tokens))
