@@ -9,26 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from gradinspect.contracts.document import from_python
-from gradinspect.contracts.report.report import ModelReference
-from gradinspect.contracts.request.request import InspectionSettings
-from gradinspect.contracts.sources import SpecSource
-from gradinspect.contracts.spec.model_spec import ModelSpec
-from gradinspect.contracts.wire.messages import Job, Limits
 from gradinspect.engine.network.build import build
 from gradinspect.engine.network.parameters import ParameterIndex
 from gradinspect.engine.tracing.run_pass import TracedPass
 from gradinspect.inspection import subjects
-from gradinspect.inspection.local import inspect_job
 from tests.support.networks.inspected import as_job, random
 
 SPEC: dict[str, Any] = {
     "input": {"shape": [4]},
     "layers": [{"type": "Linear", "out_features": 8}, {"type": "Tanh"}, {"type": "Linear", "out_features": 3}],
-}
-VANISHING: dict[str, Any] = {
-    "input": {"shape": [32]},
-    "layers": [{"repeat": 10, "layers": [{"type": "Linear", "out_features": 64}, {"type": "Sigmoid"}]}],
 }
 
 
@@ -51,23 +40,6 @@ def test_the_model_of_one_seed_is_freed_before_the_next_is_built(monkeypatch: py
     monkeypatch.setattr(subjects, "build", builds)
     as_job(spec=SPEC, seeds=3)
     assert builds.alive == [0, 0, 0]
-
-
-def test_the_measured_model_is_freed_before_a_remedy_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    builds = Builds()
-    monkeypatch.setattr(subjects, "build", builds)
-    tried: list[int] = []
-
-    def check(*_args: object) -> tuple[()]:
-        tried.append(sum(model() is not None for model in builds.made))
-        return ()
-
-    monkeypatch.setattr("gradinspect.inspection.measure.check_remedies", check)
-    inspect_job(
-        Job(source=SpecSource(spec=from_python(ModelSpec, VANISHING)), settings=InspectionSettings(), limits=Limits()),
-        model=ModelReference(kind="spec"),
-    )
-    assert tried == [0]
 
 
 def test_a_pass_releases_its_graph() -> None:

@@ -67,7 +67,7 @@ def test_a_pushed_and_a_measured_report_are_equal_but_for_the_environment(client
     assert (there.pop("measured_by"), here.pop("measured_by")) == ("service", "client")
     assert (there.pop("inspection"), here.pop("inspection")) == (by_service, by_client)
     for each in (there, here):
-        del each["environment"]
+        del each["environment"], each["self_checks"]  # which checks are made depends on the CPU time of a pass
         each["model"] = each["model"]["kind"]  # the fixture judges for a reference without an id
     assert there == here
 
