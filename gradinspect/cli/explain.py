@@ -41,6 +41,7 @@ def explain(rule: str | None) -> None:
 
 def _paragraphs(rule: Rule) -> list[str]:
     from gradinspect.contracts.request.policy import LEVELS
+    from gradinspect.rules.rule import IF_IT_LEARNS
     from gradinspect.wording import bound_in_words
 
     texts = [f"{rule.id}: {rule.title}. {rule.what}", rule.why]
@@ -49,4 +50,4 @@ def _paragraphs(rule: Rule) -> list[str]:
             texts.append(f"{level} {bound_in_words(rule.compares, default.value)} ({rule.unit}): {default.source}.")
     if rule.always is not None:
         texts.append(f"{rule.always} whenever it is found; there is no threshold.")
-    return [*texts, f"Source: {rule.reference}."]
+    return [*texts, IF_IT_LEARNS[rule.if_it_learns], f"Source: {rule.reference}."]

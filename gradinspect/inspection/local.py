@@ -110,7 +110,8 @@ def inspect(
         InspectionError: the model cannot be measured on this batch; `code` and `detail` say why.
 
     Cost: one forward and one backward pass and the statistics, 1.02-1.5 times the bare passes; with a trial, for a
-    healthy network some 10-60 training steps more, for a sick one up to 2,000 steps or 20 s.
+    healthy network some 10-60 training steps more, for a sick one up to 2,000 steps or 20 s, and as much again for
+    a prescription.
     """
     check_types(model, inputs, targets, optimizer)
     held = read_optimizer(optimizer, model) if isinstance(optimizer, torch.optim.Optimizer) else None

@@ -9,17 +9,17 @@ import sys
 
 from gradinspect.contracts.request.policy import LEVELS, Severity
 from gradinspect.rules.catalogue import RULES
-from gradinspect.rules.rule import Rule
+from gradinspect.rules.rule import IF_IT_LEARNS, Rule
 from gradinspect.wording import bound_in_words
 
 _INTRODUCTION = """# Rules
 
 This page is generated from `gradinspect/rules/catalogue/` by `python -m gradinspect.rules.document`.
 
-A rule looks at stored measurements and says nothing, or makes one finding: `info`, `warn` or `fail`. The verdict of
-a report is the severest of `fail` and `warn`; without either it is `pass`; `undetermined` when the backward signal
-could not be judged. `info` never changes a verdict. A rule whose measurement is missing is not judged, and the
-report says so.
+A rule looks at stored measurements and says nothing, or makes one finding: `info`, `warn` or `fail`. The learning trial
+weighs the findings first ([what a verdict means](verdicts.md)). The verdict is then the severest of `fail` and `warn`;
+without either it is `pass`; `undetermined` when the backward signal could not be judged and no trial saw the model
+learn. `info` never changes a verdict. A rule whose measurement is missing is not judged, and the report says so.
 
 Multiplying the loss by a constant changes no verdict. Five rules look at the loss together with a number that was
 declared, and are silent when it was not: `update_ratio`, `optimizer_step` and `sharpness` (the optimizer's learning
@@ -66,7 +66,7 @@ def _section(rule: Rule) -> str:
             lines.append(f"- {level} {bound} ({rule.unit}): {default.source}.")
     if rule.compares == "present":
         lines.append(f"- {rule.always}, whenever there is one; no threshold ({rule.unit}).")
-    return "\n".join([*lines, f"- Source: {rule.reference}.", ""])
+    return "\n".join([*lines, f"- {IF_IT_LEARNS[rule.if_it_learns]}", f"- Source: {rule.reference}.", ""])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,6 +62,13 @@ Check = Callable[[Evidence, Thresholds], Finding | NotJudged | None]
 #   warn: at most a `warn`. For harm that a trial on one batch cannot show.
 #   kept: itself. For the structure of the model, and for what a trial itself found.
 IfItLearns = Literal["outvoted", "outvoted_as_declared", "outvoted_if_all_move", "warn", "kept"]
+IF_IT_LEARNS: Mapping[IfItLearns, str] = {
+    "outvoted": "Where a trial sees the model learn, the finding is information.",
+    "outvoted_as_declared": "Where a trial sees the model learn at the declared rate, the finding is information.",
+    "outvoted_if_all_move": "Where a trial sees the model learn and every layer move, the finding is information.",
+    "warn": "Where a trial sees the model learn, the finding is at most a warning.",
+    "kept": "A trial does not change it.",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ _HEALTHY_HEAD = ("network", "verdict", "verdict, loss × 1e-6", "SageMaker Debug
 _INTRODUCTION = """# Sick networks and the findings about them
 
 This page is generated from `gradinspect/testing/` by `python -m gradinspect.testing.sick_networks`, which draws and
-inspects every network here.
+inspects every network here, without a learning trial and judged by the rules alone (a policy with
+`"verdicts": "inferred"`).
 
 Each network has one defect, known by construction. Our column is the finding that names it, with the cause that it
 gives. The last columns are the findings of other tools' rules for the same network at the same step, computed from the

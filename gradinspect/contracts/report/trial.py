@@ -1,6 +1,6 @@
 """The learning trial and the prescription: what short training runs of the model showed, and what to change.
 
-A trial trains a copy of the model on the inspected batch with several optimizers and rates (`arms`). A prescription is
+A trial trains the model on the inspected batch with several optimizers and rates (`arms`). A prescription is
 one list of changes, tried together; its source code is made from `changes` by `contracts.report.prescription_code`.
 """
 
@@ -53,7 +53,7 @@ class TrialArm(Document):
 
 
 class Trial(Section):
-    """Training runs of a copy of the model on the inspected batch: the evidence that it learns, or does not."""
+    """Training runs of the model on the inspected batch: the evidence that it learns, or does not."""
 
     verdict: TrialVerdict = Field(
         default="undetermined",

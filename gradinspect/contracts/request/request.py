@@ -57,9 +57,9 @@ class TrialRequest(Document):
     """The budget of the learning trial, and again of the prescription where one follows."""
 
     steps: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        default=2_000, description="Training steps of all arms together."
+        default=2_000, description="Training steps of all runs together."
     )
-    seconds: Annotated[Finite, Field(gt=0, le=86_400)] = Field(default=20.0, description="Wall seconds of all arms.")
+    seconds: Annotated[Finite, Field(gt=0, le=86_400)] = Field(default=20.0, description="Wall seconds of all runs.")
 
 
 def _trial_form(value: object) -> str:

@@ -1,4 +1,4 @@
-"""The section `trial`: train copies of the model on its batch, and say whether it learns."""
+"""The section `trial`: train the model on its batch, say whether it learns, and restore it."""
 
 from __future__ import annotations
 

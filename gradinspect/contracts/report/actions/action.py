@@ -103,7 +103,7 @@ def cut(text: str, *, most: int = 60) -> str:
 
 
 def listed(names: tuple[str, ...], *, most: int = 3) -> str:
-    """Write the first names in backquotes, and how many more there are; `gradinspect.wording` lies above contracts."""
+    """Write the first names in backquotes, and how many more; contracts cannot import `gradinspect.wording`."""
     shown = ", ".join(f"`{cut(name, most=40)}`" for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 

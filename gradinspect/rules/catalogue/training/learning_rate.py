@@ -1,4 +1,4 @@
-"""The model learns, but not at the declared rate, or not with SGD."""
+"""The model learns, but not at the declared rate, or with one of SGD and Adam alone."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from gradinspect.rules.evidence import Evidence
 from gradinspect.rules.rule import Level, NotJudged, Rule, Thresholds
 from gradinspect.wording import counted, fold, number, percent, quoted
 
-STANDS = 0.1  # chosen: a loss that has fallen by less than a tenth has not been learned
+HARDLY_FELL = 0.1  # chosen: a loss that has fallen by less than a tenth has not been learned
 AT_ONCE = 0.5  # chosen: where the gradient dies from one step to the next, it is not because the loss is solved
 FEWEST = 5  # points at both ends together
 
@@ -29,7 +29,7 @@ def check(evidence: Evidence, thresholds: Thresholds) -> Finding | NotJudged | N
         return None
     norms = [("", [point.total_grad_norm for point in points])]
     norms += [(name, [_layer(point, index) for point in points]) for index, name in enumerate(trace.layers)]
-    is_standing = left >= 1 - STANDS
+    is_standing = left >= 1 - HARDLY_FELL
     falls = [(name, _fall(each)) for name, each in norms if is_standing or _is_sudden(each, thresholds)]
     fired = [(name, fall) for name, fall in falls if fall is not None and thresholds.severity(fall) is not None]
     if not fired:
@@ -80,9 +80,10 @@ def _assumed(trace: TimeDecay) -> str:
 
 RULE = Rule(
     id="training_decay",
-    title="The gradient dies while the loss stands",
+    title="The gradient dies while the loss does not fall",
     what="Decades by which the norm of the gradient, in all or of a layer, falls over a short training run in which "
-    f"the loss falls by less than {percent(STANDS)}; by less than {percent(AT_ONCE)} where it falls within one step.",
+    f"the loss falls by less than {percent(HARDLY_FELL)}; by less than {percent(AT_ONCE)} where it falls within one "
+    "step.",
     why=(
         "A gradient that shrinks because the loss is solved is training; one that shrinks while the loss stays is a "
         "network that has been pushed to where it no longer reacts: units that died or saturated in the first steps, "
