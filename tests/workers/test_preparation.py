@@ -20,10 +20,13 @@ from gradinspect.contracts.report.sections import (
     SeedSpread,
     WeightGain,
 )
-from gradinspect.contracts.report.trial import Change
+from gradinspect.contracts.report.trial import SWITCHED_OFF, Change, Trial
 from gradinspect.contracts.request.policy import DEFAULT_POLICY
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.contracts.wire.messages import Job, JobTimings, Limits
+from gradinspect.report.words.headline import headline
+from gradinspect.rules import judge
+from gradinspect.testing.measurements import MODEL, chain
 from service.db.leases import Claim, Lease
 from tests.support.sample_reports import PRESCRIPTION
 from tests.support.specimens import make_report, spec
@@ -147,5 +150,17 @@ def test_changes_that_are_not_valid_are_not_served() -> None:
     assert (kept.outcome, kept.code, kept.changes) == ("not_found", None, ())
 
 
-def test_a_prescription_that_nobody_asked_for_is_dropped() -> None:
-    assert believed(InspectionSettings(trial="off"), prescription=PRESCRIPTION).prescription is None
+def test_without_a_trial_the_reason_is_kept_and_what_a_child_sent_is_dropped() -> None:
+    kept = believed(InspectionSettings(trial="off"), trial=Trial(verdict="learns"), prescription=PRESCRIPTION)
+    assert kept.prescription is None
+    assert kept.trial == Trial(status="undetermined", reason=SWITCHED_OFF)
+
+
+def test_with_the_trial_switched_off_the_verdict_is_that_of_a_local_inspection() -> None:
+    settings = InspectionSettings(trial="off")
+    vanishing = chain((0.01,) * 5)
+    sent = {name: getattr(vanishing, name) for name in ("depth_decay", "layers", "parameters")}
+    report = judge(believed(settings, **sent), policy=DEFAULT_POLICY, model=MODEL, inspection=None, settings=settings)
+    found = next(outcome for outcome in report.rules if outcome.rule == "vanishing_signal")
+    assert (found.severity, found.inferred_severity) == ("warn", "fail")
+    assert SWITCHED_OFF in headline(report)

@@ -10,6 +10,7 @@ from gradinspect.contracts.problems import ProblemError
 from gradinspect.contracts.report.prescription_code import with_code
 from gradinspect.contracts.report.report import Environment, Measurements
 from gradinspect.contracts.report.scale_code import with_scale_code
+from gradinspect.contracts.report.trial import SWITCHED_OFF, Trial
 from gradinspect.contracts.sections import SECTIONS
 from gradinspect.contracts.wire.messages import Limits
 from gradinspect.version import __version__
@@ -74,8 +75,12 @@ def trusted(measured: Measured, claim: Claim, facts: ServerFacts, *, level: Leve
     }
     if settings.lr_scales is not False and believed.lr_scales is not None:
         changed["lr_scales"] = with_scale_code(believed.lr_scales, settings.optimizer)
-    asked = settings.trial != "off" and believed.prescription is not None
-    changed["prescription"] = with_code(believed.prescription) if asked and believed.prescription is not None else None
+    if settings.trial == "off":
+        # As in a local inspection: with the reason, what rules infer is at most a warning.
+        changed["trial"] = Trial(status="undetermined", reason=SWITCHED_OFF)
+        changed["prescription"] = None
+    elif believed.prescription is not None:
+        changed["prescription"] = with_code(believed.prescription)
     if settings.seeds == 1:
         changed["spread"] = None
     changed["environment"] = _environment(measured, claim, facts, level=level, limits=limits)
