@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft4Validator
 
 from gradinspect.contracts.report.report import Measurements, Report
+from gradinspect.contracts.report.trial import Trial
 from gradinspect.contracts.request.policy import Policy, RulePolicy
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.report.ci.sarif import render_sarif
@@ -99,6 +100,13 @@ def test_rules_that_were_not_applied_are_notified_with_the_reason() -> None:
     texts = {note["associatedRule"]["id"]: (note["level"], note["message"]["text"]) for note in notes}
     assert texts["sharpness"] == ("note", "sharpness was not applied: the policy switches it off")
     assert texts["vanishing_signal"][0] == "warning"
+
+
+def test_a_rule_that_the_trial_outvoted_was_applied() -> None:
+    found = run(SICK.model_copy(update={"trial": Trial(verdict="learns")}))
+    notified = {note["associatedRule"]["id"] for note in found["invocations"][0]["toolExecutionNotifications"]}
+    assert ("vanishing_signal", "note") in {(result["ruleId"], result["level"]) for result in found["results"]}
+    assert "vanishing_signal" not in notified
 
 
 @given(name=st.text(min_size=1, max_size=40))

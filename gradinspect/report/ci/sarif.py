@@ -20,7 +20,7 @@ from gradinspect.report.words.prescription_words import (
     prescription_changes,
     shown_prescription,
 )
-from gradinspect.report.words.rule_words import leaves_verdict_open, reason_not_applied
+from gradinspect.report.words.rule_words import leaves_verdict_open, reason_not_applied, was_applied
 from gradinspect.version import __version__
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -99,7 +99,7 @@ def _notifications(report: Report) -> list[Json]:
             "message": {"text": f"{outcome.rule} was not applied: {reason_not_applied(outcome)}"},
         }
         for index, outcome in enumerate(report.rules)
-        if outcome.outcome not in ("passed", "finding")
+        if not was_applied(outcome)
     ]
 
 

@@ -29,12 +29,15 @@ def bound_crossed(outcome: RuleOutcome) -> str | None:
     return bound_in_words(outcome.compares, threshold)
 
 
+def was_applied(outcome: RuleOutcome) -> bool:
+    """Return whether a rule passed or found anything, a finding that the trial outvoted included."""
+    return outcome.outcome not in ("not_judged", "switched_off")
+
+
 def not_applied(report: Report) -> tuple[Fact, ...]:
     """List the rules that neither passed nor found anything, each with the reason."""
     return tuple(
-        Fact(outcome.rule, reason_not_applied(outcome))
-        for outcome in report.rules
-        if outcome.outcome not in ("passed", "finding", "outvoted")
+        Fact(outcome.rule, reason_not_applied(outcome)) for outcome in report.rules if not was_applied(outcome)
     )
 
 
