@@ -7,6 +7,7 @@ from html import unescape
 import pytest
 
 from gradinspect.contracts.report.report import Report
+from gradinspect.contracts.report.trial import SWITCHED_OFF, Trial
 from gradinspect.contracts.request.policy import Policy, RulePolicy
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.report.html.render import notebook_html, render_html
@@ -122,6 +123,13 @@ def test_a_finding_shows_the_threshold_that_it_crossed_and_its_source() -> None:
     text = HtmlOutline(render_html(judged(chain((0.1,) * 5)))).text
     assert "warn below 0.001" in text
     assert "Threshold: chosen: beyond the three decades" in text
+
+
+def test_a_finding_that_the_trial_made_milder_shows_the_threshold_that_it_crossed() -> None:
+    untried = Trial(status="undetermined", reason=SWITCHED_OFF)
+    text = HtmlOutline(render_html(judged(chain((0.01,) * 5).model_copy(update={"trial": untried})))).text
+    assert "fail below 1e-6" in text
+    assert "warn below" not in text
 
 
 def test_a_threshold_of_a_policy_is_shown_without_the_source_of_the_default() -> None:

@@ -22,11 +22,15 @@ def rule_titles(report: Report) -> dict[str, str]:
 
 
 def bound_crossed(outcome: RuleOutcome) -> str | None:
-    """Return the threshold that a finding crossed: `below 0.001`; None for rules without thresholds."""
-    threshold = outcome.thresholds.get(outcome.severity) if outcome.severity is not None else None
+    """Return the threshold that a finding crossed: `fail below 0.001`; None for rules without thresholds.
+
+    Of a finding that the trial made milder, it is the threshold of the severity that the rule inferred.
+    """
+    severity = outcome.inferred_severity or outcome.severity
+    threshold = outcome.thresholds.get(severity) if severity is not None else None
     if threshold is None or outcome.compares == "present":
         return None
-    return bound_in_words(outcome.compares, threshold)
+    return f"{severity} {bound_in_words(outcome.compares, threshold)}"
 
 
 def was_applied(outcome: RuleOutcome) -> bool:
