@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch.optim import SGD, Adam, AdamW
 from torch.optim.optimizer import Optimizer as TorchOptimizer
 
 from gradinspect.contracts.document import from_python
@@ -16,15 +15,9 @@ from gradinspect.engine.checks.self_checks import balance_identity
 from gradinspect.engine.first_order.observed_pass import ObservedPass
 from gradinspect.engine.tracing.naming import name_calls
 from gradinspect.inspection.measure import device_name
+from gradinspect.inspection.optimizer_object import declared_settings
 from gradinspect.inspection.results import FirstPass, Results, outputs_of, parameter_dtype, precision_of
 from gradinspect.version import __version__
-
-_TYPES: dict[type[TorchOptimizer], str] = {SGD: "sgd", Adam: "adam", AdamW: "adamw"}
-_ARGUMENTS = {
-    "sgd": ("lr", "momentum", "nesterov", "weight_decay"),
-    "adam": ("lr", "betas", "eps", "weight_decay"),
-    "adamw": ("lr", "betas", "eps", "weight_decay"),
-}
 
 
 def observed_measurements(observed: ObservedPass, settings: InspectionSettings) -> Measurements:
@@ -75,12 +68,7 @@ def observed_measurements(observed: ObservedPass, settings: InspectionSettings) 
 
 def declared_optimizer(optimizer: TorchOptimizer) -> Optimizer | None:
     """Describe an optimizer of torch as a request declares it, by its first parameter group; None for others."""
-    kind = _TYPES.get(type(optimizer))
-    if kind is None or not optimizer.param_groups:
-        return None
-    group = optimizer.param_groups[0]
-    document: dict[str, object] = {"type": kind, **{name: group[name] for name in _ARGUMENTS[kind] if name in group}}
     try:
-        return from_python(InspectionSettings, {"optimizer": document}).optimizer
-    except ProblemError:  # a rate of zero at the beginning of a warm-up, or a tensor as rate
+        return from_python(InspectionSettings, {"optimizer": declared_settings(optimizer)}).optimizer
+    except ProblemError:  # a setting that torch takes and a request does not, such as a tensor
         return None

@@ -54,14 +54,17 @@ def read_optimizer(optimizer: torch.optim.Optimizer, model: object) -> ReadOptim
         missing_count=len(missing),
         foreign_count=len(held - own) if named else 0,
     )
-    return ReadOptimizer(_declared(optimizer), document)
+    return ReadOptimizer(declared_settings(optimizer), document)
 
 
-def _declared(optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+def declared_settings(optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    """Return the settings of the first group as in a request; None where it has no such setting, or no rate."""
     known = _TYPES.get(type(optimizer))
+    if known is None or not optimizer.param_groups:
+        return None
     first = optimizer.param_groups[0]
     rate = _rate(first)
-    if known is None or not rate or any(first.get(name, value) != value for name, value in _WITHOUT_EFFECT.items()):
+    if not rate or any(first.get(name, value) != value for name, value in _WITHOUT_EFFECT.items()):
         return None
     kind, settings = known
     return {"type": kind, **{name: first[name] for name in settings}, "lr": rate}

@@ -103,6 +103,31 @@ def test_the_step_of_the_optimizer_is_measured_as_it_is(tmp_path: Path) -> None:
     assert pushes[1].report.optimizer is not None
 
 
+@pytest.mark.parametrize(
+    ("make", "setting", "is_declared"),
+    [
+        (torch.optim.SGD, {"momentum": 0.9, "dampening": 0.5}, False),
+        (torch.optim.SGD, {"momentum": 0.9, "maximize": True}, False),
+        (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}, True),
+        (torch.optim.Adam, {"amsgrad": True}, False),
+        (torch.optim.Adam, {"betas": (0.8, 0.9)}, True),
+        (torch.optim.SGD, {"lr": 0.0}, False),
+        (torch.optim.Adam, {"eps": 0.0}, False),
+    ],
+)
+def test_an_optimizer_is_declared_only_if_a_request_has_all_its_settings(
+    make: Any, setting: dict[str, Any], is_declared: bool
+) -> None:
+    model = network()
+    with watch(model) as run:
+        step(model, make(model.parameters(), **{"lr": 0.1, **setting}), batches(1)[0])
+    assert run.report is not None
+    declared = run.report.optimizer
+    assert (declared is not None) == is_declared
+    if declared is not None:
+        assert {name: getattr(declared, name) for name in setting} == setting
+
+
 def test_scaled_and_accumulated_losses_are_divided_out() -> None:
     model, (x, y) = network().eval(), batches(1)[0]
     optimizer = sgd(model)
