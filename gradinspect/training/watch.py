@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from gradinspect.contracts.document import from_python
 from gradinspect.contracts.problems import InspectionError
 from gradinspect.contracts.report.report import Finding, ModelReference
-from gradinspect.contracts.request.policy import Policy, Severity
+from gradinspect.contracts.request.policy import LEVELS, Policy, Severity
 from gradinspect.contracts.request.request import InspectionSettings
 from gradinspect.contracts.wire.pushes import MAX_RATES, TrainingStep
 from gradinspect.contracts.wire.runs import RunEnd, RunRequest
 from gradinspect.engine.first_order.observed_pass import ObservedPass, counted_steps
+from gradinspect.engine.rows.layer_rows import finite
 from gradinspect.inspection.observed import declared_optimizer, observed_measurements
 from gradinspect.report.shown import Report
 from gradinspect.rules import RULE_IDS, find_policy, judge
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from torch.optim.optimizer import Optimizer
 
 StopOn = Severity | Sequence[str] | None
-_SEVERITIES: tuple[Severity, ...] = ("info", "warn", "fail")
 
 
 class RunStopped(Exception):  # noqa: N818  # states what happened
@@ -150,7 +150,7 @@ class Watch:
         self.report = report = Report.of(judged, settings=settings)
         training = TrainingStep(
             learning_rates=observed.learning_rates[:MAX_RATES],
-            applied_grad_norm=_finite(observed.applied_grad_norm),
+            applied_grad_norm=finite(observed.applied_grad_norm),
             loss_scale=observed.loss_factor,
             micro_batches=max(observed.micro_batches, 1),
         )
@@ -261,14 +261,10 @@ def _rules_or_severity(stop_on: StopOn) -> frozenset[str]:
     if stop_on is None:
         return frozenset()
     if isinstance(stop_on, str):
-        if stop_on not in _SEVERITIES:
+        if stop_on not in LEVELS:
             raise ValueError(f"stop_on is {stop_on!r}; give a severity (info, warn, fail) or a list of rules")
-        return frozenset(_SEVERITIES[_SEVERITIES.index(stop_on) :])
+        return frozenset(LEVELS[LEVELS.index(stop_on) :])
     unknown = [rule for rule in stop_on if rule not in RULE_IDS]
     if unknown:
         raise ValueError(f"stop_on names {unknown[0]!r}; the rules are {', '.join(RULE_IDS)}")
     return frozenset(stop_on)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and value - value == 0.0 else None

@@ -134,10 +134,10 @@ class _TrialRun:
             status="undetermined" if failure is not None else "measured",
             reason=reason,
             verdict=verdict,
-            chance_loss=_optional(self._task.chance_loss),
+            chance_loss=finite(self._task.chance_loss),
             floor_loss=self._task.floor_loss,
             initial_loss=finite(self._losses[0]) if self._losses else None,
-            steps_at_declared_rate=_optional(steps_at(arms[0], same[1:])) if same else None,
+            steps_at_declared_rate=finite(steps_at(arms[0], same[1:])) if same else None,
             arms=arms,
             unmoved_layers=self._movement.unmoved_layers() if self._movement is not None else (),
             checks=checks_of(self._losses, self._movement, failure),
@@ -232,10 +232,6 @@ def _is_overtaken(arm: TrialArm, arms: Sequence[TrialArm]) -> bool:
         and other.outcome in ("does_not_learn", "slow")
         for other in arms
     )
-
-
-def _optional(value: float | None) -> float | None:
-    return finite(value) if value is not None else None
 
 
 def _shown(count: int) -> str:
