@@ -15,9 +15,8 @@ from service.api.http.operations import Answer, operation
 from service.api.http.paging import page_answer
 from service.context import caller, context
 from service.db.access import keys
-from service.db.access.keys import KeyQuery
 from service.db.lists import overviews
-from service.query_strings import Query
+from service.query_strings import PageQuery, Query
 from service.resources import key_resource
 
 EXAMPLE = {"name": "continuous integration", "scopes": ["submit"]}
@@ -33,7 +32,7 @@ class TenantQuery(Query):
     tenant: OtherTenant = None
 
 
-class KeyListQuery(KeyQuery):
+class KeyListQuery(PageQuery):
     """The parameters of the list of keys."""
 
     tenant: OtherTenant = None

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 from flask import request
 
 from gradinspect.contracts.problems import ProblemError
+from service.access.authentication import SAFE_METHODS
 from service.context import context
 
-_READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITES = frozenset({"same-origin", "none"})  # none: typed by the user. Other ports of a host are "same-site"
 _FORMS = frozenset({"application/x-www-form-urlencoded", "text/plain"})  # a page can send these without asking us
 PAGE_FORMS = frozenset({"/login", "/logout"})  # a browser sends Origin with them, which is checked first
@@ -30,7 +30,7 @@ def refuse_foreign_requests() -> None:
             the body of an HTML form.
     """
     _check_host()
-    if request.method in _READING:
+    if request.method in SAFE_METHODS:
         return
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if site is not None and site.lower() not in _OWN_SITES:

@@ -75,14 +75,15 @@ def check(session: Session, text: str) -> Used | None:
     match = _KEY.fullmatch(text)
     if match is None:
         return None
-    found = _usable(session, match[1])
+    found = usable(session, match[1])
     known = _NO_DIGEST if found is None else found.record.secret_digest
     return found if hmac.compare_digest(_digest(match[2]), known) else None
 
 
 def usable(session: Session, key_id: str) -> Used | None:
     """Return a key by its id; None when it is unknown, revoked or expired."""
-    return _usable(session, key_id)
+    found = session.execute(select(KeyRecord, _is_use_due()).where(KeyRecord.id == key_id, _is_usable())).first()
+    return None if found is None else Used(found[0], bool(found[1]))
 
 
 def write_use(session: Session, record: KeyRecord) -> bool:
@@ -122,11 +123,7 @@ def revoke(session: Session, key_id: str, *, tenant: str | None) -> KeyRecord:
     return session.scalars(select(KeyRecord).where(KeyRecord.id == key_id)).one()
 
 
-class KeyQuery(PageQuery):
-    """The parameters of a list of keys."""
-
-
-def page(session: Session, query: KeyQuery, *, tenant: str) -> Listing[KeyRecord]:
+def page(session: Session, query: PageQuery, *, tenant: str) -> Listing[KeyRecord]:
     """Read a page of the keys of one tenant that are not revoked, newest first.
 
     Raises:
@@ -140,11 +137,6 @@ def list_all(session: Session) -> Sequence[KeyRecord]:
     """Read the keys of all tenants that are not revoked, newest first."""
     query = select(KeyRecord).where(KeyRecord.revoked_at.is_(None))
     return session.scalars(query.order_by(KeyRecord.created_at.desc(), KeyRecord.id.desc())).all()
-
-
-def _usable(session: Session, key_id: str) -> Used | None:
-    found = session.execute(select(KeyRecord, _is_use_due()).where(KeyRecord.id == key_id, _is_usable())).first()
-    return None if found is None else Used(found[0], bool(found[1]))
 
 
 def _is_usable() -> ColumnElement[bool]:
