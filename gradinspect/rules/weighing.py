@@ -10,17 +10,14 @@ from gradinspect.contracts.report.report import Finding
 from gradinspect.contracts.report.trial import Trial
 from gradinspect.rules.rule import Rule
 
-# What is known: nothing was recorded (an older report), nothing was shown, or what the runs show.
-Shown = Literal["no_trial", "nothing", "learns", "partly", "fails"]
+Shown = Literal["nothing", "learns", "partly", "fails"]
 
 Judged = tuple[Finding | None, RuleOutcome]
 
 
 def what_is_shown(trial: Trial | None) -> Shown:
     """Read a trial as far as it decides about other rules."""
-    if trial is None:
-        return "no_trial"
-    if trial.status == "undetermined" or trial.verdict == "undetermined":
+    if trial is None or "undetermined" in (trial.status, trial.verdict):
         return "nothing"
     if trial.verdict in ("learns", "other_rate"):
         return "learns"
@@ -28,9 +25,12 @@ def what_is_shown(trial: Trial | None) -> Shown:
 
 
 def weigh(rules: Sequence[Rule], results: Sequence[Judged], trial: Trial | None) -> list[Judged]:
-    """Weigh each rule's finding by what training showed; `rules` and `results` are in the same order."""
+    """Weigh each rule's finding by what training showed; `rules` and `results` are in the same order.
+
+    Without a section on the trial, as in a watched training step or an older report, severities stay as inferred.
+    """
     shown = what_is_shown(trial)
-    if trial is None or shown in ("no_trial", "fails"):
+    if trial is None or shown == "fails":
         return list(results)
     return [_weighed(rule, result, trial, shown) for rule, result in zip(rules, results, strict=True)]
 
