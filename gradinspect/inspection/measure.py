@@ -147,8 +147,7 @@ class _Run:
 
     def _run_sections(self, s: SectionInput) -> None:
         planned = planned_sections(self.settings)
-        # The passes over the other seeds come after the sections; their time is reserved first.
-        reserve = (self.settings.seeds - 1) * PASS_MARGIN * s.pass_seconds
+        reserve = self._reserve(s)
         for index, section in enumerate(planned):
             self.stages.enter(section.record.stage)
             share = share_of(section, planned[index:], s.pass_seconds, s.budget.seconds_left - reserve)
@@ -165,11 +164,15 @@ class _Run:
         if self.settings.trial == "off":
             return
         self.stages.enter("prescription")
-        reserve = (self.settings.seeds - 1) * PASS_MARGIN * s.pass_seconds
-        given = replace(s, budget=s.budget.part(1.0, reserve=reserve), memory_left_bytes=self.memory.left_bytes())
+        budget = s.budget.part(1.0, reserve=self._reserve(s))
+        given = replace(s, budget=budget, memory_left_bytes=self.memory.left_bytes())
         measured = self.results.measurements(_environment(self.settings, self.results, self.device))
         self.results.prescription = prescribed(given, measured, self.stages.within)
         self.stages.stop()
+
+    def _reserve(self, s: SectionInput) -> float:
+        """Return the seconds that the passes over the other seeds need, which come after everything else."""
+        return (self.settings.seeds - 1) * PASS_MARGIN * s.pass_seconds
 
 
 def _environment(settings: InspectionSettings, results: Results, device: torch.device) -> Environment:
