@@ -48,7 +48,7 @@ def _row(name: str, field: FieldInfo) -> str:
 
 
 def _default(value: object) -> str:
-    if value is None or value == "":
+    if value is None or value in ("", ()):
         return "none"
     if isinstance(value, bool):
         return "`1`" if value else "`0`"

@@ -16,6 +16,11 @@ def test_the_page_is_generated_from_the_settings() -> None:
     assert PAGE.read_text(encoding="utf-8") == document(), "run: make documents"
 
 
+def test_an_empty_default_is_named() -> None:
+    assert "``" not in document()
+    assert "| `GRADINSPECT_ALLOWED_HOSTS` | none |" in document()
+
+
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_has_a_description(name: str) -> None:
     assert Settings.model_fields[name].description
