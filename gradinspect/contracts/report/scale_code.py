@@ -75,7 +75,6 @@ def _layer_normalised_code(groups: Sequence[ScaleGroup], base_lr: float) -> str:
     )
 
 
-_IMPORT = "import torch\n\n"
 _LAYER_NORMALISED = '''import math
 
 import torch

@@ -21,7 +21,6 @@ from gradinspect.intake.exported.tensors import Sizes, read_payloads
 MAX_MODEL_BYTES = 64 * 2**20  # of model.json; a network of 1,000 layers has about 10 MB
 MAX_SIGNS = 6_000_000  # of JSON in it
 MAX_CONFIG_BYTES = 32 * 2**20
-MAX_KIND = 512
 SCHEMA_MAJOR = 8  # torch 2.5 to 2.13
 MAX_RANGE = 2**63 - 1
 
