@@ -55,6 +55,25 @@ def test_settings_omit_ids_labels_and_policy() -> None:
     assert not hasattr(settings, "labels")
 
 
+@pytest.mark.parametrize("trial", ["auto", "off", {}, {"steps": 50}, {"seconds": 0.5}])
+def test_a_trial_is_a_word_or_a_budget(trial: Any) -> None:
+    assert request(trial=trial).model_dump(mode="json", exclude_unset=True)["trial"] == trial
+
+
+@pytest.mark.parametrize(
+    ("trial", "shown"), [("always", ', got "always"'), (5, ", got 5"), (None, ", got null"), ([], "")]
+)
+def test_a_wrong_trial_is_answered_with_all_its_forms(trial: object, shown: str) -> None:
+    with pytest.raises(ProblemError) as refused:
+        request(trial=trial)
+    (error,) = refused.value.errors
+    assert error.pointer == "/trial"
+    assert (
+        error.detail
+        == f"Input should be 'auto', 'off' or an object such as {{\"steps\": 2000, \"seconds\": 20}}{shown}"
+    )
+
+
 def normal(*shape: int, **more: Any) -> dict[str, Any]:
     return {"kind": "normal", "shape": list(shape)} | more
 

@@ -62,13 +62,19 @@ class TrialRequest(Document):
     seconds: Annotated[Finite, Field(gt=0, le=86_400)] = Field(default=20.0, description="Wall seconds of all runs.")
 
 
-def _trial_form(value: object) -> str:
-    return "(word)" if isinstance(value, str) else "(budget)"
+def _trial_form(value: object) -> str | None:
+    if isinstance(value, dict | TrialRequest):
+        return "(budget)"
+    return "(word)" if value in ("auto", "off") else None
 
 
 TrialOption = Annotated[
     Annotated[Literal["auto", "off"], Tag("(word)")] | Annotated[TrialRequest, Tag("(budget)")],
-    Discriminator(_trial_form),
+    Discriminator(
+        _trial_form,
+        custom_error_type="trial_form",
+        custom_error_message="Input should be 'auto', 'off' or an object such as {\"steps\": 2000, \"seconds\": 20}",
+    ),
 ]
 
 
